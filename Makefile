@@ -1,0 +1,33 @@
+# `make demo` and `make test` are all a person types. Every target first makes .venv and installs what is
+# missing; when nothing is, that takes a fraction of a second.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format benchmark
+
+BIN := .venv/bin
+ARGS ?=
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## make .venv and install what is missing
+	@sh scripts/setup.sh
+
+demo: setup ## train, evaluate and replay a tracking policy from nothing
+	@$(BIN)/robot-attn demo $(ARGS)
+
+test: setup ## run the whole test suite
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+lint: setup ## check style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## rewrite the code in the checked format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmark: setup ## measure rendering, training and the extractors against their peers
+	@$(BIN)/robot-attn benchmark render $(ARGS)
+	@$(BIN)/robot-attn benchmark train $(ARGS)
+	@$(BIN)/robot-attn benchmark extractor $(ARGS)

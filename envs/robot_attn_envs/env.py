@@ -1,0 +1,211 @@
+"""The two faces of a task: one environment (`gymnasium.make`) and the batch (`gymnasium.make_vec`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from .task import Task
+from .worlds import Worlds
+
+Observation = dict[str, NDArray[Any]]
+FPS = 20
+
+
+class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """One world of a task as a Gymnasium environment.
+
+    Args:
+        task: the task's class.
+        masks: whether `info` has `target_mask`, bool (H, W), the target's pixels in the observation.
+        image_size: side of the square frames in pixels, or (height, width); each from 32 to 512.
+        depth: whether the observation has `depth`, float32 (H, W, 1), metres along the optical axis.
+        threads: threads to simulate and draw with; None for every core.
+        device: Warp device of the camera, "cpu" or e.g. "cuda".
+        render_mode: None or "rgb_array".
+        **options: the task's own arguments.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FPS}
+
+    def __init__(
+        self,
+        task: type[Task],
+        *,
+        masks: bool = False,
+        image_size: int | Sequence[int] = 64,
+        depth: bool = False,
+        threads: int | None = 1,
+        device: str = "cpu",
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        _check_render_mode(render_mode)
+        self.render_mode = render_mode
+        self._masks = masks
+        self.worlds = Worlds(
+            task(1, **options), 1, image_size=image_size, depth=depth, threads=threads, device=device
+        )
+        self.observation_space = self.worlds.observation_space
+        self.action_space = self.worlds.action_space
+        self.horizon, self.dt = task.horizon, self.worlds.dt
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.worlds.seed([seed])
+        # Gymnasium's own generator and the world's are one, so that `env.np_random` tells the truth.
+        self.np_random = self.worlds.generators[0]
+        self.worlds.reset(np.arange(1))
+        return self._observe(), self._info(success=False)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        reward, terminated, truncated, success = self.worlds.step(np.asarray(action)[None])
+        info = self._info(success=bool(success[0]))
+        return self._observe(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        return self.worlds.picture()[0] if self.render_mode == "rgb_array" else None
+
+    def oracle_action(self) -> NDArray[np.float32]:
+        """The scripted expert's action for the present state, float32 [A]."""
+        return self.worlds.oracle()[0]
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides what happens next, as plain numeric arrays."""
+        return self.worlds.get_state()
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Return to a state that `get_state` gave."""
+        self.worlds.set_state(state)
+        self.np_random = self.worlds.generators[0]
+
+    def close(self) -> None:
+        self.worlds.close()
+
+    def _observe(self) -> Observation:
+        return {name: values[0] for name, values in self.worlds.observe().items()}
+
+    def _info(self, *, success: bool) -> dict[str, Any]:
+        mask = self.worlds.target_mask()[0]
+        info: dict[str, Any] = {"success": success, "target_visible": bool(mask.any())}
+        return info | {"target_mask": mask} if self._masks else info
+
+
+class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+    """Many worlds of a task as a Gymnasium vector environment, stepped and drawn together.
+
+    Frames, rewards and masks are bit-identical to those of as many `TaskEnv`, at any number of worlds and
+    threads. An episode that ends is followed at once by the next (`AutoresetMode.SAME_STEP`): its last
+    observation and info are in `infos["final_obs"]` and `infos["final_info"]`, arrays over all worlds whose
+    rows hold where `infos["_final_obs"]` is True.
+
+    Args:
+        task: the task's class.
+        num_envs: number of worlds, at least 1.
+        masks: whether `infos` has `target_mask`, bool (num_envs, H, W).
+        image_size, depth, threads, device, render_mode, **options: as of `TaskEnv`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": FPS,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        task: type[Task],
+        num_envs: int = 1,
+        *,
+        masks: bool = False,
+        image_size: int | Sequence[int] = 64,
+        depth: bool = False,
+        threads: int | None = None,
+        device: str = "cpu",
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        _check_render_mode(render_mode)
+        self.num_envs, self.render_mode, self._masks = num_envs, render_mode, masks
+        self.worlds = Worlds(
+            task(num_envs, **options), num_envs, image_size=image_size, depth=depth, threads=threads, device=device
+        )
+        self.single_observation_space = self.worlds.observation_space
+        self.single_action_space = self.worlds.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.horizon, self.dt = task.horizon, self.worlds.dt
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin a new episode in every world; an int seeds world i with seed + i."""
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds: list[int | None] = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"expected one seed or {self.num_envs}, got {len(seeds)}")
+        self.worlds.seed(seeds)
+        self.worlds.reset(np.arange(self.num_envs))
+        return self.worlds.observe(), self._infos(np.zeros(self.num_envs, np.bool_))
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Advance every world by one control step; actions are float [num_envs, A] in [-1, 1]."""
+        reward, terminated, truncated, success = self.worlds.step(actions)
+        observation, infos = self.worlds.observe(), self._infos(success)
+        ended = terminated | truncated
+        if ended.any():
+            final = {"final_obs": observation, "final_info": infos, "_final_obs": ended, "_final_info": ended.copy()}
+            self.worlds.reset(np.flatnonzero(ended))
+            observation, infos = self.worlds.observe(), self._infos(success & ~ended) | final
+        return observation, reward, terminated, truncated, infos
+
+    def observe(self) -> Observation:
+        """The present observations again, as after `set_state`."""
+        return self.worlds.observe()
+
+    def oracle_actions(self) -> NDArray[np.float32]:
+        """The scripted expert's actions for the present states, float32 [num_envs, A]."""
+        return self.worlds.oracle()
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that decides what happens next, as plain numeric arrays."""
+        return self.worlds.get_state()
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Return to a state that `get_state` gave; what follows is bit-identical."""
+        self.worlds.set_state(state)
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+        """One larger frame a world, where `render_mode` is "rgb_array"."""
+        return tuple(self.worlds.picture()) if self.render_mode == "rgb_array" else None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the camera's threads."""
+        self.worlds.close()
+
+    def _infos(self, success: NDArray[np.bool_]) -> dict[str, Any]:
+        mask = self.worlds.target_mask()
+        infos: dict[str, Any] = {"success": success, "target_visible": mask.any(axis=(1, 2))}
+        if self._masks:
+            infos["target_mask"] = mask
+        # Gymnasium's convention: beside each entry, which worlds it holds for.
+        return infos | {f"_{name}": np.ones(self.num_envs, np.bool_) for name in infos}
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f'render_mode is None or "rgb_array", got {render_mode!r}')

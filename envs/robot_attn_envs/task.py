@@ -1,0 +1,93 @@
+"""What a task is: a scene, what its robot senses, how it is rewarded, and when an episode ends.
+
+A task works on all worlds at once: every array has a leading axis of worlds. It keeps what it drew
+for an episode in `episode`, a dict of arrays, so that a saved state can bring it back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """One row of an observation table."""
+
+    name: str
+    low: float
+    high: float
+    unit: str
+    mjcf: str
+
+
+class Task(ABC):
+    """A task over `num_worlds` worlds of one model. Subclasses fill in what is abstract, in one file.
+
+    Attributes:
+        camera: name of the camera that the policy sees through.
+        horizon: control steps in an episode; the episode is truncated there.
+        substeps: physics steps in one control step.
+        state_table: the rows of the observation's `state` entry, in order (empty: no such entry).
+        action_table: the rows of the action, scaled to [-1, 1].
+        target_geom: name of the geom whose pixels are the target mask.
+        episode: what was drawn for the running episodes, arrays [num_worlds, ...].
+        geom_rgba: float32 [num_worlds, ngeom, 4], the colours of this episode; a task may write it in `reset`.
+    """
+
+    camera: ClassVar[str]
+    horizon: ClassVar[int]
+    substeps: ClassVar[int]
+    state_table: ClassVar[tuple[Observed, ...]]
+    action_table: ClassVar[tuple[Observed, ...]]
+    target_geom: ClassVar[str]
+
+    episode: dict[str, NDArray[np.generic]]
+    geom_rgba: NDArray[np.float32]
+
+    @abstractmethod
+    def mjcf(self) -> str:
+        """The scene as MJCF text."""
+
+    @abstractmethod
+    def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
+        """Look up ids, bind the fields that the task reads, and allocate `episode`.
+
+        Args:
+            model: the compiled scene.
+            batch: the simulations.
+            aspect: width / height of the policy's frames.
+        """
+
+    @abstractmethod
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        """Draw a new episode for one world: write `episode`, `geom_rgba` and the world's physics state."""
+
+    @abstractmethod
+    def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
+        """Write controls (and whatever moves by itself) for the control step to come.
+
+        Args:
+            actions: [num_worlds, A], finite, in [-1, 1].
+            steps: control steps already done in each world's episode.
+        """
+
+    @abstractmethod
+    def score(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Reward, termination and success after the control step that made the count `steps`."""
+
+    @abstractmethod
+    def state(self) -> Floats:
+        """What the robot feels, [num_worlds, D], rows as in `state_table`."""
+
+    @abstractmethod
+    def oracle(self, steps: NDArray[np.int64]) -> Floats:
+        """Actions in [-1, 1] of a scripted expert that reads the simulator's state, [num_worlds, A]."""

@@ -1,0 +1,57 @@
+"""The progress bar of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from robot_attn_policies.presets import TrainConfig
+
+
+class Display:
+    """Steps, steps a second, time left, last return and evaluation; nothing without a console."""
+
+    def __init__(self, console: Console | None, config: TrainConfig, steps: int) -> None:
+        self._total, self._last, self._evaluation = config.steps, steps, ""
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=console is None,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task(
+            config.task, total=config.steps, completed=steps, figures="first rollout ..."
+        )
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, steps: int, row: Mapping[str, float]) -> None:
+        """Draw the state after an update, from its row of progress.csv."""
+        rate = row["steps_per_second"]
+        left = max(self._total - steps, 0) / rate
+        parts = [
+            f"{steps:,} of {self._total:,} steps",
+            f"{rate:,.0f} steps/s",
+            f"{left // 60:.0f}:{left % 60:02.0f} left",
+        ]
+        if "episode_return" in row:
+            parts.append(f"return {row['episode_return']:.1f}")
+        if "eval_score" in row:
+            self._evaluation = f"evaluated {row['eval_score']:.3g}"
+        if self._evaluation:
+            parts.append(self._evaluation)
+        self._progress.update(self._task, completed=min(steps, self._total), figures=" · ".join(parts))

@@ -1,0 +1,149 @@
+"""What a training is made of, as frozen dataclasses that a run's config.json holds word for word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
+
+MAX_OPTION = 1 << 16
+"""The largest width of a layer, and the largest number among a family's options."""
+
+
+@dataclass(frozen=True)
+class PPOPreset:
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), in SB3's names."""
+
+    n_envs: int = 24
+    """Environments stepped together."""
+    n_steps: int = 128
+    """Steps of each environment between two updates: a rollout is n_envs x n_steps frames."""
+    batch_size: int = 512
+    """Frames in a minibatch."""
+    n_epochs: int = 4
+    """Passes over a rollout."""
+    learning_rate: float = 5e-4
+    """Adam's step size."""
+    final_learning_rate: float | None = None
+    """Step size reached, in a straight line, at the last step; None keeps `learning_rate`."""
+    adam_eps: float = 1e-5
+    """Adam's denominator floor."""
+    gamma: float = 0.95
+    """Discount a step."""
+    gae_lambda: float = 0.9
+    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
+    clip_range: float = 0.2
+    """The probability ratio is clipped to 1 +- this (epsilon in the paper's equation 7)."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus (c2 in the paper's equation 9)."""
+    vf_coef: float = 0.5
+    """Weight of the value loss (c1 in the paper's equation 9)."""
+    max_grad_norm: float = 0.5
+    """The gradient's norm is clipped to this."""
+    target_kl: float | None = None
+    """An update stops early past 1.5 x this divergence; None never does."""
+    net_arch: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers between features and actions, and again between features and value."""
+    log_std_init: float = 0.0
+    """Logarithm of the actions' first standard deviation."""
+    ortho_init: bool = True
+    """SB3's orthogonal initialisation of every linear and convolution layer, those of the perception
+    included."""
+    share_features_extractor: bool = True
+    """One perception for actor and critic; otherwise each has its own."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("n_envs", 1, 1 << 16),
+            ("n_steps", 1, 1 << 20),
+            ("batch_size", 2, 1 << 24),
+            ("n_epochs", 1, 1 << 10),
+            ("learning_rate", 0, 1e3),
+            ("final_learning_rate", 0, 1e3),
+            ("adam_eps", 0, 1),
+            ("gamma", 0, 1),
+            ("gae_lambda", 0, 1),
+            ("clip_range", 0, 1e3),
+            ("ent_coef", -1e3, 1e3),
+            ("vf_coef", 0, 1e3),
+            ("max_grad_norm", 0, 1e9),
+            ("target_kl", 0, 1e9),
+            ("log_std_init", -20, 20),
+        ):
+            _check_range(name, getattr(self, name), least, most)
+        if len(self.net_arch) > 16:
+            raise ValueError(f"expected at most 16 hidden layers in net_arch, got {len(self.net_arch)}")
+        for width in self.net_arch:
+            _check_range("a width in net_arch", width, 1, MAX_OPTION)
+        object.__setattr__(self, "net_arch", tuple(self.net_arch))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training: same config, same machine, same weights, bit for bit."""
+
+    task: str
+    """Name of the task; only recorded here, the environments come from the caller."""
+    perception: str = "query"
+    """Family in `robot_attn.FAMILIES`."""
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Options of the family."""
+    env: Mapping[str, Json] = field(default_factory=dict)
+    """Options of the environment; only recorded here."""
+    seed: int = 0
+    """Seed of the weights, the environments and the minibatches; environment i starts from seed + i."""
+    steps: int = 250_000
+    """Environment steps to train for, rounded up to whole rollouts."""
+    ppo: PPOPreset = field(default_factory=PPOPreset)
+    eval_every: int = 24_576
+    """Environment steps between two evaluations on fixed seeds; the last state is evaluated too. 0 for
+    none."""
+    eval_episodes: int = 24
+    """Episodes of an evaluation, all at once in an environment of their own."""
+    eval_seed: int = 1_000_000
+    """Evaluation environment i starts from eval_seed + i, every time."""
+    stop_score: float | None = None
+    """Stop once an evaluation's score (its mean return where no score is defined) reaches this; None never
+    does."""
+    threads: int = 0
+    """Threads of torch, on which the bits of a result depend; 0 takes one for each core and records that."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("seed", 0, (1 << 32) - 1),
+            ("steps", 1, 1 << 50),
+            ("eval_every", 0, 1 << 50),
+            ("eval_episodes", 1, 1 << 16),
+            ("eval_seed", 0, (1 << 32) - 1),
+            ("stop_score", -1e300, 1e300),
+            ("threads", 0, 1024),
+        ):
+            _check_range(name, getattr(self, name), least, most)
+        for name in ("options", "env"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        for name, value in self.options.items():
+            _check_option(f"option {name}", value)
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        raise ValueError(f"expected {name} from {least:g} to {most:g}, got {value:g}")
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Keep the numbers of an option within what a network could be built from."""
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_option(name, item)
+    elif isinstance(value, int | float):
+        _check_range(name, value, -MAX_OPTION, MAX_OPTION)
+
+
+TRACK = PPOPreset()
+"""Track: 250k steps take about five minutes on 4 cores."""
+
+PRESETS: Mapping[str, PPOPreset] = {"track": TRACK}
+"""The PPO preset of each task."""

@@ -1,0 +1,254 @@
+"""Stable-Baselines3's `VecEnv` over a Gymnasium `VectorEnv` that steps all its environments in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+_NOT_INFO = ("final_obs", "final_info")
+_ENV_PREFIX = "env/"
+
+
+class BatchVecEnv(VecEnv):
+    """A batch of environments as SB3 sees one: the same frames, rewards and masks, bit for bit.
+
+    The wrapped environment resets an environment in the step that ends its episode
+    (`AutoresetMode.SAME_STEP`), which is SB3's own convention. `infos[i]` holds row `i` of every array in the
+    batch's `infos`. On the step that ends an episode it describes that last step, as everywhere in SB3, and
+    also has
+
+    - `terminal_observation`: the observation that ended the episode (the returned one is already the next
+      episode's);
+    - `TimeLimit.truncated`: True when the episode was cut by the clock, so that its last value is
+      bootstrapped;
+    - `is_success`: the last step's `success`, where the environment reports one;
+    - `episode`: `r` (return), `l` (length in steps) and `t` (seconds since this object was made), as
+      `Monitor` gives.
+
+    The info of a new episode's first observation (its `target_mask` among others) is `reset_infos[i]`.
+
+    Args:
+        env: a vector environment with `metadata["autoreset_mode"]` `SAME_STEP` and a `Box` or `Dict`
+            observation space.
+        channels_first: give images, uint8 entries of shape (H, W, C), as (C, H, W). Otherwise SB3 does, by
+            `VecTransposeImage`, which guesses the order from the shape and copies every observation twice.
+
+    Raises:
+        ValueError: the environment resets in another way, or an observation holds NaN or infinity.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], *, channels_first: bool = False) -> None:
+        mode = env.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise ValueError(
+                f"expected a vector environment with autoreset mode {AutoresetMode.SAME_STEP}, got {mode}: "
+                "make it with autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+            )
+        self.env = env
+        self.channels_first = channels_first
+        space = (
+            _channels_first_space(env.single_observation_space)
+            if channels_first
+            else env.single_observation_space
+        )
+        super().__init__(env.num_envs, space, env.single_action_space)
+        self._images = _entries(env.single_observation_space, is_image_space)
+        self._floats = _entries(env.single_observation_space, _is_float)
+        self._returns = np.zeros(env.num_envs, np.float64)
+        self._lengths = np.zeros(env.num_envs, np.int64)
+        self._started = time.monotonic()
+        self._actions: NDArray[Any] | None = None
+
+    def reset(self) -> VecEnvObs:
+        """Reset every environment, with the seeds and the options set before by `seed` and `set_options`."""
+        if any(options != self._options[0] for options in self._options):
+            raise ValueError(
+                "a batch takes one set of options for all its environments: pass a dict to set_options"
+            )
+        seeds = list(self._seeds) if any(seed is not None for seed in self._seeds) else None
+        observation, infos = self.env.reset(seed=seeds, options=self._options[0] or None)  # type: ignore[arg-type]
+        self._reset_seeds()
+        self._reset_options()
+        self._returns[:] = 0
+        self._lengths[:] = 0
+        self.reset_infos = _rows(infos, self.num_envs)
+        given: VecEnvObs = self._given(observation)
+        return given
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions [N, ...] for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all environments: observations, rewards float32 [N], dones bool [N], N dicts of infos."""
+        observation, rewards, terminated, truncated, batch = self.env.step(self._actions)
+        rewards = np.array(rewards, np.float32)  # a copy: SB3 adds the bootstrapped value to it in place
+        self._returns += rewards
+        self._lengths += 1
+        dones = terminated | truncated
+        infos = _rows(batch, self.num_envs)
+        ended = np.flatnonzero(dones)
+        if ended.size:
+            finals = _rows(batch.get("final_info", {}), self.num_envs)
+            for i in ended.tolist():
+                self.reset_infos[i] = infos[i]
+                infos[i] = finals[i]
+                infos[i]["terminal_observation"] = self._given(_row(batch["final_obs"], i), axis=0)
+                infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+                if "success" in infos[i]:
+                    infos[i]["is_success"] = infos[i]["success"]
+                infos[i]["episode"] = {
+                    "r": float(self._returns[i]),
+                    "l": int(self._lengths[i]),
+                    "t": round(time.monotonic() - self._started, 6),
+                }
+            self._returns[ended] = 0
+            self._lengths[ended] = 0
+        return self._given(observation), rewards, dones, infos
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """All that the next step depends on, running returns and lengths included, as numeric arrays."""
+        state: dict[str, NDArray[Any]] = {
+            _ENV_PREFIX + key: value
+            for key, value in self.env.unwrapped.get_state().items()  # type: ignore[attr-defined]
+        }
+        return state | {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `get_state` gave: the next step is bit-identical."""
+        own = {key: value for key, value in state.items() if not key.startswith(_ENV_PREFIX)}
+        if set(own) != {"returns", "lengths"} or any(len(value) != self.num_envs for value in own.values()):
+            raise ValueError(
+                f"expected the state of {self.num_envs} environments, with running returns and lengths, got "
+                + ", ".join(f"{key} {np.shape(value)}" for key, value in own.items())
+            )
+        self.env.unwrapped.set_state(  # type: ignore[attr-defined]
+            {
+                key.removeprefix(_ENV_PREFIX): value
+                for key, value in state.items()
+                if key.startswith(_ENV_PREFIX)
+            }
+        )
+        self._returns = np.array(own["returns"], np.float64)
+        self._lengths = np.array(own["lengths"], np.int64)
+
+    def close(self) -> None:
+        """Close the batch."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The batch's attribute, once for each environment asked for: they share it."""
+        value = (
+            getattr(self.env, attr_name)
+            if hasattr(self.env, attr_name)
+            else getattr(self.env.unwrapped, attr_name)
+        )
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set the batch's attribute, which all environments share."""
+        self._whole(indices, "set an attribute")
+        setattr(self.env.unwrapped, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call the batch's method once. Returns a row for each environment, or the same answer for all."""
+        self._whole(indices, "call a method")
+        answer = getattr(self.env.unwrapped, method_name)(*method_args, **method_kwargs)
+        if isinstance(answer, np.ndarray | list | tuple) and len(answer) == self.num_envs:
+            return list(answer)
+        return [answer] * self.num_envs
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """True for `Monitor`, whose part (`infos[i]["episode"]`) this class plays; otherwise False."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """The frames that the batch renders, or None for each environment where it renders none."""
+        frames: Any = self.env.render()
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    def observe(self) -> VecEnvObs:
+        """The observations that the last `reset` or `step` gave, or those of the state set since."""
+        given: VecEnvObs = self._given(self.env.unwrapped.observe())  # type: ignore[attr-defined]
+        return given
+
+    def _given(self, observation: Any, axis: int = 1) -> Any:
+        """An observation of the batch as SB3 gets it; `axis` is 1 for a batch and 0 for one environment's."""
+        for key in self._floats:
+            values = observation if key is None else observation[key]
+            if not np.isfinite(values).all():
+                name = "an observation" if key is None else f"observation {key!r}"
+                raise ValueError(
+                    f"expected finite observations from the environment, got NaN or infinity in {name}"
+                )
+        if not self.channels_first or not self._images:
+            return observation
+        if self._images == [None]:
+            return _channels_first(observation, axis)
+        return {key: _channels_first(v, axis) if key in self._images else v for key, v in observation.items()}
+
+    def _whole(self, indices: VecEnvIndices, what: str) -> None:
+        if indices is not None and list(self._get_indices(indices)) != list(range(self.num_envs)):
+            raise ValueError(
+                f"cannot {what} on some environments of a batch: leave `indices` out to address them all"
+            )
+
+
+def _entries(space: spaces.Space[Any], chosen: Callable[[spaces.Space[Any]], bool]) -> list[str | None]:
+    """The keys of a `Dict` space's chosen entries; [None] for a chosen space that has no keys."""
+    if isinstance(space, spaces.Dict):
+        return [key for key, entry in space.spaces.items() if chosen(entry)]
+    return [None] if chosen(space) else []
+
+
+def _channels_first(frames: NDArray[Any], axis: int) -> NDArray[Any]:
+    return np.ascontiguousarray(np.moveaxis(frames, -1, axis))
+
+
+def _channels_first_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(key, _channels_first_space(entry)) for key, entry in space.spaces.items()])
+    if not is_image_space(space):
+        return space
+    height, width, channels = space.shape or ()
+    return spaces.Box(0, 255, (channels, height, width), np.uint8)
+
+
+def _is_float(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+
+
+def _rows(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """Gymnasium's vectorised infos as a dict for each environment; a `_key` mask says whose row counts."""
+    rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for key, values in infos.items():
+        if key.startswith("_") or key in _NOT_INFO:
+            continue
+        items: Any = values
+        if isinstance(values, Mapping):
+            items = _rows(values, num_envs)
+        elif isinstance(values, np.ndarray) and values.ndim == 1:
+            items = values.tolist()
+        mask = infos.get("_" + key)
+        present: Iterable[int] = range(num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        for i in present:
+            rows[i][key] = items[i]
+    return rows
+
+
+def _row(batch: Any, i: int) -> Any:
+    return {key: values[i] for key, values in batch.items()} if isinstance(batch, Mapping) else batch[i]

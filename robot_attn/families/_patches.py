@@ -1,0 +1,41 @@
+"""What the families that look share: a frame as a grid of patches, and where on the frame a map looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH, STRIDE = 8, 4
+"""Side of a patch and distance between two, in pixels: those of NatureCNN's first layer too."""
+
+
+class Patches(nn.Conv2d):
+    """frames [B, C, H, W] -> [B, size, rows, cols]: one learned linear look at each 8 x 8 patch, then ReLU.
+
+    rows = (H - 8) // 4 + 1, cols alike: 15 x 15 patches of a 64 x 64 frame.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], size: int) -> None:
+        channels, height, width = image_shape
+        super().__init__(channels, size, PATCH, STRIDE)
+        self.grid = ((height - PATCH) // STRIDE + 1, (width - PATCH) // STRIDE + 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.relu_(super().forward(frames))
+
+    def centers(self) -> tuple[Tensor, Tensor]:
+        """The patches' centres in pixels: ys float32 [rows], xs float32 [cols]."""
+        rows, cols = self.grid
+        first = (PATCH - 1) / 2
+        return first + STRIDE * torch.arange(float(rows)), first + STRIDE * torch.arange(float(cols))
+
+
+def frame_coordinates(ys: Tensor, xs: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Give the cells' centres as [2, rows * cols]: x, then y, where the frame's edges are at -1 and 1.
+
+    ys [rows], xs [cols]: the centres in pixels (0: the first pixel's centre); image_size: (H, W).
+    """
+    height, width = image_size
+    x, y = (2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1
+    return torch.stack([x.expand(len(ys), -1), y[:, None].expand(-1, len(xs))]).flatten(1)

@@ -1,0 +1,172 @@
+"""The family "query": a few learned queries, each of which looks for one kind of thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from robot_attn._frames import recording
+from robot_attn._percept import Percept
+from robot_attn._perception import Perception, check_sizes
+from robot_attn.families._patches import Patches, frame_coordinates
+
+EPSILON = 1e-5
+"""Added to the logits' variance: a frame of one colour, whose logits are all alike, is looked at evenly."""
+CHUNK_BYTES = 1 << 19
+"""Hidden activations computed at a time: as much as stays in a core's second-level cache."""
+
+
+def look(patches: Tensor, hidden: Tensor, looks: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with folded queries: where each of them looks, and the mixture of patches that it sees there.
+
+    patches: float [B, S, N]; hidden: float [D, S]; looks: float [h, D]; temperature: float [h], positive.
+    Returns values [B, h, S] and weights [B, h, N], which sum to 1 over the N patches.
+
+    Written out, head i has a query q_i [d], and for a patch p the key K_i relu(hidden p) [d]. Query and K_i
+    are learned and do not depend on the frame, so q_i . K_i relu(hidden p) is one linear map: row i of
+    `looks` is K_i^T q_i. No key is ever made, and no value either: to pool the patches and then project them,
+    as the caller does, is to project them and then pool. The logits get mean 0 and variance 1 over the
+    patches and are then multiplied by the head's temperature: whatever the weights, the softmax starts
+    neither flat nor saturated. Attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1.
+    Learned queries that pool: Lee et al. 2019, https://arxiv.org/abs/1810.00825, section 3.2.
+    """
+    by_hand = torch.is_grad_enabled() and patches.device.type == "cpu" and patches.dtype == hidden.dtype
+    if by_hand and not recording():
+        seen: tuple[Tensor, Tensor] = _Look.apply(  # type: ignore[no-untyped-call]
+            patches, hidden, looks, temperature
+        )
+        return seen
+    logits = looks @ F.relu(hidden @ patches)
+    logits = F.layer_norm(logits, logits.shape[-1:], eps=EPSILON)
+    weights = (logits * temperature[:, None]).softmax(dim=-1)
+    return weights @ patches.transpose(1, 2), weights
+
+
+class _Look(torch.autograd.Function):
+    """`look` with a backward pass written for a CPU, where memory costs more than arithmetic.
+
+    The hidden activations [B, D, N] are the largest tensor by far. They are made for a few frames at a time,
+    in one buffer that stays in cache, and made again for the gradient, which autograd would not do.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, patches: Tensor, hidden: Tensor, looks: Tensor, temperature: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, _, count = patches.shape
+        chunk = _chunk(patches, hidden)
+        active = patches.new_empty(chunk, len(hidden), count)
+        logits = patches.new_empty(batch, len(looks), count)
+        for start in range(0, batch, chunk):
+            part = patches[start : start + chunk]
+            part_active = _activate(part, hidden, active[: len(part)])
+            torch.bmm(looks.expand(len(part), -1, -1), part_active, out=logits[start : start + chunk])
+        logits, _, scale = torch.native_layer_norm(logits, (count,), None, None, EPSILON)
+        weights = (logits * temperature[:, None]).softmax(dim=-1)
+        ctx.save_for_backward(patches, hidden, looks, temperature, logits, scale, weights)
+        ctx.set_materialize_grads(False)
+        return torch.bmm(weights, patches.transpose(1, 2)), weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_values: Tensor | None, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:
+        patches, hidden, looks, temperature, logits, scale, weights = ctx.saved_tensors
+        batch, _, count = patches.shape
+        if d_values is None:
+            d_patches = torch.zeros_like(patches)
+            d_logits = torch.zeros_like(weights)
+        else:
+            d_patches = torch.bmm(d_values.transpose(1, 2), weights)
+            d_logits = torch.bmm(d_values, patches)
+        if d_weights is not None:
+            d_logits += d_weights
+
+        # In place: new memory costs more than the arithmetic. Through the softmax; then the temperature; then
+        # the normalisation, which lacks a term, as the softmax's gradient sums to 0 over the patches.
+        product = d_logits * weights
+        d_logits.sub_(product.sum(dim=-1, keepdim=True)).mul_(weights)
+        along = torch.mul(d_logits, logits, out=product).sum(dim=-1, keepdim=True)
+        d_logits.addcmul_(logits, along, value=-1 / count).mul_(scale * temperature[:, None])
+
+        chunk = _chunk(patches, hidden)
+        active = patches.new_empty(chunk, len(hidden), count)
+        d_active = torch.empty_like(active)
+        # One sum for each place in a chunk, added up at the end: no reduction over the batch inside the loop.
+        d_hidden = patches.new_zeros(chunk, *hidden.shape)
+        d_looks = patches.new_zeros(chunk, *looks.shape)
+        for start in range(0, batch, chunk):
+            part, d_part = patches[start : start + chunk], d_logits[start : start + chunk]
+            size = len(part)
+            part_active = _activate(part, hidden, active[:size])
+            d_looks[:size].baddbmm_(d_part, part_active.transpose(1, 2))
+            d_part_active = torch.bmm(looks.t().expand(size, -1, -1), d_part, out=d_active[:size])
+            torch.ops.aten.threshold_backward.grad_input(
+                d_part_active, part_active, 0, grad_input=d_part_active
+            )
+            d_hidden[:size].baddbmm_(d_part_active, part.transpose(1, 2))
+            d_patches[start : start + chunk].baddbmm_(hidden.t().expand(size, -1, -1), d_part_active)
+        return d_patches, d_hidden.sum(dim=0), d_looks.sum(dim=0), along.sum(dim=(0, 2))
+
+
+def _chunk(patches: Tensor, hidden: Tensor) -> int:
+    """Frames whose hidden activations fill CHUNK_BYTES, at least 1."""
+    batch, _, count = patches.shape
+    return max(1, min(batch, CHUNK_BYTES // (len(hidden) * count * patches.element_size())))
+
+
+def _activate(patches: Tensor, hidden: Tensor, out: Tensor) -> Tensor:
+    return torch.bmm(hidden.expand(len(patches), -1, -1), patches, out=out).relu_()
+
+
+class Query(Perception):
+    """Learned queries over a grid of patches: for each, the patches it attends to and their expected place.
+
+    The features are a linear map, then ReLU, of each head's mixture of patches, of its expected (x, y) in
+    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context. That map is
+    attention's projection of values and its projection of outputs in one. A query knows no position: it looks
+    for its kind of thing everywhere.
+
+    features_size: F. heads: how many queries. patch_size: how many numbers a patch is seen as. hidden_size:
+    units of the layer between a patch and its logits.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        context_size: int = 0,
+        *,
+        features_size: int = 128,
+        heads: int = 8,
+        patch_size: int = 16,
+        hidden_size: int = 48,
+    ) -> None:
+        super().__init__(image_shape, context_size)
+        check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, hidden_size=hidden_size)
+        self.features_size = features_size
+        self.heads = heads
+        self.patches = Patches(self.image_shape, patch_size)
+        self.attention_grid = self.patches.grid
+        # No bias in either layer: what is looked for is a kind of patch, however bright.
+        self.hidden = nn.Linear(patch_size, hidden_size, bias=False)
+        self.looks = nn.Linear(hidden_size, heads, bias=False)
+        self.log_temperature = nn.Parameter(torch.zeros(heads))
+        self.project = nn.Linear(heads * (patch_size + 2) + self.context_size, features_size)
+        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
+        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.coordinates: Tensor
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        patches = self.patches(frames).flatten(2)
+        values, weights = look(patches, self.hidden.weight, self.looks.weight, self.log_temperature.exp())
+        seen = [values.flatten(1), F.linear(weights, self.coordinates).flatten(1)]
+        if context is not None:
+            seen.append(context)
+        features = F.relu_(self.project(torch.cat(seen, dim=1)))
+        return Percept(features, weights.view(len(frames), self.heads, *self.attention_grid))
+
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        return self.patches.centers()

@@ -1,0 +1,61 @@
+"""Figures as JSON: what every command that prints figures writes for `--json PATH`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def check_writable(path: Path) -> None:
+    """Make `path`'s folder and check that a file can be written there, before hours of work rely on it.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, figures: Mapping[str, object]) -> None:
+    """Write `figures` to `path`, whole or not at all. Missing folders are made.
+
+    Raises:
+        ValueError: a figure is not a plain JSON value (NaN and infinity are none).
+        OSError: the folder cannot be written, or the disk is full. What was at `path` is then still there.
+    """
+    # Here, because it brings torch, which the overview and a wrong option can do without.
+    from robot_attn._files import replacing
+
+    try:
+        text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the figures for {path} must be plain, finite JSON values: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def machine(*packages: str) -> dict[str, object]:
+    """What a measurement was taken on: processor, cores that we may use, and the versions of `packages`."""
+    cpu = platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "processor": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }

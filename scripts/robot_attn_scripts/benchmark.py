@@ -1,0 +1,13 @@
+"""Measure rendering, training and the extractors against their peers, each peer in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from robot_attn_scripts._command import Command
+
+COMMANDS: Mapping[str, Command] = {
+    "render": Command("bench_render", "frames a second of each way to render the Track scene", ("train",)),
+    "train": Command("bench_train", "frames trained a second, against Stable-Baselines3", ("train",)),
+    "extractor": Command("bench_extractor", "the cost of each family, against NatureCNN", ("train",)),
+}

@@ -1,0 +1,68 @@
+"""Train a tracking policy from nothing, evaluate it, and draw a replay of what it looked at.
+
+The same as `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` in a row. Stopped half-way, it
+goes on from the last checkpoint when it is started again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from robot_attn_scripts import _report
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the demo makes, and where."""
+
+    out: Path = Path("runs/track/demo")
+    """The run folder; the scores and the replay go there too."""
+    steps: int = 250_000
+    """Environment steps to train for."""
+    episodes: int = 64
+    """Evaluation episodes."""
+    seed: int = 0
+    """Seed of the weights, the environments and the minibatches."""
+    json: Path | None = None
+    """Write the scores, with their units, to this file too."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Train, evaluate, replay; print the score table and the paths to look at; return the scores.
+
+    Raises:
+        ValueError: the folder holds something else than a run of the demo.
+        KeyboardInterrupt: interrupted; the training is saved, and the next call goes on from it.
+    """
+    from rich.console import Console
+
+    from robot_attn_policies.run_folder import CONFIG
+    from robot_attn_scripts import evaluate, replay, train
+
+    console = Console()
+    started = time.monotonic()
+    scores, video = options.out / "evaluation.json", options.out / "replay.mp4"
+    resumed = (options.out / CONFIG).is_file()
+
+    console.rule(f"1 of 3   {'Go on with' if resumed else 'Train'} the policy")
+    train.run(train.Options("track", steps=options.steps, seed=options.seed, out=options.out, resume=resumed))
+    console.rule("2 of 3   Evaluate it")
+    figures = evaluate.evaluate(evaluate.Options(options.out, episodes=options.episodes))
+    for path in (scores, options.json):
+        if path is not None:
+            _report.write_json(path, figures)
+    console.rule("3 of 3   Draw a replay")
+    replay.run(replay.Options(options.out, out=video, png=True))
+
+    console.rule(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
+    evaluate.show(figures, console)
+    for path, what in (
+        (video, "what the policy looked at, as a video"),
+        (video.with_suffix(".png"), "the same, as one picture"),
+        (scores, "the scores above"),
+        (options.out, "the trained policy"),
+    ):
+        console.print(f"{path}   {what}", highlight=False, soft_wrap=True)
+    return figures

@@ -1,0 +1,303 @@
+"""Score a trained policy on seeds it has never met: return, success, and whether it looked at the target.
+
+Every figure comes with its 95 % bootstrap interval over episodes. Focus is mass on the target, the same
+divided by chance (the target's share of the frame) and the pointing game, of every head and of three maps
+that never look: one centred in the frame, the target's average place, and a uniform one. The best head is
+chosen, and the average place measured, on other episodes than those that are scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from robot_attn_scripts import _policy, _report
+
+if TYPE_CHECKING:
+    from robot_attn.focus import Means
+    from robot_attn_policies.evaluate import Focus, Rollouts
+    from robot_attn_policies.statistics import Interval
+
+Figure = dict[str, "float | str | None"]
+
+REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "target's average place", "uniform": "uniform"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder that `robot-attn train` made."""
+    episodes: int = 64
+    """Evaluation episodes, one a seed."""
+    which: Literal["best", "last"] = "best"
+    """The best policy of the run, or its last."""
+    seed: int | None = None
+    """First evaluation seed; the others follow it. By default one far from those of training."""
+    calibration_episodes: int = 32
+    """Episodes, of other seeds, on which the best head is chosen."""
+    envs: int = 32
+    """Environments that run side by side. The episodes do not depend on it."""
+    json: Path | None = None
+    """Write the same figures here, with their units."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Evaluate, print the tables, write the JSON if asked to, and return the figures."""
+    from rich.console import Console
+
+    if min(options.episodes, options.calibration_episodes, options.envs) < 1:
+        raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more")
+    figures = evaluate(options)
+    show(figures, Console())
+    if options.json is not None:
+        _report.write_json(options.json, figures)
+    return figures
+
+
+def evaluate(options: Options) -> dict[str, object]:
+    """The figures of `run`, without printing tables or writing files."""
+    from rich.console import Console
+
+    from robot_attn_policies.evaluate import (
+        CALIBRATION_SEED,
+        EVALUATION_SEED,
+        calibrate,
+        evaluate_policy,
+        oracle_actor,
+        random_actor,
+        rollout_episodes,
+    )
+
+    policy = _policy.load(options.run, options.which)
+    calibration_seeds = _policy.seeds_from(
+        CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
+    )
+    first = EVALUATION_SEED if options.seed is None else options.seed
+    used = policy.held_out_from | set(calibration_seeds)
+    seeds = _policy.seeds_from(first, options.episodes, used, "evaluation")
+
+    env = policy.make_env(min(options.envs, options.episodes))
+    try:
+        steps = int(env.horizon)
+        with _policy.step_bar(Console(stderr=True)) as watch:
+            calibration = calibrate(
+                policy.act,
+                env,
+                calibration_seeds,
+                policy.cells,
+                watch=watch("calibration: choosing a head", len(calibration_seeds) * steps),
+            )
+            rollouts, focus = evaluate_policy(
+                policy.act,
+                env,
+                seeds,
+                policy.cells,
+                calibration,
+                watch=watch("evaluation: the policy", len(seeds) * steps),
+            )
+            ends = {}
+            for name, act in (("random", random_actor(env.action_space)), ("oracle", oracle_actor(env))):
+                watcher = watch(f"evaluation: {name}", len(seeds) * steps)
+                ends[name] = rollout_episodes(act, env, seeds, watch=watcher)
+    finally:
+        env.close()
+
+    return {
+        "run": str(options.run),
+        "policy": options.which,
+        "task": policy.config.task,
+        "perception": policy.config.perception,
+        "episodes": {"value": len(seeds), "unit": "episodes"},
+        "seeds": {"first": seeds[0], "last": seeds[-1]},
+        **_score_figures(rollouts, ends["random"], ends["oracle"]),
+        "focus": _focus_figures(focus, policy.uniform, calibration_seeds),
+    }
+
+
+def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts) -> dict[str, object]:
+    from robot_attn_policies.evaluate import normalised_score
+    from robot_attn_policies.statistics import bootstrap_interval, iqm, mean
+
+    statistics = {"mean": mean, "iqm": iqm}
+
+    def both(values: Any, unit: str) -> dict[str, Figure]:
+        return {name: _figure(bootstrap_interval(values, of), unit) for name, of in statistics.items()}
+
+    success = None if rollouts.successes is None else both(rollouts.successes, "fraction of episodes")
+    return {
+        "return": both(rollouts.returns, "reward an episode"),
+        "normalised_score": {
+            name: _figure(
+                normalised_score(rollouts.returns, random.returns, oracle.returns, of), "0 random, 1 oracle"
+            )
+            for name, of in statistics.items()
+        },
+        "success": success,
+        "length": {"mean": _figure(bootstrap_interval(rollouts.lengths, mean), "steps")},
+        "random_return": {"mean": _figure(bootstrap_interval(random.returns, mean), "reward an episode")},
+        "oracle_return": {"mean": _figure(bootstrap_interval(oracle.returns, mean), "reward an episode")},
+    }
+
+
+def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) -> dict[str, object]:
+    from robot_attn_policies.evaluate import REFERENCES
+
+    totals = focus.totals
+
+    def of(index: int) -> dict[str, Figure]:
+        return {
+            "mass": _means(totals.mean_mass(index), "fraction of the map"),
+            "mass_over_chance": _means(totals.mass_over_chance(index), "times chance"),
+            "pointing_game": _means(totals.pointing(index), "fraction of frames"),
+        }
+
+    center, prior = focus.index("center_bias"), focus.index("prior")
+    best = {
+        "head": focus.best_head,
+        **of(focus.best_head),
+        "mass_over_center_bias": _means(
+            totals.mass_over(focus.best_head, center), "times the centre-bias map"
+        ),
+        "mass_over_prior": _means(
+            totals.mass_over(focus.best_head, prior), "times the target's average place"
+        ),
+    }
+    return {
+        "uniform_attention": uniform,
+        "frames_scored": {"value": int(totals.visible.sum()), "unit": "frames"},
+        "frames_target_not_visible": {"value": int(totals.hidden.sum()), "unit": "frames"},
+        "chance": _means(totals.mean_chance(), "fraction of the frame"),
+        "calibration": {
+            "episodes": len(calibration_seeds),
+            "first_seed": calibration_seeds[0],
+            "last_seed": calibration_seeds[-1],
+        },
+        # A uniform map has no head to choose: calling one "best" would claim that it looks at something.
+        "best_head": None if uniform else best,
+        "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.heads)],
+        "references": {name: of(focus.index(name)) for name in REFERENCES},
+    }
+
+
+def _means(means: Means, unit: str) -> Figure:
+    import numpy as np
+
+    from robot_attn_policies.statistics import bootstrap_interval, ratio_of_sums
+
+    return _figure(bootstrap_interval(np.stack(means, axis=1), ratio_of_sums), unit)
+
+
+def _figure(interval: Interval, unit: str) -> Figure:
+    """An interval as JSON; a figure that does not exist (there was nothing to divide by) is null."""
+    values = {name: value if value == value else None for name, value in interval._asdict().items()}
+    return {"value": values["value"], "unit": unit, "low": values["low"], "high": values["high"]}
+
+
+def show(figures: Any, console: Any) -> None:
+    """Print the figures of `evaluate` as tables that read well at 100 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def table(*columns: str) -> Any:
+        made = Table(
+            box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", title_justify="left"
+        )
+        made.add_column(columns[0], no_wrap=True)
+        for column in columns[1:]:
+            made.add_column(column, justify="right", no_wrap=True)
+        return made
+
+    seeds = figures["seeds"]
+    console.print()
+    console.print(Text(f"{figures['run']} ({figures['policy']})", style="bold"))
+    console.print(
+        f"{figures['task']}, perception {figures['perception']}, {figures['episodes']['value']} episodes, "
+        f"seeds {seeds['first']} to {seeds['last']}\n"
+        "in brackets the 95 % bootstrap interval over episodes",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+    score = table("score", "mean", "interquartile mean")
+    rows = (("return", "return", 1, ""), ("normalised score", "normalised_score", 3, ""))
+    for label, key, digits, unit in (*rows, ("success", "success", 1, "%")):
+        if figures[key] is not None:
+            cells = [_cell(figures[key][name], digits, unit) for name in ("mean", "iqm")]
+            score.add_row(label, *cells, style="bold" if key == "normalised_score" else None)
+    console.print(score, highlight=False)
+    low, high = figures["random_return"]["mean"]["value"], figures["oracle_return"]["mean"]["value"]
+    console.print(
+        f"0 is a random policy (return {low:.1f}), 1 the oracle (return {high:.1f})",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+
+    focus = figures["focus"]
+    looks = table("where it looks", "mass on target", "times chance", "pointing game")
+
+    def add(label: str, row: Any, style: str | None = None) -> None:
+        cells = (
+            _cell(row["mass"], 1, "%"),
+            _cell(row["mass_over_chance"], 1, ""),
+            _cell(row["pointing_game"], 1, "%"),
+        )
+        looks.add_row(label, *cells, style=style)
+
+    best = focus["best_head"]
+    if best is not None:
+        add(f"head {best['head']} (best)", best, "bold")
+        for head in focus["heads"]:
+            if head["head"] != best["head"]:
+                add(f"head {head['head']}", head)
+    for name, row in focus["references"].items():
+        add(REFERENCE_NAMES[name], row, "dim")
+    console.print(looks, highlight=False)
+    scored, hidden = focus["frames_scored"]["value"], focus["frames_target_not_visible"]["value"]
+    if focus["chance"]["value"] is None:
+        console.print("The target was never visible in these episodes: nothing to score.", style="yellow")
+        return
+    console.print(
+        f"chance is {100 * focus['chance']['value']:.2f} % of the frame; {scored:,} frames scored, "
+        f"{hidden:,} left out (target not visible)",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+    if best is None:
+        console.print(
+            f"The attention of {figures['perception']!r} is uniform by construction: it looks everywhere, "
+            "so it has no head to score and no focus to claim. The rows above are maps that never look.",
+            style="yellow",
+            highlight=False,
+        )
+        return
+    calibration = focus["calibration"]["episodes"]
+    console.print(
+        f"Head {best['head']}, chosen on {calibration} other episodes, puts on the target "
+        f"{_plain(best['mass_over_chance'])} times what chance would, "
+        f"{_plain(best['mass_over_center_bias'])} times the centre-bias map "
+        f"and {_plain(best['mass_over_prior'])} times the target's average place.",
+        highlight=False,
+    )
+
+
+def _plain(figure: Any) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.1f}"
+
+
+def _cell(figure: Any, digits: int, unit: str) -> str:
+    """A figure and its interval: `52.1 % [50.3, 53.9]`."""
+    if figure["value"] is None:
+        return "-"
+    factor = 100 if unit == "%" else 1
+    value, low, high = (
+        "-" if figure[name] is None else f"{figure[name] * factor:.{digits}f}"
+        for name in ("value", "low", "high")
+    )
+    return f"{value}{' ' + unit if unit else ''} [{low}, {high}]"

@@ -1,0 +1,208 @@
+"""Train a policy from camera frames in simulation."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium
+import tyro
+from gymnasium.vector import VectorEnv
+from rich.console import Console
+
+import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn._names import unknown_name
+from robot_attn_policies._dataclass_json import from_json
+from robot_attn_policies.evaluate import oracle_actor, random_actor, rollout_episodes
+from robot_attn_policies.presets import PRESETS, Json, PPOPreset, TrainConfig
+from robot_attn_policies.run_folder import CONFIG, RunError, read_config, write_json
+from robot_attn_policies.train import MakeEnv, TrainResult, train
+from robot_attn_scripts import _report
+from robot_attn_scripts._tasks import env_id
+
+REFERENCE = "reference.json"
+"""The mean returns of the random policy and of the oracle on the training's evaluation seeds, in the run
+folder."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `robot-attn train` takes. When resuming, what is not given is the run folder's."""
+
+    task: tyro.conf.Positional[str]
+    """Task to train on, such as track."""
+    perception: str | None = None
+    """Perception family, such as query, keypoints or cnn. Without it: query."""
+    seed: int | None = None
+    """Seed of the weights, the environments and the minibatches. Without it: 0."""
+    steps: int | None = None
+    """Environment steps to train for, rounded up to whole rollouts. Without it: 250,000."""
+    out: Path | None = None
+    """Run folder, new or empty unless resuming. Without it: runs/TASK/PERCEPTION-SEED."""
+    resume: bool = False
+    """Go on from the run folder's last checkpoint, to the bits of a training that was never stopped."""
+    stop_score: float | None = None
+    """Stop once an evaluation reaches this normalised score: 0 is the random policy, 1 the oracle."""
+    eval_every: int | None = None
+    """Environment steps between two evaluations on fixed seeds; 0 for none. Without it: the default."""
+    eval_episodes: int | None = None
+    """Episodes of such an evaluation. Without it: the default."""
+    threads: int | None = None
+    """Threads of torch, on which the bits of a result depend. Without it: one a core."""
+    option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the perception family, such as heads=4."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the environment, such as distractors=14."""
+    ppo: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Fields of the task's PPO preset to change, such as learning_rate=3e-4."""
+    json: Path | None = None
+    """Write the figures to this file."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Train, print where the policies are, and return the figures.
+
+    Raises:
+        ValueError: an unknown task, family or option; a folder that cannot be written or gone on with.
+        KeyboardInterrupt: interrupted, after the checkpoint was written and the way on was printed.
+    """
+    console = Console()
+    name = f"{options.perception or TrainConfig.perception}-{options.seed or TrainConfig.seed}"
+    folder = options.out or Path("runs") / options.task / name
+    config = make_config(options, folder)
+    make_env = env_maker(config)
+    normalise = Normaliser(make_env, config, folder)
+    result = train(config, make_env, folder, resume=options.resume, normalise=normalise, console=console)
+    if result.stopped == "interrupted":
+        command = shlex.join(["robot-attn", "train", options.task, "--out", str(folder), "--resume"])
+        console.print(
+            f"stopped and saved after {result.steps:,} steps; go on with:\n  {command}", soft_wrap=True
+        )
+        raise KeyboardInterrupt
+    figures = figures_of(result)
+    console.print(
+        f"trained {result.steps:,} steps in {result.seconds:,.0f} s: {folder}"
+        + (f"\nbest score {result.best.score:.3f}, after {result.best.steps:,} steps" if result.best else ""),
+        soft_wrap=True,
+    )
+    if options.json is not None:
+        _report.write_json(options.json, figures)
+    return figures
+
+
+def make_config(options: Options, folder: Path) -> TrainConfig:
+    """The configuration of these options; on resuming, the folder's, with what these options change of it.
+
+    Raises:
+        ValueError: an unknown task or field, or a value of another type.
+    """
+    env_id(options.task)  # an unknown task is named before anything is made
+    if options.resume and (folder / CONFIG).is_file():
+        stored = read_config(folder).config
+        start, preset = stored, stored.ppo
+    else:
+        start, preset = TrainConfig(options.task), PRESETS.get(options.task, PPOPreset())
+    shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(Options)}
+    given = {name: getattr(options, name) for name in shared - {"env"}}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, pairs, before in (("options", options.option, start.options), ("env", options.env, start.env)):
+        changes[name] = {**before, **parse_pairs(pairs)}
+    ppo = parse_pairs(options.ppo)
+    known = {field.name for field in fields(PPOPreset)}
+    for name in ppo:
+        if name not in known:
+            raise unknown_name("field of the PPO preset", name, known)
+    changes["ppo"] = from_json(PPOPreset, {**asdict(preset), **ppo}) if ppo else preset
+    return replace(start, **changes)
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Json]:
+    """["heads=4", "kind=soft"] -> {"heads": 4, "kind": "soft"}: values are JSON, or else text."""
+    parsed: dict[str, Json] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise ValueError(f"expected NAME=VALUE, got {pair!r}")
+        try:
+            parsed[name] = jsonlib.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed
+
+
+def env_maker(config: TrainConfig) -> MakeEnv:
+    """Make batches of the environment of a configuration."""
+
+    def make(num_envs: int) -> VectorEnv[Any, Any, Any]:
+        options: dict[str, Any] = dict(config.env)
+        return gymnasium.make_vec(env_id(config.task), num_envs=num_envs, **options)
+
+    return make
+
+
+class Normaliser:
+    """Mean return -> score on the training's evaluation seeds: 0 is the random policy, 1 the scripted oracle.
+
+    Both are measured once, at the first call, and kept in the run folder for the trainings that resume it.
+    """
+
+    def __init__(self, make_env: MakeEnv, config: TrainConfig, folder: Path) -> None:
+        self._make_env, self._config, self._path = make_env, config, folder / REFERENCE
+        self._references: tuple[float, float] | None = None
+
+    def __call__(self, mean_return: float) -> float:
+        if self._references is None:
+            self._references = self._read() or self._measure()
+        random, oracle = self._references
+        return (mean_return - random) / (oracle - random)
+
+    def _seeds(self) -> Mapping[str, int]:
+        return {"first_seed": self._config.eval_seed, "episodes": self._config.eval_episodes}
+
+    def _read(self) -> tuple[float, float] | None:
+        if not self._path.is_file():
+            return None
+        try:
+            data = jsonlib.loads(self._path.read_bytes())
+            found = float(data["random_mean_return"]), float(data["oracle_mean_return"])
+            same = {name: data[name] for name in self._seeds()} == self._seeds()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{self._path} is damaged: delete it, and it is measured again") from error
+        return found if same and found[0] < found[1] else None
+
+    def _measure(self) -> tuple[float, float]:
+        config = self._config
+        env = self._make_env(config.eval_episodes)
+        try:
+            seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
+            space: Any = env.action_space
+            actors = (random_actor(space, config.eval_seed), oracle_actor(env.unwrapped))
+            random, oracle = (float(rollout_episodes(act, env, seeds).returns.mean()) for act in actors)
+        finally:
+            env.close()
+        if oracle <= random:
+            raise ValueError(
+                f"the oracle's mean return, {oracle:.3f}, is not above the random policy's, {random:.3f}"
+            )
+        references = {"random_mean_return": random, "oracle_mean_return": oracle}
+        write_json(self._path, {**references, **self._seeds()})
+        return random, oracle
+
+
+def figures_of(result: TrainResult) -> dict[str, object]:
+    """The figures of a training, with their units in their names."""
+    best = result.best
+    return {
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "stopped": result.stopped,
+        "best_score": None if best is None else best.score,
+        "best_mean_return": None if best is None else best.mean_return,
+        "best_success_share": None if best is None else best.success,
+        "best_steps": None if best is None else best.steps,
+        "folder": str(result.folder),
+    }

@@ -1,0 +1,257 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2")
+
+from robot_attn import overlay  # noqa: E402
+from robot_attn.overlay import HeatScale, Replay, blend_heat, contact_sheet, find_outline, plan  # noqa: E402
+
+H, W = 40, 56
+YS, XS = np.arange(5) * 8 + 3.5, np.arange(7) * 8 + 3.5  # cells of 8 x 8 pixels that tile the frame
+T = 6
+
+
+def one_hot(head_cells: list[tuple[int, int]]) -> np.ndarray:
+    attention = np.zeros((len(head_cells), 5, 7), dtype=np.float32)
+    for head, cell in enumerate(head_cells):
+        attention[(head, *cell)] = 1.0
+    return attention
+
+
+def make_replay(**changes: Any) -> Replay:
+    frames = np.full((T, H, W, 3), 100, dtype=np.uint8)
+    masks = np.zeros((T, H, W), dtype=bool)
+    masks[:, 8:16, 16:32] = True
+    masks[2] = False
+    parts: dict[str, Any] = {
+        "frames": frames,
+        "attention": np.repeat(one_hot([(1, 3), (4, 0)])[None], T, axis=0),
+        "actions": np.linspace(-1, 1, 2 * T).reshape(T, 2),
+        "rewards": np.linspace(0, 1, T),
+        "ys": YS,
+        "xs": XS,
+        "masks": masks,
+        "size": 720,
+        "dt": 0.1,
+    }
+    return Replay(**{**parts, **changes})
+
+
+def count(image: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((image == np.array(color)).all(axis=2).sum())
+
+
+def test_heat_levels_by_hand() -> None:
+    scale = HeatScale(YS, XS, (H, W), (H, W))
+    uniform = np.full((1, 5, 7), 1 / 35, dtype=np.float32)
+    assert scale.levels(uniform).max() <= 1  # nothing to see
+    all_in_one = scale.levels(one_hot([(1, 3)]))[0]
+    # Between the pixels 11 and 12, the centre of row 1 lies at 11.5; column 3 at 27.5.
+    near = (1 - 0.5 / 8) ** 2 * (3 - 2 * (1 - 0.5 / 8))
+    assert all_in_one.max() == pytest.approx(255 * near**2, abs=1)
+    assert np.unravel_index(all_in_one.argmax(), (H, W)) in {(11, 27), (11, 28), (12, 27), (12, 28)}
+    assert all_in_one[3, :].max() == 0
+    assert all_in_one[:, 36:].max() == 0
+    # Twice the square root of the weight of uniform attention: half of the logarithm.
+    half = np.full((1, 5, 7), 0.0, dtype=np.float32)
+    half[0, 2, 2] = 35**0.5 / 35
+    assert scale.levels(half)[0].max() == pytest.approx(255 / 2 * near**2, abs=1)
+
+
+def test_heat_is_where_the_attention_is_at_any_size() -> None:
+    for size in ((31, 43), (H * 7, W * 7), (97, 211)):
+        levels = HeatScale(YS, XS, (H, W), size).levels(one_hot([(4, 0), (0, 6), (2, 3)]))
+        for head, (row, column) in enumerate([(4, 0), (0, 6), (2, 3)]):
+            y, x = np.unravel_index(levels[head].argmax(), size)
+            assert levels[head].max() > 200
+            assert abs((y + 0.5) * H / size[0] - 0.5 - YS[row]) <= 4
+            assert abs((x + 0.5) * W / size[1] - 0.5 - XS[column]) <= 4
+
+
+def test_cells_of_several_sizes_share_uniform_attention() -> None:
+    ys, xs = np.array([1.0, 5.0, 30.0]), np.array([10.0, 50.0])
+    from robot_attn.focus import upsample
+
+    cells = upsample(np.eye(6).reshape(1, 6, 3, 2), (H, W), ys, xs)[0]
+    areas = 1 / cells.max(axis=(1, 2))
+    uniform = (areas / areas.sum()).reshape(1, 3, 2).astype(np.float32)  # equal density, not equal weight
+    assert HeatScale(ys, xs, (H, W), (H, W)).levels(uniform).max() <= 1
+
+
+def test_blend_keeps_the_frame_where_there_is_no_heat_and_shows_it_through() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), dtype=np.uint8)
+    levels = np.zeros((11, 13), dtype=np.uint8)
+    levels[5, 6] = 255
+    blended = blend_heat(image, levels)
+    changed = (blended != image).any(axis=2)
+    assert changed[5, 6]
+    assert changed.sum() == 1
+    # The hottest colour is opaque enough to see, and lets the frame through.
+    black, white = (blend_heat(np.full((1, 1, 3), v, np.uint8), levels[5:6, 6:7])[0, 0] for v in (0, 255))
+    assert 20 < int(white[0]) - int(black[0]) < 80
+
+
+def test_heat_grows_brighter_with_the_level() -> None:
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    shown = blend_heat(np.full((1, 256, 3), 60, np.uint8), ramp).astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(shown[0, 40:]) > -1.5).all()
+    assert shown[0, 255] > shown[0, 128] > shown[0, 0]
+
+
+def test_outline_runs_along_the_mask() -> None:
+    mask = np.zeros((H, W), dtype=bool)
+    mask[8:16, 16:32] = True
+    mask[30, 50] = True
+    polygons = find_outline(mask, (H * 5, W * 5))
+    boxes = sorted((p[:, 0].min(axis=0).tolist(), p[:, 0].max(axis=0).tolist()) for p in polygons)
+    assert boxes == [([80, 40], [159, 79]), ([250, 150], [254, 154])]
+    assert find_outline(np.zeros((H, W), dtype=bool), (10, 10)) == ()
+
+
+def test_the_large_panel_shows_the_best_heads_heat_and_the_target() -> None:
+    replay = make_replay(best_head=1)
+    panel = replay.large(0)
+    scale = panel.shape[0] // H
+    assert panel.shape == (H * scale, W * scale, 3)
+    heat = (panel != 100).any(axis=2)
+    # Head 1 looks at cell (4, 0): rows 32 to 39, columns 0 to 7.
+    assert heat[36 * scale, 3 * scale]
+    assert not heat[36 * scale, 30 * scale]
+    outline = (panel == np.array(overlay._OUTLINE)).all(axis=2)
+    ys, xs = np.nonzero(outline)
+    assert abs(ys.min() - 8 * scale) <= 3
+    assert abs(ys.max() - 16 * scale) <= 3
+    assert abs(xs.min() - 16 * scale) <= 3
+    assert abs(xs.max() - 32 * scale) <= 3
+    assert not outline[12 * scale, 24 * scale]  # an outline, not a filling
+    assert count(replay.large(2), overlay._OUTLINE) == 0  # not visible: no outline
+
+
+def test_mass_is_that_of_focus() -> None:
+    replay = make_replay()
+    assert replay.mass[0].tolist() == pytest.approx([1.0, 0.0])  # the mask covers cell (1, 3) whole
+    assert np.isnan(replay.mass[2]).all()
+
+
+def test_every_part_is_drawn_in_its_place() -> None:
+    replay = make_replay(best_head=0)
+    first, last = replay.draw(0), replay.draw(T - 1)
+    layout = replay.layout
+    assert first.shape == (720, layout.width, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(layout.main.of(first), replay.large(0))
+    camera = layout.tiles[0].of(first)
+    assert (camera == 100).all()
+    for head, tile in enumerate(layout.tiles[1:]):
+        hot = (tile.of(first) != 100).any(axis=2)
+        y, x = [(12, 27), (36, 3)][head]
+        assert hot[y * tile.h // H, x * tile.w // W]
+    # The action bars: both negative at first, both positive at last.
+    assert count(layout.actions.of(first), overlay._RED) > count(layout.actions.of(last), overlay._RED) == 0
+    assert count(layout.actions.of(last), overlay._BLUE) > 0
+    # The curves grow.
+    returns = layout.plots[0]
+    assert count(returns.of(last), overlay._BLUE) > count(returns.of(first), overlay._BLUE)
+
+
+def test_drawing_a_step_twice_gives_the_same_picture() -> None:
+    replay = make_replay()
+    first = replay.draw(3)
+    replay.draw(5)
+    assert np.array_equal(replay.draw(3), first)
+
+
+@pytest.mark.parametrize("size", [600, 720, 1080])
+@pytest.mark.parametrize("heads", [1, 2, 4, 5, 8, 16])
+@pytest.mark.parametrize("image_size", [(64, 64), (32, 97), (480, 360)])
+def test_nothing_overlaps_or_leaves_the_picture(image_size: tuple[int, int], heads: int, size: int) -> None:
+    layout = plan(image_size, heads, size)
+    assert layout.width % 2 == 0
+    assert len(layout.tiles) == heads + 1
+    taken = np.zeros((layout.height, layout.width), dtype=int)
+    for box in (layout.main, *layout.tiles, *layout.plots, layout.actions):
+        assert min(box.x, box.y) >= 0
+        assert box.x + box.w <= layout.width
+        assert box.y + box.h <= layout.height
+        box.of(taken)[:] += 1  # type: ignore[arg-type]
+    assert taken.max() == 1
+    for box in layout.tiles:
+        assert box.w / box.h == pytest.approx(image_size[1] / image_size[0], rel=0.05)
+
+
+def test_uniform_attention_draws_no_heat_and_claims_nothing() -> None:
+    replay = make_replay(attention=np.full((T, 1, 5, 7), 1 / 35, np.float32), uniform=True)
+    assert (replay.large(2) == 100).all()
+    assert "%" not in replay.caption(0)
+    assert count(replay.draw(0), overlay._ACCENT) == 0
+
+
+def test_captions() -> None:
+    replay = make_replay(best_head=0)
+    assert replay.caption(1) == "0.1 s   reward 0.20   on target 100%"
+    assert replay.caption(2) == "0.2 s   reward 0.40   target not visible"
+    assert make_replay(dt=None, masks=None).caption(5) == "step 6   reward 1.00"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frames": np.zeros((T, H, W), np.uint8)}, "frames uint8"),
+        ({"frames": np.zeros((0, H, W, 3), np.uint8)}, "frames uint8"),
+        ({"rewards": np.zeros(T + 1)}, "T = 6"),
+        ({"masks": np.zeros((T, W, H), bool)}, "masks bool"),
+        ({"size": 721}, "even number"),
+        ({"size": 300}, "from 600"),
+        ({"best_head": 2}, "no head 2"),
+        ({"action_names": ["pan"]}, "2 action dimensions"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_replay(**changes)
+    with pytest.raises(ValueError, match="no step"):
+        make_replay().draw(T)
+
+
+def test_contact_sheet_holds_every_picture() -> None:
+    pictures = [np.full((30, 50, 3), 20 * i, dtype=np.uint8) for i in range(1, 8)]
+    sheet = contact_sheet(pictures, [f"moment {i}" for i in range(7)], columns=3, title="an episode")
+    for picture in pictures:
+        assert count(sheet, tuple(picture[0, 0])) >= 30 * 50  # type: ignore[arg-type]
+    small = contact_sheet([np.full((400, 800, 3), 7, dtype=np.uint8)], ["wide"], most_width=200)
+    assert small.shape[1] < 250
+    with pytest.raises(ValueError, match="one caption each"):
+        contact_sheet(pictures, ["too few"])
+
+
+def test_moments_span_the_episode() -> None:
+    assert overlay.moments(150) == [0, 14, 27, 41, 54, 68, 81, 95, 108, 122, 135, 149]
+    assert overlay.moments(3) == [0, 1, 2]
+
+
+def test_png_comes_back_in_the_right_colours(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
+    overlay.write_png(tmp_path / "a.png", image)
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
+    with pytest.raises(OSError, match="no folder"):
+        overlay.write_png(tmp_path / "none" / "a.png", image)
+
+
+def test_opencv_is_imported_only_to_draw() -> None:
+    code = """
+import sys
+sys.modules["cv2"] = None
+import numpy as np
+from robot_attn import overlay
+try:
+    overlay.scale_frame(np.zeros((4, 4, 3), np.uint8), (8, 8))
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert 'pip install "robot-attn[video]"' in told

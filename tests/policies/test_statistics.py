@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robot_attn_policies.statistics import bootstrap_interval, iqm, mean, ratio_of_sums
+
+FINITE = st.floats(-1e3, 1e3)
+
+
+def test_iqm_by_hand() -> None:
+    # 11 values: a quarter, 2.75, is rounded down, so two go at each end.
+    assert iqm([100, 1, 2, 3, 5, 7, 11, 13, 17, 19, -50]) == pytest.approx((2 + 3 + 5 + 7 + 11 + 13 + 17) / 7)
+    assert iqm([3.0, 5.0, 100.0]) == pytest.approx(36.0)  # too few to leave any out
+
+
+def test_iqm_along_an_axis() -> None:
+    rows = np.array([[0.0, 1.0, 2.0, 100.0], [4.0, 4.0, 6.0, -100.0]])
+    assert iqm(rows, axis=1).tolist() == [1.5, 4.0]
+
+
+@given(st.lists(FINITE, min_size=1, max_size=40), FINITE)
+def test_iqm_moves_with_its_values_and_ignores_their_order(values: list[float], shift: float) -> None:
+    assert min(values) - 1e-9 <= iqm(values) <= max(values) + 1e-9
+    assert iqm(values[::-1]) == pytest.approx(float(iqm(values)))
+    assert iqm(np.array(values) + shift) == pytest.approx(float(iqm(values)) + shift, abs=1e-6)
+
+
+def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(200):
+        interval = bootstrap_interval(rng.normal(2.0, 1.0, 50), seed=trial, resamples=400)
+        held += interval.low <= 2.0 <= interval.high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_the_interval_agrees_with_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(0.0, 1.0, 400)
+    interval = bootstrap_interval(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.arange(13.0)
+    assert bootstrap_interval(values, iqm, seed=5) == bootstrap_interval(values, iqm, seed=5)
+    assert bootstrap_interval(values, iqm, seed=5) != bootstrap_interval(values, iqm, seed=6)
+
+
+def test_a_lower_level_is_narrower() -> None:
+    values = np.arange(17.0)
+    wide, narrow = bootstrap_interval(values, level=0.95), bootstrap_interval(values, level=0.5)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_equal_values_have_no_width() -> None:
+    assert bootstrap_interval([3.0] * 7, iqm) == (3.0, 3.0, 3.0)
+
+
+def test_rows_are_drawn_together() -> None:
+    # The ratio is 2 in every row, so it is 2 in every draw; drawn apart, it would vary.
+    denominators = np.random.default_rng(2).random(19) + 0.1
+    interval = bootstrap_interval(np.stack([2 * denominators, denominators], axis=1), ratio_of_sums)
+    assert interval == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_ratio_of_sums_by_hand_and_with_nothing_to_divide_by() -> None:
+    assert ratio_of_sums(np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]]), 0) == pytest.approx(9 / 13)
+    interval = bootstrap_interval(np.zeros((3, 2)), ratio_of_sums)
+    assert np.isnan(interval).all()
+
+
+@pytest.mark.parametrize("function", [iqm, mean, bootstrap_interval])
+@pytest.mark.parametrize(
+    ("values", "message"), [([], "at least one"), ([1.0, np.nan, np.inf], "2 of 3 values")]
+)
+def test_nothing_and_nan_are_refused(function: object, values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(values)  # type: ignore[operator]
+
+
+def test_a_level_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bootstrap_interval([1.0], level=95)

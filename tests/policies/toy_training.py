@@ -1,0 +1,64 @@
+"""Trainings of the toy task, in processes of their own that can be killed.
+
+python toy_training.py run FOLDER           train in FOLDER, or go on there
+python toy_training.py kill FOLDER N SEED   the same, killed N times and resumed each time
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch._dynamo
+import torch.utils.tensorboard.writer  # imported late by training: children must not spend their lives on it
+from toy_env import ToyEnv
+
+from robot_attn_policies.presets import PPOPreset, TrainConfig
+from robot_attn_policies.train import TrainResult, train
+
+CONFIG = TrainConfig(
+    "toy",
+    perception="query",
+    options={"heads": 2},
+    steps=1600,
+    ppo=PPOPreset(n_envs=4, n_steps=16, batch_size=32, n_epochs=2, final_learning_rate=1e-4),
+    eval_every=300,
+    eval_episodes=3,
+    threads=1,
+)
+
+
+def run(folder: Path, config: TrainConfig = CONFIG) -> TrainResult:
+    return train(
+        config, ToyEnv, folder, resume=True, save_seconds=0, normalise=lambda mean_return: mean_return / 13
+    )
+
+
+def kill(folder: Path, kills: int, seed: int) -> None:
+    """Prints how many kills met a running training."""
+    generator = random.Random(seed)
+    met = 0
+    torch.set_num_threads(1)  # forking is safe as long as no thread of torch has started
+    for i in range(kills + 1):
+        child = os.fork()
+        if child == 0:
+            run(folder)
+            os._exit(0)
+        if i < kills:
+            time.sleep(generator.uniform(0.1, 0.3))
+            os.kill(child, signal.SIGKILL)
+        met += os.WIFSIGNALED(status := os.waitpid(child, 0)[1])
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
+    print(met)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        print(run(Path(sys.argv[2])))
+    else:
+        kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

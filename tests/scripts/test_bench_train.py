@@ -1,0 +1,78 @@
+"""`robot-attn benchmark train`: the peers do the same job, and the figures are what was measured."""
+
+import json
+import os
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn_scripts.bench_train import GymnasiumTrack, Options, run
+
+
+@pytest.fixture
+def opengl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
+    env = GymnasiumTrack()
+    try:
+        env.reset(seed=0)
+    except Exception as error:
+        pytest.skip(f"no OpenGL to draw with: {error}")
+    finally:
+        env.close()
+
+
+@pytest.mark.usefixtures("opengl")
+def test_the_plain_environment_is_track() -> None:
+    plain, track = GymnasiumTrack(shadows=False), gymnasium.make("RobotAttn/Track-v0")
+    ours = track.reset(seed=7)[0]["image"]
+    theirs = plain.reset(seed=7)[0]
+    actions = np.random.default_rng(0)
+    for _ in range(200):  # through the end of an episode
+        assert theirs.shape == ours.shape
+        # Two renderers, one scene: they differ by their lights, so that only the average is compared.
+        assert np.abs(theirs.astype(float) - ours).mean() < 30
+        action = actions.uniform(-1, 1, 2).astype(np.float32)
+        theirs, reward, terminated, truncated, info = plain.step(action)
+        frame, *expected, told = track.step(action)
+        ours = frame["image"]
+        assert [reward, terminated, truncated] == pytest.approx(expected, abs=1e-9)
+        assert info["success"] == told["success"]
+        if truncated:
+            ours, theirs = track.reset()[0]["image"], plain.reset()[0]
+    plain.close()
+    track.close()
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "train.json"
+    figures = run(Options(peers=("query", "cnn"), rounds=2, rollouts=1, n_steps=22, json=path))
+    assert json.loads(path.read_text()) == figures
+    rates = figures["frames_trained_per_second"]
+    assert isinstance(rates, dict)
+    assert all(rates[peer]["unit"] == "frames/s" for peer in ("query", "cnn"))
+    ratio = figures["ratios"]["query / cnn"]
+    paired = [a / b for a, b in zip(rates["query"]["rounds"], rates["cnn"]["rounds"], strict=True)]
+    assert ratio["rounds"] == pytest.approx(paired)
+    assert (ratio["min"], ratio["max"]) == (min(ratio["rounds"]), max(ratio["rounds"]))
+    assert "query / cnn" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_peer_that_cannot_run_is_said_to_be_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    figures = run(Options(peers=("sb3",), rounds=1))
+    assert set(figures["frames_trained_per_second"]["sb3"]) == {"not measured"}
+    assert figures["ratios"] == {}
+    assert "sb3 was not measured: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [Options(rounds=0), Options(peers=()), Options(n_steps=0)])
+def test_nothing_to_measure_is_refused(options: Options) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        run(options)

@@ -1,0 +1,229 @@
+"""`robot-attn`: the overview, picking a command, and errors as one line and an exit code."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import robot_attn_scripts
+from robot_attn_scripts import _command, benchmark, cli
+from robot_attn_scripts._report import check_writable, write_json
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command on an interpreter without any installed package: less still than the base install."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+        "from robot_attn_scripts.cli import main; sys.exit(main())"
+    )
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_overview_needs_nothing_installed(flag: str) -> None:
+    done = bare(flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in ("train", "evaluate", "replay", "benchmark", "demo"):
+        assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
+
+
+def test_no_command_shows_the_overview_as_an_error() -> None:
+    done = bare()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: robot-attn COMMAND")
+
+
+def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: robot-attn benchmark COMMAND")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [
+        "render",
+        "train",
+        "extractor",
+    ]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"robot-attn {PROJECT['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "robot-attn has no command 'trian': did you mean 'train'?"),
+        (["benchmark", "rendr"], "robot-attn benchmark has no command 'rendr': did you mean 'render'?"),
+        (
+            ["zzz"],
+            "robot-attn has no command 'zzz': choose one of train, evaluate, replay, benchmark, demo",
+        ),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr() == ("", f"robot-attn: error: {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "track"], 'pip install "robot-attn[train]"'),
+        (["train", "--help"], 'pip install "robot-attn[train]"'),
+        (["evaluate", "runs/track/a"], 'pip install "robot-attn[train]"'),
+        (["replay", "runs/track/a"], 'pip install "robot-attn[train,video]"'),
+        (["demo"], 'pip install "robot-attn[train,video]"'),
+        (["benchmark", "train"], 'pip install "robot-attn[train]"'),
+    ],
+)
+def test_a_missing_extra_names_the_one_line_that_brings_it(arguments: list[str], line: str) -> None:
+    done = bare(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("robot-attn: error: robot-attn ")
+    assert "mujoco" in done.stderr
+    assert done.stderr.endswith(f"; install with: {line}\n")
+
+
+def test_the_modules_of_each_extra_are_those_that_its_requirements_install() -> None:
+    modules: dict[str, set[str]] = {}
+    for module, distributions in importlib.metadata.packages_distributions().items():
+        for distribution in distributions:
+            modules.setdefault(distribution.lower().replace("_", "-"), set()).add(module)
+    for extra, named in _command.EXTRAS.items():
+        requirements = [Requirement(line).name for line in PROJECT["optional-dependencies"][extra]]
+        own = [name for name in requirements if name != "robot-attn"]
+        assert len(named) == len(own)
+        assert all(modules[name] & set(named) for name in own)
+    assert _command.missing_modules(["train", "video"]) == []
+
+
+@pytest.mark.parametrize("table", [cli.COMMANDS, benchmark.COMMANDS], ids=["commands", "benchmarks"])
+def test_every_command_has_its_file(table: dict[str, _command.Command]) -> None:
+    folder = Path(robot_attn_scripts.__file__).parent
+    assert [c.module for c in table.values() if not (folder / f"{c.module}.py").is_file()] == []
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add a command `faulty` that ends as its option says."""
+    (tmp_path / "faulty.py").write_text(
+        textwrap.dedent('''
+            """End in the way that is asked for."""
+            from dataclasses import dataclass
+            from pathlib import Path
+
+            @dataclass(frozen=True)
+            class Options:
+                end: str
+                """How."""
+                json: Path | None = None
+                """Figures."""
+
+            def run(options):
+                match options.end:
+                    case "value":
+                        raise ValueError("expected 3 channels,\\n  got 4")
+                    case "file":
+                        open("/nowhere/at all")
+                    case "plain":
+                        raise PermissionError("cannot write there")
+                    case "module":
+                        import a_module_that_nobody_has
+                    case "interrupt":
+                        raise KeyboardInterrupt
+                    case "bug":
+                        raise TypeError("a bug shows its traceback")
+        ''')
+    )
+    monkeypatch.setattr(robot_attn_scripts, "__path__", [*robot_attn_scripts.__path__, str(tmp_path)])
+    monkeypatch.setattr(cli, "COMMANDS", {"faulty": _command.Command("faulty", "ends")})
+    monkeypatch.delitem(sys.modules, "robot_attn_scripts.faulty", raising=False)
+    monkeypatch.delenv("ROBOT_ATTN_TRACEBACK", raising=False)
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        ("well", 0, ""),
+        ("value", 2, "robot-attn: error: expected 3 channels, got 4\n"),
+        ("file", 2, "robot-attn: error: /nowhere/at all: No such file or directory\n"),
+        ("plain", 2, "robot-attn: error: cannot write there\n"),
+        ("module", 2, "robot-attn: error: No module named 'a_module_that_nobody_has'\n"),
+        ("interrupt", 130, "robot-attn: interrupted\n"),
+    ],
+)
+def test_a_command_ends_in_one_line_and_an_exit_code(
+    end: str, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["faulty", "--end", end]) == code
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBOT_ATTN_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="expected 3 channels"):
+        cli.main(["faulty", "--end", "value"])
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_bug_is_not_dressed_up_as_an_input_error() -> None:
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main(["faulty", "--end", "bug"])
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_wrong_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["faulty", "--edn", "well"])
+    assert stop.value.code == 2
+    assert "--end" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("faulty")
+def test_an_unwritable_json_path_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "faulty.py" / "figures.json"
+    assert cli.main(["faulty", "--end", "bug", "--json", str(blocked)]) == 2
+    assert capsys.readouterr().err.startswith("robot-attn: error: ")
+    assert cli.main(["faulty", "--end", "bug", "--json", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"robot-attn: error: {tmp_path} is a folder; name a file in it\n"
+
+
+def test_figures_come_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "figures.json"
+    figures = {"frames": {"value": 1.5, "unit": "frames/s"}, "seeds": [3, 4]}
+    write_json(path, figures)
+    assert json.loads(path.read_text()) == figures
+    assert [file.name for file in path.parent.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), Path(), {1, 2}])
+def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path: Path, bad: object) -> None:
+    path = tmp_path / "figures.json"
+    write_json(path, {"figure": 1})
+    with pytest.raises(ValueError, match=r"figures\.json must be plain, finite JSON"):
+        write_json(path, {"figure": bad})
+    assert json.loads(path.read_text()) == {"figure": 1}
+
+
+def test_checking_that_a_path_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "figures.json")
+    assert list((tmp_path / "new").iterdir()) == []

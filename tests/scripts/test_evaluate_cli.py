@@ -1,0 +1,141 @@
+"""`robot-attn evaluate` on run folders of a small task."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_run import make_run
+
+from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+from robot_attn_scripts import cli, evaluate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return make_run(tmp_path_factory.mktemp("runs") / "query")
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["evaluate", *map(str, arguments)])
+
+
+def figures_in(tree: Any) -> list[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "value" in tree:
+            return [tree]
+        return [figure for part in tree.values() for figure in figures_in(part)]
+    return [figure for part in tree for figure in figures_in(part)] if isinstance(tree, list) else []
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> dict[str, Any]:
+    options = evaluate.Options(folder, episodes=6, calibration_episodes=5, envs=4)
+    return dict(evaluate.evaluate(options))
+
+
+def test_every_figure_has_a_unit_and_an_interval_around_it(evaluated: dict[str, Any]) -> None:
+    figures = figures_in(evaluated)
+    assert len(figures) > 30
+    for figure in figures:
+        assert figure["unit"]
+        if "low" in figure:
+            assert figure["low"] <= figure["value"] + 1e-9
+            assert figure["value"] <= figure["high"] + 1e-9
+
+
+def test_heads_and_references_are_scored_on_the_same_frames(evaluated: dict[str, Any]) -> None:
+    focus = evaluated["focus"]
+    assert [head["head"] for head in focus["heads"]] == [0, 1, 2]
+    assert list(focus["references"]) == ["center_bias", "prior", "uniform"]
+    best = focus["best_head"]
+    assert {key: best[key] for key in ("mass", "pointing_game")} == {
+        key: focus["heads"][best["head"]][key] for key in ("mass", "pointing_game")
+    }
+    uniform, chance = focus["references"]["uniform"], focus["chance"]["value"]
+    assert uniform["mass"]["value"] == pytest.approx(chance, rel=1e-5)
+    assert uniform["mass_over_chance"]["value"] == pytest.approx(1.0, rel=1e-5)
+    assert uniform["pointing_game"]["value"] == pytest.approx(chance, rel=1e-5)
+    assert chance == pytest.approx(25 / (36 * 44), rel=0.2)  # a target of 5 x 5, at times cut by the edge
+    ratio = best["mass"]["value"] / focus["references"]["center_bias"]["mass"]["value"]
+    assert best["mass_over_center_bias"]["value"] == pytest.approx(ratio)
+
+
+def test_seeds_are_apart(evaluated: dict[str, Any]) -> None:
+    assert evaluated["seeds"] == {"first": EVALUATION_SEED, "last": EVALUATION_SEED + 5}
+    calibration = evaluated["focus"]["calibration"]
+    assert (calibration["first_seed"], calibration["last_seed"]) == (CALIBRATION_SEED, CALIBRATION_SEED + 4)
+
+
+def test_the_number_of_environments_changes_no_episode(folder: Path, evaluated: dict[str, Any]) -> None:
+    again: Any = evaluate.evaluate(evaluate.Options(folder, episodes=6, calibration_episodes=5, envs=6))
+    for key in ("return", "length", "oracle_return"):
+        assert again[key]["mean"]["value"] == pytest.approx(evaluated[key]["mean"]["value"], rel=1e-4)
+    mass = [f["focus"]["heads"][0]["mass"]["value"] for f in (again, evaluated)]
+    assert mass[0] == pytest.approx(mass[1], rel=1e-3)
+
+
+def test_the_tables_read_well_at_100_columns_and_the_json_holds_the_same(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    out = tmp_path / "deep" / "scores.json"
+    assert run(folder, "--episodes", 4, "--calibration-episodes", 4, "--json", out) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 100
+    figures = json.loads(out.read_text())
+    best = figures["focus"]["best_head"]
+    line = next(line for line in told.splitlines() if line.startswith(f"head {best['head']} (best)"))
+    assert f"{100 * best['mass']['value']:.1f} %" in line
+    assert f"{best['mass_over_chance']['value']:.1f} [" in line
+    assert f"{figures['normalised_score']['mean']['value']:.3f} [" in told
+    for name in ("centre bias", "target's average place", "uniform", "interquartile mean"):
+        assert name in told
+    assert [path.name for path in out.parent.iterdir()] == ["scores.json"]
+
+
+def test_a_policy_without_attention_says_so_and_claims_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path / "cnn", "cnn")
+    assert run(folder, "--episodes", 3, "--calibration-episodes", 2, "--json", tmp_path / "f.json") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "uniform by construction" in told
+    assert "head 0" not in told
+    focus = json.loads((tmp_path / "f.json").read_text())["focus"]
+    assert (focus["uniform_attention"], focus["best_head"], focus["heads"]) == (True, None, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--episodes", 0], "1 or more"),
+        (["--seed", 1_000_001], "seed 1000001 has been used before"),  # training's evaluation seeds
+        (["--seed", CALIBRATION_SEED - 1], f"seed {CALIBRATION_SEED} has been used before"),
+    ],
+)
+def test_bad_options_are_refused(
+    folder: Path, arguments: list[object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, *arguments) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert message in told[0]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_task_that_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run(tmp_path / "run", task="toi")
+    assert run(folder) == 2
+    told = capsys.readouterr().err
+    assert "toi" in told
+    assert "toy" in told

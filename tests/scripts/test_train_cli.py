@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_run import ToyTask, register
+
+from robot_attn_policies.presets import TrainConfig
+from robot_attn_policies.run_folder import RunError, load_policy, read_config, read_trainer
+from robot_attn_scripts.cli import main
+from robot_attn_scripts.train import Normaliser, Options, env_maker, make_config, parse_pairs
+
+SMALL = ["--ppo", "n_envs=2", "n_steps=16", "batch_size=16", "n_epochs=1", "net_arch=[8]"]
+
+
+@pytest.fixture(autouse=True)
+def _toy() -> None:
+    register()
+
+
+def run(*arguments: str) -> int:
+    return main(["train", "toy", *arguments])
+
+
+def test_it_trains_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, figures = tmp_path / "run", tmp_path / "figures.json"
+    arguments = ["--out", str(folder), "--eval-every", "32", "--eval-episodes", "3"]
+    assert run(*arguments, "--steps", "64", "--option", "heads=3", "--env", "masks=false", *SMALL) == 0
+    config = read_config(folder).config
+    assert (config.steps, config.options, config.env) == (64, {"heads": 3}, {"masks": False})
+    assert (config.ppo.n_envs, config.ppo.net_arch) == (2, (8,))
+    # Nothing but the steps: the rest is the folder's.
+    assert run("--out", str(folder), "--resume", "--steps", "96", "--json", str(figures)) == 0
+    assert read_trainer(folder)["steps"] == 96
+    assert read_config(folder).config == replace(config, steps=96)
+    written = json.loads(figures.read_text())
+    assert written["steps"] == 96
+    assert written["stopped"] == "steps"
+    references = json.loads((folder / "reference.json").read_text())
+    assert references["random_mean_return"] < references["oracle_mean_return"]
+    best = json.loads((folder / "best/score.json").read_text())
+    spread = references["oracle_mean_return"] - references["random_mean_return"]
+    assert best["score"] == pytest.approx((best["mean_return"] - references["random_mean_return"]) / spread)
+    assert written["best_score"] == best["score"]
+    assert str(folder) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> None:
+    config = TrainConfig("toy", eval_episodes=4)
+    normalise = Normaliser(ToyTask, config, tmp_path)
+    normalise(0.0)
+    references = json.loads((tmp_path / "reference.json").read_text())
+    again = Normaliser(lambda num_envs: pytest.fail("they were kept"), config, tmp_path)
+    assert again(references["random_mean_return"]) == 0
+    assert again(references["oracle_mean_return"]) == 1
+    (tmp_path / "reference.json").write_text("{")
+    with pytest.raises(RunError, match=r"reference.json is damaged: delete it"):
+        Normaliser(ToyTask, config, tmp_path)(0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "tyo"], "'toy'"),
+        (["train", "toy", "--perception", "qurey"], "did you mean 'query'"),
+        (["train", "toy", "--ppo", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["train", "toy", "--ppo", "gamma=2"], "gamma from 0 to 1, got 2"),
+        (["train", "toy", "--ppo", "gamma=high"], "expected gamma of type float, found 'high'"),
+        (["train", "toy", "--ppo", "gamma"], "expected NAME=VALUE, got 'gamma'"),
+        (["train", "toy", "--steps", "0"], "steps from 1"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("kept")
+    for out, message in ((tmp_path, "is not empty"), (tmp_path / "file/run", "cannot write")):
+        assert run("--out", str(out), "--steps", "32", *SMALL) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_pairs() -> None:
+    assert parse_pairs(["a=1", "b=x", "c=[1, 2]", "d=null", "e=a=b"]) == {
+        "a": 1, "b": "x", "c": [1, 2], "d": None, "e": "a=b",
+    }  # fmt: skip
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import toy_run; toy_run.register()\n"
+        "from robot_attn_scripts.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["train", "toy", "--out", str(folder), "--steps", "1000000", *SMALL]
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(Path(__file__).parent), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (folder / "trainer.pt").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == 130, error
+    assert f"robot-attn train toy --out {folder} --resume" in out.replace("\n", " ")
+    assert "Traceback" not in error
+    policy, _ = load_policy(folder, "last")
+    config = make_config(Options("toy", resume=True), folder)
+    assert config == read_config(folder).config
+    env = env_maker(config)(2)
+    policy.predict(env.reset(seed=0)[0])
+    env.close()

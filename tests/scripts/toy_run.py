@@ -1,0 +1,60 @@
+"""A run folder of an untrained policy for a small real task, registered as `RobotAttn/Toy-v0`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from robot_attn_policies.policy import build_policy, policy_weights
+from robot_attn_policies.presets import PPOPreset, TrainConfig
+from robot_attn_policies.run_folder import describe, write_config, write_policy
+from robot_attn_policies.vec_env import BatchVecEnv
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
+from toy_env import HORIZON, ToyEnv
+
+ID = "RobotAttn/Toy-v0"
+
+
+class ToyTask(ToyEnv):
+    """What a task has beside Gymnasium's interface."""
+
+    horizon = HORIZON
+    dt = 0.08
+    action_names = ("up", "left")
+
+    def observe(self) -> Any:
+        observation = super().observe()
+        observation["image"][..., 1][self._masks()] = (
+            40  # one colour, whichever environment of the batch it is
+        )
+        return observation
+
+    def oracle_actions(self) -> Any:
+        return np.clip(-5 * self.positions, -1, 1).astype(np.float32)
+
+
+def register() -> None:
+    if ID not in gymnasium.registry:
+        gymnasium.register(ID, vector_entry_point=ToyTask)
+
+
+def make_run(folder: Path, perception: str = "query", task: str = "toy") -> Path:
+    """Write the folder of a policy that has not learned anything, best and last alike."""
+    register()
+    options = {"options": {"heads": 3}} if perception == "query" else {}
+    ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
+    config = TrainConfig(task, perception=perception, ppo=ppo, **options)
+    vec_env: VecEnv = BatchVecEnv(ToyTask(2), channels_first=True)
+    run = describe(config, vec_env.observation_space, vec_env.action_space)
+    weights = policy_weights(build_policy(config, run.observation_space, run.action_space))
+    write_config(folder, run)
+    for path in (folder / "policy.safetensors", folder / "best" / "policy.safetensors"):
+        write_policy(path, weights, run, steps=0)
+    vec_env.close()
+    return folder
