@@ -9,6 +9,8 @@ makes frames bit-identical at any number of worlds, chunks and threads.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import os
 import sys
@@ -19,14 +21,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import mujoco
+import mujoco_warp as mjw
 import numpy as np
+import warp as wp
 from numpy.typing import NDArray
-
-# The ray caster's share of start-up is paid by whoever asks for a camera, and its banner by nobody.
-import warp as wp  # isort: skip
-
-wp.config.log_level = wp.LOG_ERROR
-import mujoco_warp as mjw  # noqa: E402
 
 # Kinematics that the ray caster reads, with the trailing shape it wants them in.
 KINEMATICS: dict[str, tuple[int, ...]] = {
@@ -56,6 +54,25 @@ class _Chunk:
     context: Any
 
 
+@functools.cache
+def _start_warp() -> None:
+    """Start Warp without its banner, and without its complaint, on a machine with no GPU, that there is none.
+
+    The complaint is printed by native code, past Python's streams.
+    """
+    wp.config.log_level = wp.LOG_ERROR
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        wp.init()  # type: ignore[no-untyped-call]
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 def available_cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,7 +81,8 @@ def available_cores() -> int:
 @contextmanager
 def _announced(step: str, after_seconds: float = 1.0) -> Iterator[None]:
     """Name a step on stderr once it takes longer than `after_seconds`, so that it is no silent hang."""
-    timer = threading.Timer(after_seconds, lambda: print(f"robot-attn: {step} ...", file=sys.stderr, flush=True))
+    notice = f"robot-attn: {step} ..."
+    timer = threading.Timer(after_seconds, lambda: print(notice, file=sys.stderr, flush=True))
     timer.start()
     try:
         yield
@@ -87,8 +105,8 @@ class BatchCamera:
     Attributes:
         rgb: uint8 [num_worlds, height, width, 3], the frames of the last `render`.
         geom_id: int32 [num_worlds, height, width], the geom seen at each pixel, -1 for none.
-        depth: float32 [num_worlds, height, width] in metres along the optical axis (0: nothing hit), or None.
-        geom_rgba: float32 [num_worlds, ngeom, 4], colours in [0, 1]; write it, then pass `recolor` to `render`.
+        depth: float32 [num_worlds, height, width], metres along the optical axis (0: nothing hit), or None.
+        geom_rgba: float32 [num_worlds, ngeom, 4], colours in [0, 1]; write it, then `render(recolor=True)`.
 
     Raises:
         ValueError: the camera is not in the model, or a size is out of range.
@@ -109,7 +127,13 @@ class BatchCamera:
             names = [model.camera(i).name for i in range(model.ncam)]
             raise ValueError(f"no camera named {camera!r} in the model; it has {names}")
         height, width = image_size
-        self._device = wp.get_device(device)
+        _start_warp()
+        try:
+            self._device = wp.get_device(device)
+        except ValueError as error:
+            raise ValueError(
+                f"no device {device!r} on this machine"
+            ) from error
         self._camera = camera
         self._threads = max(1, threads or available_cores()) if self._device.is_cpu else 1
         self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))
@@ -118,14 +142,18 @@ class BatchCamera:
         self.depth: NDArray[np.float32] | None = (
             np.zeros((num_worlds, height, width), np.float32) if depth else None
         )
-        with _announced("compiling the camera's kernels (once on this machine)"), wp.ScopedDevice(self._device):
+        with (
+            _announced("compiling the camera's kernels (once on this machine)"),
+            wp.ScopedDevice(self._device),
+        ):
             self._chunks = [
                 self._make_chunk(model, start, stop, depth) for start, stop in self._cuts(num_worlds)
             ]
             # The first draw compiles, or loads what an earlier run compiled: once, and before any thread.
             self._draw(self._chunks[0])
             self._share_kernel(self._chunks)
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 and len(self._chunks) > 1 else None
+        parallel = self._threads > 1 and len(self._chunks) > 1
+        self._pool = ThreadPoolExecutor(self._threads) if parallel else None
 
     def _cuts(self, num_worlds: int) -> list[tuple[int, int]]:
         if self._device.is_cpu:
@@ -134,7 +162,7 @@ class BatchCamera:
         else:
             count = 1
         edges = np.linspace(0, num_worlds, count + 1).round().astype(int)
-        return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
     def _make_chunk(self, model: mujoco.MjModel, start: int, stop: int, depth: bool) -> _Chunk:
         size = stop - start
@@ -184,12 +212,16 @@ class BatchCamera:
                 _kernels.setdefault(key, context._megakernel)
 
     def render(
-        self, kinematics: dict[str, NDArray[np.float64]], worlds: NDArray[np.intp] | None = None, *, recolor: bool = False
+        self,
+        kinematics: dict[str, NDArray[np.float64]],
+        worlds: NDArray[np.intp] | None = None,
+        *,
+        recolor: bool = False,
     ) -> None:
         """Draw the worlds into `rgb`, `geom_id` and `depth`.
 
         Args:
-            kinematics: the arrays named in `KINEMATICS`, float64 [num_worlds, ...], as the simulation has them.
+            kinematics: the arrays of `KINEMATICS`, float64 [num_worlds, ...], as the simulation has them.
             worlds: indices of the worlds that changed; the others may be left as they were. None for all.
             recolor: whether `geom_rgba` was written since the last call.
         """

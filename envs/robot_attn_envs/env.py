@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .task import Task
+from .task import Task, make_task
 from .worlds import Worlds
 
 Observation = dict[str, NDArray[Any]]
@@ -32,7 +32,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         **options: the task's own arguments.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FPS}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012
 
     def __init__(
         self,
@@ -50,9 +50,14 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.render_mode = render_mode
         self._masks = masks
         self.worlds = Worlds(
-            task(1, **options), 1, image_size=image_size, depth=depth, threads=threads, device=device
+            make_task(task, 1, options),
+            1,
+            image_size=image_size,
+            depth=depth,
+            threads=threads,
+            device=device,
         )
-        self.observation_space = self.worlds.observation_space
+        self.observation_space: gymnasium.Space[Any] = self.worlds.observation_space
         self.action_space = self.worlds.action_space
         self.horizon, self.dt = task.horizon, self.worlds.dt
 
@@ -71,12 +76,13 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         info = self._info(success=bool(success[0]))
         return self._observe(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         return self.worlds.picture()[0] if self.render_mode == "rgb_array" else None
 
     def oracle_action(self) -> NDArray[np.float32]:
         """The scripted expert's action for the present state, float32 [A]."""
-        return self.worlds.oracle()[0]
+        action: NDArray[np.float32] = self.worlds.oracle()[0]
+        return action
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides what happens next, as plain numeric arrays."""
@@ -114,7 +120,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         image_size, depth, threads, device, render_mode, **options: as of `TaskEnv`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
         "render_fps": FPS,
         "autoreset_mode": AutoresetMode.SAME_STEP,
@@ -138,7 +144,12 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         _check_render_mode(render_mode)
         self.num_envs, self.render_mode, self._masks = num_envs, render_mode, masks
         self.worlds = Worlds(
-            task(num_envs, **options), num_envs, image_size=image_size, depth=depth, threads=threads, device=device
+            make_task(task, num_envs, options),
+            num_envs,
+            image_size=image_size,
+            depth=depth,
+            threads=threads,
+            device=device,
         )
         self.single_observation_space = self.worlds.observation_space
         self.single_action_space = self.worlds.action_space
@@ -168,7 +179,8 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         observation, infos = self.worlds.observe(), self._infos(success)
         ended = terminated | truncated
         if ended.any():
-            final = {"final_obs": observation, "final_info": infos, "_final_obs": ended, "_final_info": ended.copy()}
+            final = {"final_obs": observation, "_final_obs": ended}
+            final |= {"final_info": infos, "_final_info": ended.copy()}
             self.worlds.reset(np.flatnonzero(ended))
             observation, infos = self.worlds.observe(), self._infos(success & ~ended) | final
         return observation, reward, terminated, truncated, infos
@@ -189,7 +201,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         """Return to a state that `get_state` gave; what follows is bit-identical."""
         self.worlds.set_state(state)
 
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One larger frame a world, where `render_mode` is "rgb_array"."""
         return tuple(self.worlds.picture()) if self.render_mode == "rgb_array" else None
 

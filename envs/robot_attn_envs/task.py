@@ -7,8 +7,10 @@ for an episode in `episode`, a dict of arrays, so that a saved state can bring i
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -40,7 +42,7 @@ class Task(ABC):
         action_table: the rows of the action, scaled to [-1, 1].
         target_geom: name of the geom whose pixels are the target mask.
         episode: what was drawn for the running episodes, arrays [num_worlds, ...].
-        geom_rgba: float32 [num_worlds, ngeom, 4], the colours of this episode; a task may write it in `reset`.
+        geom_rgba: float32 [num_worlds, ngeom, 4], the episode's colours; a task may write it in `reset`.
     """
 
     camera: ClassVar[str]
@@ -52,6 +54,10 @@ class Task(ABC):
 
     episode: dict[str, NDArray[np.generic]]
     geom_rgba: NDArray[np.float32]
+
+    @abstractmethod
+    def __init__(self, num_worlds: int, **options: Any) -> None:
+        """A task for `num_worlds` worlds; a subclass names its options and checks them."""
 
     @abstractmethod
     def mjcf(self) -> str:
@@ -91,3 +97,18 @@ class Task(ABC):
     @abstractmethod
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
         """Actions in [-1, 1] of a scripted expert that reads the simulator's state, [num_worlds, A]."""
+
+
+def make_task(task: type[Task], num_worlds: int, options: dict[str, Any]) -> Task:
+    """The task with these options.
+
+    Raises:
+        ValueError: an option that the task does not have, the nearest named; or one out of its range.
+    """
+    known = [name for name in inspect.signature(task).parameters if name != "num_worlds"]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{task.__name__} has no option {name!r}, only {known}{hint}")
+    return task(num_worlds, **options)

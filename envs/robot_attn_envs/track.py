@@ -102,10 +102,12 @@ class Track(Task):
     )
 
     def __init__(self, num_worlds: int, *, distractors: int = 6, out_of_view: float = 0.0) -> None:
-        if not 0 <= distractors <= MAX_DISTRACTORS:
-            raise ValueError(f"distractors must be between 0 and {MAX_DISTRACTORS}, got {distractors}")
-        if not 0.0 <= out_of_view <= 1.0:
-            raise ValueError(f"out_of_view is a share of the episodes, between 0 and 1, got {out_of_view}")
+        if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
+            raise ValueError(
+                f"distractors is a whole number from 0 to {MAX_DISTRACTORS}, got {distractors!r}"
+            )
+        if not isinstance(out_of_view, int | float) or not 0.0 <= out_of_view <= 1.0:
+            raise ValueError(f"out_of_view is a share of the episodes, from 0 to 1, got {out_of_view!r}")
         self._num_worlds = num_worlds
         self._distractors = distractors
         self._out_of_view = out_of_view
@@ -197,7 +199,7 @@ class Track(Task):
         self._phases[world] = rng.uniform(0.0, 2 * np.pi, (bodies, 3, 3))
         azimuth = rng.uniform(-0.9, 0.9)
         self._centers[world, 0] = azimuth, rng.uniform(-0.05, 0.15), TARGET_RANGE
-        # Distractors wander about the target's region, so that they cross it, and nearer, so that they hide it.
+        # Distractors wander about the same region, and nearer: they cross the target and hide it.
         self._centers[world, 1:, 0] = azimuth + rng.uniform(-1.0, 1.0, self._distractors)
         self._centers[world, 1:, 1] = rng.uniform(-0.15, 0.25, self._distractors)
         self._centers[world, 1:, 2] = DISTRACTOR_RANGE + rng.uniform(-0.2, 0.2, self._distractors)
@@ -237,12 +239,14 @@ class Track(Task):
         now = self._paths(steps * self._control_dt)[:, 0, :2]
         soon = self._paths((steps + 1) * self._control_dt)[:, 0, :2]
         velocity = (soon - now) / self._control_dt + 6.0 * (soon - self._qpos)
-        return np.clip(velocity / (PAN_SPEED, TILT_SPEED), -1.0, 1.0)
+        actions: Floats = np.clip(velocity / (PAN_SPEED, TILT_SPEED), -1.0, 1.0)
+        return actions
 
     def _paths(self, time: Floats, worlds: slice = slice(None)) -> Floats:
-        """(azimuth, elevation, range) of the target and the distractors, [worlds, bodies, 3], at `time` (s)."""
+        """Azimuth, elevation, range of target and distractors, [worlds, bodies, 3], at `time` s [worlds]."""
         waves = np.sin(self._rates[worlds] * time[:, None, None, None] + self._phases[worlds])
-        return self._centers[worlds] + (self._amplitudes[worlds] * waves).sum(-1)
+        paths: Floats = self._centers[worlds] + (self._amplitudes[worlds] * waves).sum(-1)
+        return paths
 
 
 def _around(index: int, count: int) -> str:
@@ -263,6 +267,7 @@ def _not_red(rng: np.random.Generator, count: int) -> Floats:
     """Random colours at least 50 degrees of hue away from the target's red, float [count, 3] in [0, 1]."""
     hue = rng.uniform(50.0, 310.0, count)
     saturation, value = rng.uniform(0.45, 1.0, count), rng.uniform(0.4, 0.95, count)
-    # HSV to RGB: each channel is value * (1 - saturation * distance of the hue from the channel's plateau).
+    # HSV to RGB: a channel loses as much of value * saturation as the hue is away from its plateau.
     offset = (np.array([5.0, 3.0, 1.0]) + hue[:, None] / 60.0) % 6.0
-    return value[:, None] * (1.0 - saturation[:, None] * np.clip(np.minimum(offset, 4.0 - offset), 0.0, 1.0))
+    away: Floats = np.clip(np.minimum(offset, 4.0 - offset), 0.0, 1.0)
+    return value[:, None] * (1.0 - saturation[:, None] * away)

@@ -52,7 +52,13 @@ class Worlds:
         self._kinematics = {name: self.batch.bind(name) for name in KINEMATICS}
         self._device = device
         self.camera = BatchCamera(
-            self.model, num_worlds, task.camera, self.image_size, threads=self.threads, depth=depth, device=device
+            self.model,
+            num_worlds,
+            task.camera,
+            self.image_size,
+            threads=self.threads,
+            depth=depth,
+            device=device,
         )
         self._close_up: BatchCamera | None = None
         task.geom_rgba = self.camera.geom_rgba
@@ -67,9 +73,9 @@ class Worlds:
         if depth:
             spaces["depth"] = gymnasium.spaces.Box(0.0, np.inf, (height, width, 1), np.float32)
         if task.state_table:
-            low, high = (np.array([getattr(row, end) for row in task.state_table], np.float32) for end in ("low", "high"))
-            spaces["state"] = gymnasium.spaces.Box(low, high, dtype=np.float32)
-            self._state_low, self._state_high = low, high
+            self._state_low = np.array([row.low for row in task.state_table], np.float32)
+            self._state_high = np.array([row.high for row in task.state_table], np.float32)
+            spaces["state"] = gymnasium.spaces.Box(self._state_low, self._state_high, dtype=np.float32)
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(task.action_table),), np.float32)
 
@@ -92,7 +98,9 @@ class Worlds:
         self.steps[worlds] = 0
         self._refresh(worlds)
 
-    def step(self, actions: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """Advance every world by one control step and draw it.
 
         Args:
@@ -136,7 +144,12 @@ class Worlds:
         shape = (size, round(size * width / height))
         if self._close_up is None or self._close_up.rgb.shape[1:3] != shape:
             self._close_up = BatchCamera(
-                self.model, self.num_worlds, self.task.camera, shape, threads=self.threads, device=self._device
+                self.model,
+                self.num_worlds,
+                self.task.camera,
+                shape,
+                threads=self.threads,
+                device=self._device,
             )
         self._close_up.geom_rgba[:] = self.camera.geom_rgba
         self._close_up.render(self._kinematics, recolor=True)
@@ -201,20 +214,21 @@ class Worlds:
 
 def check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one number or two, each from 32 to 512 pixels, or a ValueError."""
-    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or any(isinstance(s, bool) or not MIN_SIZE <= s <= MAX_SIZE or int(s) != s for s in sides):
+    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
+    if len(sides) != 2 or not all(isinstance(s, int) and MIN_SIZE <= s <= MAX_SIZE for s in sides):
         raise ValueError(
-            f"image_size is one side or (height, width) in pixels, each from {MIN_SIZE} to {MAX_SIZE}, got {image_size!r}"
+            "image_size is one side or (height, width), whole numbers of pixels "
+            f"from {MIN_SIZE} to {MAX_SIZE}, got {image_size!r}"
         )
-    return int(sides[0]), int(sides[1])
+    return sides[0], sides[1]
 
 
 def _pack_generator(generator: np.random.Generator) -> NDArray[np.uint64]:
     """The state of a PCG64 generator as six 64-bit words."""
     raw = generator.bit_generator.state
     state, increment = raw["state"]["state"], raw["state"]["inc"]
-    words = [state >> 64, state & _WORD, increment >> 64, increment & _WORD, raw["has_uint32"], raw["uinteger"]]
-    return np.array(words, np.uint64)
+    words = [state >> 64, state & _WORD, increment >> 64, increment & _WORD]
+    return np.array([*words, raw["has_uint32"], raw["uinteger"]], np.uint64)
 
 
 def _unpack_generator(words: NDArray[np.uint64]) -> np.random.Generator:

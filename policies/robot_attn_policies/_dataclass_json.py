@@ -23,8 +23,8 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
     """
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        names = {field.name for field in dataclasses.fields(kind)}
-        if not isinstance(data, dict) or set(data) != names:
+        names = [field.name for field in dataclasses.fields(kind)]
+        if not isinstance(data, dict) or data.keys() != set(names):
             found = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise ValueError(
                 f"expected {where or _name(kind)} with the fields {sorted(names)}, found {found!s:.200}"
@@ -32,7 +32,7 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
         values = {name: from_json(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in names}
         return typing.cast(type, kind)(**values)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and isinstance(data, list):
+    if origin is tuple and isinstance(data, list | tuple):
         return tuple(from_json(arguments[0], item, where) for item in data)
     if (
         origin is not None

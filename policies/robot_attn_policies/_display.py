@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from robot_attn_policies.presets import TrainConfig
 
@@ -18,10 +18,9 @@ class Display:
         self._total, self._last, self._evaluation = config.steps, steps, ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
             console=console,
             disable=console is None,
             refresh_per_second=4,
@@ -44,7 +43,7 @@ class Display:
         rate = row["steps_per_second"]
         left = max(self._total - steps, 0) / rate
         parts = [
-            f"{steps:,} of {self._total:,} steps",
+            f"{steps:,} steps",
             f"{rate:,.0f} steps/s",
             f"{left // 60:.0f}:{left % 60:02.0f} left",
         ]

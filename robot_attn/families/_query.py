@@ -126,9 +126,9 @@ class Query(Perception):
     """Learned queries over a grid of patches: for each, the patches it attends to and their expected place.
 
     The features are a linear map, then ReLU, of each head's mixture of patches, of its expected (x, y) in
-    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context. That map is
-    attention's projection of values and its projection of outputs in one. A query knows no position: it looks
-    for its kind of thing everywhere.
+    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context. That map
+    is attention's projection of values and its projection of outputs in one. A query knows no position: it
+    looks for its kind of thing everywhere.
 
     features_size: F. heads: how many queries. patch_size: how many numbers a patch is seen as. hidden_size:
     units of the layer between a patch and its logits.
@@ -142,7 +142,7 @@ class Query(Perception):
         features_size: int = 128,
         heads: int = 8,
         patch_size: int = 16,
-        hidden_size: int = 48,
+        hidden_size: int = 32,
     ) -> None:
         super().__init__(image_shape, context_size)
         check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, hidden_size=hidden_size)

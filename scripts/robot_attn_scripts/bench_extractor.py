@@ -1,9 +1,9 @@
 """The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread.
 
-Forward and backward are timed with the map that the module gives, on frames of 64 x 64 RGB: floats in [0, 1], as
-SB3 gives them to NatureCNN, and uint8, as our policies give them to our families. Each time of a family is taken
-right after one of NatureCNN, in one process, and divided by it; the median of those ratios is shown. A policy's
-decision is timed whole: SB3's `predict` on one observation of the Track task, a NumPy array in and one out.
+Forward and backward are timed with the map that a module gives, on the same frames for all: 64 x 64 RGB,
+floats in [0, 1], as SB3 gives them to NatureCNN. Each time of a family is taken right after one of NatureCNN,
+in one process, and divided by it; the median of those ratios is shown. A decision is timed whole: `predict`
+of the policy on one observation of the size of the Track task's, NumPy arrays in and one out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import robot_attn
 from robot_attn_scripts import _report
 
 IMAGE_SHAPE = (3, 64, 64)
+PEER = "NatureCNN"
 FRAMES_A_ROUND = 512
 """A small batch is run several times in a round, so that a round is long enough to time."""
 
@@ -74,42 +75,40 @@ def run(options: Options) -> dict[str, object]:
 def measure(batches: Sequence[int] = (64, 512), rounds: int = 15) -> dict[str, dict[str, Figure]]:
     """Time forward and backward of each family and of NatureCNN on one thread.
 
-    Returns a table of figures {"value", "unit", ...} for "NatureCNN" and for each family, once fed with floats and
-    once with uint8: "parameters", and for each batch size "batch B" (ms) and "batch B ratio" (to NatureCNN).
+    Returns figures {"value", "unit", ...} for NatureCNN and for each family: "parameters", and for each batch
+    size "batch B" (ms, with "min" and "max") and "batch B, ratio" (to NatureCNN's time just before).
     """
     from stable_baselines3.common.torch_layers import NatureCNN
 
-    nature = NatureCNN(spaces.Box(0, 255, IMAGE_SHAPE, np.uint8))
-    families = {name: robot_attn.build(name, IMAGE_SHAPE) for name in sorted(robot_attn.FAMILIES)}
-    table: dict[str, dict[str, Figure]] = {"NatureCNN": {"parameters": _parameters(nature)}}
-    for name, module in families.items():
-        table[name] = {"parameters": _parameters(module)}
-        table[f"{name}, uint8"] = {"parameters": _parameters(module)}
-
+    modules: dict[str, nn.Module] = {
+        PEER: NatureCNN(spaces.Box(0, 255, IMAGE_SHAPE, np.uint8)),
+        **{name: robot_attn.build(name, IMAGE_SHAPE) for name in sorted(robot_attn.FAMILIES)},
+    }
+    table: dict[str, dict[str, Figure]] = {
+        name: {
+            "parameters": {
+                "value": sum(parameter.numel() for parameter in module.parameters()),
+                "unit": "parameters",
+            }
+        }
+        for name, module in modules.items()
+    }
     with _one_thread():
         for batch in batches:
-            frames = torch.randint(0, 256, (batch, *IMAGE_SHAPE), dtype=torch.uint8)
-            floats = robot_attn.to_float(frames)
-            steps = {"NatureCNN": _step(nature, nature, floats)}
-            for name, module in families.items():
-                steps[name] = _step(module, lambda x, module=module: module(x).features, floats)
-                steps[f"{name}, uint8"] = _step(module, lambda x, module=module: module(x).features, frames)
-            times: dict[str, list[float]] = {name: [] for name in steps}
-            ratios: dict[str, list[float]] = {name: [] for name in steps if name != "NatureCNN"}
-            repeats = max(1, FRAMES_A_ROUND // batch)
+            frames = torch.rand(batch, *IMAGE_SHAPE)
+            steps = {name: _step(module, frames) for name, module in modules.items()}
             for step in steps.values():
                 _seconds(step, 2)
+            repeats = max(1, FRAMES_A_ROUND // batch)
+            pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in steps if name != PEER}
             for _ in range(rounds):
-                for name in ratios:
-                    peer = _seconds(steps["NatureCNN"], repeats)
-                    own = _seconds(steps[name], repeats)
-                    times["NatureCNN"].append(peer)
-                    times[name].append(own)
-                    ratios[name].append(own / peer)
-            for name, seconds in times.items():
-                table[name][f"batch {batch}"] = _spread([1e3 * second for second in seconds], "ms")
-            for name, values in ratios.items():
-                table[name][f"batch {batch} ratio"] = _spread(values, "x NatureCNN")
+                for name, times in pairs.items():
+                    times.append((_seconds(steps[PEER], repeats), _seconds(steps[name], repeats)))
+            peer_times = [1e3 * peer for times in pairs.values() for peer, _ in times]
+            table[PEER][f"batch {batch}"] = _spread(peer_times, "ms")
+            for name, times in pairs.items():
+                table[name][f"batch {batch}"] = _spread([1e3 * own for _, own in times], "ms")
+                table[name][f"batch {batch}, ratio"] = _spread([own / peer for peer, own in times], "x")
     return table
 
 
@@ -144,14 +143,19 @@ def measure_decisions(decisions: int = 500) -> dict[str, Figure]:
     return figures
 
 
-def _step(module: nn.Module, features: Callable[[Tensor], Tensor], frames: Tensor) -> Callable[[], None]:
+def _step(module: nn.Module, frames: Tensor) -> Callable[[], None]:
     """One forward and backward pass, from frames to the gradients of all parameters."""
+
+    def features() -> Tensor:
+        seen: Tensor | robot_attn.Percept = module(frames)
+        return seen.features if isinstance(seen, robot_attn.Percept) else seen
+
     with torch.no_grad():
-        gradient = torch.randn_like(features(frames))
+        gradient = torch.randn_like(features())
 
     def step() -> None:
         module.zero_grad(set_to_none=True)
-        features(frames).backward(gradient)  # type: ignore[no-untyped-call]
+        features().backward(gradient)  # type: ignore[no-untyped-call]
 
     return step
 
@@ -174,10 +178,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _parameters(module: nn.Module) -> Figure:
-    return {"value": sum(parameter.numel() for parameter in module.parameters()), "unit": "parameters"}
-
-
 def _spread(values: Sequence[float], unit: str) -> Figure:
     return {"value": statistics.median(values), "min": min(values), "max": max(values), "unit": unit}
 
@@ -185,17 +185,14 @@ def _spread(values: Sequence[float], unit: str) -> Figure:
 def _show(figures: dict[str, object], console: Console) -> None:
     extractors, decisions = figures["extractors"], figures["decisions"]
     assert isinstance(extractors, dict) and isinstance(decisions, dict)
-    columns = list(dict.fromkeys(name for row in extractors.values() for name in row))
+    columns = list(dict.fromkeys(column for row in extractors.values() for column in row))
     table = Table(title="forward + backward on one thread: ms, and ratio to NatureCNN (medians)")
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for name, row in extractors.items():
-        cells = (row[column]["value"] if column in row else "" for column in columns)
-        table.add_row(
-            name,
-            *(f"{cell:,.2f}" if isinstance(cell, float) else f"{cell:,}" if cell else "" for cell in cells),
-        )
+        values = [row[column]["value"] if column in row else None for column in columns]
+        table.add_row(name, *(_written(value) for value in values))
     console.print(table)
     table = Table(title="one decision of a whole policy, on one thread (ms)")
     table.add_column("")
@@ -204,3 +201,9 @@ def _show(figures: dict[str, object], console: Console) -> None:
     for name, figure in decisions.items():
         table.add_row(name, *(f"{figure[column]:.3f}" for column in ("value", "min", "max")))
     console.print(table)
+
+
+def _written(value: int | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"

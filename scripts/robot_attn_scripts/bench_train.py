@@ -7,8 +7,8 @@ The peers have the same PPO hyperparameters and a process each:
   rendered by Gymnasium's `MujocoRenderer` as it comes, in a `SubprocVecEnv` with a process for each core;
 - `sb3_no_shadows`: the same with shadows and multisampling switched off, as ours has none either.
 
-Every round measures each peer once, one after the other, so that a slow spell of the machine meets them all. A
-ratio is taken within each round; its median, least and greatest over the rounds are shown.
+Every round measures each peer once, one after the other, so that a slow spell of the machine meets them all.
+A ratio is taken within each round; its median, least and greatest over the rounds are shown.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Options:
     """Rollouts, each with its update, in a round of our stack; a round of SB3, which is slower, has one."""
     n_steps: int = 64
     """Steps of each environment in a rollout of our stack. SB3 has fewer environments and more steps, for as
-    many frames. Half the preset's, which only shortens the rounds: minibatches and epochs are the preset's."""
+    many frames. Half the preset's, which only shortens the rounds: minibatches and epochs are as there."""
+    threads: int = 0
+    """Threads of torch in each peer; 0 for one a core."""
     seed: int = 0
     """Seed of weights and environments."""
     json: Path | None = None
@@ -109,6 +111,7 @@ def run(options: Options) -> dict[str, object]:
         "machine": _report.machine(
             "robot-attn", "torch", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3"
         ),
+        "threads": {"value": options.threads or _cores(), "unit": "threads of torch"},
         "ppo": asdict(_preset(options)),
         "rounds": options.rounds,
         "frames_trained_per_second": {
@@ -213,10 +216,14 @@ def _serve(peer: Peer, options: Options, connection: Connection) -> None:
                 started = time.perf_counter()
                 frames = advance(rollouts)
                 connection.send(frames / (time.perf_counter() - started))
-    except (EOFError, KeyboardInterrupt):
-        pass  # the other end has what it wanted
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # the other end has what it wanted, or was stopped
     except Exception as error:  # whatever keeps a peer from running is what the table says of it
         connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _preset(options: Options) -> PPOPreset:
@@ -233,11 +240,11 @@ def _our_stack(peer: Peer, options: Options) -> Iterator[Advance]:
     from robot_attn_policies.train import SAVE_SECONDS, Training, keep_memory
     from robot_attn_scripts.train import env_maker
 
-    ppo, cores = _preset(options), len(os.sched_getaffinity(0))
+    ppo, threads = _preset(options), options.threads or _cores()
     config = TrainConfig(
-        "track", perception=peer, seed=options.seed, steps=0, ppo=ppo, eval_every=0, threads=cores
+        "track", perception=peer, seed=options.seed, steps=1, ppo=ppo, eval_every=0, threads=threads
     )
-    torch.set_num_threads(cores)
+    torch.set_num_threads(threads)
     keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         training = Training(config, env_maker(config), Path(folder), None, lambda: False)
@@ -258,6 +265,7 @@ def _our_stack(peer: Peer, options: Options) -> Iterator[Advance]:
 
 @contextmanager
 def _their_stack(peer: Peer, options: Options) -> Iterator[Advance]:
+    import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -267,7 +275,8 @@ def _their_stack(peer: Peer, options: Options) -> Iterator[Advance]:
         trial.reset(seed=options.seed)
     finally:
         trial.close()
-    ppo, cores = _preset(options), len(os.sched_getaffinity(0))
+    torch.set_num_threads(options.threads or _cores())
+    ppo, cores = _preset(options), _cores()
     env = SubprocVecEnv([lambda: GymnasiumTrack(shadows=shadows)] * cores, start_method="spawn")
     try:
         model = PPO(
@@ -311,7 +320,7 @@ def _their_stack(peer: Peer, options: Options) -> Iterator[Advance]:
 class GymnasiumTrack(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Track as a plain Gymnasium environment: one `MjData`, drawn by Gymnasium's `MujocoRenderer`.
 
-    The task is Track's own: for the same seed and actions, rewards and ends are those of `RobotAttn/Track-v0`.
+    The task is Track's own: for the same seed and actions it gives the rewards of `RobotAttn/Track-v0`.
     Observation: uint8 (64, 64, 3), RGB. Actions: Track's, float32 (2,) in [-1, 1].
 
     Args:
@@ -365,11 +374,11 @@ class GymnasiumTrack(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         truncated = bool(self._steps[0] >= self._task.horizon) and not terminated[0]
         return self.render(), float(reward[0]), bool(terminated[0]), truncated, {"success": bool(success[0])}
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         return np.asarray(self._renderer.render("rgb_array"))
 
     def close(self) -> None:
-        self._renderer.close()
+        self._renderer.close()  # type: ignore[no-untyped-call]
 
 
 class _OneWorld:

@@ -25,6 +25,9 @@ COMMANDS: Mapping[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `robot-attn` with `argv` (default: the process's arguments) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Read when torch's OpenMP is loaded, so before torch is. Its threads would otherwise spin between two
+    # operations on the cores that the simulator's threads, or another process, could be using.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if arguments == ["--version"]:
             print(f"robot-attn {importlib.metadata.version('robot-attn')}")

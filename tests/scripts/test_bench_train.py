@@ -32,8 +32,9 @@ def test_the_plain_environment_is_track() -> None:
     actions = np.random.default_rng(0)
     for _ in range(200):  # through the end of an episode
         assert theirs.shape == ours.shape
-        # Two renderers, one scene: they differ by their lights, so that only the average is compared.
-        assert np.abs(theirs.astype(float) - ours).mean() < 30
+        # One scene, two renderers: the sky aside, which MuJoCo leaves black, they differ by a shade.
+        room = theirs.max(axis=-1) > 0
+        assert np.abs(theirs.astype(float) - ours)[room].mean() < 12
         action = actions.uniform(-1, 1, 2).astype(np.float32)
         theirs, reward, terminated, truncated, info = plain.step(action)
         frame, *expected, told = track.step(action)
@@ -49,8 +50,8 @@ def test_the_plain_environment_is_track() -> None:
 @pytest.mark.slow
 def test_a_small_benchmark_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "train.json"
-    figures = run(Options(peers=("query", "cnn"), rounds=2, rollouts=1, n_steps=22, json=path))
-    assert json.loads(path.read_text()) == figures
+    figures = run(Options(peers=("query", "cnn"), rounds=2, rollouts=1, n_steps=22, threads=1, json=path))
+    assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
     rates = figures["frames_trained_per_second"]
     assert isinstance(rates, dict)
     assert all(rates[peer]["unit"] == "frames/s" for peer in ("query", "cnn"))

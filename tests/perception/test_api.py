@@ -1,0 +1,33 @@
+"""The public names: a change of these is a change for everyone who imports the package."""
+
+import subprocess
+import sys
+
+import robot_attn
+
+
+def test_the_public_names() -> None:
+    assert sorted(robot_attn.__all__) == [
+        "Attended",
+        "FAMILIES",
+        "Percept",
+        "Perception",
+        "SCORES",
+        "attend",
+        "build",
+        "to_channels_first",
+        "to_float",
+        "upsample_attention",
+    ]
+    assert all(hasattr(robot_attn, name) for name in robot_attn.__all__)
+    assert robot_attn.Percept._fields == ("features", "attention")
+    assert robot_attn.Attended._fields == ("values", "weights")
+    assert sorted(robot_attn.FAMILIES) == ["cnn", "keypoints", "query"]
+    assert sorted(robot_attn.SCORES) == ["cosine", "dot", "scaled_dot"]
+
+
+def test_importing_it_loads_no_simulator_and_no_rl() -> None:
+    heavy = ["cv2", "gymnasium", "mujoco", "stable_baselines3", "scipy"]
+    code = f"import sys, robot_attn; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

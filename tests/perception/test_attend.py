@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from robot_attn import SCORES, attend
+
+
+def tensors(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def test_by_hand() -> None:
+    # Logits ln 3 and 0 without the scale: weights 3/4 and 1/4.
+    query = torch.tensor([math.log(3.0), 0.0]).view(1, 1, 1, 2)
+    key = torch.tensor([[1.0, 5.0], [0.0, 7.0]]).view(1, 1, 2, 2)
+    value = torch.tensor([[4.0, 0.0, 8.0], [0.0, 12.0, 8.0]]).view(1, 1, 2, 3)
+    seen = attend(query, key, value, score="dot")
+    torch.testing.assert_close(seen.weights, torch.tensor([0.75, 0.25]).view(1, 1, 1, 2))
+    torch.testing.assert_close(seen.values, torch.tensor([3.0, 3.0, 8.0]).view(1, 1, 1, 3))
+
+
+def test_the_scale_is_the_root_of_the_size_of_a_query() -> None:
+    query = torch.zeros(1, 1, 1, 9)
+    query[..., 0] = 3 * math.log(3.0)  # divided by sqrt(9)
+    key = torch.eye(9)[:2].view(1, 1, 2, 9)
+    seen = attend(query, key, torch.ones(1, 1, 2, 1))
+    torch.testing.assert_close(seen.weights, torch.tensor([0.75, 0.25]).view(1, 1, 1, 2))
+
+
+def test_cosine_by_hand() -> None:
+    query = torch.tensor([30.0, 40.0]).view(1, 1, 1, 2)
+    key = torch.tensor([[3.0, 4.0], [-4.0, 3.0], [0.0, 0.0], [1.0, 0.0]]).view(1, 1, 4, 2)
+    logits = SCORES["cosine"](query, key)
+    torch.testing.assert_close(logits, torch.tensor([1.0, 0.0, 0.0, 0.6]).view(1, 1, 1, 4))
+
+
+@given(
+    sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7, 11])] * 6),
+    masked=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_torchs_attention(sizes: tuple[int, ...], masked: bool, seed: int) -> None:
+    b, h, q, n, d, v = sizes
+    query, key, value, chance = tensors(seed, (b, h, q, d), (b, h, n, d), (b, h, n, v), (b, 1, q, n))
+    mask = None
+    if masked:
+        mask = chance > 0
+        mask[..., 0] = True  # torch's own gives NaN where nothing may be seen
+    seen = attend(query, key, value, mask=mask)
+    torch.testing.assert_close(
+        seen.values, F.scaled_dot_product_attention(query, key, value, attn_mask=mask), rtol=1e-10, atol=1e-12
+    )
+    torch.testing.assert_close(seen.weights.sum(-1), torch.ones(b, h, q, dtype=torch.float64))
+    assert bool((seen.weights >= 0).all())
+    if mask is not None:
+        assert bool((seen.weights[~mask.expand(b, h, q, n)] == 0).all())
+
+
+@pytest.mark.parametrize("score", sorted(SCORES))
+def test_a_query_that_may_look_nowhere_sees_nothing(score: str) -> None:
+    query, key, value = tensors(0, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
+    mask = torch.ones(2, 1, 5, 11, dtype=torch.bool)
+    mask[1, 0, 3] = False
+    for tensor in (query, key, value):
+        tensor.requires_grad_()
+    seen = attend(query, key, value, score=score, mask=mask)
+    assert bool((seen.weights[1, :, 3] == 0).all())
+    assert bool((seen.values[1, :, 3] == 0).all())
+    assert bool((seen.weights[1, :, 2] > 0).all())
+    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    for tensor in (query, key, value):
+        assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
+    assert query.grad is not None and bool((query.grad[1, :, 3] == 0).all())
+
+
+@pytest.mark.parametrize("score", sorted(SCORES))
+def test_gradients(score: str) -> None:
+    query, key, value = tensors(1, (1, 2, 3, 5), (1, 2, 7, 5), (1, 2, 7, 2))
+    mask = torch.ones(3, 7, dtype=torch.bool)
+    mask[0, 1:4] = False
+    mask[2] = False
+    inputs = [tensor.requires_grad_() for tensor in (query, key, value)]
+    assert torch.autograd.gradcheck(lambda q, k, v: tuple(attend(q, k, v, score=score, mask=mask)), inputs)
+
+
+def test_a_score_of_ones_own() -> None:
+    query, key, value = tensors(2, (1, 1, 2, 3), (1, 1, 5, 4), (1, 1, 5, 1))
+    seen = attend(query, key, value, score=lambda q, k: q.new_zeros(1, 1, 2, 5))
+    torch.testing.assert_close(seen.weights, torch.full((1, 1, 2, 5), 0.2, dtype=torch.float64))
+
+
+def test_bad_input_is_one_sentence() -> None:
+    query, key, value = tensors(3, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
+    for match, arguments, options in (
+        ("did you mean 'scaled_dot'", (query, key, value), {"score": "scaled_dott"}),
+        (r"query must be .* its shape is \[3, 5, 7\]", (query[0], key, value), {}),
+        ("must agree on B, h and n", (query, key[:1], value), {}),
+        ("must agree on B, h and n", (query, key, value[:, :, :5]), {}),
+        ("queries and keys of one size; theirs are 7 and 5", (query, key[..., :5], value), {}),
+        ("mask must be bool", (query, key, value), {"mask": torch.ones(5, 11)}),
+        ("mask must broadcast", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
+        ("mask must broadcast", (query, key, value), {"mask": torch.ones(1, 2, 3, 5, 11, dtype=torch.bool)}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            attend(*arguments, **options)  # type: ignore[arg-type]

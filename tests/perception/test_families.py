@@ -1,0 +1,131 @@
+"""What every family keeps to. A new one meets these at once, through FAMILIES."""
+
+import pytest
+import torch
+from torch import nn
+
+from robot_attn import FAMILIES, Percept, Perception, build, upsample_attention
+from robot_attn.families._cnn import Cnn
+
+pytestmark = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 97), (64, 64), (97, 33), (32, 512)])
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_any_size(family: str, size: tuple[int, int], channels: int) -> None:
+    module = build(family, (channels, *size), 5, features_size=11)
+    percept = module(torch.rand(2, channels, *size), torch.randn(2, 5))
+    assert isinstance(percept, Percept)
+    assert percept.features.shape == (2, 11) == (2, module.features_size)
+    assert percept.attention.shape == (2, module.heads, *module.attention_grid)
+    assert bool((percept.attention >= 0).all())
+    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.heads))
+    spread = upsample_attention(percept.attention, size, *module.token_centers())
+    assert spread.shape == (2, module.heads, *size)
+    torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.heads))
+
+
+def test_the_largest_frame(family: str) -> None:
+    module = build(family, (3, 512, 512), features_size=2)
+    percept = module(torch.randint(0, 256, (1, 3, 512, 512), dtype=torch.uint8))
+    percept.features.sum().backward()
+    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(1, module.heads))
+
+
+def test_the_centres_lie_in_the_frame_and_rise(family: str) -> None:
+    module = build(family, (3, 47, 83))
+    for centers, cells, pixels in zip(module.token_centers(), module.attention_grid, (47, 83), strict=True):
+        assert centers.shape == (cells,) and centers.dtype == torch.float32
+        assert bool((centers.diff() > 0).all())
+        assert float(centers[0]) >= 0 and float(centers[-1]) <= pixels - 1
+
+
+def test_the_context_reaches_the_features(family: str) -> None:
+    torch.manual_seed(0)
+    module = build(family, (3, 32, 32), 2)
+    frames = torch.rand(1, 3, 32, 32)
+    one, other = (module(frames, torch.tensor([values])) for values in ([0.0, 0.0], [3.0, -3.0]))
+    assert not torch.equal(one.features, other.features)
+    assert torch.equal(one.attention, other.attention)
+
+
+def test_every_parameter_learns(family: str) -> None:
+    torch.manual_seed(0)
+    module = build(family, (3, 48, 48), 2)
+    percept = module(torch.rand(4, 3, 48, 48), torch.randn(4, 2))
+    percept.features.square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
+
+
+def test_a_frame_is_seen_alike_alone_and_in_a_batch(family: str) -> None:
+    torch.manual_seed(0)
+    module = build(family, (3, 40, 56)).double()
+    frames = torch.rand(5, 3, 40, 56, dtype=torch.float64)
+    together = module(frames)
+    for index in range(5):
+        alone = module(frames[index : index + 1])
+        for one, other in zip(alone, together, strict=True):
+            torch.testing.assert_close(one[0], other[index])
+
+
+def test_an_empty_batch(family: str) -> None:
+    module = build(family, (3, 32, 32))
+    percept = module(torch.rand(0, 3, 32, 32))
+    assert percept.features.shape == (0, module.features_size)
+    assert percept.attention.shape == (0, module.heads, *module.attention_grid)
+
+
+def test_frames_can_be_explained_by_their_gradient(family: str) -> None:
+    torch.manual_seed(0)
+    frames = torch.rand(2, 3, 36, 36).requires_grad_()
+    build(family, (3, 36, 36))(frames).features.sum().backward()
+    assert frames.grad is not None and bool((frames.grad != 0).any())
+
+
+def test_uniform_says_whether_the_map_is_flat(family: str) -> None:
+    torch.manual_seed(0)
+    module = build(family, (3, 64, 64))
+    spread = upsample_attention(module(torch.rand(1, 3, 64, 64)).attention, (64, 64), *module.token_centers())
+    flat = torch.allclose(spread, torch.full_like(spread, 1 / 4096), rtol=1e-3, atol=0)
+    assert flat == module.uniform
+
+
+def test_by_class_it_is_the_same_module(family: str) -> None:
+    torch.manual_seed(7)
+    by_name = build(family, (3, 32, 32))
+    torch.manual_seed(7)
+    by_class = build(FAMILIES[family], (3, 32, 32))
+    assert type(by_name) is type(by_class)
+    for one, other in zip(by_name.parameters(), by_class.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"feature_size": 3}, "did you mean 'features_size'"),
+        ({"features_size": 0}, "at least 1; it is 0"),
+        ({"features_size": True}, "at least 1; it is True"),
+        ({"features_size": "64"}, "it is '64'"),
+        ({"features_size": [10**9]}, "features_size must be a whole number"),
+        ({"context_size": -1}, "context_size must be"),
+    ],
+)
+def test_bad_options_are_one_sentence(family: str, options: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        build(family, (3, 32, 32), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda name: name[:-1] + "x", "did you mean"),
+        (lambda _: nn.Linear, "is neither"),
+        (lambda _: 3, "is neither"),
+    ],
+)
+def test_what_is_no_family(family: str, wrong: object, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        build(wrong(family), (3, 32, 32))  # type: ignore[operator]
+    assert issubclass(FAMILIES[family], Perception) and issubclass(Cnn, Perception)

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from robot_attn import build, to_channels_first, to_float
+
+SHAPE = (5, 32, 37)
+
+
+def frames(*batch: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*batch, 32, 37, 5), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_channels_come_first_without_a_copy(batch: tuple[int, ...]) -> None:
+    last = frames(*batch)
+    first = to_channels_first(last)
+    assert isinstance(first, np.ndarray) and first.shape == (*batch, 5, 32, 37)
+    assert np.shares_memory(first, last)
+    assert first[..., 4, 31, 7].tolist() == last[..., 31, 7, 4].tolist()
+    tensor = to_channels_first(torch.from_numpy(last))
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.numpy().tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        (frames(2).astype(np.float32), "dtype is float32"),
+        (frames()[..., 0], r"shape is \[32, 37\]"),
+        (np.zeros((2, 3, 64, 64), np.uint8), "look channel-first already"),
+        (np.zeros((64, 513, 3), np.uint8), "from 32 to 512"),
+    ],
+)
+def test_frames_that_cannot_be_converted(bad: np.ndarray, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        to_channels_first(bad)
+
+
+def test_float_has_the_bits_that_sb3_makes() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_float(every), every.float() / 255.0)
+    assert to_float(every).dtype == torch.float32
+    assert to_float(every)[[0, 255]].tolist() == [0.0, 1.0]
+    assert int(every[17]) == 17  # the frames are as they were
+
+
+@pytest.mark.parametrize("family", ["cnn", "keypoints", "query"])
+def test_uint8_and_float_frames_give_the_same_bits(family: str) -> None:
+    module = build(family, SHAPE)
+    first = torch.from_numpy(np.ascontiguousarray(to_channels_first(frames(3))))
+    for one, other in zip(module(first), module(to_float(first)), strict=True):
+        assert torch.equal(one, other)
+
+
+def floats(*shape: int) -> torch.Tensor:
+    return torch.full(shape, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        (floats(2, 32, 37, 5), r"shape is \[2, 32, 37, 5\]\. They look channel-last"),
+        (floats(5, 32, 37), "needs a batch axis"),
+        (floats(2, 3, 32, 37), r"shape is \[2, 3, 32, 37\]\.$"),
+        (floats(2, 5, 37, 32), r"must be \[B, 5, 32, 37\]"),
+        (floats(2, 5, 32, 37).double(), "dtype is torch.float64"),
+        (floats(2, 5, 32, 37).long(), "dtype is torch.int64"),
+        (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("nan"))), "NaN or infinity"),
+        (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("inf"))), "NaN or infinity"),
+        (floats(2, 5, 32, 37) * 255, r"in \[0, 1\]; their mean is 127.5"),
+        (floats(2, 5, 32, 37) - 1, r"in \[0, 1\]; their mean is -0.5"),
+        (np.zeros((2, 5, 32, 37), np.float32), "they are a ndarray"),
+    ],
+)
+def test_bad_frames_are_one_sentence(bad: torch.Tensor, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        build("query", SHAPE)(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        (None, "built with context_size=3"),
+        (floats(2, 4), r"it is torch.float32 \[2, 4\]"),
+        (floats(1, 3), r"must be torch.float32 \[2, 3\]"),
+        (floats(2, 3).double(), "it is torch.float64"),
+        (torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0]]), "NaN or infinity"),
+        ([[0.0] * 3] * 2, "it is list"),
+    ],
+)
+def test_a_bad_context_is_one_sentence(bad: torch.Tensor | None, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        build("query", SHAPE, 3)(floats(2, 5, 32, 37), bad)
+
+
+def test_a_context_where_none_is_expected() -> None:
+    with pytest.raises(ValueError, match="context_size=0"):
+        build("query", SHAPE)(floats(2, 5, 32, 37), floats(2, 3))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 31, 64), (3, 64, 513), (0, 64, 64), (64, 64), (64, 64, 3), (1, 3, 64, 64)]
+)
+def test_an_image_shape_that_no_module_takes(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="image_shape must be"):
+        build("query", shape)

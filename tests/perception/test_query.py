@@ -1,0 +1,139 @@
+"""The folded attention of "query", against attention written out."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from robot_attn import attend, build
+from robot_attn.families import _query
+from robot_attn.families._query import EPSILON, look
+
+B, S, N, D, H, K = 3, 5, 13, 7, 2, 11
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def parameters() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return draw(B, S, N), draw(D, S, seed=1), draw(H, D, seed=2), draw(H, seed=3).exp()
+
+
+def test_folded_is_unfolded() -> None:
+    """Queries, keys and values made one by one, for `attend`, give what `look` gives without them."""
+    patches, hidden, _, temperature = parameters()
+    queries, to_keys, to_values = draw(H, K, seed=4), draw(H, K, D, seed=5), draw(H, 17, S, seed=6)
+    folded = torch.einsum("hk,hkd->hd", queries, to_keys)
+    pooled, weights = look(patches, hidden, folded, temperature)
+    values = torch.einsum("hvs,bhs->bhv", to_values, pooled)
+
+    keys = torch.einsum("hkd,bdn->bhnk", to_keys, torch.relu(hidden @ patches))
+    logits = torch.einsum("hk,bhnk->bhn", queries, keys)
+    spread = (logits.var(dim=-1, correction=0) + EPSILON).sqrt()
+    # Taking the mean from the logits changes no softmax; the rest of the normalisation scales the query.
+    query = queries * (temperature / spread)[..., None]
+    seen = attend(query[:, :, None], keys, torch.einsum("hvs,bsn->bhnv", to_values, patches), score="dot")
+    torch.testing.assert_close(weights, seen.weights[:, :, 0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(values, seen.values[:, :, 0], rtol=1e-10, atol=1e-12)
+
+
+def test_by_hand() -> None:
+    # One number a patch; the hidden unit passes it on; the head wants much of it. Logits 1, 1, 5, 5 are -1,
+    # -1, 1, 1 once normalised, and at a temperature of ln(3) / 2 the weights are as 1 : 1 : 3 : 3.
+    patches = torch.tensor([[[1.0, 1.0, 5.0, 5.0]]], dtype=torch.float64)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    values, weights = look(patches, one, one, torch.tensor([3.0], dtype=torch.float64).log() / 2)
+    torch.testing.assert_close(
+        weights, torch.tensor([[[1, 1, 3, 3]]]) / 8.0, rtol=1e-5, atol=0, check_dtype=False
+    )
+    torch.testing.assert_close(values, torch.tensor([[[4.0]]]), rtol=1e-5, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("frames_at_a_time", [1, 2, 3])
+@pytest.mark.parametrize("outputs", ["values", "weights", "both"])
+def test_the_gradient_written_by_hand(
+    monkeypatch: pytest.MonkeyPatch, frames_at_a_time: int, outputs: str
+) -> None:
+    monkeypatch.setattr(_query, "CHUNK_BYTES", frames_at_a_time * D * N * 8)
+    inputs = [tensor.requires_grad_() for tensor in parameters()]
+    keep = {"values": slice(0, 1), "weights": slice(1, 2), "both": slice(0, 2)}[outputs]
+    assert torch.autograd.gradcheck(lambda *x: look(*x)[keep], inputs)
+
+
+@given(
+    batch=st.sampled_from([1, 2, 3, 5, 7]),
+    chunk=st.sampled_from([1, 2, 3, 100]),
+    seed=st.integers(0, 2**31),
+)
+def test_with_and_without_gradient_it_is_one_function(batch: int, chunk: int, seed: int) -> None:
+    patches = draw(batch, S, N, seed=seed)
+    _, hidden, looks, temperature = parameters()
+    kept = _query.CHUNK_BYTES
+    try:
+        _query.CHUNK_BYTES = chunk * D * N * 8
+        by_hand = look(patches.requires_grad_(), hidden, looks, temperature)
+    finally:
+        _query.CHUNK_BYTES = kept
+    with torch.no_grad():
+        plain = look(patches, hidden, looks, temperature)
+    assert by_hand[0].requires_grad and not plain[0].requires_grad
+    for one, other in zip(by_hand, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(plain[1].sum(-1), torch.ones(batch, H, dtype=torch.float64))
+
+
+def test_the_scale_of_the_logits_does_not_matter() -> None:
+    patches, hidden, looks, temperature = parameters()
+    torch.testing.assert_close(
+        look(patches, hidden, looks, temperature),
+        look(patches, hidden, 1e3 * looks, temperature),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_frame_of_one_colour_is_looked_at_evenly() -> None:
+    module = build("query", (3, 41, 67))
+    percept = module(torch.full((2, 3, 41, 67), 0.25))
+    torch.testing.assert_close(percept.attention, torch.full((2, 8, 9, 15), 1 / 135))
+    percept.features.sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+def test_the_expected_place_is_where_it_looks() -> None:
+    """A head that sees one bright patch: the features hold its place, from the frame's edges at -1 and 1."""
+    module = build("query", (1, 64, 64), features_size=2, heads=1, patch_size=1, hidden_size=1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.get_parameter("patches.weight").fill_(1.0)
+        module.get_parameter("hidden.weight").fill_(1.0)
+        module.get_parameter("looks.weight").fill_(1.0)
+        module.get_parameter("log_temperature").fill_(3.0)
+        module.get_parameter("patches.bias").fill_(32.0)  # makes up for mid-grey: a black patch is 0
+        project = module.get_parameter("project.weight")
+        project[0, 1], project[1, 2] = 1.0, 1.0  # of (mixture, x, y): x, y
+    frames = torch.zeros(1, 1, 64, 64)
+    frames[0, 0, 40:48, 48:56] = 1.0  # the patch of row 10 and column 12, centred on pixels 43.5 and 51.5
+    percept = module(frames)
+    assert percept.attention[0, 0].argmax().item() == 10 * 15 + 12
+    torch.testing.assert_close(
+        percept.features, torch.tensor([[2 * 52 / 64 - 1, 2 * 44 / 64 - 1]]), rtol=0, atol=0.02
+    )
+
+
+def test_fewer_than_60_000_parameters_and_15_x_15_patches() -> None:
+    module = build("query", (3, 64, 64))
+    assert sum(parameter.numel() for parameter in module.parameters()) == 22_424
+    assert (module.heads, module.attention_grid, module.features_size) == (8, (15, 15), 128)
+
+
+def test_compiles_to_one_graph_with_the_same_result() -> None:
+    module = build("query", (3, 33, 37), 2)
+    frames, context = torch.rand(2, 3, 33, 37), torch.rand(2, 2)
+    program = torch.export.export(module, (frames, context))
+    for one, other in zip(program.module()(frames, context), module(frames, context), strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,30 @@
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("stable_baselines3")
+
+from robot_attn_scripts import bench_extractor
+
+
+def test_figures_have_units_and_are_written_as_they_are_returned(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    options = bench_extractor.Options(batches=(2, 3), rounds=2, decisions=3, json=path)
+    figures = bench_extractor.run(options)
+    assert json.loads(path.read_text()) == figures
+    extractors, decisions = figures["extractors"], figures["decisions"]
+    assert isinstance(extractors, dict) and isinstance(decisions, dict)
+    assert sorted(extractors) == ["NatureCNN", "cnn", "keypoints", "query"]
+    assert sorted(decisions) == ["cnn", "keypoints", "query"]
+    assert extractors["cnn"]["parameters"] == extractors["NatureCNN"]["parameters"]
+    assert extractors["query"]["batch 3"]["unit"] == "ms"
+    ratio = extractors["query"]["batch 2, ratio"]
+    assert ratio["unit"] == "x" and 0 < ratio["min"] <= ratio["value"] <= ratio["max"]
+    assert decisions["query"]["unit"] == "ms" and decisions["query"]["value"] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"batches": ()}, {"batches": (64, 0)}, {"decisions": 0}])
+def test_nothing_to_measure(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        bench_extractor.run(bench_extractor.Options(**wrong))  # type: ignore[arg-type]
