@@ -131,9 +131,7 @@ class BatchCamera:
         try:
             self._device = wp.get_device(device)
         except ValueError as error:
-            raise ValueError(
-                f"no device {device!r} on this machine"
-            ) from error
+            raise ValueError(f"no device {device!r} on this machine") from error
         self._camera = camera
         self._threads = max(1, threads or available_cores()) if self._device.is_cpu else 1
         self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))

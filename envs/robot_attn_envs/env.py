@@ -60,6 +60,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.observation_space: gymnasium.Space[Any] = self.worlds.observation_space
         self.action_space = self.worlds.action_space
         self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.action_names = tuple(row.name for row in task.action_table)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -156,6 +157,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.action_names = tuple(row.name for row in task.action_table)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

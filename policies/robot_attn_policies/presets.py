@@ -93,6 +93,9 @@ class TrainConfig:
     """Options of the family."""
     env: Mapping[str, Json] = field(default_factory=dict)
     """Options of the environment; only recorded here."""
+    train_env: Mapping[str, Json] = field(default_factory=dict)
+    """Options that the training's environments get on top, and those of evaluations do not: what is practised
+    there and not tested, such as starts with the target out of view."""
     seed: int = 0
     """Seed of the weights, the environments and the minibatches; environment i starts from seed + i."""
     steps: int = 250_000
@@ -123,7 +126,7 @@ class TrainConfig:
             ("threads", 0, 1024),
         ):
             _check_range(name, getattr(self, name), least, most)
-        for name in ("options", "env"):
+        for name in ("options", "env", "train_env"):
             object.__setattr__(self, name, dict(getattr(self, name)))
         for name, value in self.options.items():
             _check_option(f"option {name}", value)

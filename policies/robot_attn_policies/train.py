@@ -84,9 +84,9 @@ COLUMNS = (
 )
 """Columns of progress.csv; a cell is empty where the row has no such figure."""
 
-MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
-"""Makes a batch of as many environments as asked for: SAME_STEP autoreset, with `get_state` and
-`set_state`."""
+MakeEnv = Callable[[int, bool], VectorEnv[Any, Any, Any]]
+"""Makes a batch of as many environments as asked for, to train in (True) or to evaluate in (False): SAME_STEP
+autoreset, with `get_state` and `set_state`."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def train(
     Args:
         config: what to train. On resuming, the folder's own config is used, and this one may differ from it
             in `steps` and `stop_score` only.
-        make_env: called with `config.ppo.n_envs`, and with `config.eval_episodes` for an environment of its
-            own for evaluations.
+        make_env: called with `config.ppo.n_envs` and True, and with `config.eval_episodes` and False for an
+            environment of its own for evaluations.
         folder: the run folder: new or empty, unless resuming.
         resume: go on from the folder's last checkpoint; from the beginning where it has none yet.
         normalise: mean return -> score, for the best policy and `stop_score`.
@@ -191,7 +191,7 @@ class Training:
         self.config, self.folder = config, folder
         self._make_env, self._normalise, self._stop = make_env, normalise, stop
         ppo = config.ppo
-        self.env = BatchVecEnv(make_env(ppo.n_envs), channels_first=True)
+        self.env = BatchVecEnv(make_env(ppo.n_envs, True), channels_first=True)
         self._eval_env: VectorEnv[Any, Any, Any] | None = None
         self.model = PerceptionPPO(
             PerceptionPolicy,
@@ -369,7 +369,7 @@ class Training:
         """
         config, policy = self.config, self.model.policy
         if self._eval_env is None:
-            self._eval_env = self._make_env(config.eval_episodes)
+            self._eval_env = self._make_env(config.eval_episodes, False)
 
         def act(observation: Observation) -> tuple[NDArray[Any], None]:
             if self._stop():

@@ -1,7 +1,7 @@
 """Train a tracking policy from nothing, evaluate it, and draw a replay of what it looked at.
 
-The same as `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` in a row. Stopped half-way, it
-goes on from the last checkpoint when it is started again.
+The same as `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` in a row. Stopped
+half-way, it goes on from the last checkpoint when it is started again.
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ def run(options: Options) -> dict[str, object]:
 
     console.rule(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
     evaluate.show(figures, console)
-    for path, what in (
-        (video, "what the policy looked at, as a video"),
-        (video.with_suffix(".png"), "the same, as one picture"),
-        (scores, "the scores above"),
-        (options.out, "the trained policy"),
-    ):
-        console.print(f"{path}   {what}", highlight=False, soft_wrap=True)
+    shown = {
+        video: "what the policy looked at, as a video",
+        video.with_suffix(".png"): "the same, as one picture",
+        scores: "the scores above",
+        options.out: "the trained policy",
+    }
+    width = max(len(str(path)) for path in shown)
+    for path, what in shown.items():
+        console.print(f"{path!s:<{width}}   {what}", highlight=False, soft_wrap=True)
     return figures

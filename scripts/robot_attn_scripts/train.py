@@ -29,6 +29,10 @@ REFERENCE = "reference.json"
 folder."""
 
 
+TRAIN_ENV: Mapping[str, Mapping[str, Json]] = {"track": {"out_of_view": 0.2}}
+"""What is practised in training and not evaluated, by task: to search for a target that was lost."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What `robot-attn train` takes. When resuming, what is not given is the run folder's."""
@@ -105,9 +109,10 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
         stored = read_config(folder).config
         start, preset = stored, stored.ppo
     else:
-        start, preset = TrainConfig(options.task), PRESETS.get(options.task, PPOPreset())
+        start = TrainConfig(options.task, train_env=TRAIN_ENV.get(options.task, {}))
+        preset = PRESETS.get(options.task, PPOPreset())
     shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(Options)}
-    given = {name: getattr(options, name) for name in shared - {"env"}}
+    given = {name: getattr(options, name) for name in shared - {"env", "train_env"}}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name, pairs, before in (("options", options.option, start.options), ("env", options.env, start.env)):
         changes[name] = {**before, **parse_pairs(pairs)}
@@ -135,10 +140,10 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Json]:
 
 
 def env_maker(config: TrainConfig) -> MakeEnv:
-    """Make batches of the environment of a configuration."""
+    """Make batches of the environment of a configuration, to train or to evaluate in."""
 
-    def make(num_envs: int) -> VectorEnv[Any, Any, Any]:
-        options: dict[str, Any] = dict(config.env)
+    def make(num_envs: int, training: bool) -> VectorEnv[Any, Any, Any]:
+        options: dict[str, Any] = {**config.env, **(config.train_env if training else {})}
         return gymnasium.make_vec(env_id(config.task), num_envs=num_envs, **options)
 
     return make
@@ -176,7 +181,7 @@ class Normaliser:
 
     def _measure(self) -> tuple[float, float]:
         config = self._config
-        env = self._make_env(config.eval_episodes)
+        env = self._make_env(config.eval_episodes, False)
         try:
             seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
             space: Any = env.action_space

@@ -47,7 +47,8 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = EventAccumulator(str(folder / "tensorboard"))
     accumulator.Reload()
     tags = [tag for tag in accumulator.Tags()["scalars"] if "second" not in tag]
-    return {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags}
+    # Sorted: two event files begun in one second are read in the order of their names, not of their making.
+    return {tag: sorted((event.step, event.value) for event in accumulator.Scalars(tag)) for tag in tags}
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,7 @@ def test_a_folder_in_use_is_left_alone(finished: Path, tmp_path: Path) -> None:
 
 
 def test_two_trainings_of_one_folder(tmp_path: Path) -> None:
-    def make_env(num_envs: int) -> ToyEnv:
+    def make_env(num_envs: int, training: bool) -> ToyEnv:
         with pytest.raises(RunError, match="another training is writing"):
             train(CONFIG, ToyEnv, tmp_path, resume=True)
         raise KeyError  # has seen enough
@@ -226,7 +227,7 @@ def test_resuming_something_else_is_refused(finished: Path) -> None:
     with pytest.raises(RunError, match="trained with seed = 0, this asks for 1"):
         train(replace(CONFIG, seed=1), ToyEnv, finished, resume=True)
     with pytest.raises(RunError, match="use that task"):
-        train(CONFIG, lambda num_envs: ToyEnv(num_envs, box=True), finished, resume=True)
+        train(CONFIG, lambda num_envs, training: ToyEnv(num_envs, box=True), finished, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ def test_divergence_is_an_error_and_the_checkpoint_is_kept(tmp_path: Path) -> No
 
 
 def test_observations_with_nan_stop_training_with_a_sentence(tmp_path: Path) -> None:
-    def make_env(num_envs: int) -> ToyEnv:
+    def make_env(num_envs: int, training: bool) -> ToyEnv:
         env = ToyEnv(num_envs)
         env.poison = (20, float("nan"))
         return env
@@ -327,7 +328,7 @@ def test_threads_are_recorded_and_put_back(tmp_path: Path) -> None:
         torch.set_num_threads(1)
         inside = []
 
-        def make_env(num_envs: int) -> ToyEnv:
+        def make_env(num_envs: int, training: bool) -> ToyEnv:
             inside.append(torch.get_num_threads())
             return ToyEnv(num_envs)
 
@@ -372,3 +373,14 @@ def tensors(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
         tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
     )
     return {name: value for key, node in pairs for name, value in tensors(node, f"{path}/{key}").items()}
+
+
+def test_training_and_evaluation_ask_for_environments_of_their_own(tmp_path: Path) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def make_env(num_envs: int, training: bool) -> ToyEnv:
+        asked.append((num_envs, training))
+        return ToyEnv(num_envs, training)
+
+    train(CONFIG, make_env, tmp_path / "run")
+    assert asked == [(CONFIG.ppo.n_envs, True), (CONFIG.eval_episodes, False)]

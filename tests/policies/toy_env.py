@@ -19,8 +19,15 @@ HEIGHT, WIDTH, HORIZON = 36, 44, 13
 
 class ToyEnv(VectorEnv[Any, Any, Any]):
     def __init__(
-        self, num_envs: int, *, box: bool = False, discrete: bool = False, masks: bool = True
+        self,
+        num_envs: int,
+        training: bool = False,
+        *,
+        box: bool = False,
+        discrete: bool = False,
+        masks: bool = True,
     ) -> None:
+        self.training = training
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs, self.box, self.masks = num_envs, box, masks
         image = gymnasium.spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)

@@ -58,7 +58,7 @@ def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> Non
     normalise = Normaliser(ToyTask, config, tmp_path)
     normalise(0.0)
     references = json.loads((tmp_path / "reference.json").read_text())
-    again = Normaliser(lambda num_envs: pytest.fail("they were kept"), config, tmp_path)
+    again = Normaliser(lambda num_envs, training: pytest.fail("they were kept"), config, tmp_path)
     assert again(references["random_mean_return"]) == 0
     assert again(references["oracle_mean_return"]) == 1
     (tmp_path / "reference.json").write_text("{")
@@ -126,6 +126,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     policy, _ = load_policy(folder, "last")
     config = make_config(Options("toy", resume=True), folder)
     assert config == read_config(folder).config
-    env = env_maker(config)(2)
+    env = env_maker(config)(2, True)
     policy.predict(env.reset(seed=0)[0])
     env.close()
