@@ -137,19 +137,17 @@ class Track(Task):
           <asset>
             <texture name="floor" type="2d" builtin="checker" width="128" height="128"
                      rgb1="0.36 0.40 0.44" rgb2="0.54 0.58 0.62"/>
-            <texture name="wall" type="2d" builtin="gradient" width="64" height="64"
-                     rgb1="0.85 0.82 0.76" rgb2="0.62 0.60 0.56"/>
             <material name="floor" texture="floor" texrepeat="6 6"/>
-            <material name="wall" texture="wall"/>
+            <material name="wall_x" rgba="0.80 0.77 0.71 1"/>
+            <material name="wall_y" rgba="0.70 0.71 0.73 1"/>
           </asset>
           <worldbody>
-            <light name="key" type="directional" dir="-0.4 0.3 -1" diffuse="0.45 0.45 0.45" specular="0 0 0"/>
-            <light name="fill" pos="2 -2 3.4" dir="-1 1 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
+            <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
             <geom name="floor" type="plane" size="5 5 0.1" material="floor"/>
-            <geom name="wall_north" type="plane" size="2 5 0.1" pos="5 0 2" zaxis="-1 0 0" material="wall"/>
-            <geom name="wall_south" type="plane" size="2 5 0.1" pos="-5 0 2" zaxis="1 0 0" material="wall"/>
-            <geom name="wall_west" type="plane" size="5 2 0.1" pos="0 5 2" zaxis="0 -1 0" material="wall"/>
-            <geom name="wall_east" type="plane" size="5 2 0.1" pos="0 -5 2" zaxis="0 1 0" material="wall"/>
+            <geom name="wall_north" type="plane" size="2 5 0.1" pos="5 0 2" zaxis="-1 0 0" material="wall_x"/>
+            <geom name="wall_south" type="plane" size="2 5 0.1" pos="-5 0 2" zaxis="1 0 0" material="wall_x"/>
+            <geom name="wall_west" type="plane" size="5 2 0.1" pos="0 5 2" zaxis="0 -1 0" material="wall_y"/>
+            <geom name="wall_east" type="plane" size="5 2 0.1" pos="0 -5 2" zaxis="0 1 0" material="wall_y"/>
             <body name="pan" pos="0 0 {HEAD_HEIGHT}">
               <inertial pos="0 0 0" mass="0.5" diaginertia="0.002 0.002 0.002"/>
               <joint name="pan" class="head" axis="0 0 1" range="{-PAN_LIMIT} {PAN_LIMIT}"/>

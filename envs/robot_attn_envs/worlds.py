@@ -117,8 +117,12 @@ class Worlds:
         self.batch.step(nstep=self.task.substeps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self.steps += 1
         reward, terminated, success = self.task.score(self.steps)
-        self.camera.render(self._kinematics)
+        self.draw()
         return reward, terminated, (self.steps >= self.task.horizon) & ~terminated, success
+
+    def draw(self) -> None:
+        """Draw every world as the physics has it; `step` and `reset` do so themselves."""
+        self.camera.render(self._kinematics)
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observations of all worlds as fresh arrays, [num_worlds, ...] each."""

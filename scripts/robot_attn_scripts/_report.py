@@ -6,9 +6,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def check_writable(path: Path) -> None:
@@ -44,6 +49,31 @@ def write_json(path: Path, figures: Mapping[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def spread(values: Sequence[float], unit: str) -> dict[str, object]:
+    """Median, least and greatest of the figures of a benchmark's rounds, and those figures."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "rounds": list(values),
+        "unit": unit,
+    }
+
+
+def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> Table:
+    """A table of median, least and greatest of each row that has values, written with `form`."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("")
+    for column in ("median", "min", "max"):
+        table.add_column(column, justify="right")
+    for name, values in rows.items():
+        if values:
+            table.add_row(name, *map(form.format, (statistics.median(values), min(values), max(values))))
+    return table
 
 
 def machine(*packages: str) -> dict[str, object]:

@@ -13,15 +13,10 @@ A ratio is taken within each round; its median, least and greatest over the roun
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -29,17 +24,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from robot_attn_scripts import _report
+from robot_attn_scripts import _peers, _report
 
 if TYPE_CHECKING:
     from robot_attn_policies.presets import PPOPreset
 
 Peer = Literal["query", "cnn", "sb3", "sb3_no_shadows"]
-Advance = Callable[[int], int]
-"""Train for a number of rollouts, each with its update, and return the frames of them."""
-
 FRAME = 64
 """Height and width of the frames in pixels."""
 OURS: tuple[Peer, ...] = ("query", "cnn")
@@ -85,10 +76,11 @@ def run(options: Options) -> dict[str, object]:
     rates: dict[Peer, list[float]] = {peer: [] for peer in options.peers}
     failures: dict[Peer, str] = {}
     with ExitStack() as stack, console.status("") as status:
-        trainers: dict[Peer, _Trainer] = {}
+        trainers: dict[Peer, _peers.Peer] = {}
         for peer in options.peers:
             status.update(f"starting {peer}")
-            trainer = stack.enter_context(_trainer(peer, options))
+            work = _our_stack if peer in OURS else _their_stack
+            trainer = stack.enter_context(_peers.peer(peer, work, peer, options))
             answer = trainer.answer()
             if isinstance(answer, str):
                 if peer in OURS:
@@ -111,29 +103,21 @@ def run(options: Options) -> dict[str, object]:
         "machine": _report.machine(
             "robot-attn", "torch", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3"
         ),
-        "threads": {"value": options.threads or _cores(), "unit": "threads of torch"},
+        "threads": {"value": options.threads or len(_peers.available_cores()), "unit": "threads of torch"},
         "ppo": asdict(_preset(options)),
         "rounds": options.rounds,
         "frames_trained_per_second": {
-            peer: {"not measured": failures[peer]} if peer in failures else _spread(rates[peer], "frames/s")
+            peer: {"not measured": failures[peer]}
+            if peer in failures
+            else _report.spread(rates[peer], "frames/s")
             for peer in options.peers
         },
-        "ratios": {name: _spread(values, "x") for name, values in ratios.items()},
+        "ratios": {name: _report.spread(values, "x") for name, values in ratios.items()},
     }
     _show(rates, ratios, failures, console)
     if options.json is not None:
         _report.write_json(options.json, figures)
     return figures
-
-
-def _spread(values: Sequence[float], unit: str) -> dict[str, object]:
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "rounds": list(values),
-        "unit": unit,
-    }
 
 
 def _show(
@@ -142,88 +126,10 @@ def _show(
     failures: Mapping[Peer, str],
     console: Console,
 ) -> None:
-    for title, rows, form in (
-        ("frames trained a second", rates, "{:,.1f}"),
-        ("ratio within a round", ratios, "{:,.2f}"),
-    ):
-        table = Table(title=title)
-        table.add_column("")
-        for column in ("median", "min", "max"):
-            table.add_column(column, justify="right")
-        for name, values in rows.items():
-            if values:
-                figures = (statistics.median(values), min(values), max(values))
-                table.add_row(name, *map(form.format, figures))
-        console.print(table)
+    console.print(_report.spread_table("frames trained a second", rates, "{:,.1f}"))
+    console.print(_report.spread_table("ratio within a round", ratios, "{:,.2f}"))
     for peer, reason in failures.items():
         console.print(f"{peer} was not measured: {reason}", highlight=False, soft_wrap=True)
-
-
-# ------------------------------------------------------------------------------- a process for each peer
-
-
-class _Trainer:
-    """The process of a peer. It trains when it is told to, and waits otherwise."""
-
-    def __init__(self, peer: Peer, connection: Connection) -> None:
-        self._peer, self._connection = peer, connection
-
-    def answer(self) -> float | str:
-        """What the process has to say: a rate, or why there is none.
-
-        Raises:
-            ValueError: it ended without a word.
-        """
-        try:
-            said: float | str = self._connection.recv()
-        except EOFError as error:
-            raise ValueError(f"the process of {self._peer} ended; see its output above") from error
-        return said
-
-    def measure(self, rollouts: int) -> float:
-        """Frames trained a second, over as many rollouts."""
-        self._connection.send(rollouts)
-        rate = self.answer()
-        if isinstance(rate, str):
-            raise ValueError(f"{self._peer} failed while it was measured: {rate}")
-        return rate
-
-
-@contextmanager
-def _trainer(peer: Peer, options: Options) -> Iterator[_Trainer]:
-    # A process of its own: the threads, the allocator's settings and the OpenGL of a peer touch no other.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(peer, options, theirs))
-    process.start()
-    theirs.close()
-    try:
-        yield _Trainer(peer, ours)
-    finally:
-        ours.close()
-        process.join(timeout=30)
-        if process.is_alive():
-            process.kill()
-
-
-def _serve(peer: Peer, options: Options, connection: Connection) -> None:
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, which nothing has done yet
-    try:
-        with (_our_stack if peer in OURS else _their_stack)(peer, options) as advance:
-            connection.send(0.0)
-            while True:
-                rollouts = connection.recv()
-                started = time.perf_counter()
-                frames = advance(rollouts)
-                connection.send(frames / (time.perf_counter() - started))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass  # the other end has what it wanted, or was stopped
-    except Exception as error:  # whatever keeps a peer from running is what the table says of it
-        connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _preset(options: Options) -> PPOPreset:
@@ -233,14 +139,14 @@ def _preset(options: Options) -> PPOPreset:
 
 
 @contextmanager
-def _our_stack(peer: Peer, options: Options) -> Iterator[Advance]:
+def _our_stack(peer: Peer, options: Options) -> Iterator[_peers.Advance]:
     import torch
 
     from robot_attn_policies.presets import TrainConfig
     from robot_attn_policies.train import SAVE_SECONDS, Training, keep_memory
     from robot_attn_scripts.train import env_maker
 
-    ppo, threads = _preset(options), options.threads or _cores()
+    ppo, threads = _preset(options), options.threads or len(_peers.available_cores())
     config = TrainConfig(
         "track", perception=peer, seed=options.seed, steps=1, ppo=ppo, eval_every=0, threads=threads
     )
@@ -264,7 +170,7 @@ def _our_stack(peer: Peer, options: Options) -> Iterator[Advance]:
 
 
 @contextmanager
-def _their_stack(peer: Peer, options: Options) -> Iterator[Advance]:
+def _their_stack(peer: Peer, options: Options) -> Iterator[_peers.Advance]:
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import SubprocVecEnv
@@ -275,8 +181,8 @@ def _their_stack(peer: Peer, options: Options) -> Iterator[Advance]:
         trial.reset(seed=options.seed)
     finally:
         trial.close()
-    torch.set_num_threads(options.threads or _cores())
-    ppo, cores = _preset(options), _cores()
+    torch.set_num_threads(options.threads or len(_peers.available_cores()))
+    ppo, cores = _preset(options), len(_peers.available_cores())
     env = SubprocVecEnv([lambda: GymnasiumTrack(shadows=shadows)] * cores, start_method="spawn")
     try:
         model = PPO(

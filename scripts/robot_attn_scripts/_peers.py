@@ -1,0 +1,93 @@
+"""Peers of a benchmark, each in a process of its own, measured when they are told to and idle otherwise.
+
+A process of its own: the threads, the allocator's settings and the OpenGL of a peer touch no other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+Advance = Callable[[int], int]
+"""Do an amount of work, and return the frames of it."""
+Work = Callable[..., AbstractContextManager[Advance]]
+"""Sets a peer up and takes it down; a function of a module, as another process imports it."""
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+class Peer:
+    """The process of a peer."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name, self._connection = name, connection
+
+    def answer(self) -> float | str:
+        """What the process has to say: a rate, or why there is none.
+
+        Raises:
+            ValueError: it ended without a word.
+        """
+        try:
+            said: float | str = self._connection.recv()
+        except EOFError as error:
+            raise ValueError(f"the process of {self.name} ended; see its output above") from error
+        return said
+
+    def measure(self, amount: int) -> float:
+        """Frames a second, over that amount of work.
+
+        Raises:
+            ValueError: it failed.
+        """
+        self._connection.send(amount)
+        rate = self.answer()
+        if isinstance(rate, str):
+            raise ValueError(f"{self.name} failed while it was measured: {rate}")
+        return rate
+
+
+@contextmanager
+def peer(name: str, work: Work, *arguments: Any, cores: list[int] | None = None) -> Iterator[Peer]:
+    """Start a peer that does `work(*arguments)`, on those cores alone where they are named.
+
+    Its first `answer` is a number once it is ready, or the reason why it cannot be measured.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(work, arguments, cores, theirs))
+    process.start()
+    theirs.close()
+    try:
+        yield Peer(name, ours)
+    finally:
+        ours.close()
+        process.join(timeout=30)
+        if process.is_alive():
+            process.kill()
+
+
+def _serve(work: Work, arguments: tuple[Any, ...], cores: list[int] | None, connection: Connection) -> None:
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # before any library counts them
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, which nothing has done yet
+    try:
+        with work(*arguments) as advance:
+            connection.send(0.0)
+            while True:
+                amount = connection.recv()
+                started = time.perf_counter()
+                frames = advance(amount)
+                connection.send(frames / (time.perf_counter() - started))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # the other end has what it wanted, or was stopped
+    except Exception as error:  # whatever keeps a peer from running is what the table says of it
+        connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
