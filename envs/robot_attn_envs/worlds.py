@@ -71,7 +71,8 @@ class Worlds:
             "image": gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         }
         if depth:
-            spaces["depth"] = gymnasium.spaces.Box(0.0, np.inf, (height, width, 1), np.float32)
+            farthest = self.model.vis.map.zfar * self.model.stat.extent
+            spaces["depth"] = gymnasium.spaces.Box(0.0, farthest, (height, width, 1), np.float32)
         if task.state_table:
             self._state_low = np.array([row.low for row in task.state_table], np.float32)
             self._state_high = np.array([row.high for row in task.state_table], np.float32)

@@ -1,0 +1,217 @@
+"""The environments: one or many, any threads, any order of saving, the same bits."""
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn_envs.env import TaskEnv
+from robot_attn_policies.vec_env import BatchVecEnv
+
+ID = "RobotAttn/Track-v0"
+OPTIONS: dict[str, Any] = {"masks": True, "distractors": 3, "out_of_view": 0.3}
+STEPS = 157  # past the end of an episode, and into the next
+
+
+def actions(envs: int) -> np.ndarray:
+    """Actions of each world from a stream of its own, float32 [STEPS, envs, 2]."""
+    streams = [np.random.default_rng(world).uniform(-1, 1, (STEPS, 2)) for world in range(envs)]
+    return np.stack(streams, axis=1).astype(np.float32)
+
+
+def batch_trace(envs: int, threads: int) -> list[list[np.ndarray]]:
+    env = gymnasium.make_vec(ID, num_envs=envs, threads=threads, **OPTIONS)
+    observation, infos = env.reset(seed=3)
+    trace = [[observation["image"], observation["state"], infos["target_mask"]]]
+    for action in actions(envs):
+        observation, reward, _, truncated, infos = env.step(action)
+        trace.append([observation["image"], observation["state"], infos["target_mask"], reward, truncated])
+        if truncated.any():
+            trace[-1].append(infos["final_obs"]["image"])
+    env.close()
+    return trace
+
+
+@pytest.fixture(scope="module")
+def reference() -> list[list[np.ndarray]]:
+    return batch_trace(envs=7, threads=1)
+
+
+def assert_same(found: list[list[np.ndarray]], expected: list[list[np.ndarray]], worlds: int) -> None:
+    assert len(found) == len(expected)
+    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        for got, want in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(got[:worlds], want[:worlds], err_msg=f"step {step}", strict=True)
+
+
+@pytest.mark.parametrize(("envs", "threads"), [(7, 3), (2, 2), (1, 1)])
+def test_bits_do_not_depend_on_environments_or_threads(
+    reference: list[list[np.ndarray]], envs: int, threads: int
+) -> None:
+    assert_same(batch_trace(envs, threads), reference, envs)
+
+
+@pytest.mark.parametrize("world", [0, 4])
+def test_one_environment_gives_the_bits_of_the_batch(reference: list[list[np.ndarray]], world: int) -> None:
+    env = gymnasium.make(ID, **OPTIONS)
+    observation, info = env.reset(seed=3 + world)
+    for step in range(STEPS + 1):
+        frame, state, mask, *rest = (value[world] for value in reference[step])
+        ended = bool(rest and rest[1])
+        if step:
+            observation, reward, _, truncated, info = env.step(actions(7)[step - 1, world])
+            assert (reward, truncated) == (rest[0], ended)
+        if ended:
+            np.testing.assert_array_equal(observation["image"], rest[2])
+            observation, info = env.reset()
+        np.testing.assert_array_equal(observation["image"], frame)
+        np.testing.assert_array_equal(observation["state"], state)
+        np.testing.assert_array_equal(info["target_mask"], mask)
+    env.close()
+
+
+def test_the_adapter_for_sb3_gives_the_bits_of_the_batch(reference: list[list[np.ndarray]]) -> None:
+    env = BatchVecEnv(gymnasium.make_vec(ID, num_envs=7, threads=2, **OPTIONS))
+    env.seed(3)
+    observation = env.reset()
+    for step in range(STEPS + 1):
+        if step:
+            observation, rewards, dones, infos = env.step(actions(7)[step - 1])
+            np.testing.assert_array_equal(rewards, reference[step][3].astype(np.float32))
+            np.testing.assert_array_equal(dones, reference[step][4])
+            for world in np.flatnonzero(dones):
+                last = infos[world]["terminal_observation"]["image"]
+                np.testing.assert_array_equal(last, reference[step][5][world])
+        np.testing.assert_array_equal(observation["image"], reference[step][0])
+    env.close()
+
+
+def test_a_saved_state_brings_back_the_bits() -> None:
+    first = gymnasium.make_vec(ID, num_envs=3, threads=2, **OPTIONS)
+    first.reset(seed=9)
+    for action in actions(3)[:140]:
+        first.step(action)
+    state = first.unwrapped.get_state()
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
+    other = gymnasium.make_vec(ID, num_envs=3, threads=1, **OPTIONS)
+    other.reset(seed=1)
+    other.unwrapped.set_state({name: value.copy() for name, value in state.items()})
+    for name, value in first.unwrapped.observe().items():
+        np.testing.assert_array_equal(other.unwrapped.observe()[name], value)
+    for action in actions(3)[:17]:  # through the end of the episode: what is drawn next is in the state too
+        ours, theirs = first.step(action), other.step(action)
+        for name in ("image", "state"):
+            np.testing.assert_array_equal(ours[0][name], theirs[0][name])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        np.testing.assert_array_equal(ours[4]["target_mask"], theirs[4]["target_mask"])
+    with pytest.raises(ValueError, match=r"expected \(3.*got \(2"):
+        first.unwrapped.set_state({name: value[:2] for name, value in state.items()})
+    with pytest.raises(ValueError, match=r"'steps'.*got nothing"):
+        first.unwrapped.set_state({name: value for name, value in state.items() if name != "steps"})
+    first.close()
+    other.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"masks": True, "image_size": (48, 64), "depth": True}])
+def test_gymnasium_and_sb3_have_nothing_to_complain_about(options: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make(ID, render_mode="rgb_array", **options)
+        check_env(env.unwrapped)
+        sb3_check_env(gymnasium.make(ID, **options), warn=True)
+        env.close()
+
+
+def test_what_the_spaces_say_is_what_comes() -> None:
+    env = gymnasium.make_vec(ID, num_envs=2, image_size=(40, 56), depth=True, masks=True)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    observation, infos = env.reset(seed=0)
+    assert observation in env.observation_space
+    assert observation["image"].shape == (2, 40, 56, 3)
+    assert infos["target_mask"].shape == (2, 40, 56)
+    seen = infos["target_mask"]
+    assert seen.any()
+    # The target is 2.2 to 2.8 m from the head; the depth of its pixels is that or less, along the axis.
+    assert (observation["depth"][seen] > 1.5).all() and (observation["depth"][seen] < 2.9).all()
+    again, *_ = env.step(np.zeros((2, 2), np.float32))
+    assert not np.shares_memory(again["image"], observation["image"])
+    env.close()
+
+
+def test_the_mask_is_where_the_red_pixels_are() -> None:
+    env = gymnasium.make(ID, masks=True, distractors=0)
+    observation, info = env.reset(seed=2)
+    red, green, blue = np.moveaxis(observation["image"].astype(int), -1, 0)
+    np.testing.assert_array_equal((red > 2 * green) & (red > 2 * blue), info["target_mask"])
+    assert info["target_visible"] and info["target_mask"].any()
+    env.close()
+
+
+def test_rendering_is_the_policys_view_drawn_larger() -> None:
+    env = gymnasium.make(ID, render_mode="rgb_array")
+    observation, _ = env.reset(seed=4)
+    picture = env.render()
+    assert picture.shape == (480, 480, 3)
+    coarse = picture[3::15, 3::15].astype(float)  # 32 x 32 pixels, each inside one of every other of ours
+    assert np.abs(coarse - observation["image"][::2, ::2]).mean() < 12
+    env.close()
+    assert gymnasium.make(ID).unwrapped.render() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 16}, r"from 32 to 512, got 16"),
+        ({"image_size": (64, 1024)}, r"from 32 to 512, got \(64, 1024\)"),
+        ({"image_size": 64.5}, r"whole numbers"),
+        ({"render_mode": "human"}, r"\"rgb_array\", got 'human'"),
+        ({"device": "cuda:7"}, r"no device 'cuda:7'"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskEnv(_task(), **options)
+
+
+def _task() -> Any:
+    from robot_attn_envs.track import Track
+
+    return Track
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.full((2, 2), np.nan), r"NaN or infinite in worlds \[0, 1\]"),
+        (np.array([[0, 0], [np.inf, 0]]), r"in worlds \[1\]"),
+        (np.zeros((2, 3)), r"shape \(2, 2\), got \(2, 3\)"),
+        (np.zeros(2), r"shape \(2, 2\), got \(2,\)"),
+        ([["left", "up"], ["up", "left"]], r"must be numbers"),
+    ],
+)
+def test_bad_actions_change_nothing(bad: Any, message: str) -> None:
+    env = gymnasium.make_vec(ID, num_envs=2, image_size=32)
+    env.reset(seed=0)
+    before = env.unwrapped.get_state()
+    with pytest.raises(ValueError, match=message):
+        env.step(bad)
+    for name, value in env.unwrapped.get_state().items():
+        np.testing.assert_array_equal(value, before[name])
+    env.close()
+
+
+def test_seeds_for_each_world() -> None:
+    env = gymnasium.make_vec(ID, num_envs=2, image_size=32)
+    together, _ = env.reset(seed=[8, 8])
+    np.testing.assert_array_equal(together["image"][0], together["image"][1])
+    with pytest.raises(ValueError, match="expected one seed or 2, got 3"):
+        env.reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        gymnasium.make_vec(ID, num_envs=0)
+    env.close()

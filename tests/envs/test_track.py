@@ -1,0 +1,138 @@
+"""Track: its rewards and endings by hand, and what makes its episodes."""
+
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import VectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn_envs.rewards import linear_falloff
+from robot_attn_envs.track import FOVY, HEAD_HEIGHT, Track, _not_red
+from robot_attn_envs.worlds import Worlds
+
+ID = "RobotAttn/Track-v0"
+CORNER = math.atan(math.sqrt(2) * math.tan(math.radians(FOVY / 2)))
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Worlds:
+    worlds = Worlds(Track(3), 3, image_size=32, threads=1)
+    worlds.seed([0, 1, 2])
+    worlds.reset(np.arange(3))
+    return worlds
+
+
+def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float]) -> float:
+    """The reward of world 0 for looking that way at a target there (m, from the head)."""
+    worlds.batch.bind("qpos")[0] = pan, tilt
+    worlds.batch.bind("mocap_pos")[0, 0] = np.add(target, (0, 0, HEAD_HEIGHT))
+    worlds.batch.forward()
+    return float(worlds.task.score(np.full(3, 1))[0][0])
+
+
+@pytest.mark.parametrize(
+    ("pan", "tilt", "target", "expected"),
+    [
+        (0.0, 0.0, (2.0, 0.0, 0.0), 1.0),
+        (0.5, 0.0, (2 * math.cos(0.5), 2 * math.sin(0.5), 0.0), 1.0),  # pan turns left, towards +y
+        (0.0, 0.3, (2 * math.cos(0.3), 0.0, 2 * math.sin(0.3)), 1.0),  # tilt turns up
+        (0.0, 0.0, (2 * math.cos(0.2), 2 * math.sin(0.2), 0.0), 1 - 0.2 / CORNER),
+        (0.0, 0.0, (1.0, math.tan(math.radians(29.9)), 0.0), 1 - math.radians(29.9) / CORNER),
+        (0.0, 0.0, (1.0, math.tan(math.radians(30.1)), 0.0), 0.0),  # past the frame's edge
+        (0.0, 0.0, (1.0, 0.0, -math.tan(math.radians(30.1))), 0.0),
+        (0.0, 0.0, (-2.0, 0.0, 0.0), 0.0),  # behind
+    ],
+)
+def test_reward_by_hand(
+    worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float], expected: float
+) -> None:
+    assert look(worlds, pan, tilt, target) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(0, 10), st.floats(0.1, 10))
+def test_falloff_is_bounded_and_falls(value: float, limit: float) -> None:
+    near, far = linear_falloff(np.array([value, value + 0.01]), limit)
+    assert 0 <= far <= near <= 1
+
+
+def test_falloff_wants_a_positive_limit() -> None:
+    assert linear_falloff(np.array([0.0, 0.75, 3.0, 4.0]), 3.0).tolist() == [1.0, 0.75, 0.0, 0.0]
+    with pytest.raises(ValueError, match="positive"):
+        linear_falloff(np.zeros(1), 0.0)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_no_distractor_is_red(seed: int) -> None:
+    red, green, blue = _not_red(np.random.default_rng(seed), 23).T
+    assert (np.maximum(green, blue) > red * 0.7).all()
+    assert ((red >= 0) & (red <= 1) & (green <= 1) & (blue <= 1)).all()
+
+
+def play(env: VectorEnv, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    env.reset(seed=seed)
+    rng, total = np.random.default_rng(seed), np.zeros(env.num_envs)
+    for _ in range(Track.horizon):
+        actions = (
+            env.unwrapped.oracle_actions() if kind == "oracle" else rng.uniform(-1, 1, (env.num_envs, 2))
+        )
+        _, reward, terminated, truncated, infos = env.step(actions)
+        assert not terminated.any()
+        assert ((reward >= 0) & (reward <= 1)).all()
+        total += reward
+    assert truncated.all()
+    return total, infos["final_info"]["success"]
+
+
+def test_the_oracle_succeeds_and_a_random_policy_does_not() -> None:
+    env = gymnasium.make_vec(ID, num_envs=8, image_size=32)
+    best, success = play(env, "oracle")
+    worst, failure = play(env, "random")
+    assert success.all() and not failure.any()
+    assert best.min() > 140 and worst.mean() < 60
+    env.close()
+
+
+@pytest.mark.parametrize(("share", "seen"), [(0.0, 1.0), (1.0, 0.0)])
+def test_where_the_target_starts(share: float, seen: float) -> None:
+    env = gymnasium.make_vec(ID, num_envs=61, image_size=32, distractors=0, out_of_view=share)
+    _, infos = env.reset(seed=5)
+    assert infos["target_visible"].mean() == seen
+    env.close()
+
+
+def test_distractors_come_in_front_of_the_target() -> None:
+    env = gymnasium.make_vec(ID, num_envs=16, masks=True, distractors=6)
+    env.reset(seed=11)
+    sizes = []
+    for _ in range(60):
+        _, _, _, _, infos = env.step(env.unwrapped.oracle_actions())
+        sizes.append(infos["target_mask"].sum(axis=(1, 2)))
+    # Kept in the middle of the frame, only what is in front of it can make it vanish, or cut it in half.
+    assert (np.array(sizes) == 0).any()
+    assert ((np.array(sizes) > 0) & (np.array(sizes) < np.median(sizes) / 2)).any()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("distractors", -1),
+        ("distractors", 33),
+        ("distractors", 2.5),
+        ("out_of_view", 1.5),
+        ("out_of_view", "no"),
+    ],
+)
+def test_options_out_of_range(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{option} .*{value}"):
+        gymnasium.make(ID, **{option: value})
+
+
+def test_an_unknown_option_is_named_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no option 'distractor'.*did you mean 'distractors'"):
+        gymnasium.make(ID, distractor=3)
