@@ -142,7 +142,8 @@ class Track(Task):
             <material name="wall_y" rgba="0.70 0.71 0.73 1"/>
           </asset>
           <worldbody>
-            <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
+            <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
+            <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
             <geom name="floor" type="plane" size="5 5 0.1" material="floor"/>
             <geom name="wall_north" type="plane" size="2 5 0.1" pos="5 0 2" zaxis="-1 0 0" material="wall_x"/>
             <geom name="wall_south" type="plane" size="2 5 0.1" pos="-5 0 2" zaxis="1 0 0" material="wall_x"/>

@@ -24,6 +24,25 @@ def available_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+@contextmanager
+def opengl() -> Iterator[None]:
+    """Import mujoco and set a renderer up in here, with EGL, which needs no display, or what MUJOCO_GL names.
+
+    Only for the peers that draw with OpenGL: where there is none, mujoco does not even import with it named.
+
+    Raises:
+        ValueError: it does not work.
+    """
+    backend = os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        yield
+    except Exception as error:  # each backend fails in its own way
+        raise ValueError(
+            f"there is no OpenGL to draw with, MUJOCO_GL being {backend} ({error}); "
+            "on Debian, `apt-get install libegl1` brings what egl needs"
+        ) from error
+
+
 class Peer:
     """The process of a peer."""
 
@@ -78,7 +97,6 @@ def peer(name: str, work: Work, *arguments: Any, cores: list[int] | None = None)
 def _serve(work: Work, arguments: tuple[Any, ...], cores: list[int] | None, connection: Connection) -> None:
     if cores is not None:
         os.sched_setaffinity(0, cores)  # before any library counts them
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, which nothing has done yet
     try:
         with work(*arguments) as advance:
             connection.send(0.0)
@@ -90,4 +108,4 @@ def _serve(work: Work, arguments: tuple[Any, ...], cores: list[int] | None, conn
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass  # the other end has what it wanted, or was stopped
     except Exception as error:  # whatever keeps a peer from running is what the table says of it
-        connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        connection.send(" ".join(str(error).split()) or type(error).__name__)

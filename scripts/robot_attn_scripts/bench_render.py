@@ -4,7 +4,8 @@ On one core, each peer in a process of its own that is kept to that core:
 
 - `ours`: `BatchCamera` over a batch of worlds, RGB and segmentation at once, from kinematics to uint8;
 - `gymnasium`: `MujocoRenderer` as it comes, RGB, one world after the other;
-- `mujoco`: `mujoco.Renderer` tuned for speed (no shadows, no reflections, no multisampling), RGB, likewise.
+- `mujoco`: `mujoco.Renderer` tuned for speed (no shadows, no reflections, no multisampling), RGB, likewise;
+- `mujoco_masks`: the same for as much as `ours` gives, RGB and then segmentation.
 
 All draw the same worlds: states on the way through Track's episodes, new colours with each. The physics is
 not timed. Every round measures each peer once, one after the other; a ratio is taken within each round.
@@ -15,21 +16,20 @@ thread is worth, frames a second divided by the threads and by the frames a seco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _peers, _report
 
 FRAME = 64
 """Height and width of the frames in pixels."""
-RATIOS = (("ours", "gymnasium"), ("ours", "mujoco"))
+RATIOS = (("ours", "gymnasium"), ("ours", "mujoco"), ("ours", "mujoco_masks"))
 """Who is divided by whom, where both were measured."""
 
 
@@ -42,7 +42,7 @@ class Options:
     worlds: int = 32
     """Worlds in the batch."""
     frames: int = 2048
-    """Frames in a round of ours; a round of the others has as many worlds as the batch, or twice that."""
+    """Frames in a round of ours; a round of the others, one to eight times the batch."""
     json: Path | None = None
     """Write the figures, with their units, to this file."""
 
@@ -59,7 +59,8 @@ def run(options: Options) -> dict[str, object]:
     works: dict[str, tuple[_peers.Work, tuple[Any, ...], int]] = {
         "ours": (_ours, (options.worlds, 1), options.frames),
         "gymnasium": (_gymnasium, (options.worlds,), options.worlds),
-        "mujoco": (_mujoco, (options.worlds,), 2 * options.worlds),
+        "mujoco": (_mujoco, (options.worlds, False), 8 * options.worlds),
+        "mujoco_masks": (_mujoco, (options.worlds, True), 4 * options.worlds),
     }
     rates: dict[str, list[float]] = {name: [] for name in works}
     failures: dict[str, str] = {}
@@ -166,12 +167,14 @@ def _ours(count: int, threads: int) -> Iterator[_peers.Advance]:
 
 @contextmanager
 def _gymnasium(count: int) -> Iterator[_peers.Advance]:
-    import mujoco
-    from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+    with _peers.opengl():
+        import mujoco
+        from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-    worlds = _worlds(count, 1)
-    model, data = worlds.model, mujoco.MjData(worlds.model)
-    renderer = MujocoRenderer(model, data, width=FRAME, height=FRAME, camera_name=worlds.task.camera)
+        worlds = _worlds(count, 1)
+        model, data = worlds.model, mujoco.MjData(worlds.model)
+        renderer = MujocoRenderer(model, data, width=FRAME, height=FRAME, camera_name=worlds.task.camera)
+        renderer.render("rgb_array")
     try:
         yield _one_by_one(worlds, data, lambda: renderer.render("rgb_array"))
     finally:
@@ -179,23 +182,27 @@ def _gymnasium(count: int) -> Iterator[_peers.Advance]:
 
 
 @contextmanager
-def _mujoco(count: int) -> Iterator[_peers.Advance]:
-    import mujoco
+def _mujoco(count: int, masks: bool) -> Iterator[_peers.Advance]:
+    with _peers.opengl():
+        import mujoco
 
-    worlds = _worlds(count, 1)
-    model = worlds.model
-    model.light_castshadow[:] = 0
-    model.mat_reflectance[:] = 0
-    model.vis.quality.offsamples = 0
-    data = mujoco.MjData(model)
-    renderer = mujoco.Renderer(model, FRAME, FRAME)
+        worlds = _worlds(count, 1)
+        model = worlds.model
+        model.light_castshadow[:] = 0
+        model.mat_reflectance[:] = 0
+        model.vis.quality.offsamples = 0
+        data = mujoco.MjData(model)
+        renderer = mujoco.Renderer(model, FRAME, FRAME)
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = 0
 
-    def render() -> NDArray[np.uint8]:
+    def render() -> None:
         renderer.update_scene(data, camera=worlds.task.camera)
-        frame: NDArray[np.uint8] = renderer.render()
-        return frame
+        renderer.render()
+        if masks:
+            renderer.enable_segmentation_rendering()
+            renderer.render()
+            renderer.disable_segmentation_rendering()
 
     try:
         yield _one_by_one(worlds, data, render)
@@ -203,7 +210,7 @@ def _mujoco(count: int) -> Iterator[_peers.Advance]:
         renderer.close()
 
 
-def _one_by_one(worlds: Any, data: Any, render: Any) -> _peers.Advance:
+def _one_by_one(worlds: Any, data: Any, render: Callable[[], object]) -> _peers.Advance:
     """Draw world after world with a renderer of one `MjData`; setting the world up is a small part of it."""
     import mujoco
 

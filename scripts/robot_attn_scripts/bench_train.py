@@ -176,10 +176,9 @@ def _their_stack(peer: Peer, options: Options) -> Iterator[_peers.Advance]:
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     shadows = peer == "sb3"
-    trial = GymnasiumTrack(shadows=shadows)  # says what is wrong; a subprocess would only end
-    try:
+    with _peers.opengl():  # once here, where it can be said what is wrong; a subprocess would only end
+        trial = GymnasiumTrack(shadows=shadows)
         trial.reset(seed=options.seed)
-    finally:
         trial.close()
     torch.set_num_threads(options.threads or len(_peers.available_cores()))
     ppo, cores = _preset(options), len(_peers.available_cores())
