@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from robot_attn_policies._sharded import Sharded
 from robot_attn_policies.extractor import PerceptionExtractor
 from robot_attn_policies.presets import TrainConfig
 
@@ -23,14 +24,22 @@ class PerceptionPolicy(ActorCriticPolicy):
     pass. The perception does both in one, with the same bits (`robot_attn.to_float`).
     """
 
+    sharded: Sharded | None = None
+    """Where it is set, perceptions that gradients are wanted of go over the threads of this."""
+
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Any:
         """Features [B, F]; the actor's and the critic's, where they have extractors of their own."""
         prepared = _prepare(obs, self.observation_space)
         if features_extractor is not None:
-            return features_extractor(prepared)
+            return self._look(features_extractor, prepared)
         if self.share_features_extractor:
-            return self.features_extractor(prepared)
-        return self.pi_features_extractor(prepared), self.vf_features_extractor(prepared)
+            return self._look(self.features_extractor, prepared)
+        return self._look(self.pi_features_extractor, prepared), self._look(
+            self.vf_features_extractor, prepared
+        )
+
+    def _look(self, extractor: nn.Module, prepared: Any) -> Any:
+        return extractor(prepared) if self.sharded is None else self.sharded(extractor, prepared)
 
     # SB3's own two go around `extract_features`.
 

@@ -112,8 +112,8 @@ class TrainConfig:
     """Stop once an evaluation's score (its mean return where no score is defined) reaches this; None never
     does."""
     threads: int = 0
-    """Threads of torch, on which the bits of a result depend; 0 takes one for each usable core, and
-    records that."""
+    """Threads that share an update, on which the bits of a result depend; 0 takes one for each usable core,
+    and records that."""
 
     def __post_init__(self) -> None:
         for name, least, most in (

@@ -29,6 +29,7 @@ from stable_baselines3.common.logger import Logger
 from torch.distributions import Distribution
 
 from robot_attn_policies._display import Display
+from robot_attn_policies._sharded import Sharded
 from robot_attn_policies.evaluate import Observation, rollout_episodes
 from robot_attn_policies.policy import PerceptionPolicy, fill_policy, policy_kwargs, policy_weights
 from robot_attn_policies.ppo import Interrupted, PerceptionPPO
@@ -159,7 +160,7 @@ def train(
             config = _merge(stored.config, config, path)
         else:
             config = replace(config, threads=config.threads or usable_cores())
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(1)  # the threads share the work frame by frame: `Sharded`
         keep_memory()
         training = Training(config, make_env, path, normalise, stop)
         try:
@@ -193,6 +194,7 @@ class Training:
         ppo = config.ppo
         self.env = BatchVecEnv(make_env(ppo.n_envs, True), channels_first=True)
         self._eval_env: VectorEnv[Any, Any, Any] | None = None
+        self.sharded: Sharded | None = None
         self.model = PerceptionPPO(
             PerceptionPolicy,
             self.env,
@@ -212,6 +214,9 @@ class Training:
             device="cpu",
         )
         self.model.stop = stop
+        if config.threads > 1:
+            self.sharded = Sharded(config.threads)
+            cast(PerceptionPolicy, self.model.policy).sharded = self.sharded
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer = deque(maxlen=100)
         self.model.ep_success_buffer = deque(maxlen=100)
@@ -311,6 +316,9 @@ class Training:
                     if evaluated or time.monotonic() - saved >= save_seconds:
                         self._save(snapshot)
                         saved, written = time.monotonic(), snapshot
+                if stopped == "steps" and self._last_is_unscored():
+                    self._score_last()
+                    snapshot, stopped = self.snapshot(), self.finished() or stopped
             except Interrupted:
                 stopped = "interrupted"
             # The weights at hand may be those of half an update: what is saved is the last boundary.
@@ -348,18 +356,33 @@ class Training:
             steps // every < model.num_timesteps // every or model.num_timesteps >= self.config.steps
         )
         if due:
-            evaluation = self.evaluate()
-            self.evaluations.append(evaluation)
-            figures["eval_return"], figures["eval_score"] = evaluation.mean_return, evaluation.score
-            if evaluation.success is not None:
-                figures["eval_success"] = evaluation.success
-            if self.best is evaluation:
-                self._save_best(evaluation)
+            figures |= self._score()
         self.seconds += time.monotonic() - started
         figures["seconds"] = self.seconds
         figures["steps_per_second"] = (model.num_timesteps - steps) / trained
         self._progress.add(model.num_timesteps, figures)
         return due
+
+    def _score(self) -> dict[str, float]:
+        """Evaluate, keep the policy if it is the best so far, and return what progress.csv tells of it."""
+        evaluation = self.evaluate()
+        self.evaluations.append(evaluation)
+        if self.best is evaluation:
+            self._save_best(evaluation)
+        figures = {"eval_return": evaluation.mean_return, "eval_score": evaluation.score}
+        return figures if evaluation.success is None else {**figures, "eval_success": evaluation.success}
+
+    def _last_is_unscored(self) -> bool:
+        """Whether the evaluation at the end is missing: stopped short of it, then told that this was all."""
+        last = self.evaluations[-1].steps if self.evaluations else -1
+        return self.config.eval_every > 0 and last < self.model.num_timesteps
+
+    def _score_last(self) -> None:
+        started = time.monotonic()
+        figures = self._score()
+        self.seconds += time.monotonic() - started
+        # A row of its own: the update's is written, and the checkpoint at hand counts its bytes.
+        self._progress.add(self.model.num_timesteps, {**figures, "seconds": self.seconds})
 
     def evaluate(self) -> Evaluation:
         """Evaluate the policy on the evaluation seeds. No random state of the training changes.
@@ -418,10 +441,12 @@ class Training:
         self.env.close()
         if self._eval_env is not None:
             self._eval_env.close()
+        if self.sharded is not None:
+            self.sharded.close()
 
 
 class _Progress:
-    """progress.csv and the TensorBoard events: a row for each update.
+    """progress.csv and the TensorBoard events: a row for each update, and for an evaluation without one.
 
     On resuming, what was written after the checkpoint is dropped: those steps are trained again.
     """

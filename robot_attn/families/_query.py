@@ -16,8 +16,9 @@ from robot_attn.families._patches import Patches, frame_coordinates
 
 EPSILON = 1e-5
 """Added to the logits' variance: a frame of one colour, whose logits are all alike, is looked at evenly."""
-CHUNK_BYTES = 1 << 19
-"""Hidden activations computed at a time: as much as stays in a core's second-level cache."""
+CHUNK_BYTES = 1 << 21
+"""Hidden activations computed at a time: few enough to stay in cache, and enough that threads which share a
+batch meet seldom at Python's lock."""
 
 
 def look(patches: Tensor, hidden: Tensor, looks: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 def check_writable(path: Path) -> None:
@@ -51,6 +51,11 @@ def write_json(path: Path, figures: Mapping[str, object]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def figure(value: float, unit: str) -> dict[str, object]:
+    """A single figure as JSON."""
+    return {"value": value, "unit": unit}
+
+
 def spread(values: Sequence[float], unit: str) -> dict[str, object]:
     """Median, least and greatest of the figures of a benchmark's rounds, and those figures."""
     return {
@@ -62,10 +67,16 @@ def spread(values: Sequence[float], unit: str) -> dict[str, object]:
     }
 
 
-def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> Table:
-    """A table of median, least and greatest of each row that has values, written with `form`."""
+def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> RenderableType:
+    """A table of median, least and greatest of each row that has values, written with `form`.
+
+    Prints nothing where no row has any.
+    """
+    from rich.console import Group
     from rich.table import Table
 
+    if not any(rows.values()):
+        return Group()
     table = Table(title=title)
     table.add_column("")
     for column in ("median", "min", "max"):

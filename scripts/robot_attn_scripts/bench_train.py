@@ -150,7 +150,7 @@ def _our_stack(peer: Peer, options: Options) -> Iterator[_peers.Advance]:
     config = TrainConfig(
         "track", perception=peer, seed=options.seed, steps=1, ppo=ppo, eval_every=0, threads=threads
     )
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         training = Training(config, env_maker(config), Path(folder), None, lambda: False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Figure = dict[str, "float | str | None"]
 
-REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "target's average place", "uniform": "uniform"}
+REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "average place", "uniform": "uniform"}
 
 
 @dataclass(frozen=True)
@@ -199,17 +199,16 @@ def _figure(interval: Interval, unit: str) -> Figure:
 
 
 def show(figures: Any, console: Any) -> None:
-    """Print the figures of `evaluate` as tables that read well at 100 columns."""
+    """Print the figures of `evaluate` as tables that fit in 80 columns, which is what a pipe has."""
     from rich.table import Table
     from rich.text import Text
 
     def table(*columns: str) -> Any:
-        made = Table(
-            box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", title_justify="left"
-        )
+        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         made.add_column(columns[0], no_wrap=True)
         for column in columns[1:]:
-            made.add_column(column, justify="right", no_wrap=True)
+            # Folded where there is no room at all: a figure that was cut is none.
+            made.add_column(column, justify="right", overflow="fold")
         return made
 
     seeds = figures["seeds"]
@@ -224,10 +223,10 @@ def show(figures: Any, console: Any) -> None:
     )
     console.print()
     score = table("score", "mean", "interquartile mean")
-    rows = (("return", "return", 1, ""), ("normalised score", "normalised_score", 3, ""))
-    for label, key, digits, unit in (*rows, ("success", "success", 1, "%")):
+    rows = (("return", "return", 1, 1), ("normalised score", "normalised_score", 3, 1))
+    for label, key, digits, factor in (*rows, ("success, %", "success", 1, 100)):
         if figures[key] is not None:
-            cells = [_cell(figures[key][name], digits, unit) for name in ("mean", "iqm")]
+            cells = [_cell(figures[key][name], digits, factor=factor) for name in ("mean", "iqm")]
             score.add_row(label, *cells, style="bold" if key == "normalised_score" else None)
     console.print(score, highlight=False)
     low, high = figures["random_return"]["mean"]["value"], figures["oracle_return"]["mean"]["value"]
@@ -239,13 +238,13 @@ def show(figures: Any, console: Any) -> None:
     console.print()
 
     focus = figures["focus"]
-    looks = table("where it looks", "mass on target", "times chance", "pointing game")
+    looks = table("where it looks", "mass on target, %", "times chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:
         cells = (
-            _cell(row["mass"], 1, "%"),
-            _cell(row["mass_over_chance"], 1, ""),
-            _cell(row["pointing_game"], 1, "%"),
+            _cell(row["mass"], 1, factor=100),
+            _cell(row["mass_over_chance"], 1),
+            _cell(row["pointing_game"], 1, factor=100),
         )
         looks.add_row(label, *cells, style=style)
 
@@ -291,13 +290,12 @@ def _plain(figure: Any) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.1f}"
 
 
-def _cell(figure: Any, digits: int, unit: str) -> str:
-    """A figure and its interval: `52.1 % [50.3, 53.9]`."""
+def _cell(figure: Any, digits: int, *, factor: float = 1) -> str:
+    """A figure and its interval: `52.1 [50.3,53.9]`."""
     if figure["value"] is None:
         return "-"
-    factor = 100 if unit == "%" else 1
     value, low, high = (
         "-" if figure[name] is None else f"{figure[name] * factor:.{digits}f}"
         for name in ("value", "low", "high")
     )
-    return f"{value}{' ' + unit if unit else ''} [{low}, {high}]"
+    return f"{value} [{low},{high}]"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robot_attn_scripts import _policy
+from robot_attn_scripts import _policy, _report
 
 if TYPE_CHECKING:
     from robot_attn_policies.episodes import Episode
@@ -40,10 +40,12 @@ class Options:
     """The best policy of the run, or its last."""
     calibration_episodes: int = 32
     """Episodes, of other seeds, on which the head that is shown large is chosen."""
+    json: Path | None = None
+    """Write the figures here, with their units."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Write the files, print their paths, and return what was drawn."""
+    """Write the files, print their paths, write the JSON if asked to, and return what was drawn."""
     from rich.console import Console
 
     from robot_attn.overlay import Replay, contact_sheet, moments, write_png
@@ -91,22 +93,26 @@ def run(options: Options) -> dict[str, object]:
         write_png(sheet, contact_sheet(pictures, captions, title=title))
         written.append(sheet)
 
+    total = float(episode.rewards.sum())
     figures: dict[str, object] = {
+        "source": str(options.source),
+        "environment": _task_title(episode),
         "seed": episode.seed,
-        "steps": len(episode),
-        "return": {"value": float(episode.rewards.sum()), "unit": "reward an episode"},
+        "steps": _report.figure(len(episode), "steps"),
+        "return": _report.figure(total, "reward an episode"),
         "success": episode.success,
         "files": [str(path) for path in written],
     }
     console = Console()
     outcome = {True: "success", False: "no success", None: "success not known"}[episode.success]
     console.print(
-        f"{_task_title(episode)}, seed {episode.seed}: {len(episode)} steps, "
-        f"return {float(episode.rewards.sum()):.1f}, {outcome}",
+        f"{_task_title(episode)}, seed {episode.seed}: {len(episode)} steps, return {total:.1f}, {outcome}",
         highlight=False,
     )
     for path in written:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
+    if options.json is not None:
+        _report.write_json(options.json, figures)
     return figures
 
 

@@ -56,7 +56,7 @@ class Options:
     eval_episodes: int | None = None
     """Episodes of such an evaluation. Without it: the default."""
     threads: int | None = None
-    """Threads of torch, on which the bits of a result depend. Without it: one a core."""
+    """Threads that share an update, on which the bits of a result depend. Without it: one a core."""
     option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Options of the perception family, such as heads=4."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
@@ -64,7 +64,7 @@ class Options:
     ppo: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Fields of the task's PPO preset to change, such as learning_rate=3e-4."""
     json: Path | None = None
-    """Write the figures to this file."""
+    """Write the figures here, with their units."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -199,15 +199,20 @@ class Normaliser:
 
 
 def figures_of(result: TrainResult) -> dict[str, object]:
-    """The figures of a training, with their units in their names."""
+    """The figures of a training, with their units; without an evaluation those of the best are null."""
     best = result.best
+
+    def of_best(name: str, unit: str) -> dict[str, object] | None:
+        value = None if best is None else getattr(best, name)
+        return None if value is None else _report.figure(value, unit)
+
     return {
-        "steps": result.steps,
-        "seconds": result.seconds,
+        "steps": _report.figure(result.steps, "steps"),
+        "time": _report.figure(result.seconds, "s"),
         "stopped": result.stopped,
-        "best_score": None if best is None else best.score,
-        "best_mean_return": None if best is None else best.mean_return,
-        "best_success_share": None if best is None else best.success,
-        "best_steps": None if best is None else best.steps,
+        "best_score": of_best("score", "0 random, 1 oracle"),
+        "best_mean_return": of_best("mean_return", "reward an episode"),
+        "best_success": of_best("success", "fraction of episodes"),
+        "best_steps": of_best("steps", "steps"),
         "folder": str(result.folder),
     }

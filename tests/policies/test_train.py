@@ -19,9 +19,9 @@ from toy_env import ToyEnv
 
 from robot_attn_policies.evaluate import rollout_episodes
 from robot_attn_policies.policy import policy_weights
-from robot_attn_policies.presets import PPOPreset
+from robot_attn_policies.presets import PPOPreset, TrainConfig
 from robot_attn_policies.run_folder import RunError, load_policy, read_config, read_trainer, write_config
-from robot_attn_policies.train import COLUMNS, Training, keep_memory, train
+from robot_attn_policies.train import COLUMNS, Training, TrainResult, keep_memory, train
 
 CONFIG = replace(toy_training.CONFIG, steps=320, eval_every=128)
 SCRIPT = Path(toy_training.__file__)
@@ -49,6 +49,22 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     tags = [tag for tag in accumulator.Tags()["scalars"] if "second" not in tag]
     # Sorted: two event files begun in one second are read in the order of their names, not of their making.
     return {tag: sorted((event.step, event.value) for event in accumulator.Scalars(tag)) for tag in tags}
+
+
+def stopped_at(asked: int, config: TrainConfig, folder: Path) -> TrainResult:
+    """Train, or go on, and stop at the n-th question whether to."""
+    questions = iter(range(1, 10**6))
+    training = Training(config, ToyEnv, folder, None, lambda: next(questions) >= asked)
+    resumed = (folder / "trainer.pt").exists()
+    write_config(folder, training.run)
+    if resumed:
+        training.restore(read_trainer(folder))
+    else:
+        training.start()
+    result = training.loop(None, save_seconds=1e9)
+    training.close()
+    assert result.stopped == "interrupted"
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +135,7 @@ def test_stopped_anywhere_and_resumed_ends_in_the_same_bits(
     """Stopped at the n-th question: in a rollout, between the minibatches of an update, in an evaluation."""
     folder = tmp_path / "run"
     torch.set_num_threads(CONFIG.threads)
-    questions = iter(range(1, 10**6))
-    interrupted = Training(CONFIG, ToyEnv, folder, None, lambda: next(questions) >= asked)
-    write_config(folder, interrupted.run)
-    interrupted.start()
-    result = interrupted.loop(None, save_seconds=1e9)
-    interrupted.close()
-    assert result.stopped == "interrupted"
+    result = stopped_at(asked, CONFIG, folder)
     assert result.steps % 64 == 0
     assert read_trainer(folder)["steps"] == result.steps  # saved at once
     assert train(CONFIG, ToyEnv, folder, resume=True).stopped == "steps"
@@ -146,6 +156,52 @@ def test_resuming_a_finished_training_changes_nothing(finished: Path) -> None:
     assert result.stopped == "steps"
     assert {path: path.read_bytes() for path in finished.rglob("*.safetensors")} == before
     assert len(rows(finished)) == 5
+
+
+def test_what_is_told_to_be_all_is_evaluated(finished: Path, tmp_path: Path) -> None:
+    """Stopped before its first evaluation, and then asked for no more steps than it has."""
+    folder, short = tmp_path / "run", replace(CONFIG, steps=64)
+    torch.set_num_threads(CONFIG.threads)
+    stopped_at(24, CONFIG, folder)
+    assert (read_trainer(folder)["steps"], read_trainer(folder)["evaluations"]) == (64, [])
+    last = (folder / "policy.safetensors").read_bytes()
+    # Stopped again, in that evaluation.
+    stopped_at(2, short, folder)
+    assert not (folder / "best").exists()
+
+    result = train(short, ToyEnv, folder, resume=True)
+    assert (result.stopped, [evaluation.steps for evaluation in result.evaluations]) == ("steps", [64])
+    assert (folder / "policy.safetensors").read_bytes() == last
+    best, config = load_policy(folder, "best")
+    assert config.steps == 64
+    assert all(
+        torch.equal(weights, policy_weights(load_policy(folder, "last")[0])[name])
+        for name, weights in policy_weights(best).items()
+    )
+    evaluated = [(row["steps"], row["eval_return"] != "") for row in rows(folder)]
+    assert evaluated == [("64", False), ("64", True)]
+    assert [step for step, _ in events(folder)["eval_return"]] == [64]
+
+    assert train(short, ToyEnv, folder, resume=True).evaluations == result.evaluations  # once
+    assert len(rows(folder)) == 2
+    more = train(CONFIG, ToyEnv, folder, resume=True)
+    assert [evaluation.steps for evaluation in more.evaluations] == [64, 128, 256, 320]
+    assert (folder / "policy.safetensors").read_bytes() == (finished / "policy.safetensors").read_bytes()
+    assert [row for row in rows(folder) if row["policy_gradient_loss"]] == rows(finished)
+
+
+def test_the_last_evaluation_may_be_what_stops(tmp_path: Path) -> None:
+    torch.set_num_threads(CONFIG.threads)
+    stopped_at(24, CONFIG, tmp_path)
+    config = replace(CONFIG, steps=64, stop_score=-1e9)
+    assert train(config, ToyEnv, tmp_path, resume=True).stopped == "score"
+
+
+def test_without_evaluations_there_is_none_at_the_end(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=64, eval_every=0)
+    for resume in (False, True):
+        assert train(config, ToyEnv, tmp_path, resume=resume).evaluations == ()
+    assert not (tmp_path / "best").exists()
 
 
 def test_killed_at_random_moments_and_resumed_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
@@ -333,7 +389,8 @@ def test_threads_are_recorded_and_put_back(tmp_path: Path) -> None:
             return ToyEnv(num_envs)
 
         train(replace(CONFIG, steps=128, threads=0, eval_every=0), make_env, tmp_path / "run", resume=True)
-        assert inside == [2]
+        assert inside == [1]  # torch's own, beside the two that share an update
+        assert read_config(tmp_path / "run").config.threads == 2
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """`robot-attn`: the overview, picking a command, and errors as one line and an exit code."""
 
 import importlib.metadata
+import io
 import json
 import re
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from rich.console import Console
 
 import robot_attn_scripts
 from robot_attn_scripts import _command, benchmark, cli
-from robot_attn_scripts._report import check_writable, write_json
+from robot_attn_scripts._report import check_writable, spread_table, write_json
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -227,3 +229,19 @@ def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path: Path, 
 def test_checking_that_a_path_can_be_written_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "figures.json")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({}, []),
+        ({"ours": [], "theirs": []}, []),
+        ({"ours": [2.0, 1.0, 4.0], "theirs": []}, [[" ours ", "    2.0 ", " 1.0 ", " 4.0 "]]),
+    ],
+)
+def test_a_table_without_a_row_is_left_out(rows: dict[str, list[float]], expected: list[str]) -> None:
+    file = io.StringIO()
+    Console(file=file, width=80).print(spread_table("frames a second", rows, "{:.1f}"))
+    told = file.getvalue()
+    assert bool(told) is bool(expected)
+    assert [line.split("│")[1:-1] for line in told.splitlines() if "│" in line] == expected

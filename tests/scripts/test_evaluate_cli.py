@@ -1,5 +1,7 @@
 """`robot-attn evaluate` on run folders of a small task."""
 
+import copy
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import make_run
@@ -80,23 +83,58 @@ def test_the_number_of_environments_changes_no_episode(folder: Path, evaluated: 
     assert mass[0] == pytest.approx(mass[1], rel=1e-3)
 
 
-def test_the_tables_read_well_at_100_columns_and_the_json_holds_the_same(
+def test_the_tables_fit_in_80_columns_and_the_json_holds_the_same(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     out = tmp_path / "deep" / "scores.json"
     assert run(folder, "--episodes", 4, "--calibration-episodes", 4, "--json", out) == 0
     told = capsys.readouterr().out
-    assert max(map(len, told.splitlines())) <= 100
+    assert max(map(len, told.splitlines())) <= 80
+    assert "…" not in told
     figures = json.loads(out.read_text())
     best = figures["focus"]["best_head"]
     line = next(line for line in told.splitlines() if line.startswith(f"head {best['head']} (best)"))
-    assert f"{100 * best['mass']['value']:.1f} %" in line
+    assert f"{100 * best['mass']['value']:.1f} [" in line
     assert f"{best['mass_over_chance']['value']:.1f} [" in line
     assert f"{figures['normalised_score']['mean']['value']:.3f} [" in told
-    for name in ("centre bias", "target's average place", "uniform", "interquartile mean"):
+    for name in ("centre bias", "average place", "uniform", "interquartile mean"):
         assert name in told
     assert [path.name for path in out.parent.iterdir()] == ["scores.json"]
+
+
+def shown(figures: dict[str, Any], width: int) -> str:
+    file = io.StringIO()
+    evaluate.show(figures, Console(file=file, width=width))
+    return file.getvalue()
+
+
+def test_no_figure_is_cut_however_long(evaluated: dict[str, Any]) -> None:
+    figures = copy.deepcopy(evaluated)
+    for figure in figures_in(figures):
+        longest = {"fraction": 1.0, "times": 1234.56, "reward": -1234.56, "0": -12.3456}
+        value = longest.get(figure["unit"].split()[0])
+        if value is not None:
+            figure |= {name: value for name in ("value", "low", "high") if name in figure}
+    rows = {
+        "return": ["-1234.6 [-1234.6,-1234.6]"] * 2,
+        "normalised score": ["-12.346 [-12.346,-12.346]"] * 2,
+        "success, %": ["100.0 [100.0,100.0]"] * 2,
+        **{
+            name: ["100.0 [100.0,100.0]", "1234.6 [1234.6,1234.6]", "100.0 [100.0,100.0]"]
+            for name in (f"head {figures['focus']['best_head']['head']} (best)", "average place", "uniform")
+        },
+    }
+    told = shown(figures, 80)
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert [row for row in rows if " ".join([row, *rows[row]]) not in lines] == []
+    assert max(map(len, told.splitlines())) <= 80
+    assert "…" not in told
+    narrow = shown(figures, 64)  # a row takes two lines, each figure is in one
+    assert [narrow.count(figure) for figure in ("1234.6", "100.0", "12.346")] == [
+        told.count(figure) for figure in ("1234.6", "100.0", "12.346")
+    ]
+    assert "…" not in shown(figures, 20)
 
 
 def test_a_policy_without_attention_says_so_and_claims_nothing(

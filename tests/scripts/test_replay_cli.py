@@ -1,5 +1,6 @@
 """`robot-attn replay` from run folders of a small task, and from the episodes it records."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,30 @@ def test_an_episode_is_drawn_again_at_another_size_without_the_run(replayed: Pat
     assert frames[0].shape[0] == 640
     assert [path.name for path in tmp_path.iterdir()] == ["again.mp4"]
     assert recorded.read_bytes() == before
+
+
+def test_the_json_holds_the_figures_that_are_printed(
+    replayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded, out, path = replayed.with_suffix(".hdf5"), tmp_path / "a.mp4", tmp_path / "figures.json"
+    assert run(recorded, "--out", out, "--size", 600, "--json", path) == 0
+    episode = load_episode(recorded)
+    figures = json.loads(path.read_text())
+    assert figures == {
+        "source": str(recorded),
+        "environment": "RobotAttn/Toy-v0",
+        "seed": episode.seed,
+        "steps": {"value": len(episode), "unit": "steps"},
+        "return": {"value": pytest.approx(float(episode.rewards.sum())), "unit": "reward an episode"},
+        "success": episode.success,
+        "files": [str(out)],
+    }
+    outcome = "success" if figures["success"] else "no success"
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"RobotAttn/Toy-v0, seed {figures['seed']}: {figures['steps']['value']} steps, "
+        f"return {figures['return']['value']:.1f}, {outcome}"
+    ) in told
 
 
 def test_a_policy_without_attention_is_drawn_without_heat(tmp_path: Path) -> None:

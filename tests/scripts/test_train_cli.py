@@ -42,15 +42,31 @@ def test_it_trains_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert read_trainer(folder)["steps"] == 96
     assert read_config(folder).config == replace(config, steps=96)
     written = json.loads(figures.read_text())
-    assert written["steps"] == 96
+    assert written["steps"] == {"value": 96, "unit": "steps"}
+    assert written["time"]["value"] > 0
+    assert written["time"]["unit"] == "s"
     assert written["stopped"] == "steps"
     references = json.loads((folder / "reference.json").read_text())
     assert references["random_mean_return"] < references["oracle_mean_return"]
     best = json.loads((folder / "best/score.json").read_text())
     spread = references["oracle_mean_return"] - references["random_mean_return"]
     assert best["score"] == pytest.approx((best["mean_return"] - references["random_mean_return"]) / spread)
-    assert written["best_score"] == best["score"]
+    assert {name: written[f"best_{name}"] for name in ("score", "mean_return", "success", "steps")} == {
+        "score": {"value": best["score"], "unit": "0 random, 1 oracle"},
+        "mean_return": {"value": best["mean_return"], "unit": "reward an episode"},
+        "success": {"value": best["success"], "unit": "fraction of episodes"},
+        "steps": {"value": best["steps"], "unit": "steps"},
+    }
     assert str(folder) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_without_an_evaluation_there_is_no_best_figure(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ["--out", str(tmp_path / "run"), "--steps", "32", "--eval-every", "0", "--json", str(figures)]
+    assert run(*arguments, *SMALL) == 0
+    written = json.loads(figures.read_text())
+    assert written["steps"]["value"] == 32
+    assert [written[f"best_{name}"] for name in ("score", "mean_return", "success", "steps")] == [None] * 4
 
 
 def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> None:
