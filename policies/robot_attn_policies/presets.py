@@ -80,6 +80,11 @@ class PPOPreset:
             _check_range("a width in net_arch", width, 1, MAX_OPTION)
         object.__setattr__(self, "net_arch", tuple(self.net_arch))
 
+    def update_arguments(self) -> dict[str, Any]:
+        """The arguments of SB3's `PPO` that say how an update is made of a rollout."""
+        names = "batch_size n_epochs gamma gae_lambda clip_range ent_coef vf_coef max_grad_norm target_kl"
+        return {name: getattr(self, name) for name in names.split()}
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -4,7 +4,7 @@
     policy.safetensors       the last policy
     best/policy.safetensors  the best on the training's evaluation seeds; best/score.json says how good
     trainer.pt               all that training goes on from, for `torch.load(..., weights_only=True)`
-    progress.csv             a row for each update
+    progress.csv             a row for each update, and for an evaluation after the last
     tensorboard/             the same as events
 
 Each file is replaced in one step (temporary name, flush, `os.replace`) and carries its own SHA-256, so that
