@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from robot_attn_policies.presets import TrainConfig
 
@@ -18,8 +18,7 @@ class Display:
         self._total, self._last, self._evaluation = config.steps, steps, ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
+            BarColumn(bar_width=8),  # all of it fits in 80 columns
             TextColumn("{task.fields[figures]}"),
             console=console,
             disable=console is None,
@@ -43,14 +42,14 @@ class Display:
         rate = row["steps_per_second"]
         left = max(self._total - steps, 0) / rate
         parts = [
-            f"{steps:,} steps",
+            f"{steps:,}",
             f"{rate:,.0f} steps/s",
             f"{left // 60:.0f}:{left % 60:02.0f} left",
         ]
         if "episode_return" in row:
             parts.append(f"return {row['episode_return']:.1f}")
         if "eval_score" in row:
-            self._evaluation = f"evaluated {row['eval_score']:.3g}"
+            self._evaluation = f"score {row['eval_score']:.3g}"
         if self._evaluation:
             parts.append(self._evaluation)
         self._progress.update(self._task, completed=min(steps, self._total), figures=" · ".join(parts))
