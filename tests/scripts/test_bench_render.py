@@ -1,0 +1,41 @@
+"""`robot-attn benchmark render`: the figures are what was measured, on the same worlds for all."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_attn_scripts.bench_render import FRAME, Options, _worlds, run
+
+
+def test_all_peers_draw_worlds_on_their_way_with_the_target_in_view() -> None:
+    worlds = _worlds(3, 1)
+    assert worlds.steps.tolist() == [40, 40, 40]
+    assert worlds.target_mask().shape == (3, FRAME, FRAME)
+    assert worlds.target_mask().any(axis=(1, 2)).sum() >= 2
+    before = worlds.camera.rgb.copy()
+    worlds.draw()
+    np.testing.assert_array_equal(worlds.camera.rgb, before)
+    worlds.close()
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_gives_its_figures(tmp_path: Path) -> None:
+    path = tmp_path / "render.json"
+    figures = run(Options(rounds=1, worlds=2, frames=6, json=path))
+    assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
+    rates = figures["frames_per_second_on_one_core"]
+    assert isinstance(rates, dict)
+    assert rates["ours"]["median"] > 0
+    assert rates["ours"]["unit"] == "frames/s"
+    for name, figure in figures["ratios"].items():
+        assert figure["rounds"] == [rates["ours"]["rounds"][0] / rates[name.split(" / ")[1]]["rounds"][0]]
+    assert len(figures["efficiency_by_threads"]) == len(os.sched_getaffinity(0))
+    assert figures["efficiency_by_threads"]["1 threads"]["rounds"] == [1.0]
+
+
+def test_nothing_to_measure() -> None:
+    with pytest.raises(ValueError, match="at least as many as the worlds"):
+        run(Options(worlds=8, frames=7))
