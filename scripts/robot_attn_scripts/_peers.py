@@ -67,7 +67,19 @@ class Peer:
         Raises:
             ValueError: it failed.
         """
+        self.start(amount)
+        return self.finish()
+
+    def start(self, amount: int) -> None:
+        """Have that amount of work begun."""
         self._connection.send(amount)
+
+    def finish(self) -> float:
+        """Frames a second, over the work that was begun.
+
+        Raises:
+            ValueError: it failed.
+        """
         rate = self.answer()
         if isinstance(rate, str):
             raise ValueError(f"{self.name} failed while it was measured: {rate}")

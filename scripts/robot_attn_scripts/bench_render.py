@@ -11,7 +11,8 @@ All draw the same worlds: states on the way through Track's episodes, new colour
 not timed. Every round measures each peer once, one after the other; a ratio is taken within each round.
 
 On all cores: the frames a second of `ours` with 1, 2, ... threads, and the share of a whole core that each
-thread is worth, frames a second divided by the threads and by the frames a second of one.
+thread is worth, frames a second divided by the threads and by the frames a second of one. Beside it, what
+the machine itself gives when all of its cores are busy: a process on each core, with nothing in common.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def run(options: Options) -> dict[str, object]:
     rates: dict[str, list[float]] = {name: [] for name in works}
     failures: dict[str, str] = {}
     scaling: dict[int, list[float]] = {threads: [] for threads in range(1, len(cores) + 1)}
+    processes: list[float] = []
     with ExitStack() as stack, console.status("") as status:
         peers: dict[str, _peers.Peer] = {}
         for name, (work, arguments, _) in works.items():
@@ -83,7 +85,11 @@ def run(options: Options) -> dict[str, object]:
             )
             for threads in scaling
         }
-        for peer in threaded.values():
+        alone = [
+            stack.enter_context(_peers.peer(f"core {core}", _ours, options.worlds, 1, cores=[core]))
+            for core in cores
+        ]
+        for peer in (*threaded.values(), *alone):
             peer.answer()
         for number in range(1, options.rounds + 1):
             status.update(f"round {number} of {options.rounds}")
@@ -91,6 +97,9 @@ def run(options: Options) -> dict[str, object]:
                 rates[name].append(peer.measure(works[name][2]))
             for threads, peer in threaded.items():
                 scaling[threads].append(peer.measure(options.frames * threads))
+            for peer in alone:
+                peer.start(options.frames)
+            processes.append(sum(peer.finish() for peer in alone))
 
     ratios = {
         f"{over} / {under}": _divided(rates[over], rates[under])
@@ -101,6 +110,9 @@ def run(options: Options) -> dict[str, object]:
         f"{threads} threads": [rate / threads for rate in _divided(values, scaling[1])]
         for threads, values in scaling.items()
     }
+    efficiency[f"{len(cores)} processes"] = [rate / len(cores) for rate in _divided(processes, scaling[1])]
+    by_threads = {f"{threads} threads": values for threads, values in scaling.items()}
+    by_threads[f"{len(cores)} processes"] = processes
     figures: dict[str, object] = {
         "benchmark": "render",
         "machine": _report.machine("robot-attn", "mujoco", "mujoco-warp", "warp-lang", "gymnasium"),
@@ -113,17 +125,17 @@ def run(options: Options) -> dict[str, object]:
         },
         "ratios": {name: _report.spread(values, "x") for name, values in ratios.items()},
         "frames_per_second_by_threads": {
-            f"{threads} threads": _report.spread(values, "frames/s") for threads, values in scaling.items()
+            name: _report.spread(values, "frames/s") for name, values in by_threads.items()
         },
         "efficiency_by_threads": {
-            name: _report.spread(values, "of a core for each thread") for name, values in efficiency.items()
+            name: _report.spread(values, "of a core for each thread or process")
+            for name, values in efficiency.items()
         },
     }
     console.print(_report.spread_table("frames a second on one core", rates, "{:,.1f}"))
     console.print(_report.spread_table("ratio within a round", ratios, "{:,.2f}"))
-    by_threads = {f"{threads} threads": values for threads, values in scaling.items()}
     console.print(_report.spread_table("frames a second of ours", by_threads, "{:,.0f}"))
-    console.print(_report.spread_table("each thread's worth, of a core", efficiency, "{:.2f}"))
+    console.print(_report.spread_table("each thread's or process's worth, of a core", efficiency, "{:.2f}"))
     for name, reason in failures.items():
         console.print(f"{name} was not measured: {reason}", highlight=False, soft_wrap=True)
     if options.json is not None:

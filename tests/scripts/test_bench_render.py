@@ -32,7 +32,9 @@ def test_a_small_benchmark_gives_its_figures(tmp_path: Path) -> None:
     assert rates["ours"]["unit"] == "frames/s"
     for name, figure in figures["ratios"].items():
         assert figure["rounds"] == [rates["ours"]["rounds"][0] / rates[name.split(" / ")[1]]["rounds"][0]]
-    assert len(figures["efficiency_by_threads"]) == len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    expected = [f"{threads} threads" for threads in range(1, cores + 1)] + [f"{cores} processes"]
+    assert list(figures["efficiency_by_threads"]) == expected
     assert figures["efficiency_by_threads"]["1 threads"]["rounds"] == [1.0]
 
 
