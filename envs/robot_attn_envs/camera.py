@@ -263,10 +263,11 @@ class BatchCamera:
         wp.capture_launch(chunk.graph)
         here = slice(chunk.start, chunk.stop)
         shape = self.geom_id[here].shape
-        # Pixels are packed as 0xAARRGGBB. Channel by channel is three times as fast as reversing each pixel.
-        packed = chunk.context.rgb_data.numpy().reshape(shape)
-        for channel, shift in enumerate((16, 8, 0)):
-            self.rgb[here][..., channel] = packed >> shift
+        # Pixels are packed as 0xAARRGGBB: little-endian bytes are blue, green, red, alpha. Channel by channel
+        # is three times as fast as reversing each pixel.
+        packed = chunk.context.rgb_data.numpy().astype("<u4", copy=False).view(np.uint8).reshape(*shape, 4)
+        for channel in range(3):
+            self.rgb[here][..., channel] = packed[..., 2 - channel]
         self.geom_id[here] = chunk.context.seg_data.numpy()[..., 0].reshape(shape)
         if self.depth is not None:
             self.depth[here] = chunk.context.depth_data.numpy().reshape(shape)
