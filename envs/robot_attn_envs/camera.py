@@ -268,7 +268,7 @@ class BatchCamera:
         packed = chunk.context.rgb_data.numpy().astype("<u4", copy=False).view(np.uint8).reshape(*shape, 4)
         for channel in range(3):
             self.rgb[here][..., channel] = packed[..., 2 - channel]
-        self.geom_id[here] = chunk.context.seg_data.numpy()[..., 0].reshape(shape)
+        self.geom_id[here] = chunk.context.seg_data.numpy().reshape(*shape, 2)[..., 0]
         if self.depth is not None:
             self.depth[here] = chunk.context.depth_data.numpy().reshape(shape)
 
