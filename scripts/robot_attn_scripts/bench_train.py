@@ -57,7 +57,7 @@ class Options:
     """Steps of each environment in a rollout of our stack. SB3 has fewer environments and more steps, for as
     many frames. Half the preset's, which only shortens the rounds: minibatches and epochs are as there."""
     threads: int = 0
-    """Threads of torch in each peer; 0 for one a core."""
+    """Threads that share an update in each peer (SB3 leaves that to torch's); 0 for one a core."""
     seed: int = 0
     """Seed of weights and environments."""
     json: Path | None = None
@@ -103,7 +103,10 @@ def run(options: Options) -> dict[str, object]:
         "machine": _report.machine(
             "robot-attn", "torch", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3"
         ),
-        "threads": {"value": options.threads or len(_peers.available_cores()), "unit": "threads of torch"},
+        "threads": {
+            "value": options.threads or len(_peers.available_cores()),
+            "unit": "threads that share an update",
+        },
         "ppo": asdict(_preset(options)),
         "rounds": options.rounds,
         "frames_trained_per_second": {
