@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from robot_attn._attend import SCORES as SCORES
-from robot_attn._attend import Attended as Attended
-from robot_attn._attend import attend as attend
 from robot_attn._frames import to_channels_first as to_channels_first
 from robot_attn._frames import to_float as to_float
 from robot_attn._percept import Percept as Percept
 from robot_attn._perception import Perception as Perception
 from robot_attn._upsample import upsample_attention as upsample_attention
+from robot_attn.attention import SCORES as SCORES
+from robot_attn.attention import Attended as Attended
+from robot_attn.attention import attend as attend
+from robot_attn.attention import build_score as build_score
 from robot_attn.families import FAMILIES as FAMILIES
 from robot_attn.families import build as build
 
@@ -21,6 +22,7 @@ __all__ = [
     "Perception",
     "attend",
     "build",
+    "build_score",
     "to_channels_first",
     "to_float",
     "upsample_attention",

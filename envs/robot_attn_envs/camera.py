@@ -1,16 +1,16 @@
 """A camera over many worlds at once, drawn by mujoco_warp's ray caster.
 
 No OpenGL is needed: the kernels run on a CPU, and the same ones on a GPU. On a CPU one launch is
-serial but releases the GIL, so the worlds are cut into chunks, each with a render context of its
-own, and a thread pool draws the chunks side by side. A pixel depends on its own ray alone, which
-makes frames bit-identical at any number of worlds, chunks and threads.
+serial but releases the GIL, so the worlds are cut into chunks, small views of one render context, and
+threads take chunk after chunk until none is left. A pixel depends on its own ray alone, which makes
+frames bit-identical at any number of worlds, chunks and threads.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-import itertools
 import math
 import os
 import sys
@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -36,29 +37,47 @@ KINEMATICS: dict[str, tuple[int, ...]] = {
     "light_xpos": (3,),
     "light_xdir": (3,),
 }
-# Large enough to hide the cost of a launch (about 0.03 ms), small enough to balance the threads.
-WORLDS_PER_CHUNK = 8
+# About 0.7 ms of work: large against the cost of a launch, and small enough that threads finish together.
+# Cores are seldom equally fast; with one chunk for each of four threads all wait for the slowest, and
+# frames come 1.2 x as slowly.
+RAYS_PER_CHUNK = 64 * 64
 SKY = (0.62, 0.74, 0.86, 1.0)
 
 # Geoms in a leaf of a world's bounding volume hierarchy. On a CPU, looking at as many one by one is
 # quicker than walking down a tree over them: 1.15 x the frames a second in a scene of 13.
 LEAF_SIZE = 16
 
-# Kernels already specialised, by everything that they were specialised on.
+_WARP_DTYPES = {np.uint8: wp.uint8, np.int32: wp.int32, np.float32: wp.float32}
+
+# Render kernels already specialised, by everything that they were specialised on.
 _kernels: dict[tuple[Any, ...], Any] = {}
 
 
 @dataclasses.dataclass
 class _Chunk:
-    """The worlds [start, stop) with the device arrays that draw them."""
+    """The worlds [start, stop), with the recorded launches that draw them.
 
-    start: int
-    stop: int
-    model: Any
-    data: Any
+    Played back, launches cost a tenth of launching them from Python. The context is kept because the
+    launches use its arrays.
+    """
+
+    worlds: slice
     context: Any
-    graph: Any = None
-    """The launches of a draw, recorded: played back, they cost a tenth of launching them from Python."""
+    graph: Any
+
+
+@wp.kernel
+def _unpack(
+    packed: wp.array2d[wp.uint32],
+    seen: wp.array2d[wp.vec2i],
+    rgb: wp.array3d[wp.uint8],
+    geom_id: wp.array2d[wp.int32],
+) -> None:
+    """Bring mujoco_warp's pixels, 0xAARRGGBB and (id, object type), to the camera's arrays."""
+    world, pixel = wp.tid()  # type: ignore[misc]
+    for channel in range(3):
+        rgb[world, pixel, channel] = wp.uint8(packed[world, pixel] >> wp.uint32(16 - 8 * channel))  # type: ignore[index]
+    geom_id[world, pixel] = seen[world, pixel][0]  # type: ignore[index]
 
 
 @functools.cache
@@ -81,8 +100,14 @@ def _start_warp() -> None:
 
 
 def available_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPU cores worth a thread: within this process's affinity and its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, math.ceil(int(limit) / int(period)))
+    return cores
 
 
 @contextmanager
@@ -151,34 +176,11 @@ class BatchCamera:
             _announced("compiling the camera's kernels (once on this machine)"),
             wp.ScopedDevice(self._device),
         ):
-            self._chunks = [
-                self._make_chunk(model, start, stop, depth) for start, stop in self._cuts(num_worlds)
-            ]
-            for chunk in self._chunks:
-                self._record(chunk)
-        parallel = self._threads > 1 and len(self._chunks) > 1
-        self._pool = ThreadPoolExecutor(self._threads) if parallel else None
-
-    def _cuts(self, num_worlds: int) -> list[tuple[int, int]]:
-        if self._device.is_cpu:
-            rounds = math.ceil(num_worlds / (self._threads * WORLDS_PER_CHUNK))
-            count = min(num_worlds, self._threads * rounds)
-        else:
-            count = 1
-        edges = np.linspace(0, num_worlds, count + 1).round().astype(int)
-        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
-
-    def _make_chunk(self, model: mujoco.MjModel, start: int, stop: int, depth: bool) -> _Chunk:
-        size = stop - start
-        height, width = self.rgb.shape[1:3]
-        chunk = _Chunk(
-            start,
-            stop,
-            mjw.put_model(model, batch_sizes={"geom_rgba": size}),
-            mjw.make_data(model, nworld=size, nconmax=1, njmax=1),
-            mjw.create_render_context(
+            self._model = mjw.put_model(model, batch_sizes={"geom_rgba": num_worlds})
+            self._data = mjw.make_data(model, nworld=num_worlds, nconmax=1, njmax=1)
+            self._context = mjw.create_render_context(
                 model,
-                nworld=size,
+                nworld=1,
                 cam_res=(width, height),
                 cam_active=[self._camera],
                 render_rgb=True,
@@ -190,38 +192,88 @@ class BatchCamera:
                 enable_emission=False,
                 enable_per_light_ambient=False,
                 background_color=SKY,
-            ),
-        )
-        chunk.model.geom_rgba.assign(self.geom_rgba[start:stop])
-        if self._device.is_cpu:
-            _plant_bushes(chunk)
-        return chunk
+            )
+            self._model.geom_rgba.assign(self.geom_rgba)
+            # Where a draw leaves its pixels: on a CPU, the very memory of `rgb`, `geom_id` and `depth`.
+            self._pixels = {"rgb": self._shared(self.rgb, 3), "geom_id": self._shared(self.geom_id)}
+            if self.depth is not None:
+                self._pixels["depth"] = self._shared(self.depth)
+            size = max(1, RAYS_PER_CHUNK // (height * width)) if self._device.is_cpu else num_worlds
+            self._chunks = [
+                self._make_chunk(slice(start, min(start + size, num_worlds)))
+                for start in range(0, num_worlds, size)
+            ]
+        self._workers = min(self._threads, len(self._chunks)) - 1
+        self._pool = ThreadPoolExecutor(self._workers) if self._workers else None
 
-    def _record(self, chunk: _Chunk) -> None:
+    def _shared(self, pixels: NDArray[Any], *channels: int) -> Any:
+        """A Warp array [num_worlds, height * width, *channels] of these pixels, without a copy on a CPU."""
+        flat = pixels.reshape(len(pixels), -1, *channels)
+        return wp.array(flat, dtype=_WARP_DTYPES[flat.dtype.type], copy=False)
+
+    def _make_chunk(self, worlds: slice) -> _Chunk:
+        """Views of the model, the data and the context in which these worlds are all there are.
+
+        The kernel finds a geom by its place in the hierarchy of its context, so each has its own.
+        """
+        size = worlds.stop - worlds.start
+        model, data, context = copy.copy(self._model), copy.copy(self._data), copy.copy(self._context)
+        model.geom_rgba = self._model.geom_rgba[worlds]
+        data.nworld = size
+        for name in KINEMATICS:
+            setattr(data, name, getattr(self._data, name)[worlds])
+        pixels = {name: array[worlds] for name, array in self._pixels.items()}
+        context.rgb_data = wp.zeros((size, context.total_rays), dtype=wp.uint32)
+        context.seg_data = wp.zeros((size, context.total_rays), dtype=wp.vec2i)
+        context.depth_data = pixels.get("depth", context.depth_data)
+        # The bounds are of the pose that the model is made in; each draw brings them up to date.
+        for name in ("lower", "upper"):
+            bounds = getattr(self._context, name).numpy()
+            setattr(context, name, wp.array(np.tile(bounds, (size, 1)), dtype=wp.vec3))
+        geoms = len(self._context.group)
+        context.group = wp.array(np.repeat(np.arange(size), geoms), dtype=int)
+        context.bvh = wp.Bvh(
+            context.lower,
+            context.upper,
+            groups=context.group,
+            constructor="sah",
+            leaf_size=LEAF_SIZE if self._device.is_cpu else 1,
+        )
+        context.bvh_id = context.bvh.id
+        context.group_root = wp.zeros(size, dtype=int)
+        wp.launch(compute_bvh_group_roots, dim=size, inputs=[context.bvh_id], outputs=[context.group_root])
+        return _Chunk(worlds, context, self._record(model, data, context, pixels))
+
+    def _record(self, model: Any, data: Any, context: Any, pixels: dict[str, Any]) -> Any:
         """Record the launches of a draw, with the kernel that an equal context has compiled, if one has.
 
         mujoco_warp specialises its kernel on the context's scalars; left alone, every context compiles
         its own copy of the same code.
         """
-        context = chunk.context
         scalars = tuple(
             repr(getattr(context, field.name))
             for field in dataclasses.fields(context)
             if field.type in (int, bool, float, wp.uint32, wp.vec3)
         )
-        key = (str(self._device), chunk.model.nlight, context.geom_ray_types, scalars)
+        key = (str(self._device), model.nlight, context.geom_ray_types, scalars)
         context._megakernel = _kernels.get(key)
 
         def launch() -> None:
-            mjw.refit_bvh(chunk.model, chunk.data, context)
-            mjw.render(chunk.model, chunk.data, context)
+            mjw.refit_bvh(model, data, context)
+            mjw.render(model, data, context)
+            wp.launch(
+                _unpack,
+                dim=context.rgb_data.shape,
+                inputs=[context.rgb_data, context.seg_data],
+                outputs=[pixels["rgb"], pixels["geom_id"]],
+            )
 
         if context._megakernel is None:
             launch()  # compiles the kernel, or loads what an earlier run compiled: not to be recorded
             _kernels[key] = context._megakernel
         with wp.ScopedCapture(self._device) as capture:
             launch()
-        chunk.graph = capture.graph
+        return capture.graph
 
     def render(
         self,
@@ -239,59 +291,37 @@ class BatchCamera:
         """
         chunks = self._chunks
         if worlds is not None:
-            chunks = [c for c in chunks if np.any((worlds >= c.start) & (worlds < c.stop))]
+            chunks = [c for c in chunks if np.any((worlds >= c.worlds.start) & (worlds < c.worlds.stop))]
+        remaining = iter(chunks)
 
-        def draw(chunk: _Chunk) -> None:
-            self._update(chunk, kinematics, recolor)
-            self._draw(chunk)
+        def draw() -> None:
+            with wp.ScopedDevice(self._device):
+                for chunk in remaining:  # `next` on a list's iterator is atomic: no chunk is drawn twice
+                    self._draw(chunk)
 
         with wp.ScopedDevice(self._device):
-            if self._pool is None:
-                for chunk in chunks:
-                    draw(chunk)
-            else:
-                list(self._pool.map(draw, chunks))
-
-    def _update(self, chunk: _Chunk, kinematics: dict[str, NDArray[np.float64]], recolor: bool) -> None:
-        for name, tail in KINEMATICS.items():
-            values = kinematics[name][chunk.start : chunk.stop]
-            _write(getattr(chunk.data, name), values.reshape(*values.shape[:2], *tail))
-        if recolor:
-            _write(chunk.model.geom_rgba, self.geom_rgba[chunk.start : chunk.stop])
+            for name, tail in KINEMATICS.items():
+                values = kinematics[name]
+                _write(getattr(self._data, name), values.reshape(*values.shape[:2], *tail))
+            if recolor:
+                _write(self._model.geom_rgba, self.geom_rgba)
+        helpers = [self._pool.submit(draw) for _ in range(self._workers)] if self._pool else []
+        draw()
+        for helper in helpers:
+            helper.result()
 
     def _draw(self, chunk: _Chunk) -> None:
         wp.capture_launch(chunk.graph)
-        here = slice(chunk.start, chunk.stop)
-        shape = self.geom_id[here].shape
-        # Pixels are packed as 0xAARRGGBB: little-endian bytes are blue, green, red, alpha. Channel by channel
-        # is three times as fast as reversing each pixel.
-        packed = chunk.context.rgb_data.numpy().astype("<u4", copy=False).view(np.uint8).reshape(*shape, 4)
-        for channel in range(3):
-            self.rgb[here][..., channel] = packed[..., 2 - channel]
-        self.geom_id[here] = chunk.context.seg_data.numpy().reshape(*shape, 2)[..., 0]
-        if self.depth is not None:
-            self.depth[here] = chunk.context.depth_data.numpy().reshape(shape)
+        if not self._device.is_cpu:
+            for name, pixels in self._pixels.items():
+                host = getattr(self, name)
+                host[chunk.worlds] = pixels[chunk.worlds].numpy().reshape(host[chunk.worlds].shape)
 
     def close(self) -> None:
         """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-
-
-def _plant_bushes(chunk: _Chunk) -> None:
-    """Build the hierarchy over the chunk's geoms anew, with leaves of `LEAF_SIZE` instead of Warp's few."""
-    context = chunk.context
-    context.bvh = wp.Bvh(
-        context.lower, context.upper, groups=context.group, constructor="sah", leaf_size=LEAF_SIZE
-    )
-    context.bvh_id = context.bvh.id
-    wp.launch(
-        compute_bvh_group_roots,
-        dim=context.group_root.shape,
-        inputs=[context.bvh_id],
-        outputs=[context.group_root],
-    )
 
 
 def _write(array: Any, values: NDArray[Any]) -> None:

@@ -15,6 +15,7 @@ def test_the_public_names() -> None:
         "SCORES",
         "attend",
         "build",
+        "build_score",
         "to_channels_first",
         "to_float",
         "upsample_attention",
@@ -23,7 +24,7 @@ def test_the_public_names() -> None:
     assert robot_attn.Percept._fields == ("features", "attention")
     assert robot_attn.Attended._fields == ("values", "weights")
     assert sorted(robot_attn.FAMILIES) == ["cnn", "keypoints", "query"]
-    assert sorted(robot_attn.SCORES) == ["cosine", "dot", "scaled_dot"]
+    assert sorted(robot_attn.SCORES) == ["cosine", "dot", "scaled_dot", "standardized"]
 
 
 def test_importing_it_loads_no_simulator_and_no_rl() -> None:

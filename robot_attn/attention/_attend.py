@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robot_attn._names import unknown_name
-
-Score = Callable[[Tensor, Tensor], Tensor]
-"""query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
+from robot_attn.attention._scores import LEARNED_SCORES, SCORES, Score
 
 
 class Attended(NamedTuple):
@@ -25,29 +20,6 @@ class Attended(NamedTuple):
 
     values: Tensor
     weights: Tensor
-
-
-def dot(query: Tensor, key: Tensor) -> Tensor:
-    """q . k (Luong et al. 2015, https://arxiv.org/abs/1508.04025, eq. 8, "dot")."""
-    return query @ key.transpose(-2, -1)
-
-
-def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
-    """q . k / sqrt(d) (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1)."""
-    # Scaling the query, which is smaller than the logits, touches fewer bytes.
-    return dot(query * query.shape[-1] ** -0.5, key)
-
-
-def cosine(query: Tensor, key: Tensor) -> Tensor:
-    """The cosine of the angle between q and k, in [-1, 1]; 0 where either is zero.
-
-    Graves et al. 2014, https://arxiv.org/abs/1410.5401, eq. 6.
-    """
-    return dot(F.normalize(query, dim=-1), F.normalize(key, dim=-1))
-
-
-SCORES: Mapping[str, Score] = MappingProxyType({"cosine": cosine, "dot": dot, "scaled_dot": scaled_dot})
-"""Every score `attend` knows by name. A new one is a function and a line here."""
 
 
 def attend(
@@ -82,6 +54,11 @@ def attend(
         )
     if isinstance(score, str):
         if score not in SCORES:
+            if score in LEARNED_SCORES:
+                raise ValueError(
+                    f"score {score!r} has weights of its own: "
+                    f"pass score=robot_attn.build_score({score!r}, size, heads)."
+                )
             raise unknown_name("score", score, SCORES)
         if query.shape[-1] != key.shape[-1]:
             raise ValueError(

@@ -1,0 +1,120 @@
+"""Scores: how well a key answers a query. Functions, and modules for those that learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn._names import unknown_name
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
+EPSILON = 1e-5
+"""Added to the variance of logits: where all keys are alike, all are looked at evenly."""
+
+
+def dot(query: Tensor, key: Tensor) -> Tensor:
+    """q . k (Luong et al. 2015, https://arxiv.org/abs/1508.04025, eq. 8, "dot")."""
+    return query @ key.transpose(-2, -1)
+
+
+def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
+    """q . k / sqrt(d) (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1)."""
+    # Scaling the query, which is smaller than the logits, touches fewer bytes.
+    return dot(query * query.shape[-1] ** -0.5, key)
+
+
+def cosine(query: Tensor, key: Tensor) -> Tensor:
+    """The cosine of the angle between q and k, in [-1, 1]; 0 where either is zero.
+
+    Graves et al. 2014, https://arxiv.org/abs/1410.5401, eq. 6.
+    """
+    return dot(F.normalize(query, dim=-1), F.normalize(key, dim=-1))
+
+
+def standardized(query: Tensor, key: Tensor) -> Tensor:
+    """q . k brought to mean 0 and variance 1 over the keys; 0 where all keys score alike.
+
+    Layer normalisation (Ba et al. 2016, https://arxiv.org/abs/1607.06450, eq. 3) of each row of logits.
+    Whatever the scale of queries and keys, the softmax starts neither flat nor saturated.
+    """
+    logits = dot(query, key)
+    return F.layer_norm(logits, logits.shape[-1:], eps=EPSILON)
+
+
+def additive(query: Tensor, key: Tensor, to_query: Tensor, to_key: Tensor, weight: Tensor) -> Tensor:
+    """v . tanh(W q + U k) (Bahdanau et al. 2015, https://arxiv.org/abs/1409.0473, appendix A.1.2).
+
+    query: float [B, h, q, d]; key: float [B, h, n, e]; to_query (the paper's W): [h, a, d]; to_key (its U):
+    [h, a, e]; weight (its v): [h, a]. Returns logits [B, h, q, n].
+    Makes a tensor [B, h, q, n, a]: a times the bytes of the other scores.
+    """
+    by_query = query @ to_query.transpose(-2, -1)
+    by_key = key @ to_key.transpose(-2, -1)
+    both = torch.tanh(by_query[..., :, None, :] + by_key[..., None, :, :])
+    return (both @ weight[:, None, :, None]).squeeze(-1)
+
+
+SCORES: Mapping[str, Score] = MappingProxyType(
+    {"cosine": cosine, "dot": dot, "scaled_dot": scaled_dot, "standardized": standardized}
+)
+"""The scores that learn nothing, by name."""
+
+
+class Scaled(nn.Module):
+    """A score times a temperature that each head learns: without it a bounded score stays flat.
+
+    Around `cosine` it is Graves et al. 2014, https://arxiv.org/abs/1410.5401, eq. 5, whose key strength beta
+    is the temperature; starting it at 10 is from Liu et al. 2022, https://arxiv.org/abs/2111.09883, eq. 2.
+    """
+
+    def __init__(self, score: Score, heads: int, temperature: float) -> None:
+        super().__init__()
+        self.score = score
+        self.log_temperature = nn.Parameter(torch.full((heads,), float(temperature)).log())
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
+        return self.score(query, key) * self.log_temperature.exp()[:, None, None]
+
+
+class Additive(nn.Module):
+    """`additive` with its weights, a set for each head, with as many hidden units as a query has numbers."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        bound = size**-0.5  # nn.Linear's
+        self.to_query = nn.Parameter(torch.empty(heads, size, size).uniform_(-bound, bound))
+        self.to_key = nn.Parameter(torch.empty(heads, size, size).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(heads, size).uniform_(-bound, bound))
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
+        return additive(query, key, self.to_query, self.to_key, self.weight)
+
+
+LEARNED_SCORES: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
+    {
+        "additive": Additive,
+        "cosine": lambda size, heads: Scaled(cosine, heads, 10.0),
+        "standardized": lambda size, heads: Scaled(standardized, heads, 1.0),
+    }
+)
+"""The scores that learn, by name: (size of a query, heads) -> module."""
+
+
+def build_score(name: str, size: int, heads: int) -> Score:
+    """The score that a module with `heads` heads of queries [size] uses: with what it learns, where it does.
+
+    name: additive, cosine, dot, scaled_dot or standardized. Assigned to a module, a score that learns brings
+    its parameters. Raises ValueError for an unknown name (it gives the nearest).
+    """
+    if name in LEARNED_SCORES:
+        return LEARNED_SCORES[name](size, heads)
+    if name in SCORES:
+        return SCORES[name]
+    raise unknown_name("score", name, sorted({*SCORES, *LEARNED_SCORES}))

@@ -1,0 +1,65 @@
+"""What the families that attend with queries share: from tokens and queries to a percept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn._percept import Percept
+from robot_attn.attention import attend, build_score
+
+
+class Readout(nn.Module):
+    """Queries over a grid of tokens -> a percept: what each head read, where, and the features of both.
+
+    The features are a linear map, then ReLU, of each head's mixture of values, of its expected (x, y) in
+    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context.
+
+    grid: (rows, cols) of the tokens. coordinates: float [2, rows * cols], as `frame_coordinates` gives them.
+    score: a name that `robot_attn.build_score` knows.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        coordinates: Tensor,
+        *,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        context_size: int,
+        features_size: int,
+        score: str,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.score = build_score(score, key_size, heads)
+        self.project = nn.Linear(heads * (value_size + 2) + context_size, features_size)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.coordinates: Tensor
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept:
+        """Attend once with each head.
+
+        query: float [B, h, d], or [1, h, d] for the same in every frame; key: float [B, n, d], shared by the
+        heads, or [B, h, n, d]; value: float [B, n, v] or [B, h, n, v], alike; context: float [B, c] or None.
+        Returns features [B, F] and attention [B, h, rows, cols].
+        """
+        batch, heads = len(key), query.shape[1]
+        key, value = (
+            tokens if tokens.ndim == 4 else tokens[:, None].expand(-1, heads, -1, -1)
+            for tokens in (key, value)
+        )
+        query = query.expand(batch, -1, -1)[:, :, None]
+        seen = attend(query, key, value, score=self.score)
+        return self.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
+
+    def percept(self, values: Tensor, weights: Tensor, context: Tensor | None) -> Percept:
+        """The percept of what was read already: values [B, h, v] with weights [B, h, n], which sum to 1."""
+        places = F.linear(weights, self.coordinates)
+        seen = [values.flatten(1), places.flatten(1)]
+        if context is not None:
+            seen.append(context)
+        features = F.relu_(self.project(torch.cat(seen, dim=1)))
+        return Percept(features, weights.view(*weights.shape[:2], *self.grid))
