@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from robot_attn._names import unknown_name
-from robot_attn.attention._scores import LEARNED_SCORES, SCORES, Score
+from robot_attn.attention._checks import check_attention, check_mask
+from robot_attn.attention._scores import LEARNED_SCORES, SCORES, Score, matmul_heads
 
 
 class Attended(NamedTuple):
@@ -32,26 +33,21 @@ def attend(
 ) -> Attended:
     """Attention with its weights: softmax over the keys of score(query, key), then that mixture of values.
 
-    query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v].
-    score: a name in `SCORES`, or a function of (query, key) that gives logits [B, h, q, n].
+    query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v]. Keys, values or both may be
+        shared by the heads, [B, 1, n, d] (Shazeer 2019, https://arxiv.org/abs/1911.02150, section 3).
+    score: a name in `SCORES`, or a function of (query, key) that gives logits [B, h, q, n]; in half precision
+        it is given float32.
     mask: bool, True where a query may look (the convention of `scaled_dot_product_attention`), broadcast
         to [B, h, q, n]. A query that may look nowhere gets weights 0 and values 0; its gradients are finite.
 
     Returns values [B, h, q, v] and weights [B, h, q, n].
-    Raises ValueError for an unknown score, shapes that do not go together, or a mask that is not bool.
+    Raises ValueError for an unknown score, shapes that do not go together, no key, numbers that are not
+    finite, or a mask that is not bool.
 
     Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1: query, key, value are its Q, K, V.
+    Cost: 2 B h q n (d + v) FLOPs, and B h q n numbers for the weights, twice that with a gradient.
     """
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.ndim != 4:
-            raise ValueError(
-                f"{name} must be [batch, heads, tokens, size]; its shape is {list(tensor.shape)}."
-            )
-    if query.shape[:2] != key.shape[:2] or key.shape[:3] != value.shape[:3]:
-        raise ValueError(
-            "query [B, h, q, d], key [B, h, n, d] and value [B, h, n, v] must agree on B, h and n; "
-            f"their shapes are {list(query.shape)}, {list(key.shape)} and {list(value.shape)}."
-        )
+    check_attention(query, key, value)
     if isinstance(score, str):
         if score not in SCORES:
             if score in LEARNED_SCORES:
@@ -66,28 +62,17 @@ def attend(
                 f"theirs are {query.shape[-1]} and {key.shape[-1]}."
             )
         score = SCORES[score]
-    logits = score(query, key)
+    # Float16 ends at 65,504, which a product of two vectors passes soon: half precision is scored in float32.
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    logits = score(query.float(), key.float()) if half else score(query, key)
     if mask is None:
         weights = logits.softmax(dim=-1)
     else:
-        _check_mask(mask, logits.shape)
+        check_mask(mask, logits.shape)
         # The lowest finite number, not -inf: a row that is hidden whole would be 0 / 0 with -inf. Here it is
         # uniform until the second fill clears it, and both fills pass no gradient to what they hide.
         hidden = ~mask
-        weights = (
-            logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(dim=-1).masked_fill(hidden, 0.0)
-        )
-    return Attended(weights @ value, weights)
-
-
-def _check_mask(mask: Tensor, shape: torch.Size) -> None:
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool, True where a query may look; its dtype is {mask.dtype}.")
-    try:
-        fits = mask.expand(shape).shape == shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"mask must broadcast to [B, h, q, n] = {list(shape)}; its shape is {list(mask.shape)}."
-        )
+        lowest = torch.finfo(logits.dtype).min
+        weights = logits.masked_fill(hidden, lowest).softmax(dim=-1).masked_fill(hidden, 0.0)
+    weights = weights.to(value.dtype)
+    return Attended(matmul_heads(weights, value), weights)

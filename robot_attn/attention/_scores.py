@@ -12,14 +12,24 @@ from torch.nn import functional as F
 from robot_attn._names import unknown_name
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
+"""query [B, h, q, d], key [B, h, n, d] or, shared by the heads, [B, 1, n, d] -> logits [B, h, q, n]."""
 EPSILON = 1e-5
 """Added to the variance of logits: where all keys are alike, all are looked at evenly."""
 
 
 def dot(query: Tensor, key: Tensor) -> Tensor:
     """q . k (Luong et al. 2015, https://arxiv.org/abs/1508.04025, eq. 8, "dot")."""
-    return query @ key.transpose(-2, -1)
+    return matmul_heads(query, key.transpose(-2, -1))
+
+
+def matmul_heads(left: Tensor, right: Tensor) -> Tensor:
+    """left [B, h, i, j] @ right [B, h, j, k], where a right of [B, 1, j, k] is shared by the heads.
+
+    torch's own broadcasting would copy what is shared for every head.
+    """
+    if right.ndim == 4 and right.shape[1] == 1 < left.shape[1]:
+        return (left.flatten(1, 2) @ right[:, 0]).view(*left.shape[:3], right.shape[-1])
+    return left @ right
 
 
 def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
@@ -79,7 +89,8 @@ class Scaled(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
-        return self.score(query, key) * self.log_temperature.exp()[:, None, None]
+        logits = self.score(query, key)
+        return logits * self.log_temperature.exp()[:, None, None].to(logits.dtype)
 
 
 class Additive(nn.Module):
@@ -94,7 +105,8 @@ class Additive(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
-        return additive(query, key, self.to_query, self.to_key, self.weight)
+        weights = (weight.to(query.dtype) for weight in (self.to_query, self.to_key, self.weight))
+        return additive(query, key, *weights)
 
 
 LEARNED_SCORES: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from robot_attn._frames import recording
 from robot_attn._percept import Percept
 from robot_attn._perception import Perception, check_sizes
+from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._readout import Readout
 
-EPSILON = 1e-5
-"""Added to the logits' variance: a frame of one colour, whose logits are all alike, is looked at evenly."""
 CHUNK_BYTES = 1 << 21
 """Hidden activations computed at a time: few enough to stay in cache, and enough that threads which share a
 batch meet seldom at Python's lock."""
@@ -126,13 +126,13 @@ def _activate(patches: Tensor, hidden: Tensor, out: Tensor) -> Tensor:
 class Query(Perception):
     """Learned queries over a grid of patches: for each, the patches it attends to and their expected place.
 
-    The features are a linear map, then ReLU, of each head's mixture of patches, of its expected (x, y) in
-    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context. That map
-    is attention's projection of values and its projection of outputs in one. A query knows no position: it
-    looks for its kind of thing everywhere.
+    Queries and keys are compared where a layer of `hidden_size` units sees the patches; the values are the
+    patches. The features are those of `Readout`, whose linear map is attention's projection of values and its
+    projection of outputs in one. A query knows no position: it looks for its kind of thing everywhere.
 
     features_size: F. heads: how many queries. patch_size: how many numbers a patch is seen as. hidden_size:
-    units of the layer between a patch and its logits.
+    units of the layer between a patch and its logits. score: a name that `robot_attn.build_score` knows; with
+    "standardized" the queries are folded (`look`), with the others keys are made.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Query(Perception):
         heads: int = 8,
         patch_size: int = 16,
         hidden_size: int = 32,
+        score: str = "standardized",
     ) -> None:
         super().__init__(image_shape, context_size)
         check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, hidden_size=hidden_size)
@@ -154,20 +155,25 @@ class Query(Perception):
         # No bias in either layer: what is looked for is a kind of patch, however bright.
         self.hidden = nn.Linear(patch_size, hidden_size, bias=False)
         self.looks = nn.Linear(hidden_size, heads, bias=False)
-        self.log_temperature = nn.Parameter(torch.zeros(heads))
-        self.project = nn.Linear(heads * (patch_size + 2) + self.context_size, features_size)
-        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
-        self.register_buffer("coordinates", coordinates, persistent=False)
-        self.coordinates: Tensor
+        self.readout = Readout(
+            self.attention_grid,
+            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            heads=heads,
+            key_size=hidden_size,
+            value_size=patch_size,
+            context_size=self.context_size,
+            features_size=features_size,
+            score=score,
+        )
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        patches = self.patches(frames).flatten(2)
-        values, weights = look(patches, self.hidden.weight, self.looks.weight, self.log_temperature.exp())
-        seen = [values.flatten(1), F.linear(weights, self.coordinates).flatten(1)]
-        if context is not None:
-            seen.append(context)
-        features = F.relu_(self.project(torch.cat(seen, dim=1)))
-        return Percept(features, weights.view(len(frames), self.heads, *self.attention_grid))
+        patches, score = self.patches(frames).flatten(2), self.readout.score
+        if isinstance(score, Scaled) and score.score is standardized:
+            temperature = score.log_temperature.exp()
+            values, weights = look(patches, self.hidden.weight, self.looks.weight, temperature)
+            return self.readout.percept(values, weights, context)
+        tokens = patches.transpose(1, 2)
+        return self.readout(self.looks.weight[None], F.relu(self.hidden(tokens)), tokens, context)
 
     def token_centers(self) -> tuple[Tensor, Tensor]:
         return self.patches.centers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,14 +48,14 @@ class Readout(nn.Module):
         heads, or [B, h, n, d]; value: float [B, n, v] or [B, h, n, v], alike; context: float [B, c] or None.
         Returns features [B, F] and attention [B, h, rows, cols].
         """
-        batch, heads = len(key), query.shape[1]
-        key, value = (
-            tokens if tokens.ndim == 4 else tokens[:, None].expand(-1, heads, -1, -1)
-            for tokens in (key, value)
-        )
-        query = query.expand(batch, -1, -1)[:, :, None]
+        key, value = (tokens if tokens.ndim == 4 else tokens[:, None] for tokens in (key, value))
+        query = query.expand(len(key), -1, -1)[:, :, None]
         seen = attend(query, key, value, score=self.score)
         return self.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
+
+    if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
+
+        def __call__(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept: ...
 
     def percept(self, values: Tensor, weights: Tensor, context: Tensor | None) -> Percept:
         """The percept of what was read already: values [B, h, v] with weights [B, h, n], which sum to 1."""

@@ -44,19 +44,23 @@ def test_cosine_by_hand() -> None:
     sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7, 11])] * 6),
     masked=st.booleans(),
     seed=st.integers(0, 2**31),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_equals_torchs_attention(sizes: tuple[int, ...], masked: bool, seed: int) -> None:
+def test_equals_torchs_attention(sizes: tuple[int, ...], masked: bool, seed: int, dtype: torch.dtype) -> None:
     b, h, q, n, d, v = sizes
-    query, key, value, chance = tensors(seed, (b, h, q, d), (b, h, n, d), (b, h, n, v), (b, 1, q, n))
+    query, key, value, chance = (
+        tensor.to(dtype) for tensor in tensors(seed, (b, h, q, d), (b, h, n, d), (b, h, n, v), (b, 1, q, n))
+    )
+    close = 1e-6 if dtype == torch.float32 else 1e-12
     mask = None
     if masked:
         mask = chance > 0
         mask[..., 0] = True  # torch's own gives NaN where nothing may be seen
     seen = attend(query, key, value, mask=mask)
     torch.testing.assert_close(
-        seen.values, F.scaled_dot_product_attention(query, key, value, attn_mask=mask), rtol=1e-10, atol=1e-12
+        seen.values, F.scaled_dot_product_attention(query, key, value, attn_mask=mask), rtol=close, atol=close
     )
-    torch.testing.assert_close(seen.weights.sum(-1), torch.ones(b, h, q, dtype=torch.float64))
+    torch.testing.assert_close(seen.weights.sum(-1), torch.ones(b, h, q, dtype=dtype))
     assert bool((seen.weights >= 0).all())
     if mask is not None:
         assert bool((seen.weights[~mask.expand(b, h, q, n)] == 0).all())
@@ -100,12 +104,47 @@ def test_bad_input_is_one_sentence() -> None:
     for match, arguments, options in (
         ("did you mean 'scaled_dot'", (query, key, value), {"score": "scaled_dott"}),
         (r"query must be .* its shape is \[3, 5, 7\]", (query[0], key, value), {}),
-        ("must agree on B, h and n", (query, key[:1], value), {}),
-        ("must agree on B, h and n", (query, key, value[:, :, :5]), {}),
+        (r"must agree on B, h \(or 1\) and n", (query, key[:1], value), {}),
+        (r"must agree on B, h \(or 1\) and n", (query, key, value[:, :, :5]), {}),
         ("queries and keys of one size; theirs are 7 and 5", (query, key[..., :5], value), {}),
+        ("there must be a key to look at", (query, key[:, :, :0], value[:, :, :0]), {}),
+        ("key must hold finite numbers", (query, key / 0.0, value), {}),
+        ("value must hold finite numbers", (query, key, value * math.nan), {}),
+        (r"'additive' has weights of its own: pass score=", (query, key, value), {"score": "additive"}),
         ("mask must be bool", (query, key, value), {"mask": torch.ones(5, 11)}),
         ("mask must broadcast", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
         ("mask must broadcast", (query, key, value), {"mask": torch.ones(1, 2, 3, 5, 11, dtype=torch.bool)}),
     ):
         with pytest.raises(ValueError, match=match):
             attend(*arguments, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shared", ["key", "value", "both"])
+@pytest.mark.parametrize("score", sorted(SCORES))
+def test_what_the_heads_share_is_as_if_each_had_it(score: str, shared: str) -> None:
+    query, key, value = tensors(4, (2, 3, 5, 7), (2, 1, 11, 7), (2, 1, 11, 13))
+    each_key, each_value = key.expand(2, 3, 11, 7).contiguous(), value.expand(2, 3, 11, 13).contiguous()
+    seen = attend(
+        query,
+        each_key if shared == "value" else key,
+        each_value if shared == "key" else value,
+        score=score,
+    )
+    for one, other in zip(seen, attend(query, each_key, each_value, score=score), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("score", sorted(SCORES))
+def test_half_precision_does_not_overflow(score: str, dtype: torch.dtype) -> None:
+    query, key, value = (300 * tensor for tensor in tensors(5, (2, 3, 5, 64), (2, 3, 11, 64), (2, 3, 11, 7)))
+    seen = attend(query.to(dtype), key.to(dtype), value.to(dtype), score=score)
+    assert seen.values.dtype == seen.weights.dtype == dtype
+    assert bool(seen.values.isfinite().all())
+    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 3, 5), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(batch: int) -> None:
+    seen = attend(torch.rand(batch, 2, 3, 5), torch.rand(batch, 2, 7, 5), torch.rand(batch, 1, 7, 11))
+    assert seen.values.shape == (batch, 2, 3, 11) and seen.weights.shape == (batch, 2, 3, 7)

@@ -1,11 +1,17 @@
 """What every family keeps to. A new one meets these at once, through FAMILIES."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
-from robot_attn import FAMILIES, Percept, Perception, build, upsample_attention
+from robot_attn import FAMILIES, SCORES, Percept, Perception, build, upsample_attention
+from robot_attn.attention import LEARNED_SCORES
 from robot_attn.families._cnn import Cnn
+
+WITHOUT_QUERIES = {"cnn", "mask"}
+"""The families that compare no query with a key, so have no score to choose."""
 
 pytestmark = pytest.mark.parametrize("family", sorted(FAMILIES))
 
@@ -30,6 +36,20 @@ def test_the_largest_frame(family: str) -> None:
     percept = module(torch.randint(0, 256, (1, 3, 512, 512), dtype=torch.uint8))
     percept.features.sum().backward()
     torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(1, module.heads))
+
+
+@pytest.mark.parametrize("score", sorted({*SCORES, *LEARNED_SCORES}))
+def test_any_score(family: str, score: str) -> None:
+    if "score" not in inspect.signature(FAMILIES[family]).parameters:
+        assert family in WITHOUT_QUERIES
+        return
+    torch.manual_seed(0)
+    module = build(family, (3, 48, 40), 2, score=score)
+    percept = module(torch.rand(2, 3, 48, 40), torch.randn(2, 2))
+    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.heads), rtol=0, atol=1e-5)
+    percept.features.square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
 def test_the_centres_lie_in_the_frame_and_rise(family: str) -> None:

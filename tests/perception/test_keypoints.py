@@ -3,14 +3,6 @@ import math
 import torch
 
 from robot_attn import build
-from robot_attn.families._keypoints import spatial_softmax
-
-
-def test_by_hand() -> None:
-    # Two channels of 1 x 2 cells: ln 3 against 0, at temperatures 1 and 1/2.
-    maps = torch.tensor([[[[math.log(3.0), 0.0]], [[math.log(3.0), 0.0]]]])
-    attention = spatial_softmax(maps, torch.tensor([1.0, 0.5]))
-    torch.testing.assert_close(attention, torch.tensor([[[[0.75, 0.25]], [[0.9, 0.1]]]]))
 
 
 def test_two_objects_alike_become_one_midway() -> None:
@@ -23,7 +15,7 @@ def test_two_objects_alike_become_one_midway() -> None:
         module.get_parameter("patches.bias").fill_(32.0)  # a black patch is 0
         module.get_parameter("around.weight")[0, 0, 1, 1] = 1.0
         module.get_parameter("maps.weight").fill_(1.0)
-        module.get_parameter("log_temperature").fill_(math.log(0.5))
+        module.get_parameter("score.log_temperature").fill_(math.log(2.0))
         module.get_parameter("project.weight").copy_(torch.eye(2))
     frames = torch.zeros(1, 1, 64, 64)
     frames[0, 0, 40:48, 32:40] = 1.0

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robot_attn import attend, build
+from robot_attn.attention._scores import EPSILON
 from robot_attn.families import _query
-from robot_attn.families._query import EPSILON, look
+from robot_attn.families._query import look
 
 B, S, N, D, H, K = 3, 5, 13, 7, 2, 11
 
@@ -112,9 +113,9 @@ def test_the_expected_place_is_where_it_looks() -> None:
         module.get_parameter("patches.weight").fill_(1.0)
         module.get_parameter("hidden.weight").fill_(1.0)
         module.get_parameter("looks.weight").fill_(1.0)
-        module.get_parameter("log_temperature").fill_(3.0)
+        module.get_parameter("readout.score.log_temperature").fill_(3.0)
         module.get_parameter("patches.bias").fill_(32.0)  # makes up for mid-grey: a black patch is 0
-        project = module.get_parameter("project.weight")
+        project = module.get_parameter("readout.project.weight")
         project[0, 1], project[1, 2] = 1.0, 1.0  # of (mixture, x, y): x, y
     frames = torch.zeros(1, 1, 64, 64)
     frames[0, 0, 40:48, 48:56] = 1.0  # the patch of row 10 and column 12, centred on pixels 43.5 and 51.5
