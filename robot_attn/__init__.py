@@ -7,6 +7,9 @@ from robot_attn._frames import to_float as to_float
 from robot_attn._percept import Percept as Percept
 from robot_attn._perception import Perception as Perception
 from robot_attn._upsample import upsample_attention as upsample_attention
+from robot_attn._vocabulary import MAX_TOKENS as MAX_TOKENS
+from robot_attn._vocabulary import detokenize as detokenize
+from robot_attn._vocabulary import tokenize as tokenize
 from robot_attn.attention import SCORES as SCORES
 from robot_attn.attention import Attended as Attended
 from robot_attn.attention import attend as attend
@@ -16,6 +19,7 @@ from robot_attn.families import build as build
 
 __all__ = [
     "FAMILIES",
+    "MAX_TOKENS",
     "SCORES",
     "Attended",
     "Percept",
@@ -23,7 +27,9 @@ __all__ = [
     "attend",
     "build",
     "build_score",
+    "detokenize",
     "to_channels_first",
     "to_float",
+    "tokenize",
     "upsample_attention",
 ]

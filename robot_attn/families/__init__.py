@@ -10,13 +10,44 @@ from typing import Any
 from robot_attn._names import unknown_name
 from robot_attn._perception import Perception
 from robot_attn.families._cnn import Cnn as Cnn
+from robot_attn.families._dynamic import Dynamic as Dynamic
+from robot_attn.families._hard_patches import HardPatches as HardPatches
+from robot_attn.families._instruction import Instruction as Instruction
 from robot_attn.families._keypoints import Keypoints as Keypoints
+from robot_attn.families._local import LocalAttention as LocalAttention
+from robot_attn.families._mask import Mask as Mask
 from robot_attn.families._query import Query as Query
+from robot_attn.families._self import SelfAttention as SelfAttention
+from robot_attn.families._slots import Slots as Slots
 
-__all__ = ["FAMILIES", "Cnn", "Keypoints", "Query", "build"]
+__all__ = [
+    "FAMILIES",
+    "Cnn",
+    "Dynamic",
+    "HardPatches",
+    "Instruction",
+    "Keypoints",
+    "LocalAttention",
+    "Mask",
+    "Query",
+    "SelfAttention",
+    "Slots",
+    "build",
+]
 
 FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
-    {"cnn": Cnn, "keypoints": Keypoints, "query": Query}
+    {
+        "cnn": Cnn,
+        "dynamic": Dynamic,
+        "instruction": Instruction,
+        "keypoints": Keypoints,
+        "local": LocalAttention,
+        "mask": Mask,
+        "patches": HardPatches,
+        "query": Query,
+        "self": SelfAttention,
+        "slots": Slots,
+    }
 )
 
 

@@ -49,7 +49,7 @@ class Readout(nn.Module):
         Returns features [B, F] and attention [B, h, rows, cols].
         """
         key, value = (tokens if tokens.ndim == 4 else tokens[:, None] for tokens in (key, value))
-        query = query.expand(len(key), -1, -1)[:, :, None]
+        query = query.expand(key.shape[0], -1, -1)[:, :, None]
         seen = attend(query, key, value, score=self.score)
         return self.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
 

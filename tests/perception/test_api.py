@@ -10,20 +10,34 @@ def test_the_public_names() -> None:
     assert sorted(robot_attn.__all__) == [
         "Attended",
         "FAMILIES",
+        "MAX_TOKENS",
         "Percept",
         "Perception",
         "SCORES",
         "attend",
         "build",
         "build_score",
+        "detokenize",
         "to_channels_first",
         "to_float",
+        "tokenize",
         "upsample_attention",
     ]
     assert all(hasattr(robot_attn, name) for name in robot_attn.__all__)
     assert robot_attn.Percept._fields == ("features", "attention")
     assert robot_attn.Attended._fields == ("values", "weights")
-    assert sorted(robot_attn.FAMILIES) == ["cnn", "keypoints", "query"]
+    assert sorted(robot_attn.FAMILIES) == [
+        "cnn",
+        "dynamic",
+        "instruction",
+        "keypoints",
+        "local",
+        "mask",
+        "patches",
+        "query",
+        "self",
+        "slots",
+    ]
     assert sorted(robot_attn.SCORES) == ["cosine", "dot", "scaled_dot", "standardized"]
 
 

@@ -1,0 +1,145 @@
+"""What the families whose tokens look at each other share: patches that mix, then queries that pool."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn._percept import Percept
+from robot_attn._perception import Perception, check_sizes
+from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._readout import Readout
+
+FIRST_POSITIONS = 0.02
+"""The spread that the positions' vectors start with."""
+
+Look = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""query, key, value [B, h, N, d] -> values [B, h, N, d], and the weights where they are asked for."""
+
+
+class Layer(nn.Module):
+    """A transformer's layer, its normalisations before what they are for, its attention given from outside.
+
+    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 2 and 3, with 2 E hidden units.
+    Queries, keys and values have no bias: one on the keys would change no softmax.
+    """
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_looking = nn.LayerNorm(size)
+        self.to_look = nn.Linear(size, 3 * size, bias=False)
+        self.from_look = nn.Linear(size, size)
+        self.before_thinking = nn.LayerNorm(size)
+        self.think = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+
+    def forward(self, tokens: Tensor, look: Look) -> tuple[Tensor, Tensor | None]:
+        """tokens [B, N, E] -> tokens [B, N, E], and what `look` gives as weights."""
+        batch, count, size = tokens.shape
+        looking = self.to_look(self.before_looking(tokens))
+        parts = looking.view(batch, count, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        seen, weights = look(*parts.unbind())
+        tokens = tokens + self.from_look(seen.transpose(1, 2).flatten(2))
+        return tokens + self.think(self.before_thinking(tokens)), weights
+
+
+class Mixing(Perception):
+    """The base of the families `self` and `local`, which write `look` and `roll_back`.
+
+    Tokens are patches, `embed_size` numbers each, plus a learned vector for their row and one for their
+    column (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eq. 1 and appendix D.4). Where there
+    are more than `max_tokens` of them, the largest numbers of k x k patches are one token, k as small as may
+    be: the largest, as a mean would hide a small thing. `layers` layers mix the tokens, and a `Readout` pools
+    them with learned queries.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        context_size: int,
+        *,
+        features_size: int,
+        heads: int,
+        embed_size: int,
+        layers: int,
+        layer_heads: int,
+        score: str,
+        rollout: bool,
+        max_tokens: int | None = None,
+    ) -> None:
+        super().__init__(image_shape, context_size)
+        check_sizes(
+            features_size=features_size,
+            heads=heads,
+            embed_size=embed_size,
+            layers=layers,
+            layer_heads=layer_heads,
+        )
+        if embed_size % layer_heads:
+            raise ValueError(
+                f"embed_size must be a multiple of layer_heads; they are {embed_size} and {layer_heads}."
+            )
+        if not isinstance(rollout, bool):
+            raise ValueError(f"rollout must be True or False; it is {rollout!r}.")
+        self.features_size = features_size
+        self.heads = heads
+        self.rollout = rollout
+        self.patches = Patches(self.image_shape, embed_size)
+        self.pool = 1
+        rows, cols = self.patches.grid
+        while max_tokens is not None and rows * cols > max_tokens:
+            self.pool += 1
+            rows, cols = (-(-side // self.pool) for side in self.patches.grid)
+        self.attention_grid = (rows, cols)
+        self.rows = nn.Parameter(torch.randn(rows, 1, embed_size) * FIRST_POSITIONS)
+        self.cols = nn.Parameter(torch.randn(cols, embed_size) * FIRST_POSITIONS)
+        self.layers = nn.ModuleList(Layer(embed_size, layer_heads) for _ in range(layers))
+        self.before_pooling = nn.LayerNorm(embed_size)
+        # No bias: one on all logits of a query would change no softmax.
+        self.looks = nn.Linear(embed_size, heads, bias=False)
+        self.readout = Readout(
+            self.attention_grid,
+            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            heads=heads,
+            key_size=embed_size,
+            value_size=embed_size,
+            context_size=self.context_size,
+            features_size=features_size,
+            score=score,
+        )
+
+    @abstractmethod
+    def look(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """query, key, value [B, h, N, d] -> values [B, h, N, d], and the weights if `rollout`, or None."""
+
+    @abstractmethod
+    def roll_back(self, maps: Tensor, weights: Tensor) -> Tensor:
+        """Maps over what a layer gives, [B, heads, N] -> maps over what it took, by the weights of `look`."""
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        patches = self.patches(frames)
+        if self.pool > 1:
+            patches = F.max_pool2d(patches, self.pool, ceil_mode=True)
+        tokens = patches.flatten(2).transpose(1, 2) + (self.rows + self.cols).flatten(0, 1)
+        layers = []
+        for layer in self.layers:
+            tokens, weights = layer(tokens, self.look)
+            layers.append(weights)
+        tokens = self.before_pooling(tokens)
+        features, attention = self.readout(self.looks.weight[None], tokens, tokens, context)
+        if self.rollout:
+            maps = attention.flatten(2)
+            for weights in reversed(layers):
+                maps = (maps + self.roll_back(maps, weights)) / 2
+            attention = maps.view_as(attention)
+        return Percept(features, attention)
+
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        ys, xs = (
+            F.avg_pool1d(centers[None], self.pool, ceil_mode=True)[0] for centers in self.patches.centers()
+        )
+        return ys, xs

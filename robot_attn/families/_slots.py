@@ -1,0 +1,241 @@
+"""The family "slots": a few slots compete for the patches, and each ends up with an object of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn._frames import check_frames, to_float
+from robot_attn._percept import Percept
+from robot_attn._perception import Perception, check_sizes
+from robot_attn.attention import build_score
+from robot_attn.attention._checks import check_finite
+from robot_attn.attention._scores import Score
+from robot_attn.families._patches import Patches, frame_coordinates
+
+DECODER_CHANNELS = 32
+
+
+def compete(query: Tensor, key: Tensor, score: Score) -> Tensor:
+    """Weights of slots over tokens, where each token is shared out among the slots first.
+
+    query: float [B, k, d], one for each slot; key: float [B, n, d]; score: as `robot_attn.build_score` gives
+    it, for one head; in half precision it is given float32. Returns weights float [B, k, n]; each slot's sum
+    to 1. Raises ValueError for other shapes, no slot, no token, or numbers that are not finite.
+
+    Locatello et al. 2020, https://arxiv.org/abs/2006.15055, eqs. 1 and 2: a softmax over the slots gives
+    attn, and each slot's attn divided by its sum over the tokens gives W. Algorithm 1 adds an epsilon to
+    attn, lest a slot that gets nothing divide 0 by 0; here the second step is a softmax of log(attn), which
+    is the same without an epsilon.
+    Cost: 2 B k n d FLOPs; 3 B k n numbers.
+    """
+    for name, tokens in (("query", query), ("key", key)):
+        if tokens.ndim != 3 or tokens.shape[1] == 0:
+            raise ValueError(
+                f"{name} must be [B, n, d] with at least 1 token; its shape is {list(tokens.shape)}."
+            )
+    if len(query) != len(key):
+        raise ValueError(f"query and key must have one batch; theirs are of {len(query)} and {len(key)}.")
+    check_finite(query=query, key=key)
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    logits = (
+        score(query[:, None].float(), key[:, None].float()) if half else score(query[:, None], key[:, None])
+    )
+    return logits.squeeze(1).log_softmax(dim=1).softmax(dim=2).to(key.dtype)
+
+
+class SlotAttention(nn.Module):
+    """Slots that compete for tokens, in a few rounds: each reads its share, and takes it into its state.
+
+    token_size: numbers of a token. slots: how many. slot_size: D, numbers of a slot. rounds: T. score: a name
+    that `robot_attn.build_score` knows. Raises ValueError for sizes that are none or an unknown score.
+
+    Locatello et al. 2020, https://arxiv.org/abs/2006.15055, algorithm 1; "scaled_dot" is its score. There
+    the first slots are drawn from one normal distribution, so that slots are exchangeable. Here each slot
+    learns its first state, as in Jia et al. 2023, https://arxiv.org/abs/2210.08990: nothing is drawn by
+    chance, and a slot can keep to one kind of object, which a policy that reads them in order needs.
+    Cost: 4 B n s D + T B (4 k n D + 22 k D^2) FLOPs for k slots and n tokens of s numbers, and
+    B n (2 D + 3 T k) numbers with a gradient.
+    """
+
+    def __init__(
+        self, token_size: int, *, slots: int, slot_size: int, rounds: int = 3, score: str = "scaled_dot"
+    ) -> None:
+        super().__init__()
+        check_sizes(token_size=token_size, slots=slots, slot_size=slot_size, rounds=rounds)
+        self.token_size, self.rounds = token_size, rounds
+        self.first = nn.Parameter(torch.randn(slots, slot_size))
+        self.norm_tokens = nn.LayerNorm(token_size)
+        self.norm_slots = nn.LayerNorm(slot_size)
+        self.norm_update = nn.LayerNorm(slot_size)
+        self.query = nn.Linear(slot_size, slot_size, bias=False)
+        self.key = nn.Linear(token_size, slot_size, bias=False)
+        self.value = nn.Linear(token_size, slot_size, bias=False)
+        self.score = build_score(score, slot_size, 1)
+        self.cell = nn.GRUCell(slot_size, slot_size)
+        self.update = nn.Sequential(
+            nn.Linear(slot_size, 2 * slot_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(2 * slot_size, slot_size),
+        )
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens float [B, n, s] -> slots [B, k, D], and the last round's weights [B, k, n].
+
+        Raises ValueError for another shape, no token, or numbers that are not finite.
+        """
+        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_size:
+            raise ValueError(
+                f"tokens must be [B, n, {self.token_size}] with n of at least 1; "
+                f"their shape is {list(tokens.shape)}."
+            )
+        tokens = self.norm_tokens(tokens)
+        key, value = self.key(tokens), self.value(tokens)
+        slots = self.first.expand(len(tokens), -1, -1)
+        for _ in range(self.rounds):
+            weights = compete(self.query(self.norm_slots(slots)), key, self.score)
+            read = weights @ value
+            slots = self.cell(read.flatten(0, 1), slots.flatten(0, 1)).view_as(read)
+            slots = slots + self.update(self.norm_update(slots))
+        return slots, weights
+
+    if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
+
+        def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Slots(Perception):
+    """Slot attention over a grid of patches: what each slot holds, and where it is.
+
+    Locatello et al. 2020, https://arxiv.org/abs/2006.15055: an encoder whose cells know their place, an MLP,
+    and `SlotAttention`. The paper's place is a linear map of (x, y, 1 - x, 1 - y), which one of (x, y) with
+    a bias equals. The features are a linear map, then ReLU, of every slot, of its expected (x, y) in [-1, 1]
+    (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context.
+
+    The attention is each slot's weights in the last round, normalised over the patches: a head for a slot.
+    The first slots are learned, so that the same frame always gives the same slots, in training too.
+
+    features_size: F. slots: how many. patch_size: S, how many numbers a patch is seen as. slot_size: numbers
+    of a slot. rounds: the paper's T. score: a name that `robot_attn.build_score` knows; "scaled_dot" is the
+    paper's. decoder: whether to build what `reconstruct` needs; the features do not depend on it, so it
+    learns from `reconstruction_loss` alone.
+    4 N S^2 FLOPs a frame after N patches, and those of `SlotAttention`.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        context_size: int = 0,
+        *,
+        features_size: int = 128,
+        slots: int = 7,
+        patch_size: int = 32,
+        slot_size: int = 32,
+        rounds: int = 3,
+        score: str = "scaled_dot",
+        decoder: bool = False,
+    ) -> None:
+        super().__init__(image_shape, context_size)
+        check_sizes(features_size=features_size, slots=slots, patch_size=patch_size)
+        self.features_size = features_size
+        self.heads = slots
+        self.patches = Patches(self.image_shape, patch_size)
+        self.attention_grid = self.patches.grid
+        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
+        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.coordinates: Tensor
+        self.place = nn.Linear(2, patch_size)
+        self.hidden = nn.Sequential(
+            nn.LayerNorm(patch_size),
+            nn.Linear(patch_size, patch_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(patch_size, patch_size),
+        )
+        self.attention = SlotAttention(
+            patch_size, slots=slots, slot_size=slot_size, rounds=rounds, score=score
+        )
+        self.project = nn.Linear(slots * (slot_size + 2) + self.context_size, features_size)
+        self.decoder = _Decoder(slot_size, self.image_shape) if decoder else None
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        slots, weights = self._attend(frames)
+        seen = [slots.flatten(1), F.linear(weights, self.coordinates).flatten(1)]
+        if context is not None:
+            seen.append(context)
+        features = F.relu_(self.project(torch.cat(seen, dim=1)))
+        return Percept(features, weights.view(-1, self.heads, *self.attention_grid))
+
+    def reconstruct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames as the slots remember them, and which slot painted what.
+
+        Returns frames float [B, C, H, W], about in [0, 1], and masks float [B, slots, H, W], which sum to 1
+        over the slots. Raises ValueError as `forward` does, and where the module has no decoder.
+
+        A spatial broadcast decoder (Watters et al. 2019, https://arxiv.org/abs/1901.07017) paints a frame and
+        a mask for each slot alone; a softmax over the slots' masks mixes them, as Locatello et al. 2020 do.
+        Cost: 8 C' (C + 1) + 3 C'^2 FLOPs for each slot and pixel, C' = 32 channels, and about 2 C + C' / 3
+        numbers with a gradient.
+        """
+        return self._decode(self._float(frames))
+
+    def reconstruction_loss(self, frames: Tensor) -> Tensor:
+        """The mean squared error of `reconstruct`, float []: what slots learn objects from without labels.
+
+        Locatello et al. 2020, section 4.1. Raises ValueError as `reconstruct` does.
+        """
+        frames = self._float(frames)
+        return F.mse_loss(self._decode(frames)[0], frames)
+
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        return self.patches.centers()
+
+    def _attend(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        patches = self.patches(frames).flatten(2).transpose(1, 2)
+        return self.attention(self.hidden(patches + self.place(self.coordinates.t())))
+
+    def _decode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if self.decoder is None:
+            raise ValueError("there is no decoder to reconstruct frames with: build Slots with decoder=True.")
+        return self.decoder(self._attend(frames)[0])
+
+    def _float(self, frames: Tensor) -> Tensor:
+        dtype = self.place.weight.dtype
+        check_frames(frames, self.image_shape, dtype)
+        return to_float(frames, dtype) if frames.dtype == torch.uint8 else frames
+
+
+class _Decoder(nn.Module):
+    """slots [B, k, D] -> frames [B, C, H, W] and masks [B, k, H, W]."""
+
+    def __init__(self, slot_size: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.image_size = (height, width)
+        self.grid = (-(-height // 8), -(-width // 8))
+        ys, xs = (8 * torch.arange(float(cells)) + 3.5 for cells in self.grid)
+        places = frame_coordinates(ys, xs, self.image_size).t().contiguous()
+        self.register_buffer("places", places, persistent=False)
+        self.places: Tensor
+        self.place = nn.Linear(2, slot_size)
+        self.paint = nn.Sequential(
+            nn.ConvTranspose2d(slot_size, DECODER_CHANNELS, 4, 2, 1),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(DECODER_CHANNELS, DECODER_CHANNELS, 4, 2, 1),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(DECODER_CHANNELS, channels + 1, 4, 2, 1),
+        )
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = self.image_size
+        cells = slots[:, :, None] + self.place(self.places)
+        cells = cells.flatten(0, 1).transpose(1, 2).unflatten(2, self.grid)
+        painted = self.paint(cells)[:, :, :height, :width].unflatten(0, slots.shape[:2])
+        masks = painted[:, :, -1].softmax(dim=1)
+        return (painted[:, :, :-1] * masks[:, :, None]).sum(dim=1), masks
+
+    if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
+
+        def __call__(self, slots: Tensor) -> tuple[Tensor, Tensor]: ...

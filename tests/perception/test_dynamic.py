@@ -1,0 +1,381 @@
+"""Attention with a memory: the mechanism, and the family that looks at frames with it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from robot_attn.attention._dynamic import DynamicAttention
+from robot_attn.families._dynamic import Dynamic
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_by_hand() -> None:
+    # A query of ln 3 over keys 1 and 0: weights 3/4, 1/4. A GRU of zeros halves its state, so the second look
+    # asks with half of ln 3, and its weights are as sqrt(3) : 1.
+    module = DynamicAttention(1, state_size=1, glimpses=2, score="dot").double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.first_state.fill_(math.log(3.0))
+        module.to_query.weight.fill_(1.0)
+    seen, state = module.step(torch.tensor([[[1.0], [0.0]]], dtype=torch.float64))
+    root = math.sqrt(3.0)
+    second = [root / (1 + root), 1 / (1 + root)]
+    expected = torch.tensor([[0.75, 0.25], second], dtype=torch.float64).view(1, 1, 2, 2)
+    torch.testing.assert_close(seen.weights, expected)
+    torch.testing.assert_close(seen.values, expected[..., :1])
+    torch.testing.assert_close(state, torch.full((1, 1), math.log(3.0) / 4, dtype=torch.float64))
+
+
+def written_out(
+    module: DynamicAttention, tokens: Tensor, state: Tensor, context: Tensor, mask: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """What each look reads [B, h, d], and the state, from torch's attention and the GRU's equations."""
+    w, u = module.cell.weight_ih.chunk(3), module.cell.weight_hh.chunk(3)
+    b, c = module.cell.bias_ih.chunk(3), module.cell.bias_hh.chunk(3)
+    reads = []
+    for look in range(module.glimpses):
+        query = (state @ module.to_query.weight.T + module.to_query.bias).unflatten(1, (module.heads, -1))
+        keys = tokens[:, None].expand(-1, module.heads, -1, -1)
+        read = F.scaled_dot_product_attention(query[:, :, None], keys, keys, mask[:, None, None])[:, :, 0]
+        last = look == module.glimpses - 1
+        x = torch.cat([read.flatten(1), context if last else torch.zeros_like(context)], dim=1)
+        reset = torch.sigmoid(x @ w[0].T + b[0] + state @ u[0].T + c[0])
+        keep = torch.sigmoid(x @ w[1].T + b[1] + state @ u[1].T + c[1])
+        new = torch.tanh(x @ w[2].T + b[2] + reset * (state @ u[2].T + c[2]))
+        state = (1 - keep) * new + keep * state
+        reads.append(read)
+    return reads, state
+
+
+@given(
+    sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7])] * 5),
+    glimpses=st.integers(1, 3),
+    context_size=st.sampled_from([0, 1, 3]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_size: int, seed: int) -> None:
+    b, h, n, d, s = sizes
+    torch.manual_seed(seed)
+    module = DynamicAttention(
+        d, state_size=s, heads=h, glimpses=glimpses, context_size=context_size, score="scaled_dot"
+    ).double()
+    tokens, state, context = draw(b, n, d), draw(b, s, seed=1), draw(b, context_size, seed=2)
+    mask = torch.rand(b, n) > 0.4
+    mask[:, 0] = True  # torch's own gives NaN where nothing may be seen
+    seen, left = module.step(tokens, state, context=context, mask=mask)
+    reads, expected = written_out(module, tokens, state, context, mask)
+    torch.testing.assert_close(seen.values, torch.stack(reads, dim=2), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(left, expected, rtol=1e-10, atol=1e-10)
+    assert seen.weights.shape == (b, h, glimpses, n)
+    torch.testing.assert_close(
+        seen.weights.sum(-1), torch.ones(b, h, glimpses, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+    assert bool((seen.weights.movedim(-1, 1)[~mask] == 0).all())
+
+
+@given(
+    steps=st.integers(1, 5),
+    sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5])] * 4),
+    glimpses=st.integers(1, 2),
+    fresh=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_a_sequence_is_its_steps(
+    steps: int, sizes: tuple[int, ...], glimpses: int, fresh: bool, seed: int
+) -> None:
+    b, h, n, s = sizes
+    torch.manual_seed(seed)
+    module = DynamicAttention(3, state_size=s, heads=h, glimpses=glimpses, context_size=2)
+    tokens, context = torch.randn(steps, b, n, 3), torch.randn(steps, b, 2)
+    starts, mask = torch.rand(steps, b) > 0.6, torch.rand(steps, b, n) > 0.3
+    first = None if fresh else torch.randn(b, s)
+    whole, states = module(tokens, first, starts=starts, context=context, mask=mask)
+    state = first
+    for t in range(steps):
+        before = module.first_state.expand(b, s) if state is None else state
+        before = torch.stack([module.first_state if starts[t, row] else before[row] for row in range(b)])
+        seen, state = module.step(tokens[t], before, context=context[t], mask=mask[t])
+        for one, other in zip((*seen, state), (whole.values[t], whole.weights[t], states[t]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_an_episode_knows_nothing_of_the_one_before() -> None:
+    torch.manual_seed(0)
+    module = DynamicAttention(3, state_size=5, heads=2)
+    tokens = torch.randn(7, 1, 11, 3)
+    starts = torch.zeros(7, 1, dtype=torch.bool)
+    starts[4] = True
+    whole, states = module(tokens, starts=starts)
+    alone, alone_states = module(tokens[4:])
+    torch.testing.assert_close(whole.weights[4:], alone.weights, rtol=0, atol=1e-7)
+    torch.testing.assert_close(states[4:], alone_states, rtol=0, atol=1e-7)
+    running, _ = module(tokens)
+    assert not torch.allclose(whole.weights[4:], running.weights[4:], atol=1e-4)
+
+
+def test_what_was_seen_moves_the_next_look_and_the_context_only_the_next_step() -> None:
+    torch.manual_seed(0)
+    module = DynamicAttention(3, state_size=5, glimpses=2, context_size=1, score="scaled_dot")
+    tokens, other = torch.randn(1, 7, 3), torch.randn(1, 7, 3)
+    zero, one = torch.zeros(1, 1), torch.ones(1, 1)
+    seen, state = module.step(tokens, context=zero)
+    told, told_state = module.step(tokens, context=one)
+    assert torch.equal(seen.weights, told.weights) and not torch.equal(state, told_state)
+    after, after_told = (module.step(other, left, context=zero)[0].weights for left in (state, told_state))
+    assert not torch.allclose(after, after_told, atol=1e-5)
+    # Tokens seen beside others: the first look weighs them alike, as its query is the same; the second not.
+    both, _ = module.step(torch.cat([tokens, other], dim=1), context=zero)
+    ratio = (seen.weights / both.weights[..., :7]).log().detach()[0, 0]
+    assert float(ratio[0].std()) < 1e-6 and float(ratio[1].std()) > 1e-4
+
+
+def test_it_learns_to_look_for_what_it_saw() -> None:
+    """One thing is shown, then all five in another order: no fixed query finds it in more than 1 of 5."""
+    torch.manual_seed(0)
+    module = DynamicAttention(5, state_size=16, score="dot")
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    kinds = torch.eye(5)
+
+    def look(batch: int) -> tuple[Tensor, Tensor]:
+        cue = torch.randint(5, (batch,))
+        order = torch.rand(batch, 5).argsort(dim=1)
+        shown = kinds[cue][:, None].expand(-1, 5, -1)
+        seen, _ = module(torch.stack([shown, kinds[order]]))
+        return seen.weights[1, :, 0, 0], (order == cue[:, None]).float().argmax(dim=1)
+
+    for _ in range(150):
+        weights, place = look(64)
+        optimizer.zero_grad()
+        F.nll_loss(weights.log(), place).backward()
+        optimizer.step()
+    with torch.no_grad():
+        weights, place = look(500)
+    assert float((weights.argmax(dim=1) == place).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("score", ["standardized", "scaled_dot", "additive", "cosine"])
+def test_gradients(score: str) -> None:
+    torch.manual_seed(0)
+    module = DynamicAttention(3, state_size=2, heads=2, glimpses=2, context_size=1, score=score).double()
+    starts = torch.tensor([[False], [False], [True]])
+    mask = torch.ones(3, 1, 5, dtype=torch.bool)
+    mask[1, 0, 1:3] = False
+    inputs = [x.requires_grad_() for x in (draw(3, 1, 5, 3), draw(1, 2, seed=1), draw(3, 1, 1, seed=2))]
+
+    def run(tokens: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        seen, states = module(tokens, state, starts=starts, context=context, mask=mask)
+        return (*seen, states)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    seen, states = module(inputs[0], context=inputs[2])
+    (seen.values.square().sum() + states.square().sum()).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
+
+
+def test_a_frame_that_it_may_look_at_nowhere_is_read_as_zeros() -> None:
+    torch.manual_seed(0)
+    module = DynamicAttention(3, state_size=5, heads=2)
+    tokens = torch.randn(2, 7, 3, requires_grad=True)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[1] = False
+    seen, state = module.step(tokens, mask=mask)
+    assert bool((seen.weights[1] == 0).all()) and bool((seen.values[1] == 0).all())
+    torch.testing.assert_close(state[1:], module.cell(torch.zeros(1, 6), module.first_state[None]))
+    (seen.weights.square().sum() + state.square().sum()).backward()
+    assert tokens.grad is not None and bool(tokens.grad.isfinite().all())
+    assert bool((tokens.grad[0] != 0).any()) and bool((tokens.grad[1] == 0).all())
+    for parameter in module.parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("score", ["standardized", "dot", "additive"])
+def test_half_precision_does_not_overflow(dtype: torch.dtype, score: str) -> None:
+    torch.manual_seed(0)
+    module = DynamicAttention(64, state_size=32, heads=2, glimpses=2, score=score).to(dtype)
+    tokens = (1000 * torch.randn(2, 3, 11, 64)).to(dtype).requires_grad_()
+    seen, states = module(tokens)
+    assert seen.weights.dtype == seen.values.dtype == states.dtype == dtype
+    assert all(bool(tensor.isfinite().all()) for tensor in (*seen, states))
+    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 3, 2, 2), rtol=0, atol=0.02)
+    states.float().square().sum().backward()
+    assert tokens.grad is not None and bool(tokens.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(batch: int) -> None:
+    module = DynamicAttention(3, state_size=5, heads=2, glimpses=2)
+    seen, states = module(torch.rand(4, batch, 7, 3))
+    assert seen.values.shape == (4, batch, 2, 2, 3) and seen.weights.shape == (4, batch, 2, 2, 7)
+    assert states.shape == (4, batch, 5)
+
+
+def test_bad_input_is_one_sentence() -> None:
+    module, told = DynamicAttention(3, state_size=5), DynamicAttention(3, state_size=5, context_size=2)
+    tokens, mask = torch.rand(2, 7, 3), torch.ones(2, 7, dtype=torch.bool)
+    for match, call in (
+        (r"tokens must be \[B, n, 3\] .* \[2, 7, 4\]", lambda: module.step(torch.rand(2, 7, 4))),
+        (r"tokens must be \[B, n, 3\] with n of at least 1", lambda: module.step(tokens[:, :0])),
+        (r"tokens must be \[T, B, n, 3\] .* \[2, 7, 3\]", lambda: module(tokens)),
+        (r"with T of at least 1", lambda: module(tokens[None][:0])),
+        ("tokens must hold finite", lambda: module.step(tokens / 0)),
+        (
+            r"state must be torch.float32 \[2, 5\]; it is torch.float32 \[2, 4\]",
+            lambda: module.step(tokens, torch.rand(2, 4)),
+        ),
+        ("state must hold finite", lambda: module.step(tokens, torch.rand(2, 5) * math.nan)),
+        (r"it is torch.float64 \[2, 5\]", lambda: module.step(tokens, torch.rand(2, 5).double())),
+        ("tokens must be torch.float32", lambda: module.step(tokens.half())),
+        (r"context must be torch.float32 \[2, 2\]; it is None", lambda: told.step(tokens)),
+        (
+            r"context must be torch.float32 \[2, 2\]; it is .* \[2, 3\]",
+            lambda: told.step(tokens, context=torch.rand(2, 3)),
+        ),
+        (r"context must be torch.float32 \[2, 0\]", lambda: module.step(tokens, context=torch.rand(2, 3))),
+        ("context must hold finite", lambda: told.step(tokens, context=torch.rand(2, 2) / 0)),
+        (r"context must be \[1, 2, ...\]", lambda: told(tokens[None], context=torch.rand(2, 2))),
+        (
+            r"mask must be torch.bool \[2, 7\]; it is torch.float32",
+            lambda: module.step(tokens, mask=mask.float()),
+        ),
+        (
+            r"mask must be torch.bool \[2, 7\]; it is torch.bool \[2, 3\]",
+            lambda: module.step(tokens, mask=mask[:, :3]),
+        ),
+        (r"mask must be \[1, 2, ...\]", lambda: module(tokens[None], mask=mask)),
+        (
+            r"starts must be torch.bool \[1, 2\]; it is .* \[1, 3\]",
+            lambda: module(tokens[None], starts=mask[:1, :3]),
+        ),
+        ("starts must be torch.bool", lambda: module(tokens[None], starts=torch.ones(1, 2))),
+        ("glimpses must be a whole number", lambda: DynamicAttention(3, state_size=5, glimpses=0)),
+        ("context_size must be a whole number", lambda: DynamicAttention(3, state_size=5, context_size=-1)),
+        ("did you mean 'cosine'", lambda: DynamicAttention(3, state_size=5, score="cosin")),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_a_frame_is_a_first_step_and_a_sequence_its_steps() -> None:
+    torch.manual_seed(0)
+    module = Dynamic((3, 41, 37), 2)
+    frames = torch.randint(0, 256, (5, 3, 3, 41, 37), dtype=torch.uint8)
+    context = torch.randn(5, 3, 2)
+    starts = torch.zeros(5, 3, dtype=torch.bool)
+    starts[0], starts[2, 1], starts[4, 0] = True, True, True
+    whole, last = module.sequence(frames, context=context, starts=starts)
+    assert whole.features.shape == (5, 3, 128) and whole.attention.shape == (5, 3, 4, 9, 8)
+    state: Tensor | None = None
+    for t in range(5):
+        fresh, _ = module.step(frames[t], None, context[t])
+        for one, other in zip(module(frames[t], context[t]), fresh, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+        if state is not None:
+            state = torch.where(starts[t, :, None], module.attention.first_state, state)
+        percept, state = module.step(frames[t], state, context[t])
+        for one, other, alone in zip(percept, whole, fresh, strict=True):
+            torch.testing.assert_close(one, other[t], rtol=1e-6, atol=1e-6)
+            for row in range(3):
+                assert torch.allclose(one[row], alone[row], atol=1e-6) == bool(starts[t, row])
+    assert state is not None
+    torch.testing.assert_close(last, state, rtol=1e-6, atol=1e-6)
+    going_on, _ = module.sequence(
+        frames[3:], module.sequence(frames[:3], context=context[:3])[1], context[3:]
+    )
+    torch.testing.assert_close(
+        going_on.features, module.sequence(frames, context=context)[0].features[3:], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_two_looks_at_a_frame_are_two_frames_of_one_look() -> None:
+    torch.manual_seed(0)
+    twice, once = Dynamic((3, 32, 32), glimpses=2), Dynamic((3, 32, 32), glimpses=1)
+    once.load_state_dict(twice.state_dict())
+    frames = torch.rand(3, 3, 32, 32)
+    first, state = once.step(frames)
+    second, _ = once.step(frames, state)
+    for one, other in zip(twice(frames), second, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(first.attention, second.attention, atol=1e-5)
+
+
+def test_what_was_seen_and_told_before_moves_the_attention() -> None:
+    torch.manual_seed(0)
+    module = Dynamic((3, 32, 32), 2, glimpses=1)
+    one, other, now = torch.rand(3, 1, 3, 32, 32)
+    zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
+    after = [
+        module.step(now, module.step(frame, None, told)[1], zeros)[0].attention
+        for frame, told in ((one, zeros), (other, zeros), (one, ones))
+    ]
+    assert not torch.allclose(after[0], after[1], atol=1e-5)
+    assert not torch.allclose(after[0], after[2], atol=1e-5)
+
+
+def test_the_gradient_reaches_the_first_frame() -> None:
+    torch.manual_seed(0)
+    module = Dynamic((1, 32, 32))
+    frames = torch.rand(4, 1, 1, 32, 32, requires_grad=True)
+    percept, _ = module.sequence(frames)
+    percept.features[-1].sum().backward()
+    assert frames.grad is not None
+    assert bool((frames.grad[0] != 0).any()) and bool(frames.grad.isfinite().all())
+    (cut,) = torch.autograd.grad(
+        module.step(frames[1], module.step(frames[0])[1].detach())[0].features.sum(), frames
+    )
+    assert bool((cut[0] == 0).all()) and bool((cut[1] != 0).any())
+
+
+def test_the_state_can_point_at_a_place() -> None:
+    """A query of -a (x^2 + y^2) + 2 a (p x + q y) is a round bump around (p, q)."""
+    module = Dynamic((1, 64, 64), heads=1, hidden_size=1, glimpses=1, score="dot")
+    y, x = (2 * 43.5 + 1) / 64 - 1, (2 * 51.5 + 1) / 64 - 1  # the patch of row 10 and column 12
+    with torch.no_grad():
+        module.attention.to_query.weight.zero_()
+        module.attention.to_query.bias.copy_(200 * torch.tensor([0.0, 2 * x, 2 * y, -1.0]))
+    attention = module(torch.rand(1, 1, 64, 64)).attention
+    assert attention[0, 0].argmax().item() == 10 * 15 + 12
+    # Four neighbours are 8 pixels' half, 1/8, away: each has exp(-200 / 64) of the peak's weight.
+    torch.testing.assert_close(
+        attention[0, 0, 10, 13] / attention[0, 0, 10, 12], torch.tensor(-200 / 64).exp()
+    )
+
+
+def test_bad_frames_are_one_sentence() -> None:
+    module = Dynamic((3, 32, 32), 2)
+    frames, context = torch.rand(4, 2, 3, 32, 32), torch.rand(4, 2, 2)
+    for match, call in (
+        (r"frames must be \[T, B, 3, 32, 32\] .* \[2, 3, 32, 32\]", lambda: module.sequence(frames[0])),
+        ("with T of at least 1", lambda: module.sequence(frames[:0], context=context[:0])),
+        (r"frames must be \[T, B, 3, 32, 32\]", lambda: module.sequence(frames[..., :31], context=context)),
+        (r"in \[0, 1\]; their mean", lambda: module.sequence(255 * frames, context=context)),
+        (r"context must be \[4, 2, 2\]", lambda: module.sequence(frames, context=context[:3])),
+        (r"context must be .* \[8, 2\]", lambda: module.sequence(frames)),
+        (
+            r"state must be torch.float32 \[2, 64\]",
+            lambda: module.step(frames[0], torch.rand(2, 3), context[0]),
+        ),
+        ("starts must be torch.bool", lambda: module.sequence(frames, None, context, torch.ones(4, 2))),
+        ("state_size must be", lambda: Dynamic((3, 32, 32), state_size=0)),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+@pytest.mark.parametrize("glimpses", [1, 3])
+def test_compiles_to_one_graph_with_the_same_result(glimpses: int) -> None:
+    module = Dynamic((3, 33, 37), 2, glimpses=glimpses)
+    frames, context = torch.rand(2, 3, 33, 37), torch.rand(2, 2)
+    program = torch.export.export(module, (frames, context))
+    for one, other in zip(program.module()(frames, context), module(frames, context), strict=True):
+        torch.testing.assert_close(one, other)
