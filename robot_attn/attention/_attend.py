@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robot_attn._names import unknown_name
 from robot_attn.attention._checks import check_attention, check_mask
-from robot_attn.attention._scores import LEARNED_SCORES, SCORES, Score, matmul_heads
+from robot_attn.attention._scores import Score, find_score, matmul_heads
 
 
 class Attended(NamedTuple):
@@ -48,20 +47,12 @@ def attend(
     Cost: 2 B h q n (d + v) FLOPs, and B h q n numbers for the weights, twice that with a gradient.
     """
     check_attention(query, key, value)
-    if isinstance(score, str):
-        if score not in SCORES:
-            if score in LEARNED_SCORES:
-                raise ValueError(
-                    f"score {score!r} has weights of its own: "
-                    f"pass score=robot_attn.build_score({score!r}, size, heads)."
-                )
-            raise unknown_name("score", score, SCORES)
-        if query.shape[-1] != key.shape[-1]:
-            raise ValueError(
-                f"score {score!r} compares queries and keys of one size; "
-                f"theirs are {query.shape[-1]} and {key.shape[-1]}."
-            )
-        score = SCORES[score]
+    if isinstance(score, str) and query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"score {score!r} compares queries and keys of one size; "
+            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
+        )
+    score = find_score(score)
     # Float16 ends at 65,504, which a product of two vectors passes soon: half precision is scored in float32.
     half = query.dtype in (torch.float16, torch.bfloat16)
     logits = score(query.float(), key.float()) if half else score(query, key)

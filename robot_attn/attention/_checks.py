@@ -41,8 +41,8 @@ def check_finite(**tensors: Tensor) -> None:
             raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity.")
 
 
-def check_mask(mask: Tensor, shape: torch.Size) -> None:
-    """ValueError unless mask is bool and broadcasts to `shape`, [B, h, q, n]."""
+def check_mask(mask: Tensor, shape: torch.Size, axes: str = "[B, h, q, n]") -> None:
+    """ValueError unless mask is bool and broadcasts to `shape`, whose axes are called so."""
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool, True where a query may look; its dtype is {mask.dtype}.")
     try:
@@ -50,6 +50,4 @@ def check_mask(mask: Tensor, shape: torch.Size) -> None:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(
-            f"mask must broadcast to [B, h, q, n] = {list(shape)}; its shape is {list(mask.shape)}."
-        )
+        raise ValueError(f"mask must broadcast to {axes} = {list(shape)}; its shape is {list(mask.shape)}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from robot_attn._frames import recording
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_mask
-from robot_attn.attention._scores import Scaled, Score, standardized
+from robot_attn.attention._scores import Score, check_pairwise, find_score
 
 SHORTEST_BLOCK, SMALLEST_BLOCK = 16, 4
 """Queries that are attended with at a time, at least: of a sequence, and along each axis of a grid. Fewer,
@@ -51,7 +51,7 @@ def attend_local(
     _check_window(window=window)
     query, key, value = (tokens[:, :, None] for tokens in (query, key, value))
     if mask is not None:
-        check_mask(mask, torch.Size([*query.shape[:2], query.shape[3], window]))
+        check_mask(mask, torch.Size([*query.shape[:2], query.shape[3], window]), "[B, h, n, window]")
         mask = mask.expand(*query.shape[:2], query.shape[3], window)[:, :, None]
     seen = _attend_in_blocks(query, key, value, (1, window), (1, SHORTEST_BLOCK), score, mask)
     return Attended(seen.values[:, :, 0], seen.weights[:, :, 0])
@@ -87,7 +87,7 @@ def attend_local_grid(
     _check_window(rows=window[0], columns=window[1])
     if mask is not None:
         shape = torch.Size([*query.shape[:4], window[0] * window[1]])
-        check_mask(mask, shape)
+        check_mask(mask, shape, "[B, h, rows, columns, window]")
         mask = mask.expand(shape)
     return _attend_in_blocks(query, key, value, window, (SMALLEST_BLOCK, SMALLEST_BLOCK), score, mask)
 
@@ -184,11 +184,7 @@ def _attend_in_blocks(
     Neighbours share most of their windows, so the halo of a block holds few keys more than a window does:
     keys are copied few times, and compared in products large enough to be fast.
     """
-    if score == "standardized" or (isinstance(score, Scaled) and score.score is standardized):
-        raise ValueError(
-            'the score "standardized" compares the keys with each other, all of them, which no window holds; '
-            'take another, such as "scaled_dot".'
-        )
+    check_pairwise(find_score(score))
     batch, heads, rows, cols, _ = query.shape
     down = _axis(rows, window[0], smallest[0], query.device)
     across = _axis(cols, window[1], smallest[1], query.device)

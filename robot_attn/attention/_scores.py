@@ -130,3 +130,29 @@ def build_score(name: str, size: int, heads: int) -> Score:
     if name in SCORES:
         return SCORES[name]
     raise unknown_name("score", name, sorted({*SCORES, *LEARNED_SCORES}))
+
+
+def find_score(score: str | Score) -> Score:
+    """The score of a name in `SCORES`, or the score itself.
+
+    Raises ValueError for an unknown name (it gives the nearest), and for one that has weights of its own.
+    """
+    if not isinstance(score, str):
+        return score
+    if score in SCORES:
+        return SCORES[score]
+    if score in LEARNED_SCORES:
+        raise ValueError(
+            f"score {score!r} has weights of its own: "
+            f"pass score=robot_attn.build_score({score!r}, size, heads)."
+        )
+    raise unknown_name("score", score, SCORES)
+
+
+def check_pairwise(score: Score) -> None:
+    """ValueError for a score that normalises over all keys, where no more than a part of them is seen."""
+    if score is standardized or (isinstance(score, Scaled) and score.score is standardized):
+        raise ValueError(
+            "a standardized score needs all keys at once, and here a part of them is seen at a time; "
+            "choose another, such as 'scaled_dot'."
+        )

@@ -12,6 +12,7 @@ from robot_attn._perception import Perception
 from robot_attn.families._cnn import Cnn as Cnn
 from robot_attn.families._dynamic import Dynamic as Dynamic
 from robot_attn.families._hard_patches import HardPatches as HardPatches
+from robot_attn.families._hierarchical import Hierarchical as Hierarchical
 from robot_attn.families._instruction import Instruction as Instruction
 from robot_attn.families._keypoints import Keypoints as Keypoints
 from robot_attn.families._local import LocalAttention as LocalAttention
@@ -25,6 +26,7 @@ __all__ = [
     "Cnn",
     "Dynamic",
     "HardPatches",
+    "Hierarchical",
     "Instruction",
     "Keypoints",
     "LocalAttention",
@@ -39,6 +41,7 @@ FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
     {
         "cnn": Cnn,
         "dynamic": Dynamic,
+        "hierarchical": Hierarchical,
         "instruction": Instruction,
         "keypoints": Keypoints,
         "local": LocalAttention,

@@ -59,7 +59,7 @@ class Keypoints(Perception):
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         around = F.relu_(self.around(self.patches(frames))).flatten(2)
-        batch = len(frames)
+        batch = frames.shape[0]
         query = self.maps.weight[None, :, None].expand(batch, -1, -1, -1)
         coordinates = self.coordinates.t().expand(batch, 1, -1, -1)
         points, weights = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)

@@ -29,6 +29,7 @@ def test_the_public_names() -> None:
     assert sorted(robot_attn.FAMILIES) == [
         "cnn",
         "dynamic",
+        "hierarchical",
         "instruction",
         "keypoints",
         "local",

@@ -1,0 +1,106 @@
+"""The family "hierarchical": a coarse look over the frame, then a fine one inside the places it chose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn._percept import Percept
+from robot_attn._perception import Perception, check_sizes
+from robot_attn.attention import attend
+from robot_attn.attention._hierarchical import attend_inside, choose, places
+from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches, frame_coordinates
+from robot_attn.families._readout import Readout
+
+INNER, STEP = 6, 2
+"""Side of a fine patch and distance between two, in pixels: 2 x 2 of them fill a coarse one."""
+SPLIT = STRIDE // STEP
+"""Fine cells along the side of a coarse one, of which the frame has one every STRIDE pixels."""
+
+
+class Hierarchical(Perception):
+    """Learned queries on two levels: which patches to look into, and where to look inside them.
+
+    The coarse look attends to the patches that the other families have, 8 x 8 pixels every 4. Of each of the
+    `top` patches it gives the most weight, the fine look takes the pixels from the frame and sees in them
+    2 x 2 smaller patches, of 6 x 6 pixels every 2, to which it attends in turn. So the map has four cells for
+    each patch, 30 x 30 for a frame of 64 x 64, while what is seen finely does not grow with the frame. A
+    cell's weight is its patch's, renormalised over the chosen ones, times its own in the patch
+    (`attend_hierarchical`). The fine patches are the values. Coarse to fine by learned queries on each level:
+    Yang et al. 2016, https://aclanthology.org/N16-1174, section 2.2; pixels taken from the frame where one
+    looks: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
+
+    features_size: F. heads: h, how many queries. patch_size: S, how many numbers a patch, coarse or fine, is
+    seen as. top: how many patches a head looks into (all, where the frame has fewer). score: a name that
+    `robot_attn.build_score` knows, for both levels. For C channels and N patches: 2 N S (64 C + h) FLOPs a
+    frame for the coarse look, 8 h top S (36 C + 2) for the fine one.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        context_size: int = 0,
+        *,
+        features_size: int = 128,
+        heads: int = 4,
+        patch_size: int = 16,
+        top: int = 4,
+        score: str = "standardized",
+    ) -> None:
+        super().__init__(image_shape, context_size)
+        check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, top=top)
+        self.features_size = features_size
+        self.heads = heads
+        self.patches = Patches(self.image_shape, patch_size)
+        rows, cols = self.patches.grid
+        self.top = min(top, rows * cols)
+        self.attention_grid = (SPLIT * rows, SPLIT * cols)
+        self.inner = nn.Conv2d(self.image_shape[0], patch_size, INNER, STEP)
+        # No bias in the queries: what is looked for is a kind of patch, however bright.
+        self.looks = nn.Linear(patch_size, heads, bias=False)
+        self.inner_looks = nn.Linear(patch_size, heads, bias=False)
+        self.readout = Readout(
+            self.attention_grid,
+            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            heads=heads,
+            key_size=patch_size,
+            value_size=patch_size,
+            context_size=self.context_size,
+            features_size=features_size,
+            score=score,
+        )
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        batch, score = frames.shape[0], self.readout.score
+        query, inner_query = (
+            looks.weight[None, :, None].expand(batch, -1, -1, -1) for looks in (self.looks, self.inner_looks)
+        )
+        tokens = self.patches(frames).flatten(2).transpose(1, 2)[:, None]
+        # Values of no size: only the weights are wanted.
+        coarse = attend(query, tokens, tokens[..., :0], score=score).weights
+        share, chosen = choose(coarse, self.top)
+        fine = self._look_into(frames, chosen)
+        table, _ = places(self.attention_grid, SPLIT, frames.device)
+        count = self.attention_grid[0] * self.attention_grid[1]
+        seen = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
+        return self.readout.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
+
+    def _look_into(self, frames: Tensor, chosen: Tensor) -> Tensor:
+        """frames [B, C, H, W], chosen patches int64 [B, 1, top, h] -> fine ones [B, 1, top, h, 4, S]."""
+        batch, channels, _, width = frames.shape
+        count = self.top * self.heads
+        cols = self.patches.grid[1]
+        side = torch.arange(PATCH, device=frames.device)
+        corner = STRIDE * (chosen // cols * width + chosen % cols)
+        pixels = corner[..., None] + (side[:, None] * width + side).flatten()
+        pixels = pixels.flatten(1)[:, None].expand(-1, channels, -1)
+        windows = frames.flatten(2).gather(2, pixels) - MID_GREY
+        windows = windows.view(batch, channels, count, PATCH, PATCH).transpose(1, 2).flatten(0, 1)
+        fine = F.relu_(self.inner(windows)).flatten(2).transpose(1, 2)
+        return fine.reshape(*chosen.shape, SPLIT**2, fine.shape[-1])
+
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        first = (INNER - 1) / 2
+        rows, cols = self.attention_grid
+        return first + STEP * torch.arange(float(rows)), first + STEP * torch.arange(float(cols))

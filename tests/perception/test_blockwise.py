@@ -1,0 +1,141 @@
+"""Blockwise attention against `attend`, which makes all weights, and against torch's own."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_attn.attention import _blockwise, attend, attend_blockwise, build_score
+
+SCORES = ["additive", "cosine", "dot", "learned cosine", "scaled_dot"]
+
+
+def tensors(seed: int, *shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def score_of(name: str, size: int, heads: int) -> object:
+    torch.manual_seed(0)
+    if name in ("additive", "learned cosine"):
+        module = build_score(name.split()[-1], size, heads)
+        assert isinstance(module, nn.Module)
+        return module.double()
+    return name
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 16 x 16, so that small tensors have several."""
+    monkeypatch.setattr(_blockwise, "BLOCK_NUMBERS", 1)
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_is_attention_with_its_gradients(name: str, masked: bool, shared: bool) -> None:
+    h = 1 if shared else 3
+    inputs = tensors(1, (2, 3, 37, 5), (2, h, 41, 5), (2, h, 41, 7))
+    mask = None
+    if masked:
+        mask = tensors(2, (2, 1, 37, 41))[0] > 0
+        mask[0, 0, 19] = False
+    rows = torch.tensor([36, 19, 0])
+    results = []
+    for blockwise in (True, False):
+        query, key, value = (tensor.clone().requires_grad_() for tensor in inputs)
+        score = score_of(name, 5, 3)
+        learned = list(score.parameters()) if isinstance(score, nn.Module) else []
+        if blockwise:
+            seen = attend_blockwise(query, key, value, score=score, mask=mask, rows=rows)  # type: ignore[arg-type]
+        else:
+            whole = attend(query, key, value, score=score, mask=mask)  # type: ignore[arg-type]
+            seen = whole._replace(weights=whole.weights[:, :, rows])
+        (seen.values.square().sum() + seen.weights.square().sum()).backward()
+        results.append([*seen, *(each.grad for each in (query, key, value, *learned))])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@given(
+    sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7, 17, 33])] * 6),
+    masked=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_torchs_attention(sizes: tuple[int, ...], masked: bool, seed: int) -> None:
+    b, h, q, n, d, v = sizes
+    query, key, value, chance = tensors(
+        seed, (b, h, q, d), (b, h, n, d), (b, h, n, v), (b, 1, q, n), dtype=torch.float32
+    )
+    mask = chance > 0 if masked else None
+    if mask is not None:
+        mask[..., 0] = True  # torch's own has no answer where nothing may be seen
+    seen = attend_blockwise(query, key, value, mask=mask)
+    wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
+    torch.testing.assert_close(seen.values.double(), wanted, rtol=1e-6, atol=1e-6)
+    assert seen.weights.shape == (b, h, 0, n)
+
+
+@pytest.mark.parametrize("name", ["additive", "learned cosine", "masked dot", "scaled_dot"])
+def test_gradients(name: str) -> None:
+    query, key, value = tensors(3, (1, 2, 18, 3), (1, 2, 19, 3), (1, 2, 19, 2))
+    mask = tensors(4, (18, 19))[0] > 0 if name == "masked dot" else None
+    score = score_of(name.split()[-1] if mask is not None else name, 3, 2)
+    learned = list(score.parameters()) if isinstance(score, nn.Module) else []
+    inputs = [tensor.requires_grad_() for tensor in (query, key, value, *learned)]
+    rows = torch.tensor([3, 17])
+
+    def both(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(attend_blockwise(q, k, v, score=score, mask=mask, rows=rows))  # type: ignore[arg-type]
+
+    assert torch.autograd.gradcheck(both, inputs, fast_mode=True)
+
+
+def test_logits_far_apart_do_not_overflow() -> None:
+    """A later block whose logits are far above, or far below, those of the blocks before it."""
+    query = torch.ones(1, 1, 2, 1)
+    query[0, 0, 1] = -1.0
+    key = torch.linspace(-900.0, 900.0, 40).view(1, 1, 40, 1)
+    value = torch.arange(40.0).view(1, 1, 40, 1)
+    everything = torch.ones(2, 40, dtype=torch.bool)  # a mask, so that it goes block by block
+    seen = attend_blockwise(query, key, value, score="dot", mask=everything)
+    torch.testing.assert_close(seen.values.flatten(), torch.tensor([39.0, 0.0]))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_overflow(dtype: torch.dtype, masked: bool) -> None:
+    query, key, value = (300 * tensor for tensor in tensors(5, (2, 3, 5, 64), (2, 3, 19, 64), (2, 3, 19, 7)))
+    mask = torch.ones(5, 19, dtype=torch.bool) if masked else None
+    half = [tensor.to(dtype) for tensor in (query, key, value)]
+    seen = attend_blockwise(*half, mask=mask)
+    assert seen.values.dtype == dtype
+    torch.testing.assert_close(seen.values, attend(*half, mask=mask).values, rtol=0.02, atol=2.0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(batch: int, masked: bool) -> None:
+    mask = torch.ones(3, 7, dtype=torch.bool) if masked else None
+    query = torch.rand(batch, 2, 3, 5, requires_grad=True)
+    seen = attend_blockwise(query, torch.rand(batch, 2, 7, 5), torch.rand(batch, 1, 7, 11), mask=mask)
+    assert seen.values.shape == (batch, 2, 3, 11)
+    seen.values.sum().backward()
+
+
+def test_bad_input_is_one_sentence() -> None:
+    query, key, value = tensors(6, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
+    for match, arguments, options in (
+        ("did you mean 'scaled_dot'", (query, key, value), {"score": "scaled_dott"}),
+        ("needs all keys at once", (query, key, value), {"score": "standardized"}),
+        ("needs all keys at once", (query, key, value), {"score": build_score("standardized", 7, 3)}),
+        ("there must be a key", (query, key[:, :, :0], value[:, :, :0]), {}),
+        ("one size; theirs are 7 and 5", (query, key[..., :5], value), {}),
+        ("mask must broadcast", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
+        ("indices of the 5 queries; .* from 0 to 5", (query, key, value), {"rows": torch.tensor([0, 5])}),
+        ("indices of the 5 queries", (query, key, value), {"rows": torch.tensor([True])}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            attend_blockwise(*arguments, **options)  # type: ignore[arg-type]

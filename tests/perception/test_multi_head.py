@@ -1,0 +1,214 @@
+"""`MultiHeadAttention`, against torch's own."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from robot_attn import SCORES
+from robot_attn.attention import LEARNED_SCORES
+from robot_attn.attention._multi_head import MultiHeadAttention
+
+SIZES = st.sampled_from([1, 2, 3, 5, 7, 11])
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def torchs(embed: int, heads: int, seed: int = 0, **options: object) -> nn.MultiheadAttention:
+    """A module of torch's whose biases are not the zeros that it starts with."""
+    torch.manual_seed(seed)
+    module = nn.MultiheadAttention(embed, heads, **options)  # type: ignore[arg-type]
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter)
+    return module
+
+
+def test_by_hand() -> None:
+    """Projections that leave everything as it is: head i compares and reads the i-th numbers."""
+    module = MultiHeadAttention(2, 2, bias=False)
+    with torch.no_grad():
+        for linear in (module.to_query, module.to_key, module.to_value, module.to_output):
+            linear.weight.copy_(torch.eye(2))
+    query = torch.tensor([[[1.0, 2.0]]])
+    key = torch.tensor([[[0.0, 0.0], [1.0, 0.5]]]) * torch.tensor(3.0).log()
+    seen = module(query, key, torch.tensor([[[4.0, 8.0], [0.0, 16.0]]]))
+    torch.testing.assert_close(seen.weights, torch.tensor([[[[0.25, 0.75]], [[0.25, 0.75]]]]))
+    torch.testing.assert_close(seen.values, torch.tensor([[[1.0, 14.0]]]))
+
+
+@given(
+    sizes=st.tuples(SIZES, SIZES, SIZES, SIZES, SIZES),
+    others=st.none() | st.tuples(SIZES, SIZES),
+    bias=st.booleans(),
+    batch_first=st.booleans(),
+    masked=st.sampled_from(["no", "attn_mask", "key_padding_mask", "both"]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_torchs_module_both_ways(
+    sizes: tuple[int, ...],
+    others: tuple[int, int] | None,
+    bias: bool,
+    batch_first: bool,
+    masked: str,
+    seed: int,
+) -> None:
+    batch, queries, keys, heads, head_size = sizes
+    embed = heads * head_size
+    key_size, value_size = others or (embed, embed)
+    theirs = torchs(embed, heads, seed, kdim=key_size, vdim=value_size, bias=bias, batch_first=batch_first)
+    query, key, value = (
+        draw(batch, count, size, seed=seed + index)
+        for index, (count, size) in enumerate(((queries, embed), (keys, key_size), (keys, value_size)))
+    )
+    hidden, padded = draw(queries, keys, seed=seed) > 0, draw(batch, keys, seed=seed) > 0
+    hidden[:, 0] = padded[:, 0] = False  # torch's module gives NaN where nothing may be seen
+    mask, options = torch.ones(1, 1, 1, 1, dtype=torch.bool), {}
+    if masked in ("attn_mask", "both"):
+        mask, options["attn_mask"] = mask & ~hidden, hidden
+    if masked in ("key_padding_mask", "both"):
+        mask, options["key_padding_mask"] = mask & ~padded[:, None, None], padded
+
+    ours = MultiHeadAttention.from_torch(theirs)
+    values, weights = ours(query, key, value, mask=None if masked == "no" else mask)
+    for module in (theirs, ours.to_torch(batch_first=batch_first)):
+        inputs = (
+            (query, key, value) if batch_first else (each.transpose(0, 1) for each in (query, key, value))
+        )
+        expected, expected_weights = module(*inputs, need_weights=True, average_attn_weights=False, **options)
+        expected = expected if batch_first else expected.transpose(0, 1)
+        torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(weights, expected_weights, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 5, "vdim": 7}, {"kdim": 5}, {"bias": False}])
+def test_the_state_goes_there_and_back(options: dict[str, object]) -> None:
+    theirs = torchs(6, 3, **options)
+    ours = MultiHeadAttention.from_torch(theirs)
+    state = ours.torch_state_dict()
+    assert sorted(state) == sorted(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(state[name], tensor)
+        state[name].add_(1)  # a copy: neither module changes with it
+    for name, tensor in ours.torch_state_dict().items():
+        assert torch.equal(theirs.state_dict()[name], tensor)
+
+
+def test_self_attention_and_values_that_are_keys() -> None:
+    module = MultiHeadAttention(6, 2)
+    query, key = draw(2, 3, 6), draw(2, 5, 6, seed=1)
+    for one, other in zip(module(query), module(query, query, query), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(module(query, key), module(query, key, key), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_dtype_is_kept() -> None:
+    theirs = torchs(6, 2).double()
+    ours = MultiHeadAttention.from_torch(theirs)
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float64}
+    assert {parameter.dtype for parameter in ours.to_torch().parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("score", sorted({*SCORES, *LEARNED_SCORES}))
+def test_gradients(score: str) -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(6, 2, key_size=5, value_size=3, score=score).double()
+    shapes = ((2, 3, 6), (2, 4, 5), (2, 4, 3))
+    inputs = [draw(*shape, seed=index, dtype=torch.float64) for index, shape in enumerate(shapes)]
+    parameters = dict(module.named_parameters())
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    mask[0, 1:3] = mask[2] = False
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        weights = dict(zip(parameters, tensors[3:], strict=True))
+        return tuple(torch.func.functional_call(module, weights, tensors[:3], {"mask": mask}))
+
+    tensors = [*inputs, *(parameter.detach() for parameter in parameters.values())]
+    assert torch.autograd.gradcheck(function, [tensor.requires_grad_() for tensor in tensors])
+
+
+def test_a_query_that_may_look_nowhere_reads_nothing() -> None:
+    module = MultiHeadAttention.from_torch(torchs(6, 2))
+    query = draw(2, 5, 6).requires_grad_()
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    mask[3] = False
+    seen = module(query, mask=mask)
+    assert bool((seen.weights[:, :, 3] == 0).all()) and bool((seen.weights[:, :, 2] > 0).all())
+    torch.testing.assert_close(seen.values[:, 3], module.to_output.bias.expand(2, 6), rtol=0, atol=0)
+    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    for tensor in (query, *module.parameters()):
+        assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
+    module = MultiHeadAttention(64, 2).to(dtype)
+    seen = module(300 * draw(2, 7, 64, dtype=dtype))
+    assert seen.values.dtype == seen.weights.dtype == dtype
+    assert bool(seen.values.isfinite().all())
+    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 2, 7), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(batch: int) -> None:
+    seen = MultiHeadAttention(6, 3)(torch.rand(batch, 5, 6), torch.rand(batch, 7, 6))
+    assert seen.values.shape == (batch, 5, 6) and seen.weights.shape == (batch, 3, 5, 7)
+
+
+def test_bad_input_is_one_sentence() -> None:
+    module = MultiHeadAttention(6, 2, key_size=5)
+    query, key = draw(2, 3, 6), draw(2, 7, 5)
+    for match, arguments, options in (
+        (r"query must be \[batch, tokens, 6\]; its shape is \[3, 6\]", (query[0], key), {}),
+        (r"key must be \[batch, tokens, 5\]; its shape is \[2, 3, 6\]", (query,), {}),
+        (r"value must be \[batch, tokens, 5\]", (query, key, query), {}),
+        ("must agree on B and n", (query, key[:1]), {}),
+        ("must agree on B and n", (query, key, key[:, :5]), {}),
+        ("there must be a key to look at", (query, key[:, :0]), {}),
+        ("must hold finite numbers", (query, key / 0.0), {}),
+        ("mask must be bool", (query, key), {"mask": torch.ones(3, 7)}),
+        ("mask must broadcast", (query, key), {"mask": torch.ones(3, 5, dtype=torch.bool)}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            module(*arguments, **options)
+    for match, sizes, named in (
+        ("embed_size must be a multiple of heads; it is 6, with 4 heads", (6, 4), {}),
+        ("heads must be a whole number of at least 1; it is 0", (6, 0), {}),
+        ("key_size must be a whole number of at least 1; it is True", (6, 2), {"key_size": True}),
+        ("did you mean 'scaled_dot'", (6, 2), {"score": "scaled_dott"}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            MultiHeadAttention(*sizes, **named)  # type: ignore[arg-type]
+
+
+def test_what_torch_and_we_do_not_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="add_bias_kv looks at a key that is not there"):
+        MultiHeadAttention.from_torch(nn.MultiheadAttention(6, 2, add_bias_kv=True))
+    with pytest.raises(ValueError, match="add_zero_attn looks at a key that is not there"):
+        MultiHeadAttention.from_torch(nn.MultiheadAttention(6, 2, add_zero_attn=True))
+    for export in ("to_torch", "torch_state_dict"):
+        with pytest.raises(ValueError, match="scores with scaled_dot alone"):
+            getattr(MultiHeadAttention(6, 2, score="dot"), export)()
+    module = MultiHeadAttention(6, 2)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for other in (torchs(4, 2), torchs(6, 2, bias=False), torchs(6, 2, kdim=5)):
+        with pytest.raises(ValueError, match=r"state must hold tensors of the shapes .* it holds"):
+            module.load_torch_state_dict(other.state_dict())
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(before[name], tensor)
+
+
+@pytest.mark.parametrize("score", ["scaled_dot", "additive"])
+def test_compiles_to_one_graph_with_the_same_result(score: str) -> None:
+    module = MultiHeadAttention(6, 2, score=score)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    inputs = (draw(2, 3, 6), draw(2, 5, 6, seed=1))
+    program = torch.export.export(module, inputs, dynamic_shapes=({0: batch}, {0: batch}))
+    inputs = (draw(7, 3, 6), draw(7, 5, 6, seed=1))
+    for one, other in zip(program.module()(*inputs), module(*inputs), strict=True):
+        torch.testing.assert_close(one, other)
