@@ -25,6 +25,9 @@ class Perception(nn.Module):
     uniform: ClassVar[bool] = False
     """True where the attention says nothing: it is the same over the whole frame, whatever the frame."""
 
+    good_for: ClassVar[str] = ""
+    """When to take this family, in a few words: a column of `robot-attn families`."""
+
     features_size: int
     heads: int
     attention_grid: tuple[int, int]

@@ -17,7 +17,7 @@ EXAMPLES = re.findall(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTAL
 COMMANDS = re.findall(r"^robot-attn .*", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)), re.M)
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["perception", "stable-baselines3"])
+@pytest.mark.parametrize("code", EXAMPLES, ids=["perception", "attention", "stable-baselines3"])
 def test_the_examples_run_as_they_stand(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False

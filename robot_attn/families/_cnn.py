@@ -26,6 +26,8 @@ class Cnn(Perception):
     features_size: F.
     """
 
+    good_for: ClassVar[str] = "a control: how far a policy gets without attention"
+
     uniform: ClassVar[bool] = True
 
     def __init__(

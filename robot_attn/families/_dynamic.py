@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +38,8 @@ class Dynamic(Perception):
     keys and values are from Mott et al. 2019, https://arxiv.org/abs/1906.02500, section 2, whose basis is one
     of cosines. 2 N S D FLOPs a frame after the patches, and those of `DynamicAttention`.
     """
+
+    good_for: ClassVar[str] = "tasks with memory: what it looks for next depends on what it saw"
 
     def __init__(
         self,

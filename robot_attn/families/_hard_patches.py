@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -103,6 +105,8 @@ class HardPatches(Perception):
     Raises ValueError as every family does, and where a frame has fewer patches than are to be chosen.
     2 N^2 d + 4 N S d FLOPs a frame after N patches; memory as `votes` says.
     """
+
+    good_for: ClassVar[str] = "hard choices: the policy gets the chosen patches' places and nothing else"
 
     def __init__(
         self,

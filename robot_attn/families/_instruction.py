@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,6 +68,8 @@ class Instruction(Perception):
     Raises ValueError for a text with a word that is unknown, and from `forward` for tokens that are none.
     After the patches: 2 N D (9 S + h) FLOPs a frame, and for the text 2 h W (2 L + D), L = MAX_TOKENS.
     """
+
+    good_for: ClassVar[str] = "tasks whose target is named by words"
 
     def __init__(
         self,

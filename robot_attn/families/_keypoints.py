@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +33,8 @@ class Keypoints(Perception):
     after the patches.
     """
 
+    good_for: ClassVar[str] = "reaching and pushing: where things are, and nothing of what they are"
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -38,7 +42,7 @@ class Keypoints(Perception):
         *,
         features_size: int = 128,
         heads: int = 32,
-        patch_size: int = 32,
+        patch_size: int = 16,
         score: str = "dot",
     ) -> None:
         super().__init__(image_shape, context_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +29,8 @@ class LocalAttention(Mixing):
     Cost: layers (16 N E^2 + 4 N m E) FLOPs a frame of N patches after the patches, where m is at most
     4 window^2 (16 for a window of 1), and layers layer_heads N m numbers.
     """
+
+    good_for: ClassVar[str] = "the same in large frames, at a cost linear in their size"
 
     def __init__(
         self,

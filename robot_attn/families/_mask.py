@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,8 @@ class Mask(Perception):
     2 N (S D + D + 72 S + 576) FLOPs a frame after N patches of S numbers, D hidden units, and
     4 N (2 S + D + 10) bytes in float32.
     """
+
+    good_for: ClassVar[str] = "distracting backgrounds: it hides what the task does not need"
 
     def __init__(
         self,

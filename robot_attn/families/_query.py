@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,8 @@ class Query(Perception):
     units of the layer between a patch and its logits. score: a name that `robot_attn.build_score` knows; with
     "standardized" the queries are folded (`look`), with the others keys are made.
     """
+
+    good_for: ClassVar[str] = "most tasks: the cheapest map, with a head for each kind of thing"
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +33,8 @@ class SelfAttention(Mixing):
     Cost: layers (16 N E^2 + 4 N^2 E) FLOPs a frame after the patches; numbers linear in N, but with rollout
     layers layer_heads N^2.
     """
+
+    good_for: ClassVar[str] = "scenes in which a thing matters by what stands around it"
 
     def __init__(
         self,

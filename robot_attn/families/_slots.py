@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,10 @@ class Slots(Perception):
     learns from `reconstruction_loss` alone.
     4 N S^2 FLOPs a frame after N patches, and those of `SlotAttention`.
     """
+
+    good_for: ClassVar[str] = (
+        "several things at once, a slot for each; reconstruction can train it beforehand"
+    )
 
     def __init__(
         self,

@@ -10,4 +10,6 @@ COMMANDS: Mapping[str, Command] = {
     "render": Command("bench_render", "frames a second of each way to render the Track scene", ("train",)),
     "train": Command("bench_train", "frames trained a second, against Stable-Baselines3", ("train",)),
     "extractor": Command("bench_extractor", "the cost of each family, against NatureCNN", ("train",)),
+    "attention": Command("bench_attention", "attention over many tokens, against torch's own", ("train",)),
+    "pointing": Command("bench_pointing", "whether each family learns to find the target", ("train",)),
 }

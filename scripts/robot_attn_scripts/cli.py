@@ -17,7 +17,8 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("train", "train a policy from camera frames in simulation", ("train",)),
     "evaluate": Command("evaluate", "score a policy, and whether it looked at the target", ("train",)),
     "replay": Command("replay", "draw an episode with what the policy looked at", ("train", "video")),
-    "benchmark": Command("benchmark", "measure rendering, training and the extractors"),
+    "benchmark": Command("benchmark", "measure rendering, training, attention and the families"),
+    "families": Command("families", "list the perception families, and what each costs", ("train",)),
     "demo": Command("demo", "train, evaluate and replay a tracking policy from nothing", ("train", "video")),
 }
 

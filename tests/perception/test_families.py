@@ -111,6 +111,10 @@ def test_uniform_says_whether_the_map_is_flat(family: str) -> None:
     assert flat == module.uniform
 
 
+def test_it_says_what_it_is_good_for(family: str) -> None:
+    assert 10 < len(FAMILIES[family].good_for) <= 90
+
+
 def test_by_class_it_is_the_same_module(family: str) -> None:
     torch.manual_seed(7)
     by_name = build(family, (3, 32, 32))

@@ -55,6 +55,8 @@ def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixt
         "render",
         "train",
         "extractor",
+        "attention",
+        "pointing",
     ]
 
 
@@ -70,7 +72,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["benchmark", "rendr"], "robot-attn benchmark has no command 'rendr': did you mean 'render'?"),
         (
             ["zzz"],
-            "robot-attn has no command 'zzz': choose one of train, evaluate, replay, benchmark, demo",
+            "robot-attn has no command 'zzz': "
+            "choose one of train, evaluate, replay, benchmark, families, demo",
         ),
     ],
 )

@@ -1,0 +1,374 @@
+"""Attention by several processes of torch.distributed, with the result of one.
+
+`attend_heads_parallel` splits the heads over the ranks of a group, for which each rank needs all keys;
+`attend_sequence_parallel` splits the keys, so that no rank ever holds them all. Both run on whatever the
+group communicates with: gloo on CPUs, NCCL on GPUs.
+
+What is called *shared* below is the same on every rank: queries, values, and gathered weights. Gradients keep
+to one rule: a loss computed from what is shared is computed alike on every rank, **counts once**, and is
+followed by `backward()` on every rank. All gradients are then those of one process. A loss computed from what
+is a rank's own (its slice of the weights) is that rank's part of the whole loss, which is the sum over the
+ranks. Gradients of shared tensors come out the same on every rank: do not average or sum them once more.
+
+The rule is that of Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053, section 3, whose conjugate
+operators f and g are `_Share` and `_Sum`; each is the other's gradient, and so are `_Split` and `_Gather`.
+
+Before anything else is sent the ranks tell each other what they were given. So what is wrong on one rank is a
+ValueError on each, and none is left waiting; that costs two small collectives a call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from robot_attn._names import unknown_name
+from robot_attn.attention._attend import Attended, attend
+from robot_attn.attention._checks import check_attention, check_mask
+from robot_attn.attention._scores import (
+    EPSILON,
+    LEARNED_SCORES,
+    SCORES,
+    Scaled,
+    Score,
+    dot,
+    matmul_heads,
+    standardized,
+)
+
+if TYPE_CHECKING:  # a torch without torch.distributed has no ProcessGroup
+    Group = dist.ProcessGroup | None
+
+
+def attend_heads_parallel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    score: str | Score = "scaled_dot",
+    mask: Tensor | None = None,
+    group: Group = None,
+    gather_weights: bool = True,
+) -> Attended:
+    """`attend` with the heads split over the ranks: each attends with its own, and all get the whole result.
+
+    query, key, value, score, mask: as for `robot_attn.attend`, whole and the same on every rank. The first
+        h mod R of R ranks take one head more than the others; where h < R the last ones have none to do.
+    score: a function is given the heads of one rank; of a module, such as `build_score` makes, the rows of
+        each parameter that belong to those heads, and the gradient of the whole parameter is on every rank.
+    group: the ranks that work together; None for all.
+    gather_weights: False leaves to each rank the weights of its own heads, [B, h of this rank, q, n].
+
+    Returns values [B, h, q, v] and weights [B, h, q, n] on every rank.
+    Raises ValueError, on every rank, for what `attend` refuses on any, for shapes, dtypes or options that
+    differ between ranks, or a score with parameters that do not lead with the heads; and where
+    torch.distributed is not initialised.
+
+    Heads as what the ranks share out: Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053, section 3.
+    Cost a rank: 2 B h q n (d + v) / R FLOPs; it receives B h q (v + n) numbers, and backward the gradients of
+    queries, keys and values. Without the weights B h q v.
+    """
+
+    def facts() -> dict[str, Any]:
+        check_attention(query, key, value)
+        _check_leads(score, query.shape[1])
+        if mask is not None:
+            check_mask(mask, torch.Size((*query.shape[:3], key.shape[2])))
+        return {
+            "function": "attend_heads_parallel",
+            **_describe(query=query, key=key, value=value),
+            **_describe_score(score),
+            "gather_weights": gather_weights,
+        }
+
+    ranks, rank = _place(group)
+    _agree(facts, group)
+    heads = query.shape[1]
+    sizes = [heads // ranks + (other < heads % ranks) for other in range(ranks)]
+    start = sum(sizes[:rank])
+
+    def own(tensor: Tensor) -> Tensor:
+        if tensor.shape[1] == heads:
+            return _apply(_Split, tensor, 1, sizes, group)
+        return _apply(_Share, tensor, group)
+
+    if mask is not None and mask.ndim >= 3 and mask.shape[-3] == heads:
+        mask = mask.narrow(-3, start, sizes[rank])
+    if isinstance(score, nn.Module):
+        score = _with_parameters(score, lambda each: _apply(_Split, each, 0, sizes, group))
+    values, weights = attend(own(query), own(key), own(value), score=score, mask=mask)
+    if gather_weights:
+        weights = _apply(_Gather, weights, 1, sizes, group)
+    return Attended(_apply(_Gather, values, 1, sizes, group), weights)
+
+
+def attend_sequence_parallel(
+    query: Tensor,
+    key_shard: Tensor,
+    value_shard: Tensor,
+    *,
+    score: str | Score = "scaled_dot",
+    mask_shard: Tensor | None = None,
+    group: Group = None,
+    gather_weights: bool = False,
+) -> Attended:
+    """`attend` with the keys split over the ranks: each holds a slice, and all get the values.
+
+    query: float [B, h, q, d], the same on every rank.
+    key_shard: float [B, h or 1, m, d], value_shard: float [B, h or 1, m, v]: this rank's slice of the n keys
+        and values, in the order of the ranks; m is at least 1 and may differ between ranks.
+    score: a name in `SCORES`, or what `build_score` makes, or a function that judges each key by itself, for
+        it sees only those of one rank. The gradient of a module's parameters is that of all ranks together.
+    mask_shard: bool, True where a query may look, broadcast to [B, h, q, m]; None where all may be
+        seen. A query that may look nowhere, on no rank, gets weights 0 and values 0; its gradients are
+        finite.
+    group: the ranks that work together; None for all.
+    gather_weights: True gives all weights to every rank.
+
+    Returns values [B, h, q, v], the same bits on every rank, and the weights of this rank's keys,
+    [B, h, q, m], which sum to 1 over all ranks; or all, [B, h, q, n].
+    Raises ValueError, on every rank, for what `attend` refuses on any, and for shapes, dtypes or options that
+    differ between ranks, but for m; and where torch.distributed is not initialised.
+
+    The softmax over all keys needs two numbers a query from each rank, the maximum m and the sum d of its
+    exponentials: Milakov & Gimelshein 2018, https://arxiv.org/abs/1805.02867, section 3.1. Attention over a
+    sequence that no device holds: Liu et al. 2023, https://arxiv.org/abs/2310.01889 (ring attention), which
+    splits the queries too and sends keys and values around; here the queries are few, as a robot's are, and
+    only what they read is sent.
+    Cost a rank: 2 B h q m (d + v) FLOPs; B h q m numbers for the weights, three times that with a gradient;
+    it adds up B h q (v + 2) numbers with the others, and backward B h q (d + 1). No key or value is sent.
+    """
+
+    def facts() -> dict[str, Any]:
+        check_attention(query, key_shard, value_shard)
+        if mask_shard is not None:
+            check_mask(mask_shard, torch.Size((*query.shape[:3], key_shard.shape[2])))
+        return {
+            "function": "attend_sequence_parallel",
+            # One key stands for all: their number may differ.
+            **_describe(query=query, key_shard=key_shard[:, :, :1], value_shard=value_shard[:, :, :1]),
+            **_describe_score(score),
+            "gather_weights": gather_weights,
+            "keys": key_shard.shape[2],
+        }
+
+    _place(group)
+    sizes = [each["keys"] for each in _agree(facts, group, may_differ="keys")]
+    if isinstance(score, str):
+        score = _find_score(score, query, key_shard)
+    over_ranks = partial(_standardized_over_ranks, keys=sum(sizes), group=group)
+    if score is standardized:
+        score = over_ranks
+    elif isinstance(score, Scaled) and score.score is standardized:
+        score = copy.copy(score)
+        score.score = over_ranks
+    if isinstance(score, nn.Module):
+        score = _with_parameters(score, lambda each: _apply(_Share, each, group))
+
+    query = _apply(_Share, query, group)
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    logits = score(query.float(), key_shard.float()) if half else score(query, key_shard)
+    hidden = None if mask_shard is None else ~mask_shard
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
+    # A softmax is the same whatever is taken from its logits, so no gradient goes by way of the maximum.
+    highest = _all_reduce(logits.detach().amax(-1, keepdim=True), dist.ReduceOp.MAX, group)
+    weights = (logits - highest).exp()
+    if hidden is not None:
+        weights = weights.masked_fill(hidden, 0.0)
+    # The highest logit adds 1 to the sum: less is only the 0 of a query that may look nowhere.
+    weights = weights / _total(weights.sum(-1, keepdim=True), group).clamp(min=1)
+    weights = weights.to(value_shard.dtype)
+    # Half precision is rounded once, after the sum, as a product in one process would be.
+    mixture = (weights.float(), value_shard.float()) if half else (weights, value_shard)
+    values = _apply(_Sum, matmul_heads(*mixture), group).to(value_shard.dtype)
+    return Attended(values, _apply(_Gather, weights, 3, sizes, group) if gather_weights else weights)
+
+
+def _standardized_over_ranks(query: Tensor, key: Tensor, *, keys: int, group: Group) -> Tensor:
+    """`standardized` over all `keys` keys, given those of this rank."""
+    logits = dot(query, key)
+    logits = logits - _total(logits.sum(-1, keepdim=True), group) / keys
+    variance = _total(logits.square().sum(-1, keepdim=True), group) / keys
+    return logits * (variance + EPSILON).rsqrt()
+
+
+def _total(part: Tensor, group: Group) -> Tensor:
+    """The sum over the ranks, for use with what is a rank's own: gradients are summed over the ranks too."""
+    return _apply(_Share, _apply(_Sum, part, group), group)
+
+
+def _with_parameters(score: nn.Module, change: Callable[[Tensor], Tensor]) -> Score:
+    return partial(_call, score, {name: change(each) for name, each in score.named_parameters()})
+
+
+def _call(score: nn.Module, parameters: dict[str, Tensor], query: Tensor, key: Tensor) -> Tensor:
+    logits: Tensor = functional_call(score, parameters, (query, key))
+    return logits
+
+
+def _place(group: Group) -> tuple[int, int]:
+    """How many ranks the group has, and which of them this process is."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            "attention over several processes needs torch.distributed to be initialised: "
+            "call torch.distributed.init_process_group first, or robot_attn.attend for one process."
+        )
+    rank = dist.get_rank(group)
+    if rank < 0:
+        raise ValueError("this process is not in the group; only the group's own ranks may call this.")
+    return dist.get_world_size(group), rank
+
+
+def _agree(
+    facts: Callable[[], dict[str, Any]], group: Group, may_differ: str | None = None
+) -> list[dict[str, Any]]:
+    """What each rank was given, by rank; ValueError on all of them where it does not go together.
+
+    facts: this rank's own checks, and what it tells the others. What it raises reaches them as well.
+    """
+    refusal: Exception | None = None
+    mine: dict[str, Any] = {}
+    try:
+        mine = facts()
+    except Exception as error:
+        refusal = error
+    everyone: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(everyone, (mine, None if refusal is None else str(refusal)), group=group)
+    if refusal is not None:
+        raise refusal
+    for rank, (_, complaint) in enumerate(everyone):
+        if complaint is not None:
+            raise ValueError(f"rank {rank} cannot take part: {complaint}")
+    told: list[dict[str, Any]] = [each for each, _ in everyone]
+    for name in told[0]:
+        by_rank = [each.get(name) for each in told]
+        if name != may_differ and any(each != by_rank[0] for each in by_rank):
+            raise ValueError(
+                f"all ranks must be given the same {name}; by rank it is {', '.join(map(str, by_rank))}."
+            )
+    return told
+
+
+def _describe(**tensors: Tensor) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        facts[f"shape of {name}"] = list(tensor.shape)
+        facts[f"dtype of {name}"] = str(tensor.dtype)
+        # Where the one waits for a gradient from the other, both must make it.
+        facts[f"requires_grad of {name}"] = tensor.requires_grad and torch.is_grad_enabled()
+    return facts
+
+
+def _describe_score(score: str | Score) -> dict[str, Any]:
+    name = score if isinstance(score, str) else getattr(score, "__qualname__", type(score).__qualname__)
+    parameters = dict(score.named_parameters()) if isinstance(score, nn.Module) else {}
+    return {"score": name, **_describe(**{f"score.{key}": each for key, each in parameters.items()})}
+
+
+def _find_score(name: str, query: Tensor, key: Tensor) -> Score:
+    if name in LEARNED_SCORES and name not in SCORES:
+        raise ValueError(
+            f"score {name!r} has weights of its own: "
+            f"pass score=robot_attn.build_score({name!r}, size, heads)."
+        )
+    if name not in SCORES:
+        raise unknown_name("score", name, SCORES)
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"score {name!r} compares queries and keys of one size; "
+            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
+        )
+    return SCORES[name]
+
+
+def _check_leads(score: str | Score, heads: int) -> None:
+    if isinstance(score, nn.Module):
+        for name, parameter in score.named_parameters():
+            if parameter.ndim == 0 or len(parameter) != heads:
+                raise ValueError(
+                    f"each parameter of a score must be [heads, ...] for its heads to be split, with {heads} "
+                    f"heads here; the shape of {name} is {list(parameter.shape)}."
+                )
+
+
+def _all_reduce(tensor: Tensor, op: Any, group: Group) -> Tensor:
+    """A new tensor, reduced over the ranks."""
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    if tensor.numel():
+        dist.all_reduce(tensor, op, group=group)
+    return tensor
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Share(torch.autograd.Function):
+    """What is shared, handed to a rank's own work; the gradients that the ranks give it are summed."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _apply(_Sum, gradient, ctx.group), None
+
+
+class _Sum(torch.autograd.Function):
+    """Each rank's own part -> their sum, which is shared; its gradient is each part's."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return _all_reduce(part, dist.ReduceOp.SUM, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _apply(_Share, gradient, ctx.group), None
+
+
+class _Split(torch.autograd.Function):
+    """What is shared -> this rank's slice of an axis; the gradients of the slices make that of the whole."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, axis: int, sizes: Sequence[int], group: Group) -> Tensor:
+        ctx.rest = axis, sizes, group
+        rank = dist.get_rank(group)
+        return whole.narrow(axis, sum(sizes[:rank]), sizes[rank])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _apply(_Gather, gradient, *ctx.rest), None, None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Each rank's slice -> the whole, which is shared; a slice's gradient is that slice of the whole's."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, axis: int, sizes: Sequence[int], group: Group) -> Tensor:
+        ctx.rest = axis, sizes, group
+        # What is gathered must be of one size on all ranks.
+        shape = list(part.shape)
+        shape[axis] = max(sizes)
+        padded = part.new_zeros(shape)
+        padded.narrow(axis, 0, part.shape[axis]).copy_(part)
+        everyone = [torch.empty_like(padded) for _ in sizes]
+        if padded.numel():
+            dist.all_gather(everyone, padded, group=group)
+        slices = [each.narrow(axis, 0, size) for each, size in zip(everyone, sizes, strict=True)]
+        return torch.cat(slices, axis)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _apply(_Split, gradient, *ctx.rest), None, None, None

@@ -1,0 +1,155 @@
+"""The families of perception modules: what each is good for, and what it costs on one thread.
+
+FLOPs are those of matrix products and convolutions, forward, for one frame; what is done to each number by
+itself is not counted. Times are medians of rounds in which all families take turns.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import robot_attn
+from robot_attn_scripts import _report
+from robot_attn_scripts._timing import Step, forward_and_backward, one_thread, take_turns
+
+CHANNELS = 3
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to list, and how."""
+
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width of the frames, in pixels."""
+    batch: int = 64
+    """Frames that are seen at a time, forward and backward."""
+    rounds: int = 7
+    """Times that each family is measured."""
+    markdown: bool = False
+    """Print the table as Markdown."""
+    json: Path | None = None
+    """Write the figures, with their units, to this file."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Measure, print the table, write the JSON if asked to, and return the figures.
+
+    Raises:
+        ValueError: nothing to measure, or frames of a size that no family takes.
+    """
+    if min(options.batch, options.rounds) < 1:
+        raise ValueError("--batch and --rounds are 1 or more")
+    console = Console(stderr=options.markdown)  # where a table is piped to, nothing else is to be
+    with console.status("measuring"):
+        families = measure(options.image_size, options.batch, options.rounds)
+    if options.markdown:
+        print(markdown(families))
+    else:
+        console.print(_table("frames of {} x {}".format(*options.image_size), families), _purposes(families))
+    figures: dict[str, object] = {
+        "command": "families",
+        "machine": _report.machine("robot-attn", "torch"),
+        "image_size": list(options.image_size),
+        "families": families,
+    }
+    if options.json is not None:
+        _report.write_json(options.json, figures)
+    return figures
+
+
+def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, Facts]:
+    """What there is to say of each family: what it is good for, heads and grid, and figures with units."""
+    image_shape = (CHANNELS, *image_size)
+    modules = {name: robot_attn.build(name, image_shape) for name in sorted(robot_attn.FAMILIES)}
+    one, many = torch.rand(1, *image_shape), torch.rand(batch, *image_shape)
+
+    def forward(module: robot_attn.Perception) -> Step:
+        return torch.no_grad()(lambda: module(one))
+
+    def both_ways(module: robot_attn.Perception) -> Step:
+        return forward_and_backward(lambda: module(many).features, list(module.parameters()))
+
+    with one_thread():
+        single = take_turns({name: forward(module) for name, module in modules.items()}, rounds)
+        batched = take_turns({name: both_ways(module) for name, module in modules.items()}, rounds)
+    return {
+        name: {
+            "good_for": module.good_for,
+            "heads": module.heads,
+            "grid": list(module.attention_grid),
+            "parameters": _report.figure(sum(each.numel() for each in module.parameters()), "parameters"),
+            "flops": _report.figure(count_flops(module), "FLOPs"),
+            "forward": {"frames": 1, **_report.spread(single[name], "ms")},
+            "forward + backward": {"frames": batch, **_report.spread(batched[name], "ms")},
+        }
+        for name, module in modules.items()
+    }
+
+
+def count_flops(module: robot_attn.Perception) -> int:
+    """FLOPs of the matrix products and convolutions of one forward pass over one frame.
+
+    Without a gradient: families then compute in plain operations, which are all that the counter sees.
+    """
+    module = copy.deepcopy(module).requires_grad_(False)  # the counter fails on views of what has a gradient
+    frames = torch.rand(1, *module.image_shape)
+    context = torch.zeros(1, module.context_size) if module.context_size else None
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(frames, context)
+    return int(counter.get_total_flops())
+
+
+def markdown(families: Mapping[str, Facts]) -> str:
+    """Lay all facts out as a table in Markdown."""
+    columns = [*_columns(families), "good for"]
+    rows = [[*row, facts["good_for"]] for row, facts in zip(_rows(families), families.values(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *rows))
+
+
+def _table(title: str, families: Mapping[str, Facts]) -> Table:
+    table = Table(title=title)
+    for column in _columns(families):
+        table.add_column(column, justify="left" if column == "family" else "right")
+    for row in _rows(families):
+        table.add_row(*row)
+    return table
+
+
+def _purposes(families: Mapping[str, Facts]) -> Table:
+    """What each is good for, below the figures: beside them a terminal has no room."""
+    table = Table.grid(padding=(0, 2))
+    for name, facts in families.items():
+        table.add_row(name, facts["good_for"])
+    return table
+
+
+def _columns(families: Mapping[str, Facts]) -> list[str]:
+    batch = next(iter(families.values()))["forward + backward"]["frames"]
+    times = ["1 frame, forward (ms)", f"{batch} frames, both ways (ms)"]
+    return ["family", "parameters", "MFLOPs", *times, "heads", "grid"]
+
+
+def _rows(families: Mapping[str, Facts]) -> list[list[str]]:
+    return [
+        [
+            name,
+            f"{facts['parameters']['value']:,}",
+            f"{facts['flops']['value'] / 1e6:,.2f}",
+            *(f"{facts[key]['median']:,.2f}" for key in ("forward", "forward + backward")),
+            str(facts["heads"]),
+            " x ".join(map(str, facts["grid"])),
+        ]
+        for name, facts in families.items()
+    ]

@@ -1,0 +1,36 @@
+"""torch.compile takes every family whole, and what it makes of it sees and looks alike."""
+
+import shutil
+
+import pytest
+import torch
+
+from robot_attn import FAMILIES, Percept, build
+
+
+def check(family: str, backend: str) -> None:
+    """Compile without a break in the graph, and compare percepts and gradients."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()  # the cache of another family
+    module = build(family, (3, 40, 56), 3)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    frames, context = torch.rand(4, 3, 40, 56), torch.randn(4, 3)
+    found = []
+    for seen in (compiled, module):
+        module.zero_grad()
+        percept = seen(frames, context)
+        assert isinstance(percept, Percept)
+        percept.features.square().sum().backward()
+        found.append([*percept, *(parameter.grad for parameter in module.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_compiled_whole_it_sees_and_looks_alike(family: str) -> None:
+    check(family, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch writes C++ for this machine, and needs g++")
+def test_compiled_to_machine_code_it_sees_and_looks_alike() -> None:
+    check("query", "inductor")

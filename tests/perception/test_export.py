@@ -1,0 +1,129 @@
+"""Every family runs without torch: as an ONNX model, it sees and looks as the module does."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robot_attn import FAMILIES, Percept, Perception, build
+from robot_attn.export import export_onnx
+from robot_attn.families import Query
+
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def run(path: Path, **inputs: Tensor) -> Percept:
+    """Run a model with onnxruntime, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == list(inputs)
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    return Percept(*map(torch.from_numpy, session.run(["features", "attention"], arrays)))
+
+
+def assert_alike(one: Percept, other: Percept) -> None:
+    for left, right in zip(one, other, strict=True):
+        torch.testing.assert_close(left, right.detach(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "context_size"), [((40, 56), 3), pytest.param((64, 64), 0, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_in_onnx_it_sees_and_looks_alike(
+    family: str, size: tuple[int, int], context_size: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = build(family, (3, *size), context_size)
+    path = export_onnx(module, tmp_path / f"{family}.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == [f"{family}.onnx"]
+    for batch in (1, 3):
+        inputs = {"frames": torch.rand(batch, 3, *size)}
+        if context_size:
+            inputs["context"] = torch.randn(batch, context_size)
+        percept = run(path, **inputs)
+        assert_alike(percept, module(**inputs))
+        assert percept.attention.shape == (batch, module.heads, *module.attention_grid)
+
+
+def test_frames_as_a_camera_gives_them_and_a_model_in_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "mask.onnx"
+    path.write_text("what was there")
+    module = build("mask", (3, 40, 32))
+    assert export_onnx(module, str(path), uint8=True) == path
+    frames = torch.randint(0, 256, (5, 3, 40, 32), dtype=torch.uint8)
+    assert_alike(run(path, frames=frames), module(frames))
+
+
+class Forgetful(Query):
+    """Loses half of its features in training; asks for `len(frames)`, which strict recording leaves open."""
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        features, attention = super().perceive(frames, context)
+        shares = torch.full((len(frames), 1), 2.0)
+        return Percept(F.dropout(features, training=self.training) * shares, attention)
+
+
+def test_exported_is_what_it_does_in_evaluation_and_the_module_stays_in_training(tmp_path: Path) -> None:
+    module = build(Forgetful, (3, 32, 32))
+    frames = torch.rand(4, 3, 32, 32)
+    module(frames).features.sum().backward()
+    path = export_onnx(module, tmp_path / "a.onnx")
+    assert all(each.training for each in module.modules())
+    assert all(each.requires_grad and each.grad is not None for each in module.parameters())
+    assert_alike(run(path, frames=frames), module.eval()(frames))
+
+
+class Undecided(Query):
+    """Branches on what it sees, which no graph can hold."""
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        return super().perceive(frames if float(frames.mean()) > 0.5 else 1 - frames, context)
+
+
+def test_what_cannot_be_exported_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_text("what was there")
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        export_onnx(build(Undecided, (3, 32, 32)), path)
+    assert path.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "match"),
+    [
+        (torch.nn.Linear(2, 3), "a.onnx", "only a robot_attn.Perception is exported here; this is a Linear"),
+        (None, "a.pt", "ends in .onnx; this one is a.pt"),
+        (None, "a", "ends in .onnx; this one is a"),
+    ],
+)
+def test_what_is_refused(module: Perception | None, name: str, match: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=match):
+        export_onnx(module or build("query", (3, 32, 32)), tmp_path / name)
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        export_onnx(build("query", (3, 32, 32)), tmp_path / "nowhere" / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("absent", "named"),
+    [(["onnx"], "onnx"), (["onnxscript"], "onnxscript"), (["onnx", "onnxscript"], "onnx and onnxscript")],
+)
+def test_without_onnx_the_line_that_brings_it_is_named(
+    absent: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in absent:
+        monkeypatch.setitem(sys.modules, name, None)  # how Python marks a module that cannot be imported
+    with pytest.raises(
+        ModuleNotFoundError, match=rf'needs {named}, .*; run pip install "robot-attn\[onnx\]"$'
+    ):
+        export_onnx(build("query", (3, 32, 32)), tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
