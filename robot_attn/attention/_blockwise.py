@@ -41,8 +41,8 @@ def attend_blockwise(
     float32.
     Raises ValueError as `attend` does, for "standardized", and for rows that are no such indices.
 
-    Without a mask, products of queries and keys go to torch's `scaled_dot_product_attention`, whose kernels
-    do the same in fused code; everything else goes block by block through Python. The online softmax:
+    The scores that have a name go to torch's `scaled_dot_product_attention`, whose kernels do the same in
+    fused code; a module or a function goes block by block through Python. The online softmax:
     Milakov & Gimelshein 2018, https://arxiv.org/abs/1805.02867, algorithm 3, whose m and d are `highest` and
     `total`. Values with it, and blocks made anew for the gradient from the logarithm of each row's sum of
     exponentials: Dao et al. 2022, https://arxiv.org/abs/2205.14135, algorithms 1 and 4.
@@ -69,8 +69,8 @@ def attend_blockwise(
     dtype = value.dtype
     if dtype in (torch.float16, torch.bfloat16):
         query, key, value = query.float(), key.float(), value.float()
-    if mask is None and isinstance(score, str):
-        return Attended(_fused(query, key, value, by_name).to(dtype), weights)
+    if isinstance(score, str):
+        return Attended(_fused(query, key, value, by_name, mask).to(dtype), weights)
     learned = list(by_name.parameters()) if isinstance(by_name, nn.Module) else []
     values: Tensor = _Blockwise.apply(  # type: ignore[no-untyped-call]
         by_name, mask, query, key, value, *learned
@@ -87,7 +87,7 @@ def _check_rows(rows: Tensor, queries: int) -> None:
         )
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, score: Score) -> Tensor:
+def _fused(query: Tensor, key: Tensor, value: Tensor, score: Score, mask: Tensor | None) -> Tensor:
     """Give the values [B, h, q, v] of a score in `SCORES`, but standardized, by torch's kernel."""
     heads, size = query.shape[1], value.shape[-1]
     if score is cosine:
@@ -99,7 +99,14 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, score: Score) -> Tensor:
     query, key = (F.pad(tensor, (0, max(0, -wider))) for tensor in (query, key))
     value = F.pad(value, (0, max(0, wider)))
     key, value = (tensor.expand(-1, heads, -1, -1) for tensor in (key, value))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :size]
+    nothing = None
+    if mask is not None:
+        # The kernel has no answer where nothing may be seen: such a row looks at all, and is then cleared.
+        mask = mask.view((1,) * (4 - mask.ndim) + mask.shape)
+        nothing = ~mask.any(dim=-1, keepdim=True)
+        mask = mask | nothing
+    values = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)[..., :size]
+    return values if nothing is None else values.masked_fill(nothing, 0.0)
 
 
 def _blocks(length: int, side: int) -> Iterator[slice]:

@@ -30,7 +30,7 @@ class LocalAttention(Mixing):
     4 window^2 (16 for a window of 1), and layers layer_heads N m numbers.
     """
 
-    good_for: ClassVar[str] = "the same in large frames, at a cost linear in their size"
+    good_for: ClassVar[str] = "surroundings that matter, in large frames: a cost linear in their size"
 
     def __init__(
         self,

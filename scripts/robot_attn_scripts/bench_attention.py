@@ -9,7 +9,7 @@ of the logarithm over that of the tokens.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import robot_attn
-from robot_attn.attention._blockwise import attend_blockwise
-from robot_attn.attention._folded import attend_folded
-from robot_attn.attention._local import attend_local
+from robot_attn.attention import SCORES, attend_blockwise, attend_folded, attend_local
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import (
     Step,
@@ -50,6 +48,13 @@ IMAGE_SHAPE, FRAMES = (3, 64, 64), 64
 """What families see at a time."""
 LEANEST = ("query", "keypoints", "mask", "hierarchical")
 """The families that are to cost no more than NatureCNN; the others may cost three times as much."""
+
+VARIANTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    "": lambda tokens: {},
+    ", masked": lambda tokens: {"mask": (torch.arange(tokens) % 5 != 1)[None, None, None]},
+    ", own blocks": lambda tokens: {"score": SCORES["scaled_dot"]},
+}
+"""Ways to call `attend_blockwise`, by what their figures' names end in; the mask hides every fifth key."""
 
 Figure = dict[str, Any]
 Entries = dict[str, Figure]
@@ -152,33 +157,33 @@ def measure_folded(count: int, rounds: int) -> Entries:
 def measure_blockwise(tokens: Sequence[int], rounds: int) -> Section:
     """`attend_blockwise` beside scaled_dot_product_attention, and the memory that it takes itself.
 
-    With a mask and without one: without, it hands the work to scaled_dot_product_attention, and is the blocks
-    of its own only with one.
+    A score with a name it hands to scaled_dot_product_attention, without a mask and with one, and the ratio
+    says what it adds. A score that is a function goes through blocks of its own: the peer is the same.
     """
     section: Section = {_name(count): {} for count in tokens}
     memory: dict[str, dict[int, list[float]]] = {}
     for count in tokens:
-        for masked in (False, True):
-            with_mask = ", masked" if masked else ""
-            what = f"memory of one sequence{with_mask}"
+        for variant in VARIANTS:
+            what = f"memory of one sequence{variant}"
             # A process each, and a fresh one: what another left in the heap would hide what this one takes.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
-                megabytes = processes.submit(blockwise_bytes, count, masked).result() / 1e6
-            entries = _time_blockwise(count, masked, rounds) | {
+                megabytes = processes.submit(blockwise_bytes, count, variant).result() / 1e6
+            entries = _time_blockwise(count, variant, rounds) | {
                 "memory of one sequence": _report.figure(megabytes, "MB")
             }
-            section[_name(count)] |= {f"{name}{with_mask}": figure for name, figure in entries.items()}
+            section[_name(count)] |= {f"{name}{variant}": figure for name, figure in entries.items()}
             memory.setdefault(what, {})[count] = [megabytes]
     return section | _growth(memory)
 
 
-def _time_blockwise(count: int, masked: bool, rounds: int) -> Entries:
+def _time_blockwise(count: int, variant: str, rounds: int) -> Entries:
     batch = _batch(count)
     query, key, value = inputs = _queries_keys_values(batch, count)
-    mask = _mask(count) if masked else None
+    options = VARIANTS[variant](count)
+    mask = options.get("mask")
     ours, peer = "attend_blockwise", "scaled_dot_product_attention"
     steps = {
-        ours: forward_and_backward(lambda: attend_blockwise(query, key, value, mask=mask).values, inputs),
+        ours: forward_and_backward(lambda: attend_blockwise(query, key, value, **options).values, inputs),
         peer: forward_and_backward(lambda: F.scaled_dot_product_attention(query, key, value, mask), inputs),
     }
     times = take_turns(steps, rounds)
@@ -190,7 +195,7 @@ def _time_blockwise(count: int, masked: bool, rounds: int) -> Entries:
     }
 
 
-def blockwise_bytes(count: int, masked: bool) -> int:
+def blockwise_bytes(count: int, variant: str) -> int:
     """Memory that forward and backward of `attend_blockwise` take at their peak, above that of their inputs.
 
     For a process of its own.
@@ -199,11 +204,11 @@ def blockwise_bytes(count: int, masked: bool) -> int:
 
     def measured(count: int) -> int:
         query, key, value = inputs = _queries_keys_values(1, count)
-        mask = _mask(count) if masked else None
+        options = VARIANTS[variant](count)
         gradient = torch.randn_like(query)
         return peak_bytes(
             lambda: torch.autograd.grad(
-                attend_blockwise(query, key, value, mask=mask).values, inputs, gradient
+                attend_blockwise(query, key, value, **options).values, inputs, gradient
             )
         )
 
@@ -248,11 +253,6 @@ def _batch(count: int) -> int:
 
 def _queries_keys_values(batch: int, count: int) -> list[Tensor]:
     return [torch.randn(batch, HEADS, count, SIZE // HEADS, requires_grad=True) for _ in range(3)]
-
-
-def _mask(count: int) -> Tensor:
-    """Every fifth key hidden, from all queries."""
-    return (torch.arange(count) % 5 != 1)[None, None, None]
 
 
 def _name(count: int) -> str:

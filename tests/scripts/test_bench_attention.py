@@ -41,17 +41,17 @@ def test_figures_have_units_and_targets_and_are_written_as_they_are_returned(
             one / other for one, other in zip(*(t["rounds"] for t in times), strict=True)
         ]
         assert ratio["min"] <= ratio["median"] <= ratio["max"] and ratio["unit"] == "x"
-    for masked in ("", ", masked"):
+    for variant in bench_attention.VARIANTS:
         told = blockwise["256 tokens"]
-        ratio = told[f"time, to that of scaled_dot_product_attention{masked}"]
+        ratio = told[f"time, to that of scaled_dot_product_attention{variant}"]
         own, other = (
-            told[f"{name}{masked}"]["rounds"] for name in ("attend_blockwise", "scaled_dot_product_attention")
+            told[f"{name}{variant}"]["rounds"] for name in ("attend_blockwise", "scaled_dot_product_attention")
         )
         assert ratio["rounds"] == [one / two for one, two in zip(own, other, strict=True)]
-        memory = [blockwise[size][f"memory of one sequence{masked}"] for size in sizes[1:]]
+        memory = [blockwise[size][f"memory of one sequence{variant}"] for size in sizes[1:]]
         assert all(figure["unit"] == "MB" and figure["value"] > 0 for figure in memory)
         slope = _timing.log_log_slope([1024, 1100], [figure["value"] for figure in memory])
-        assert blockwise["growth from 1024 tokens"][f"memory of one sequence{masked}"]["median"] == slope
+        assert blockwise["growth from 1024 tokens"][f"memory of one sequence{variant}"]["median"] == slope
     assert local["256 tokens"]["attend_local"]["unit"] == "ms"
 
     slope = local["growth from 1024 tokens"]["attend_local"]
