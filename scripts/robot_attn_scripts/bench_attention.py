@@ -54,7 +54,7 @@ VARIANTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     ", masked": lambda tokens: {"mask": (torch.arange(tokens) % 5 != 1)[None, None, None]},
     ", own blocks": lambda tokens: {"score": SCORES["scaled_dot"]},
 }
-"""Ways to call `attend_blockwise`, by what their figures' names end in; the mask hides every fifth key."""
+"""Ways to call `attend_blockwise`, by what is added to their figures; the mask hides every fifth key."""
 
 Figure = dict[str, Any]
 Entries = dict[str, Figure]

@@ -45,7 +45,8 @@ def test_figures_have_units_and_targets_and_are_written_as_they_are_returned(
         told = blockwise["256 tokens"]
         ratio = told[f"time, to that of scaled_dot_product_attention{variant}"]
         own, other = (
-            told[f"{name}{variant}"]["rounds"] for name in ("attend_blockwise", "scaled_dot_product_attention")
+            told[f"{name}{variant}"]["rounds"]
+            for name in ("attend_blockwise", "scaled_dot_product_attention")
         )
         assert ratio["rounds"] == [one / two for one, two in zip(own, other, strict=True)]
         memory = [blockwise[size][f"memory of one sequence{variant}"] for size in sizes[1:]]
