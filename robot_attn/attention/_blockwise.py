@@ -31,15 +31,17 @@ def attend_blockwise(
 
     query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v]; keys, values or both may be
         shared by the heads, [B, 1, n, .].
-    score: as in `attend`, but none that normalises over the keys: a block does not see all of them. A module
-        (`build_score`) gets gradients for its weights.
+    score: as in `attend`, but none that normalises over the keys: a block does not see all of them. To learn
+        weights of its own it must be a module (`build_score`).
     mask: bool, True where a query may look, broadcast to [B, h, q, n]. A query that may look nowhere gets
-        weights 0 and values 0; its gradients are finite.
+        weights 0 and values 0; its gradients are finite. Torch's kernel wants it in floats of its own shape:
+        linear in the tokens is a mask of keys, [B, 1, 1, n], and no mask of queries and keys can be.
     rows: int64 [r], indices of the queries whose weights are wanted; None for none.
 
     Returns values [B, h, q, v] and the weights of those rows, [B, h, r, n]. Half precision is computed in
     float32.
-    Raises ValueError as `attend` does, for "standardized", and for rows that are no such indices.
+    Raises ValueError as `attend` does, for "standardized", for a function that holds tensors in need of a
+    gradient, which would get none, and for rows that are no such indices.
 
     The scores that have a name go to torch's `scaled_dot_product_attention`, whose kernels do the same in
     fused code; a module or a function goes block by block through Python. The online softmax:
@@ -62,7 +64,7 @@ def attend_blockwise(
 
     weights = query.new_zeros(batch, heads, 0, count)
     if rows is not None:
-        _check_rows(rows, queries)
+        check_rows(rows, queries)
         may_look = None if mask is None else mask.expand(batch, heads, queries, count)[:, :, rows]
         weights = attend(query[:, :, rows], key, value[..., :0], score=score, mask=may_look).weights
 
@@ -71,14 +73,22 @@ def attend_blockwise(
         query, key, value = query.float(), key.float(), value.float()
     if isinstance(score, str):
         return Attended(_fused(query, key, value, by_name, mask).to(dtype), weights)
-    learned = list(by_name.parameters()) if isinstance(by_name, nn.Module) else []
+    learned: list[nn.Parameter] = []
+    if isinstance(by_name, nn.Module):
+        learned = [weight for weight in by_name.parameters() if weight.requires_grad]
+    elif by_name(query[:, :, :1].detach(), key[:, :, :1].detach()).requires_grad:
+        raise ValueError(
+            "score is a function that holds tensors in need of a gradient, which would get none here; "
+            "make it an nn.Module with parameters."
+        )
     values: Tensor = _Blockwise.apply(  # type: ignore[no-untyped-call]
         by_name, mask, query, key, value, *learned
     )
     return Attended(values.to(dtype), weights)
 
 
-def _check_rows(rows: Tensor, queries: int) -> None:
+def check_rows(rows: Tensor, queries: int) -> None:
+    """ValueError unless rows are int64 [r], each the index of one of so many queries."""
     whole = rows.ndim == 1 and rows.dtype == torch.int64
     if not whole or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < queries):
         raise ValueError(
@@ -89,23 +99,32 @@ def _check_rows(rows: Tensor, queries: int) -> None:
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, score: Score, mask: Tensor | None) -> Tensor:
     """Give the values [B, h, q, v] of a score in `SCORES`, but standardized, by torch's kernel."""
-    heads, size = query.shape[1], value.shape[-1]
+    scale = query.shape[-1] ** -0.5 if score is scaled_dot else 1.0
     if score is cosine:
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-    elif score is scaled_dot:
-        query = query * query.shape[-1] ** -0.5
-    # The kernel takes one size for all; for others torch would make all the weights. Zeros change nothing.
-    wider = query.shape[-1] - size
-    query, key = (F.pad(tensor, (0, max(0, -wider))) for tensor in (query, key))
-    value = F.pad(value, (0, max(0, wider)))
-    key, value = (tensor.expand(-1, heads, -1, -1) for tensor in (key, value))
+    # The kernel takes one size for all, as many heads, and numbers side by side (a transposed tensor's are
+    # not); for others torch would make all the weights. What is there already is left alone: with few tokens
+    # each operation shows.
+    heads, size = query.shape[1], value.shape[-1]
+    largest = max(query.shape[-1], size)
+    query, key, value = (
+        tensor if tensor.shape[-1] == largest else F.pad(tensor, (0, largest - tensor.shape[-1]))
+        for tensor in (query, key, value)
+    )
+    query, key, value = (
+        tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key, value)
+    )
+    key, value = (
+        tensor if tensor.shape[1] == heads else tensor.expand(-1, heads, -1, -1) for tensor in (key, value)
+    )
     nothing = None
     if mask is not None:
         # The kernel has no answer where nothing may be seen: such a row looks at all, and is then cleared.
         mask = mask.view((1,) * (4 - mask.ndim) + mask.shape)
         nothing = ~mask.any(dim=-1, keepdim=True)
         mask = mask | nothing
-    values = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)[..., :size]
+    values = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    values = values if size == largest else values[..., :size]
     return values if nothing is None else values.masked_fill(nothing, 0.0)
 
 
@@ -167,13 +186,17 @@ class _Blockwise(torch.autograd.Function):
                 )
                 with torch.enable_grad():
                     logits = ctx.score(asked, met)
+                    if not logits.requires_grad:  # a score that depends on nothing that learns
+                        logits = logits.clone().requires_grad_()
                 weights = (logits.detach() - log_total[:, :, row]).exp_()
                 if ctx.mask is not None:
                     weights.masked_fill_(~ctx.mask[:, :, row, column], 0.0)
                 read = weights.transpose(2, 3) @ d_read
                 d_value[:, :, column] += read.sum_to_size(d_value[:, :, column].shape)
                 d_logits = (d_read @ value[:, :, column].transpose(2, 3) - along[:, :, row]).mul_(weights)
-                d_asked, d_met, *d_weights = torch.autograd.grad(logits, [asked, met, *learned], d_logits)
+                d_asked, d_met, *d_weights = torch.autograd.grad(
+                    logits, [asked, met, *learned], d_logits, allow_unused=True, materialize_grads=True
+                )
                 d_query[:, :, row] += d_asked
                 d_key[:, :, column] += d_met
                 for whole, part in zip(d_learned, d_weights, strict=True):

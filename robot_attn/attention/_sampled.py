@@ -22,7 +22,8 @@ def attend_sampled(
 ) -> Attended:
     """Attend to keys drawn at random, with replacement, the same for all queries of a frame and a head.
 
-    query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v].
+    query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v]; keys, values or both may be
+        shared by the heads, [B, 1, n, .].
     samples: s, how many keys are drawn, at least 1.
     probabilities: float [n] or [B, h, n], of each key at each draw, positive where attention may be, up to a
         factor; None for even ones. No gradient goes to them.
@@ -43,6 +44,11 @@ def attend_sampled(
         raise ValueError(f"samples must be a whole number of at least 1; it is {samples!r}.")
     pairwise = find_score(score)
     check_pairwise(pairwise)
+    if isinstance(score, str) and query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"score {score!r} compares queries and keys of one size; "
+            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
+        )
     if probabilities is None:
         chances = query.new_ones(batch, heads, count)
     else:
@@ -52,8 +58,10 @@ def attend_sampled(
                 f"their shape is {list(probabilities.shape)}."
             )
         chances = probabilities.detach().expand(batch, heads, count)
-        if not bool(((chances >= 0) & chances.isfinite()).all() and (chances.sum(-1) > 0).all()):
+        if not bool(((chances >= 0) & chances.isfinite()).all() and (chances > 0).any(-1).all()):
             raise ValueError("probabilities must be finite, 0 or more, and not all 0; some are not.")
+        # Only ratios matter, and these are in the range of float32, whatever the probabilities.
+        chances = chances / chances.amax(dim=-1, keepdim=True)
     drawn = torch.multinomial(chances.reshape(-1, count).float(), samples, True, generator=generator)
     drawn = drawn.view(batch, heads, samples)
 
@@ -61,8 +69,10 @@ def attend_sampled(
         tensor.expand(-1, heads, -1, -1).gather(2, drawn[..., None].expand(-1, -1, -1, tensor.shape[-1]))
         for tensor in (key, value)
     ]
-    chance = chances.gather(2, drawn).log()[:, :, None]
-    seen = attend(query, *picked, score=lambda asked, met: pairwise(asked, met) - chance.to(asked.dtype))
+    chance = chances.gather(2, drawn)[:, :, None]
+    seen = attend(
+        query, *picked, score=lambda asked, met: pairwise(asked, met) - chance.to(asked.dtype).log()
+    )
     weights = seen.weights.new_zeros(batch, heads, queries, count)
     # A key that was drawn twice counts twice.
     weights = weights.scatter_add(3, drawn[:, :, None].expand(-1, -1, queries, -1), seen.weights)

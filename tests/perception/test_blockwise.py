@@ -1,5 +1,8 @@
 """Blockwise attention against `attend`, which makes all weights, and against torch's own."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -104,6 +107,63 @@ def test_logits_far_apart_do_not_overflow() -> None:
     torch.testing.assert_close(seen.values.flatten(), torch.tensor([39.0, 0.0]))
 
 
+def test_scores_that_leave_something_out() -> None:
+    """Those that look at keys alone, or at nothing, and those whose weights are kept as they are."""
+    inputs = tensors(7, (2, 3, 37, 5), (2, 3, 41, 5), (2, 3, 41, 7))
+    frozen = score_of("additive", 5, 3)
+    assert isinstance(frozen, nn.Module)
+    frozen.to_key.requires_grad_(False)
+
+    def keys_alone(query: Tensor, key: Tensor) -> Tensor:
+        return key.sum(dim=-1)[:, :, None].expand(-1, -1, query.shape[2], -1)
+
+    def nothing(query: Tensor, key: Tensor) -> Tensor:
+        return query.new_zeros(*query.shape[:3], key.shape[2])
+
+    for score in (frozen, keys_alone, nothing):
+        results = []
+        for how in (attend_blockwise, attend):
+            query, key, value = (tensor.clone().requires_grad_() for tensor in inputs)
+            frozen.zero_grad()
+            values = how(query, key, value, score=score).values  # type: ignore[operator]
+            values.square().sum().backward()
+            zero = torch.zeros_like
+            grads = [t.grad if t.grad is not None else zero(t) for t in (query, key, value)]
+            results.append([values, *grads, *(w.grad for w in frozen.parameters() if w.grad is not None)])
+        assert len(results[0]) == len(results[1]) == (6 if score is frozen else 4)
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+PEAK = """
+import resource, sys, torch
+from robot_attn.attention import SCORES, attend_blockwise
+count, way = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+tokens = torch.randn(1, 4, 16, count).mT if way == "transposed" else torch.randn(1, 4, count, 16)
+tokens.requires_grad_()
+options = {}
+if way == "masked":
+    options["mask"] = (torch.arange(count) % 5 != 1)[None]
+if way == "own blocks":
+    options["score"] = SCORES["scaled_dot"]
+attend_blockwise(tokens[:, :, :1], tokens[:, :, :1], tokens[:, :, :1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+seen = attend_blockwise(tokens, tokens, tokens, rows=torch.tensor([0, count - 1]), **options)
+(seen.values.square().sum() + seen.weights.square().sum()).backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "transposed", "masked", "own blocks"])
+def test_memory_is_far_from_that_of_all_weights(way: str) -> None:
+    """In a process of its own: 4 heads of 4,096 x 4,096 weights would take 268 MB, and gradients as much."""
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, "4096", way], check=True, capture_output=True, text=True
+    )
+    assert int(run.stdout) < 50_000  # kB
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_overflow(dtype: torch.dtype, masked: bool) -> None:
@@ -126,6 +186,11 @@ def test_small_batches(batch: int, masked: bool) -> None:
 
 
 def test_bad_input_is_one_sentence() -> None:
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def holds_a_tensor_that_learns(query: Tensor, key: Tensor) -> Tensor:
+        return factor * (query @ key.transpose(2, 3))
+
     query, key, value = tensors(6, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
     for match, arguments, options in (
         ("did you mean 'scaled_dot'", (query, key, value), {"score": "scaled_dott"}),
@@ -133,6 +198,7 @@ def test_bad_input_is_one_sentence() -> None:
         ("needs all keys at once", (query, key, value), {"score": build_score("standardized", 7, 3)}),
         ("there must be a key", (query, key[:, :, :0], value[:, :, :0]), {}),
         ("one size; theirs are 7 and 5", (query, key[..., :5], value), {}),
+        ("make it an nn.Module", (query, key, value), {"score": holds_a_tensor_that_learns}),
         ("mask must broadcast", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
         ("indices of the 5 queries; .* from 0 to 5", (query, key, value), {"rows": torch.tensor([0, 5])}),
         ("indices of the 5 queries", (query, key, value), {"rows": torch.tensor([True])}),

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from robot_attn.attention import attend, attend_sampled, build_score
@@ -20,7 +22,7 @@ def test_its_error_falls_as_one_over_the_root_of_the_samples(even: bool) -> None
     query, key, value = tensors(0, (1, 2, 3, 5), (1, 2, 101, 5), (1, 2, 101, 7))
     probabilities = None if even else (0.5 * tensors(1, (101,))[0]).exp()
     exact = attend(query, key, value).values
-    many = [tensor.expand(400, -1, -1, -1) for tensor in (query, key, value)]
+    many = [tensor.expand(200, -1, -1, -1) for tensor in (query, key, value)]
     sizes = (256, 1024, 4096, 16384)
     errors = []
     for samples in sizes:
@@ -75,6 +77,39 @@ def test_a_draw_by_hand() -> None:
     assert 0 < zeros < 13 and float(seen.weights[0, 0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
 
 
+@given(
+    sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7])] * 6),
+    samples=st.sampled_from([1, 2, 5, 13]),
+    seed=st.integers(0, 2**31),
+)
+def test_it_is_its_formula(sizes: tuple[int, ...], samples: int, seed: int) -> None:
+    b, h, q, n, d, v = sizes
+    query, key, value, skewed = tensors(seed, (b, h, q, d), (b, h, n, d), (b, h, n, v), (b, h, n))
+    chances = skewed.exp()
+    generator, again = (torch.Generator().manual_seed(seed) for _ in range(2))
+    seen = attend_sampled(
+        query, key, value, samples=samples, probabilities=chances, generator=generator, score="dot"
+    )
+    drawn = torch.multinomial(chances.view(b * h, n).float(), samples, True, generator=again)
+    for i, j in itertools.product(range(b), range(h)):
+        times = drawn.view(b, h, samples)[i, j].bincount(minlength=n)
+        counts = (query[i, j] @ key[i, j].T).exp() * times / chances[i, j]
+        weights = counts / counts.sum(-1, keepdim=True)
+        torch.testing.assert_close(seen.weights[i, j], weights, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(seen.values[i, j], weights @ value[i, j], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1e-60, 1.0, 1e60])
+def test_probabilities_are_up_to_a_factor(factor: float) -> None:
+    inputs = tensors(10, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
+    chances = torch.arange(11.0, dtype=torch.float64) / 16  # exact when scaled, so draws are the same
+    one, same = (
+        attend_sampled(*inputs, samples=5, probabilities=p, generator=torch.Generator().manual_seed(8))
+        for p in (chances, factor * chances)
+    )
+    torch.testing.assert_close(one.values, same.values)
+
+
 def test_the_same_generator_draws_the_same() -> None:
     inputs = tensors(6, (2, 3, 5, 7), (2, 3, 11, 7), (2, 3, 11, 13))
     one, same, other = (
@@ -122,3 +157,5 @@ def test_bad_input_is_one_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             attend_sampled(query, key, value, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one size; theirs are 7 and 5"):
+        attend_sampled(query, key[..., :5], value, samples=2)
