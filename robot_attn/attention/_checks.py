@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def check_finite(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         # One pass and no copy: what is not finite stays so in a sum. Half precision is summed in float32.
         total = tensor.detach().sum(dtype=torch.float32 if tensor.element_size() < 4 else None)
-        if not bool(total.isfinite()):
+        if not math.isfinite(total.item()):
             raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity.")
 
 
