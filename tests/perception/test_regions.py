@@ -270,6 +270,17 @@ def test_objects_that_change_places_keep_their_identities_by_appearance() -> Non
         assert stays == ({(20, 10): 0, (28, 10): 1} if described == "nothing" else {(20, 10): 1, (28, 10): 0})
 
 
+def test_place_is_distance_and_overlap() -> None:
+    tracker = Tracker()
+    tracker.update([square(20, 10), square(28, 10)])
+    # No box overlaps another; the one on the right is first in the order of regions, as it is higher up.
+    assert ids(tracker.update([square(20, 16), square(28, 4)])) == {(20, 16): 0, (28, 4): 1}
+    tracker = Tracker()
+    tracker.update([square(20, 10, side=5), square(31, 5, side=15)])
+    # The small and the large one are now centred between where they were, 8 pixels from either.
+    assert ids(tracker.update([square(28, 10, side=5), square(23, 5, side=15)])) == {(28, 10): 0, (23, 5): 1}
+
+
 def test_how_much_appearance_outweighs_place() -> None:
     """Two descriptors that could be of one object: 0.47 apart, where unlike is 0.5."""
     left, right, looks = square(20, 10), square(28, 10), [[1.0, 0.3], [0.3, 1.0]]
