@@ -29,16 +29,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from robot_attn._names import unknown_name
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention, check_mask
 from robot_attn.attention._scores import (
     EPSILON,
-    LEARNED_SCORES,
-    SCORES,
     Scaled,
     Score,
     dot,
+    find_score,
     matmul_heads,
     standardized,
 )
@@ -274,19 +272,13 @@ def _describe_score(score: str | Score) -> dict[str, Any]:
 
 
 def _find_score(name: str, query: Tensor, key: Tensor) -> Score:
-    if name in LEARNED_SCORES and name not in SCORES:
-        raise ValueError(
-            f"score {name!r} has weights of its own: "
-            f"pass score=robot_attn.build_score({name!r}, size, heads)."
-        )
-    if name not in SCORES:
-        raise unknown_name("score", name, SCORES)
+    score = find_score(name)
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
             f"score {name!r} compares queries and keys of one size; "
             f"theirs are {query.shape[-1]} and {key.shape[-1]}."
         )
-    return SCORES[name]
+    return score
 
 
 def _check_leads(score: str | Score, heads: int) -> None:
