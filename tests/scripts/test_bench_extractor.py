@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
+import robot_attn
 from robot_attn_scripts import bench_extractor
 
 
@@ -15,8 +16,8 @@ def test_figures_have_units_and_are_written_as_they_are_returned(tmp_path: Path)
     assert json.loads(path.read_text()) == figures
     extractors, decisions = figures["extractors"], figures["decisions"]
     assert isinstance(extractors, dict) and isinstance(decisions, dict)
-    assert sorted(extractors) == ["NatureCNN", "cnn", "keypoints", "query"]
-    assert sorted(decisions) == ["cnn", "keypoints", "query"]
+    assert sorted(extractors) == ["NatureCNN", *sorted(robot_attn.FAMILIES)]
+    assert sorted(decisions) == sorted(robot_attn.FAMILIES)
     assert extractors["cnn"]["parameters"] == extractors["NatureCNN"]["parameters"]
     assert extractors["query"]["batch 3"]["unit"] == "ms"
     ratio = extractors["query"]["batch 2, ratio"]

@@ -175,7 +175,9 @@ def test_a_training_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> N
 def test_ctrl_c_leaves_the_figures_of_what_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     script = (
-        "import os, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        "import os, signal, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        # As in a terminal: what a shell starts in the background inherits that SIGINT is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from robot_attn_scripts.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [
