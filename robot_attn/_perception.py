@@ -34,8 +34,7 @@ class Perception(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], context_size: int = 0) -> None:
         super().__init__()
-        if isinstance(context_size, bool) or not isinstance(context_size, int) or context_size < 0:
-            raise ValueError(f"context_size must be a whole number of at least 0; it is {context_size!r}.")
+        check_context_size(context_size)
         self.image_shape = check_image_shape(image_shape)
         self.context_size = context_size
 
@@ -70,6 +69,12 @@ class Perception(nn.Module):
 
         0 is the centre of the first pixel, so the frame spans -0.5 to H - 0.5 and -0.5 to W - 0.5.
         """
+
+
+def check_context_size(context_size: int) -> None:
+    """ValueError unless context_size is a whole number of at least 0."""
+    if isinstance(context_size, bool) or not isinstance(context_size, int) or context_size < 0:
+        raise ValueError(f"context_size must be a whole number of at least 0; it is {context_size!r}.")
 
 
 def check_sizes(**sizes: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robot_attn.attention._checks import check_attention, check_mask
-from robot_attn.attention._scores import Score, find_score, matmul_heads
+from robot_attn.attention._scores import Score, matmul_heads, score_of
 
 
 class Attended(NamedTuple):
@@ -47,12 +47,7 @@ def attend(
     Cost: 2 B h q n (d + v) FLOPs, and B h q n numbers for the weights, twice that with a gradient.
     """
     check_attention(query, key, value)
-    if isinstance(score, str) and query.shape[-1] != key.shape[-1]:
-        raise ValueError(
-            f"score {score!r} compares queries and keys of one size; "
-            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
-        )
-    score = find_score(score)
+    score = score_of(score, query, key)
     # Float16 ends at 65,504, which a product of two vectors passes soon: half precision is scored in float32.
     half = query.dtype in (torch.float16, torch.bfloat16)
     logits = score(query.float(), key.float()) if half else score(query, key)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention, check_mask
-from robot_attn.attention._scores import Score, check_pairwise, cosine, find_score, scaled_dot
+from robot_attn.attention._scores import Score, check_pairwise, cosine, scaled_dot, score_of
 
 BLOCK_NUMBERS = 1 << 18
 """Logits computed at a time: 1 MiB in float32, about a core's cache."""
@@ -51,16 +51,12 @@ def attend_blockwise(
     Cost: 2 B h q n (d + v) FLOPs forward, 2.5 times that backward; B h (q + n) (d + v) numbers and a block.
     """
     check_attention(query, key, value)
-    batch, heads, queries, size = query.shape
+    batch, heads, queries, _ = query.shape
     count = key.shape[2]
     if mask is not None:
         check_mask(mask, torch.Size((batch, heads, queries, count)))
-    by_name = find_score(score)
+    by_name = score_of(score, query, key)
     check_pairwise(by_name)
-    if isinstance(score, str) and key.shape[-1] != size:
-        raise ValueError(
-            f"score {score!r} compares queries and keys of one size; theirs are {size} and {key.shape[-1]}."
-        )
 
     weights = query.new_zeros(batch, heads, 0, count)
     if rows is not None:

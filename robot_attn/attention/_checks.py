@@ -32,6 +32,18 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor) -> None:
     check_finite(query=query, key=key, value=value)
 
 
+def check_tokens(query: Tensor, key: Tensor) -> None:
+    """ValueError unless query [B, q, d] and key [B, n, d], of one head, go together, with a token each."""
+    for name, tokens in (("query", query), ("key", key)):
+        if tokens.ndim != 3 or tokens.shape[1] == 0:
+            raise ValueError(
+                f"{name} must be [B, n, d] with at least 1 token; its shape is {list(tokens.shape)}."
+            )
+    if len(query) != len(key):
+        raise ValueError(f"query and key must have one batch; theirs are of {len(query)} and {len(key)}.")
+    check_finite(query=query, key=key)
+
+
 def check_finite(**tensors: Tensor) -> None:
     """ValueError that names the first of the tensors to hold NaN or infinity, unless a graph is recorded."""
     if recording():

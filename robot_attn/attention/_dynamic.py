@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robot_attn._perception import check_sizes
+from robot_attn._perception import check_context_size, check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_finite
 from robot_attn.attention._scores import build_score
@@ -46,8 +46,7 @@ class DynamicAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(token_size=token_size, state_size=state_size, heads=heads, glimpses=glimpses)
-        if isinstance(context_size, bool) or not isinstance(context_size, int) or context_size < 0:
-            raise ValueError(f"context_size must be a whole number of at least 0; it is {context_size!r}.")
+        check_context_size(context_size)
         self.token_size, self.state_size = token_size, state_size
         self.heads, self.glimpses, self.context_size = heads, glimpses, context_size
         # Not zero: the weights that make the query would then learn nothing from a first look.

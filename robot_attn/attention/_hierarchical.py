@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention
 from robot_attn.attention._scores import Score
@@ -53,8 +54,7 @@ def attend_hierarchical(
     rows, cols = grid
     if min(rows, cols) < 1 or rows * cols != count:
         raise ValueError(f"grid must have as many cells as there are keys, {count}; it is {rows} x {cols}.")
-    if isinstance(cell, bool) or not isinstance(cell, int) or cell < 1:
-        raise ValueError(f"cell must be a whole number of at least 1; it is {cell!r}.")
+    check_sizes(cell=cell)
     blocks = -(-rows // cell) * -(-cols // cell)
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= blocks:
         raise ValueError(f"top must be a whole number from 1 to the {blocks} blocks; it is {top!r}.")

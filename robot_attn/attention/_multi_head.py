@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._scores import build_score, scaled_dot
 
@@ -47,9 +48,7 @@ class MultiHeadAttention(nn.Module):
             "key_size": key_size,
             "value_size": value_size,
         }
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; it is {size!r}.")
+        check_sizes(**sizes)
         if embed_size % heads:
             raise ValueError(
                 f"embed_size must be a multiple of heads; it is {embed_size}, with {heads} heads."

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention
-from robot_attn.attention._scores import Score, check_pairwise, find_score
+from robot_attn.attention._scores import Score, check_pairwise, score_of
 
 
 def attend_sampled(
@@ -40,15 +41,9 @@ def attend_sampled(
     """
     check_attention(query, key, value)
     (batch, heads, queries, _), count = query.shape, key.shape[2]
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a whole number of at least 1; it is {samples!r}.")
-    pairwise = find_score(score)
+    check_sizes(samples=samples)
+    pairwise = score_of(score, query, key)
     check_pairwise(pairwise)
-    if isinstance(score, str) and query.shape[-1] != key.shape[-1]:
-        raise ValueError(
-            f"score {score!r} compares queries and keys of one size; "
-            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
-        )
     if probabilities is None:
         chances = query.new_ones(batch, heads, count)
     else:

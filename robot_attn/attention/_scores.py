@@ -149,6 +149,20 @@ def find_score(score: str | Score) -> Score:
     raise unknown_name("score", score, SCORES)
 
 
+def score_of(score: str | Score, query: Tensor, key: Tensor) -> Score:
+    """`find_score`, for these queries [..., d] and keys [..., d].
+
+    Raises ValueError as `find_score` does, and where a score with a name is to compare different sizes.
+    """
+    found = find_score(score)
+    if isinstance(score, str) and query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"score {score!r} compares queries and keys of one size; "
+            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
+        )
+    return found
+
+
 def check_pairwise(score: Score) -> None:
     """ValueError for a score that normalises over all keys, where no more than a part of them is seen."""
     if score is standardized or (isinstance(score, Scaled) and score.score is standardized):

@@ -36,8 +36,8 @@ from robot_attn.attention._scores import (
     Scaled,
     Score,
     dot,
-    find_score,
     matmul_heads,
+    score_of,
     standardized,
 )
 
@@ -159,8 +159,7 @@ def attend_sequence_parallel(
 
     _place(group)
     sizes = [each["keys"] for each in _agree(facts, group, may_differ="keys")]
-    if isinstance(score, str):
-        score = _find_score(score, query, key_shard)
+    score = score_of(score, query, key_shard)
     over_ranks = partial(_standardized_over_ranks, keys=sum(sizes), group=group)
     if score is standardized:
         score = over_ranks
@@ -269,16 +268,6 @@ def _describe_score(score: str | Score) -> dict[str, Any]:
     name = score if isinstance(score, str) else getattr(score, "__qualname__", type(score).__qualname__)
     parameters = dict(score.named_parameters()) if isinstance(score, nn.Module) else {}
     return {"score": name, **_describe(**{f"score.{key}": each for key, each in parameters.items()})}
-
-
-def _find_score(name: str, query: Tensor, key: Tensor) -> Score:
-    score = find_score(name)
-    if query.shape[-1] != key.shape[-1]:
-        raise ValueError(
-            f"score {name!r} compares queries and keys of one size; "
-            f"theirs are {query.shape[-1]} and {key.shape[-1]}."
-        )
-    return score
 
 
 def _check_leads(score: str | Score, heads: int) -> None:

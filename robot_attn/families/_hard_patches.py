@@ -13,7 +13,7 @@ from robot_attn._frames import recording
 from robot_attn._percept import Percept
 from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import build_score
-from robot_attn.attention._checks import check_finite
+from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates
 
@@ -34,14 +34,7 @@ def votes(query: Tensor, key: Tensor, score: Score) -> Tensor:
     Cost: 2 B q n d FLOPs, twice that with a gradient, which makes the weights again; not B q n numbers are
     held but `CHUNK`, or n where that is more.
     """
-    for name, tokens in (("query", query), ("key", key)):
-        if tokens.ndim != 3 or tokens.shape[1] == 0:
-            raise ValueError(
-                f"{name} must be [B, n, d] with at least 1 token; its shape is {list(tokens.shape)}."
-            )
-    if len(query) != len(key):
-        raise ValueError(f"query and key must have one batch; theirs are of {len(query)} and {len(key)}.")
-    check_finite(query=query, key=key)
+    check_tokens(query, key)
     rows, count = query.shape[1], key.shape[1]
     if recording():
         return _add_votes(query, key, score) / rows

@@ -12,7 +12,7 @@ from robot_attn._frames import check_frames, to_float
 from robot_attn._percept import Percept
 from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import build_score
-from robot_attn.attention._checks import check_finite
+from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates
 
@@ -32,14 +32,7 @@ def compete(query: Tensor, key: Tensor, score: Score) -> Tensor:
     is the same without an epsilon.
     Cost: 2 B k n d FLOPs; 3 B k n numbers.
     """
-    for name, tokens in (("query", query), ("key", key)):
-        if tokens.ndim != 3 or tokens.shape[1] == 0:
-            raise ValueError(
-                f"{name} must be [B, n, d] with at least 1 token; its shape is {list(tokens.shape)}."
-            )
-    if len(query) != len(key):
-        raise ValueError(f"query and key must have one batch; theirs are of {len(query)} and {len(key)}.")
-    check_finite(query=query, key=key)
+    check_tokens(query, key)
     half = query.dtype in (torch.float16, torch.bfloat16)
     logits = (
         score(query[:, None].float(), key[:, None].float()) if half else score(query[:, None], key[:, None])

@@ -44,15 +44,16 @@ def take_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]
     repeats = {}
     for name, step in steps.items():
         step()  # the first brings code and memory, and says nothing
-        repeats[name] = math.ceil(LEAST_SECONDS / _seconds(step, 1))
+        repeats[name] = math.ceil(LEAST_SECONDS / seconds(step, 1))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(1e3 * _seconds(step, repeats[name]))
+            times[name].append(1e3 * seconds(step, repeats[name]))
     return times
 
 
-def _seconds(step: Step, repeats: int) -> float:
+def seconds(step: Step, repeats: int) -> float:
+    """The mean time of a step."""
     started = time.perf_counter()
     for _ in range(repeats):
         step()

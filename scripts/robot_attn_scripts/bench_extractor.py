@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 import robot_attn
 from robot_attn_scripts import _report
+from robot_attn_scripts._timing import one_thread, seconds
 
 IMAGE_SHAPE = (3, 64, 64)
 PEER = "NatureCNN"
@@ -93,17 +93,17 @@ def measure(batches: Sequence[int] = (64, 512), rounds: int = 15) -> dict[str, d
         }
         for name, module in modules.items()
     }
-    with _one_thread():
+    with one_thread():
         for batch in batches:
             frames = torch.rand(batch, *IMAGE_SHAPE)
             steps = {name: _step(module, frames) for name, module in modules.items()}
             for step in steps.values():
-                _seconds(step, 2)
+                seconds(step, 2)
             repeats = max(1, FRAMES_A_ROUND // batch)
             pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in steps if name != PEER}
             for _ in range(rounds):
                 for name, times in pairs.items():
-                    times.append((_seconds(steps[PEER], repeats), _seconds(steps[name], repeats)))
+                    times.append((seconds(steps[PEER], repeats), seconds(steps[name], repeats)))
             peer_times = [1e3 * peer for times in pairs.values() for peer, _ in times]
             table[PEER][f"batch {batch}"] = _spread(peer_times, "ms")
             for name, times in pairs.items():
@@ -127,7 +127,7 @@ def measure_decisions(decisions: int = 500) -> dict[str, Figure]:
     observations.seed(0)
     observation = observations.sample()
     figures: dict[str, Figure] = {}
-    with _one_thread():
+    with one_thread():
         for name in sorted(robot_attn.FAMILIES):
             policy = build_policy(TrainConfig("track", perception=name), observations, actions)
             policy.set_training_mode(False)
@@ -158,24 +158,6 @@ def _step(module: nn.Module, frames: Tensor) -> Callable[[], None]:
         features().backward(gradient)  # type: ignore[no-untyped-call]
 
     return step
-
-
-def _seconds(step: Callable[[], None], repeats: int) -> float:
-    """The mean time of a step."""
-    started = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return (time.perf_counter() - started) / repeats
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _spread(values: Sequence[float], unit: str) -> Figure:
