@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .task import Task, make_task
+from .task import Task
 from .worlds import Worlds
 
 Observation = dict[str, NDArray[Any]]
@@ -21,15 +21,20 @@ FPS = 20
 class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """One world of a task as a Gymnasium environment.
 
+    `info` has `success`, `target_visible`, `end` (why the episode has ended: "success", "failure",
+    "time limit", or "diverged" where the simulation broke down; "" while it goes on), `instruction` (text)
+    where the task is instructed, and `target_mask`, bool (H, W), the target's pixels in the observation,
+    with `masks=True`.
+
     Args:
         task: the task's class.
-        masks: whether `info` has `target_mask`, bool (H, W), the target's pixels in the observation.
-        image_size: side of the square frames in pixels, or (height, width); each from 32 to 512.
-        depth: whether the observation has `depth`, float32 (H, W, 1), metres along the optical axis.
+        masks: whether `info` has `target_mask`.
         threads: threads to simulate and draw with; None for every core.
-        device: Warp device of the camera, "cpu" or e.g. "cuda".
         render_mode: None or "rgb_array".
-        **options: the task's own arguments.
+        **options: of `Worlds`, such as image_size or shift, and the task's own.
+
+    Raises:
+        ValueError: an option that is unknown or out of its range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012
@@ -39,24 +44,15 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         task: type[Task],
         *,
         masks: bool = False,
-        image_size: int | Sequence[int] = 64,
-        depth: bool = False,
         threads: int | None = 1,
-        device: str = "cpu",
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
         _check_render_mode(render_mode)
         self.render_mode = render_mode
         self._masks = masks
-        self.worlds = Worlds(
-            make_task(task, 1, options),
-            1,
-            image_size=image_size,
-            depth=depth,
-            threads=threads,
-            device=device,
-        )
+        self._running = False
+        self.worlds = Worlds(task, 1, threads=threads, **options)
         self.observation_space: gymnasium.Space[Any] = self.worlds.observation_space
         self.action_space = self.worlds.action_space
         self.horizon, self.dt = task.horizon, self.worlds.dt
@@ -70,11 +66,16 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         # Gymnasium's own generator and the world's are one, so that `env.np_random` tells the truth.
         self.np_random = self.worlds.generators[0]
         self.worlds.reset(np.arange(1))
-        return self._observe(), self._info(success=False)
+        self._running = True
+        return self._observe(), self._info("", success=False)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        if not self._running:
+            raise gymnasium.error.ResetNeeded("the episode has ended: call reset before the next step")
         reward, terminated, truncated, success = self.worlds.step(np.asarray(action)[None])
-        info = self._info(success=bool(success[0]))
+        self._running = not (terminated[0] or truncated[0])
+        end = _ends(self.worlds, terminated, truncated, success)[0]
+        info = self._info(end, success=bool(success[0]))
         return self._observe(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -92,7 +93,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Return to a state that `get_state` gave."""
         self.worlds.set_state(state)
-        self.np_random = self.worlds.generators[0]
+        self.np_random, self._running = self.worlds.generators[0], True
 
     def close(self) -> None:
         self.worlds.close()
@@ -100,9 +101,11 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _observe(self) -> Observation:
         return {name: values[0] for name, values in self.worlds.observe().items()}
 
-    def _info(self, *, success: bool) -> dict[str, Any]:
+    def _info(self, end: str, *, success: bool) -> dict[str, Any]:
         mask = self.worlds.target_mask()[0]
-        info: dict[str, Any] = {"success": success, "target_visible": bool(mask.any())}
+        info: dict[str, Any] = {"success": success, "target_visible": bool(mask.any()), "end": str(end)}
+        if self.worlds.task.objects.instruction:
+            info["instruction"] = self.worlds.task.objects.words(0)
         return info | {"target_mask": mask} if self._masks else info
 
 
@@ -118,7 +121,12 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         task: the task's class.
         num_envs: number of worlds, at least 1.
         masks: whether `infos` has `target_mask`, bool (num_envs, H, W).
-        image_size, depth, threads, device, render_mode, **options: as of `TaskEnv`.
+        threads: threads to simulate and draw with; None for every core.
+        render_mode: None or "rgb_array".
+        **options: of `Worlds`, such as image_size or shift, and the task's own.
+
+    Raises:
+        ValueError: an option that is unknown or out of its range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -133,10 +141,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         num_envs: int = 1,
         *,
         masks: bool = False,
-        image_size: int | Sequence[int] = 64,
-        depth: bool = False,
         threads: int | None = None,
-        device: str = "cpu",
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
@@ -144,14 +149,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         _check_render_mode(render_mode)
         self.num_envs, self.render_mode, self._masks = num_envs, render_mode, masks
-        self.worlds = Worlds(
-            make_task(task, num_envs, options),
-            num_envs,
-            image_size=image_size,
-            depth=depth,
-            threads=threads,
-            device=device,
-        )
+        self.worlds = Worlds(task, num_envs, threads=threads, **options)
         self.single_observation_space = self.worlds.observation_space
         self.single_action_space = self.worlds.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -171,20 +169,23 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             raise ValueError(f"expected one seed or {self.num_envs}, got {len(seeds)}")
         self.worlds.seed(seeds)
         self.worlds.reset(np.arange(self.num_envs))
-        return self.worlds.observe(), self._infos(np.zeros(self.num_envs, np.bool_))
+        false = np.zeros(self.num_envs, np.bool_)
+        return self.worlds.observe(), self._infos(false, false, false)
 
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Advance every world by one control step; actions are float [num_envs, A] in [-1, 1]."""
         reward, terminated, truncated, success = self.worlds.step(actions)
-        observation, infos = self.worlds.observe(), self._infos(success)
+        observation, infos = self.worlds.observe(), self._infos(terminated, truncated, success)
         ended = terminated | truncated
         if ended.any():
             final = {"final_obs": observation, "_final_obs": ended}
             final |= {"final_info": infos, "_final_info": ended.copy()}
             self.worlds.reset(np.flatnonzero(ended))
-            observation, infos = self.worlds.observe(), self._infos(success & ~ended) | final
+            on = ~ended
+            observation = self.worlds.observe()
+            infos = self._infos(terminated & on, truncated & on, success & on) | final
         return observation, reward, terminated, truncated, infos
 
     def observe(self) -> Observation:
@@ -211,13 +212,34 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         """Stop the camera's threads."""
         self.worlds.close()
 
-    def _infos(self, success: NDArray[np.bool_]) -> dict[str, Any]:
+    def _infos(
+        self, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], success: NDArray[np.bool_]
+    ) -> dict[str, Any]:
         mask = self.worlds.target_mask()
-        infos: dict[str, Any] = {"success": success, "target_visible": mask.any(axis=(1, 2))}
+        infos: dict[str, Any] = {
+            "success": success,
+            "target_visible": mask.any(axis=(1, 2)),
+            "end": _ends(self.worlds, terminated, truncated, success),
+        }
+        if self.worlds.task.objects.instruction:
+            words = [self.worlds.task.objects.words(world) for world in range(self.num_envs)]
+            infos["instruction"] = np.array(words, object)
         if self._masks:
             infos["target_mask"] = mask
         # Gymnasium's convention: beside each entry, which worlds it holds for.
         return infos | {f"_{name}": np.ones(self.num_envs, np.bool_) for name in infos}
+
+
+def _ends(
+    worlds: Worlds, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], success: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Why each world's episode has ended, or "", object [num_worlds]."""
+    ends = np.full(worlds.num_worlds, "", object)
+    ends[terminated] = "failure"
+    ends[terminated & success] = "success"
+    ends[truncated] = "time limit"
+    ends[truncated & worlds.diverged] = "diverged"
+    return ends
 
 
 def _check_render_mode(render_mode: str | None) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from .objects import Objects
+
 Floats = NDArray[np.float64]
 
 
@@ -34,14 +36,18 @@ class Observed:
 class Task(ABC):
     """A task over `num_worlds` worlds of one model. Subclasses fill in what is abstract, in one file.
 
+    A task moves the bodies that it names, and leaves others alone: the scene may hold more of them, such as
+    the screens of `Occluders`, which come after the task's own.
+
     Attributes:
         camera: name of the camera that the policy sees through.
         horizon: control steps in an episode; the episode is truncated there.
         substeps: physics steps in one control step.
         state_table: the rows of the observation's `state` entry, in order (empty: no such entry).
         action_table: the rows of the action, scaled to [-1, 1].
-        target_geom: name of the geom whose pixels are the target mask.
-        episode: what was drawn for the running episodes, arrays [num_worlds, ...].
+        backdrop: names of the geoms that are only scenery, such as walls and floor; shifts paint over them.
+        objects: the target and the distractors: which geom is which, and of what colour.
+        episode: what else was drawn for the running episodes, arrays [num_worlds, ...].
         geom_rgba: float32 [num_worlds, ngeom, 4], the episode's colours; a task may write it in `reset`.
     """
 
@@ -50,8 +56,9 @@ class Task(ABC):
     substeps: ClassVar[int]
     state_table: ClassVar[tuple[Observed, ...]]
     action_table: ClassVar[tuple[Observed, ...]]
-    target_geom: ClassVar[str]
+    backdrop: ClassVar[tuple[str, ...]]
 
+    objects: Objects
     episode: dict[str, NDArray[np.generic]]
     geom_rgba: NDArray[np.float32]
 
@@ -75,7 +82,15 @@ class Task(ABC):
 
     @abstractmethod
     def reset(self, world: int, rng: np.random.Generator) -> None:
-        """Draw a new episode for one world: write `episode`, `geom_rgba` and the world's physics state."""
+        """Draw a new episode for one world.
+
+        Writes `episode`, `objects` (by its `draw`), `geom_rgba` and the world's physics state. Spare
+        distractors are left out of sight.
+        """
+
+    @abstractmethod
+    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Put these spare distractors, by their slots in `objects`, among those that `reset` placed."""
 
     @abstractmethod
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:

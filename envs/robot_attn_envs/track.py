@@ -9,6 +9,8 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from .instructions import COLORS, Instruct
+from .objects import Objects, check_distractors
 from .rewards import linear_falloff
 from .task import Floats, Observed, Task
 
@@ -16,7 +18,7 @@ HEAD_HEIGHT = 1.2  # m, where the pan and tilt axes cross, and where the camera 
 FOVY = 60.0  # degrees, vertical
 PAN_SPEED, TILT_SPEED = 2.0, 1.5  # rad/s at full action
 PAN_LIMIT, TILT_LIMIT = 2.8, 0.7  # rad
-TARGET_RGBA = (0.85, 0.12, 0.10, 1.0)
+TARGET_RGBA = (*COLORS["red"], 1.0)
 IN_VIEW_SHARE = 0.95  # of the episode, for success
 
 # Shapes of the distractors in turn; some are of the target's shape, none of its colour.
@@ -28,13 +30,13 @@ DISTRACTOR_SHAPES = (
     ("sphere", "0.15"),
     ("box", "0.09 0.18 0.09"),
 )
-MAX_DISTRACTORS = 32
 
 # A body wanders as centre + sum of sines in (azimuth, elevation, range): two slow and one quick wave.
 # Rows: azimuth (rad), elevation (rad), range (m). The target's quickest turn is about 1.4 rad/s.
 WAVE_AMPLITUDES = np.array([(1.1, 0.4, 0.1), (0.2, 0.1, 0.03), (0.25, 0.15, 0.0)])
 WAVE_RATES = np.array([(0.5, 1.1, 2.5), (0.5, 1.1, 2.5), (0.4, 0.9, 1.0)])  # rad/s
 TARGET_RANGE, DISTRACTOR_RANGE = 2.5, 2.0  # m: distractors pass in front
+PARKED = (0.0, -1.5, 20.0)  # azimuth, elevation, range of what is not in the episode: far below the floor
 
 
 class Track(Task):
@@ -80,6 +82,9 @@ class Track(Task):
     Args:
         num_worlds: number of worlds.
         distractors: number of distractors, 0 to 32.
+        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
+        instruction: whether the target is another object in each episode, named by the observation's
+            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
         out_of_view: share of episodes, in [0, 1], that start with the target out of view.
 
     Raises:
@@ -89,7 +94,7 @@ class Track(Task):
     camera = "eye"
     horizon = 150
     substeps = 5
-    target_geom = "target"
+    backdrop = ("floor", "wall_north", "wall_south", "wall_west", "wall_east")
     action_table = (
         Observed("pan velocity", -1.0, 1.0, "2.0 rad/s", "pan"),
         Observed("tilt velocity", -1.0, 1.0, "1.5 rad/s", "tilt"),
@@ -101,25 +106,36 @@ class Track(Task):
         Observed("tilt velocity", -3.0, 3.0, "rad/s", "tilt"),
     )
 
-    def __init__(self, num_worlds: int, *, distractors: int = 6, out_of_view: float = 0.0) -> None:
-        if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
-            raise ValueError(
-                f"distractors is a whole number from 0 to {MAX_DISTRACTORS}, got {distractors!r}"
-            )
+    def __init__(
+        self,
+        num_worlds: int,
+        *,
+        distractors: int = 6,
+        spare_distractors: int = 0,
+        instruction: Instruct = False,
+        out_of_view: float = 0.0,
+    ) -> None:
         if not isinstance(out_of_view, int | float) or not 0.0 <= out_of_view <= 1.0:
             raise ValueError(f"out_of_view is a share of the episodes, from 0 to 1, got {out_of_view!r}")
         self._num_worlds = num_worlds
-        self._distractors = distractors
+        self._bodies = 1 + check_distractors(distractors) + check_distractors(spare_distractors)
+        self._shapes = [_shape(i) for i in range(self._bodies - 1)]
+        self.objects = Objects(
+            num_worlds,
+            ["target", *(f"distractor{i}" for i in range(self._bodies - 1))],
+            ["sphere", *(shape for shape, _ in self._shapes)],
+            distractors=distractors,
+            instruction=instruction,
+        )
         self._out_of_view = out_of_view
 
     def mjcf(self) -> str:
         bodies = "".join(
             f"""
-            <body name="distractor{i}" mocap="true" pos="{_around(i, self._distractors)}">
+            <body name="distractor{i}" mocap="true" pos="{_around(i, self._bodies - 1)}">
               <geom name="distractor{i}" class="wanderer" type="{shape}" size="{size}"/>
             </body>"""
-            for i in range(self._distractors)
-            for shape, size in [DISTRACTOR_SHAPES[i % len(DISTRACTOR_SHAPES)]]
+            for i, (shape, size) in enumerate(self._shapes)
         )
         return f"""
         <mujoco model="track">
@@ -171,17 +187,18 @@ class Track(Task):
 
     def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
         self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
-        self._ctrl, self._mocap_pos = batch.bind("ctrl"), batch.bind("mocap_pos")
+        self._ctrl, self._mocap_pos = batch.bind("ctrl"), batch.bind("mocap_pos")[:, : self._bodies]
         self._eye_pos, self._eye_mat = batch.bind("cam_xpos"), batch.bind("cam_xmat")
         self._control_dt = model.opt.timestep * self.substeps
         self._reach_y = math.tan(math.radians(FOVY / 2))  # of the frame's edge at unit distance
         self._reach_x = self._reach_y * aspect
         self._corner = math.atan(math.hypot(self._reach_x, self._reach_y))
-        self._distractor_geoms = [model.geom(f"distractor{i}").id for i in range(self._distractors)]
-        shape = (self._num_worlds, 1 + self._distractors, 3)
+        self.objects.bind(model, self.geom_rgba)
+        shape = (self._num_worlds, self._bodies, 3)
         self._centers = np.zeros(shape)
         self._amplitudes, self._rates, self._phases = (np.zeros((*shape, 3)) for _ in range(3))
         self._steps_in_view = np.zeros(self._num_worlds, np.int64)
+        self._worlds = np.arange(self._num_worlds)
         self.episode = {
             "centers": self._centers,
             "amplitudes": self._amplitudes,
@@ -191,22 +208,23 @@ class Track(Task):
         }
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
-        bodies = 1 + self._distractors
+        bodies = self.objects.base
         self._steps_in_view[world] = 0
-        self._amplitudes[world] = WAVE_AMPLITUDES * rng.uniform(0.5, 1.0, (bodies, 3, 3))
-        self._rates[world] = WAVE_RATES * rng.uniform(0.6, 1.2, (bodies, 3, 3))
-        self._phases[world] = rng.uniform(0.0, 2 * np.pi, (bodies, 3, 3))
+        self._draw_waves(world, slice(bodies), rng)
         azimuth = rng.uniform(-0.9, 0.9)
         self._centers[world, 0] = azimuth, rng.uniform(-0.05, 0.15), TARGET_RANGE
         # Distractors wander about the same region, and nearer: they cross the target and hide it.
-        self._centers[world, 1:, 0] = azimuth + rng.uniform(-1.0, 1.0, self._distractors)
-        self._centers[world, 1:, 1] = rng.uniform(-0.15, 0.25, self._distractors)
-        self._centers[world, 1:, 2] = DISTRACTOR_RANGE + rng.uniform(-0.2, 0.2, self._distractors)
-        self.geom_rgba[world, self._distractor_geoms, :3] = _not_red(rng, self._distractors)
+        self._draw_centers(world, np.arange(1, bodies), azimuth, rng)
+        self.objects.draw(world, rng)
+        # The target wanders on the path that was drawn for it, whichever body it is.
+        swapped = [0, self.objects.target[world]]
+        for drawn in (self._centers, self._amplitudes, self._rates, self._phases):
+            drawn[world, swapped] = drawn[world, swapped[::-1]]
+        self._centers[world, bodies:], self._amplitudes[world, bodies:] = PARKED, 0.0
 
         paths = self._paths(np.zeros(1), slice(world, world + 1))
         self._mocap_pos[world] = _to_xyz(paths)[0]
-        target_azimuth, target_elevation = paths[0, 0, :2]
+        target_azimuth, target_elevation = paths[0, self.objects.target[world], :2]
         if rng.random() < self._out_of_view:
             side = np.sign(rng.uniform(-1.0, 1.0) - target_azimuth / PAN_LIMIT)
             pan = target_azimuth + side * rng.uniform(0.75, 1.6)
@@ -216,6 +234,11 @@ class Track(Task):
             tilt = target_elevation + rng.uniform(-0.3, 0.3)
         self._qpos[world] = np.clip(pan, -PAN_LIMIT, PAN_LIMIT), np.clip(tilt, -TILT_LIMIT, TILT_LIMIT)
 
+    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        self._draw_waves(world, slots, rng)
+        self._draw_centers(world, slots, self._centers[world, self.objects.target[world], 0], rng)
+        self._mocap_pos[world] = _to_xyz(self._paths(np.zeros(1), slice(world, world + 1)))[0]
+
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
         self._ctrl[:] = actions * (PAN_SPEED, TILT_SPEED)
         self._mocap_pos[:] = _to_xyz(self._paths((steps + 1) * self._control_dt))
@@ -223,7 +246,8 @@ class Track(Task):
     def score(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
         # The target in the camera's axes: x right, y up, z backwards.
         eye_mat = self._eye_mat[:, 0].reshape(-1, 3, 3)
-        x, y, z = np.einsum("nji,nj->in", eye_mat, self._mocap_pos[:, 0] - self._eye_pos[:, 0])
+        target = self._mocap_pos[self._worlds, self.objects.target]
+        x, y, z = np.einsum("nji,nj->in", eye_mat, target - self._eye_pos[:, 0])
         angle = np.arctan2(np.hypot(x, y), -z)
         in_view = (z < 0) & (np.abs(x) <= -z * self._reach_x) & (np.abs(y) <= -z * self._reach_y)
         self._steps_in_view += in_view
@@ -235,17 +259,36 @@ class Track(Task):
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
         # Meet the target where it will be at the end of the step, and keep its speed.
-        now = self._paths(steps * self._control_dt)[:, 0, :2]
-        soon = self._paths((steps + 1) * self._control_dt)[:, 0, :2]
+        target = self._worlds, self.objects.target, slice(2)
+        now = self._paths(steps * self._control_dt)[target]
+        soon = self._paths((steps + 1) * self._control_dt)[target]
         velocity = (soon - now) / self._control_dt + 6.0 * (soon - self._qpos)
         actions: Floats = np.clip(velocity / (PAN_SPEED, TILT_SPEED), -1.0, 1.0)
         return actions
+
+    def _draw_waves(self, world: int, slots: slice | NDArray[np.int64], rng: np.random.Generator) -> None:
+        shape = self._phases[world, slots].shape
+        self._amplitudes[world, slots] = WAVE_AMPLITUDES * rng.uniform(0.5, 1.0, shape)
+        self._rates[world, slots] = WAVE_RATES * rng.uniform(0.6, 1.2, shape)
+        self._phases[world, slots] = rng.uniform(0.0, 2 * np.pi, shape)
+
+    def _draw_centers(
+        self, world: int, slots: NDArray[np.int64], azimuth: float, rng: np.random.Generator
+    ) -> None:
+        self._centers[world, slots, 0] = azimuth + rng.uniform(-1.0, 1.0, len(slots))
+        self._centers[world, slots, 1] = rng.uniform(-0.15, 0.25, len(slots))
+        self._centers[world, slots, 2] = DISTRACTOR_RANGE + rng.uniform(-0.2, 0.2, len(slots))
 
     def _paths(self, time: Floats, worlds: slice = slice(None)) -> Floats:
         """Azimuth, elevation, range of target and distractors, [worlds, bodies, 3], at `time` s [worlds]."""
         waves = np.sin(self._rates[worlds] * time[:, None, None, None] + self._phases[worlds])
         paths: Floats = self._centers[worlds] + (self._amplitudes[worlds] * waves).sum(-1)
         return paths
+
+
+def _shape(index: int) -> tuple[str, str]:
+    """Type and size of a distractor's geom."""
+    return DISTRACTOR_SHAPES[index % len(DISTRACTOR_SHAPES)]
 
 
 def _around(index: int, count: int) -> str:
@@ -260,13 +303,3 @@ def _to_xyz(paths: Floats) -> Floats:
     return np.stack(
         [flat * np.cos(azimuth), flat * np.sin(azimuth), HEAD_HEIGHT + distance * np.sin(elevation)], axis=-1
     )
-
-
-def _not_red(rng: np.random.Generator, count: int) -> Floats:
-    """Random colours at least 50 degrees of hue away from the target's red, float [count, 3] in [0, 1]."""
-    hue = rng.uniform(50.0, 310.0, count)
-    saturation, value = rng.uniform(0.45, 1.0, count), rng.uniform(0.4, 0.95, count)
-    # HSV to RGB: a channel loses as much of value * saturation as the hue is away from its plateau.
-    offset = (np.array([5.0, 3.0, 1.0]) + hue[:, None] / 60.0) % 6.0
-    away: Floats = np.clip(np.minimum(offset, 4.0 - offset), 0.0, 1.0)
-    return value[:, None] * (1.0 - saturation[:, None] * away)

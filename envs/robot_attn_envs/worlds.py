@@ -3,51 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.utils import seeding
+from mujoco import mjtWarning as _Warning
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from .camera import KINEMATICS, BatchCamera, available_cores
-from .task import Floats, Task
+from .instructions import MAX_TOKENS, TOKENS
+from .occluders import Occluders
+from .shifts import ShiftOption, Shifts, chosen_shifts
+from .task import Floats, Task, make_task
 
 MIN_SIZE, MAX_SIZE = 32, 512
 _WORD = (1 << 64) - 1
+# MuJoCo's warnings after which it puts a simulation back to its start.
+_DIVERGED = [int(w) for w in (_Warning.mjWARN_BADQPOS, _Warning.mjWARN_BADQVEL, _Warning.mjWARN_BADQACC)]
 
 
 class Worlds:
     """`num_worlds` independent worlds of one task, without automatic resets.
 
     What happens in a world depends on its own seed and actions alone, not on how many worlds or threads
-    there are.
+    there are. A shift changes what is seen and nothing else, but for the distractors that it adds: the same
+    seed has the same layout with a shift and without.
 
     Args:
-        task: the task, made for as many worlds.
+        task: the task's class.
         num_worlds: number of worlds, at least 1.
         image_size: side of the square frames in pixels, or (height, width); each from 32 to 512.
-        depth: whether observations have a `depth` entry.
+        depth: whether observations have a `depth` entry, float32 (H, W, 1), metres along the optical axis.
         threads: threads for physics and camera; None for every core this process may use.
         device: Warp device of the camera, "cpu" or e.g. "cuda".
+        shift: a visual shift of `SHIFTS`, several of them, or a mapping from each to its intensity.
+        intensity: of every shift that `shift` names alone, from 0 (nothing changes) to 1.
+        suite: a standard combination of shifts of `SUITES`, such as "hard", instead of `shift`.
+        backgrounds: folder of images and videos for the shift "background", instead of procedural textures.
+        occluders: how many times in an episode a screen crosses in front of the target, 0 to 8.
+        **options: the task's own.
+
+    Attributes:
+        steps: int64 [num_worlds], control steps done in each world's episode.
+        diverged: bool [num_worlds], where the last `step` left the range of numbers that make sense.
+
+    Raises:
+        ValueError: an option that is unknown or out of its range.
     """
 
     def __init__(
         self,
-        task: Task,
+        task: type[Task],
         num_worlds: int,
         *,
         image_size: int | Sequence[int] = 64,
         depth: bool = False,
         threads: int | None = None,
         device: str = "cpu",
+        shift: ShiftOption = (),
+        intensity: float = 0.5,
+        suite: str | None = None,
+        backgrounds: str | Path | None = None,
+        occluders: int = 0,
+        **options: Any,
     ) -> None:
-        self.task, self.num_worlds, self.threads = task, num_worlds, threads or available_cores()
+        self.num_worlds, self.threads = num_worlds, threads or available_cores()
         self.image_size = check_image_size(image_size)
         height, width = self.image_size
-        self.model = mujoco.MjModel.from_xml_string(task.mjcf())
+        self.shifts = Shifts(chosen_shifts(shift, intensity, suite), num_worlds, backgrounds=backgrounds)
+        if self.shifts.spare_distractors:
+            options = {"spare_distractors": self.shifts.spare_distractors, **options}
+        self.task = make_task(task, num_worlds, options)
+        self.occluders = Occluders(num_worlds, occluders)
+        spec = mujoco.MjSpec.from_string(self.task.mjcf())
+        self.occluders.add_to(spec)
+        self.model = spec.compile()
+        self.occluders.fit(self.model, self.task)
         self.batch = Batch(self.model, num_worlds, min(self.threads, num_worlds))
         self._kinematics = {name: self.batch.bind(name) for name in KINEMATICS}
         self._device = device
@@ -61,11 +96,18 @@ class Worlds:
             device=device,
         )
         self._close_up: BatchCamera | None = None
-        task.geom_rgba = self.camera.geom_rgba
-        task.bind(self.model, self.batch, width / height)
-        self._target_geom = self.model.geom(task.target_geom).id
+        self.task.geom_rgba = self.camera.geom_rgba
+        self.task.bind(self.model, self.batch, width / height)
+        self.occluders.bind(self.model, self.batch, self.task)
+        self.shifts.bind(self.model, self.task, self.camera)
         self.steps = np.zeros(num_worlds, np.int64)
-        self.generators: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_worlds)]
+        self.diverged = np.zeros(num_worlds, np.bool_)
+        # Of every world, what its generators come from, and which episode since then is running.
+        self._entropy = np.zeros(num_worlds, np.uint64)
+        self._episode = np.zeros(num_worlds, np.int64)
+        self.generators: list[np.random.Generator] = [np.random.default_rng(0)] * num_worlds
+        for world in range(num_worlds):
+            self._seed(world, None)
 
         spaces: dict[str, gymnasium.Space[Any]] = {
             "image": gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
@@ -73,10 +115,13 @@ class Worlds:
         if depth:
             farthest = self.model.vis.map.zfar * self.model.stat.extent
             spaces["depth"] = gymnasium.spaces.Box(0.0, farthest, (height, width, 1), np.float32)
-        if task.state_table:
-            self._state_low = np.array([row.low for row in task.state_table], np.float32)
-            self._state_high = np.array([row.high for row in task.state_table], np.float32)
+        if self.task.state_table:
+            self._state_low = np.array([row.low for row in self.task.state_table], np.float32)
+            self._state_high = np.array([row.high for row in self.task.state_table], np.float32)
             spaces["state"] = gymnasium.spaces.Box(self._state_low, self._state_high, dtype=np.float32)
+        if self.task.objects.instruction:
+            most = max(TOKENS.values())
+            spaces["tokens"] = gymnasium.spaces.Box(0, most, (MAX_TOKENS,), np.int64)
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(task.action_table),), np.float32)
 
@@ -89,14 +134,25 @@ class Worlds:
         """Give each world a new random generator where its seed is not None."""
         for world, seed in enumerate(seeds):
             if seed is not None:
-                self.generators[world] = seeding.np_random(seed)[0]
+                self._seed(world, seed)
+
+    def _seed(self, world: int, seed: int | None) -> None:
+        self.generators[world], drawn = seeding.np_random(seed)
+        self._entropy[world] = np.random.SeedSequence(drawn).generate_state(1, np.uint64)[0]
+        self._episode[world] = 0
 
     def reset(self, worlds: NDArray[np.intp]) -> None:
         """Begin a new episode in the given worlds (sorted indices) and draw them."""
         self.batch.reset(worlds, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-        for world in worlds:
-            self.task.reset(int(world), self.generators[world])
+        for world in worlds.tolist():
+            self.task.reset(world, self.generators[world])
+            self._episode[world] += 1
+            # Streams of their own: neither a shift nor a screen changes what the task draws.
+            own = [int(self._entropy[world]), int(self._episode[world])]
+            self.occluders.reset(world, np.random.default_rng([*own, 1]))
+            self.shifts.reset(world, [*own, 2])
         self.steps[worlds] = 0
+        self.diverged[worlds] = False
         self._refresh(worlds)
 
     def step(
@@ -104,26 +160,34 @@ class Worlds:
     ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """Advance every world by one control step and draw it.
 
+        A world whose simulation diverges is truncated with reward 0, and shows the scene as it was made.
+
         Args:
-            actions: [num_worlds, A], finite; clipped to [-1, 1].
+            actions: [num_worlds, A], in [-1, 1].
 
         Returns:
             (reward, terminated, truncated, success), each [num_worlds].
 
         Raises:
-            ValueError: actions of another shape or dtype, or not finite.
+            ValueError: actions of another shape or dtype, or NaN, or out of range.
         """
         self.task.act(self._check_actions(actions), self.steps)
+        self.occluders.move(self.steps)
         # Positions are brought up to date after the last substep: the frame and the reward show the present.
+        before = self.batch.warning[:, _DIVERGED, 1].copy()
         self.batch.step(nstep=self.task.substeps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        self.diverged[:] = (self.batch.warning[:, _DIVERGED, 1] != before).any(axis=1)
         self.steps += 1
         reward, terminated, success = self.task.score(self.steps)
+        reward, sound = np.where(self.diverged, 0.0, reward), ~self.diverged
+        terminated, success = terminated & sound, success & sound
         self.draw()
-        return reward, terminated, (self.steps >= self.task.horizon) & ~terminated, success
+        truncated = ((self.steps >= self.task.horizon) | self.diverged) & ~terminated
+        return reward, terminated, truncated, success
 
     def draw(self) -> None:
         """Draw every world as the physics has it; `step` and `reset` do so themselves."""
-        self.camera.render(self._kinematics)
+        self._render(self.camera, None)
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observations of all worlds as fresh arrays, [num_worlds, ...] each."""
@@ -133,11 +197,13 @@ class Worlds:
         if self.task.state_table:
             state = self.task.state().astype(np.float32)
             observation["state"] = np.clip(state, self._state_low, self._state_high)
+        if self.task.objects.instruction:
+            observation["tokens"] = self.task.objects.tokens.copy()
         return observation
 
     def target_mask(self) -> NDArray[np.bool_]:
         """Where the target is seen in the last frames, bool [num_worlds, H, W]."""
-        return np.asarray(self.camera.geom_id == self._target_geom)
+        return np.asarray(self.camera.geom_id == self.task.objects.target_geoms()[:, None, None])
 
     def oracle(self) -> NDArray[np.float32]:
         """The scripted expert's actions for the present state, float32 [num_worlds, A]."""
@@ -157,7 +223,7 @@ class Worlds:
                 device=self._device,
             )
         self._close_up.geom_rgba[:] = self.camera.geom_rgba
-        self._close_up.render(self._kinematics, recolor=True)
+        self._render(self._close_up, None, recolor=True)
         return self._close_up.rgb.copy()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -165,10 +231,22 @@ class Worlds:
         state: dict[str, NDArray[Any]] = {
             "physics": self.batch.state.copy(),
             "steps": self.steps.copy(),
+            "entropy": self._entropy.copy(),
+            "episode": self._episode.copy(),
             "generators": np.stack([_pack_generator(g) for g in self.generators]),
             "geom_rgba": self.camera.geom_rgba.copy(),
         }
-        return state | {f"episode/{name}": values.copy() for name, values in self.task.episode.items()}
+        return state | {name: values.copy() for name, values in self._drawn().items()}
+
+    def _drawn(self) -> dict[str, NDArray[Any]]:
+        """The arrays of what was drawn for the running episodes, by task, objects, screens and shifts."""
+        drawn: dict[str, dict[str, NDArray[Any]]] = {
+            "task": self.task.episode,
+            "objects": self.task.objects.episode,
+            "occluders": self.occluders.episode,
+            "shifts": self.shifts.episode,
+        }
+        return {f"{owner}/{name}": values for owner, has in drawn.items() for name, values in has.items()}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Return to a state that `get_state` gave; what follows is bit-identical.
@@ -186,10 +264,11 @@ class Worlds:
                 )
         self.batch.state[:] = state["physics"]
         self.steps[:] = state["steps"]
+        self._entropy[:], self._episode[:] = state["entropy"], state["episode"]
         self.generators = [_unpack_generator(words) for words in np.asarray(state["generators"], np.uint64)]
         self.camera.geom_rgba[:] = state["geom_rgba"]
-        for name, values in self.task.episode.items():
-            values[...] = state[f"episode/{name}"]
+        for name, values in self._drawn().items():
+            values[...] = state[name]
         self._refresh(np.arange(self.num_worlds))
 
     def close(self) -> None:
@@ -201,7 +280,11 @@ class Worlds:
     def _refresh(self, worlds: NDArray[np.intp]) -> None:
         """Bring positions and frames of these worlds up to date with their physics state."""
         self.batch.forward(worlds, stage=mujoco.mjtStage.mjSTAGE_POS.value)
-        self.camera.render(self._kinematics, worlds, recolor=True)
+        self._render(self.camera, worlds, recolor=True)
+
+    def _render(self, camera: BatchCamera, worlds: NDArray[np.intp] | None, *, recolor: bool = False) -> None:
+        kinematics = self.shifts.apply(self._kinematics, camera, self.steps)
+        camera.render(kinematics, worlds, recolor=recolor)
 
     def _check_actions(self, actions: NDArray[Any]) -> Floats:
         shape = (self.num_worlds, *(self.action_space.shape or ()))
@@ -214,7 +297,12 @@ class Worlds:
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
             raise ValueError(f"actions must be finite; they are NaN or infinite in worlds {bad}")
-        return np.clip(values, -1.0, 1.0)
+        if (np.abs(values) > 1.0).any():
+            bad = np.flatnonzero((np.abs(values) > 1.0).any(axis=1)).tolist()
+            raise ValueError(
+                f"actions must be in [-1, 1], got up to {np.abs(values).max():.6g} in worlds {bad}: clip them"
+            )
+        return values
 
 
 def check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:

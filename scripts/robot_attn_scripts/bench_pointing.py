@@ -201,7 +201,7 @@ def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
 
     batch = min(batch, worlds)
     parts: list[Frames] = []
-    simulator = Worlds(Track(batch), batch, image_size=SIDE)
+    simulator = Worlds(Track, batch, image_size=SIDE)
     try:
         for first in range(0, worlds, batch):
             seeds = range(first_seed + first, first_seed + first + batch)

@@ -152,7 +152,7 @@ def _worlds(count: int, threads: int) -> Any:
     from robot_attn_envs.track import Track
     from robot_attn_envs.worlds import Worlds
 
-    worlds = Worlds(Track(count), count, image_size=FRAME, threads=threads)
+    worlds = Worlds(Track, count, image_size=FRAME, threads=threads)
     worlds.seed(range(count))
     worlds.reset(np.arange(count))
     for _ in range(40):
