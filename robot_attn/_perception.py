@@ -28,6 +28,9 @@ class Perception(nn.Module):
     good_for: ClassVar[str] = ""
     """When to take this family, in a few words: a column of `robot-attn families`."""
 
+    reads_tokens: ClassVar[bool] = False
+    """True where, with the option `instruction=None`, the context ends in the tokens of an instruction."""
+
     features_size: int
     heads: int
     attention_grid: tuple[int, int]

@@ -79,6 +79,12 @@ def detokenize(tokens: Tensor | Sequence[int]) -> str:
     return " ".join(WORDS[token - PAD - 1] for token in row.long().tolist() if token != PAD)
 
 
+def bag_of_words(tokens: Tensor) -> Tensor:
+    """Which words are in each text: tokens int64 [B, L] -> float32 [B, len(WORDS)], 1 for each that is."""
+    seen = torch.zeros(len(tokens), PAD + 1 + len(WORDS), device=tokens.device)
+    return seen.scatter_(1, tokens, 1.0)[:, PAD + 1 :]
+
+
 def check_tokens(tokens: Tensor) -> None:
     """ValueError unless tokens, of any shape and dtype, are whole numbers from 0 to len(WORDS)."""
     good = (tokens >= 0) & (tokens <= len(WORDS)) & (tokens == tokens.round())

@@ -15,7 +15,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import Tensor
 
 import robot_attn
-from robot_attn import Percept, Perception
+from robot_attn import MAX_TOKENS, Percept, Perception
+from robot_attn._vocabulary import WORDS, bag_of_words
+
+TOKENS = "tokens"
+"""The key of the entry that is an instruction."""
 
 
 class PerceptionExtractor(CombinedExtractor):
@@ -29,6 +33,10 @@ class PerceptionExtractor(CombinedExtractor):
     The features are the family's features [B, F] followed by the vector entries [B, C]. The vectors are the
     family's context too: the entries of a `Dict` space that are not images, in alphabetical order of their
     keys, one-hot where discrete, each flattened.
+
+    An entry `tokens` of whole numbers [MAX_TOKENS] is an instruction, as `robot_attn.tokenize` gives it. The
+    family "instruction" reads it, unless it is given an instruction of its own; the features do not repeat
+    it. To other families it is a vector as the others, a bag of words: 1 for each word that is in it.
 
     It is a `CombinedExtractor` in name only (no part of that class is built): SB3 passes
     `normalized_image=True`, which says that its policy was made with `normalize_images=False`, to subclasses
@@ -62,23 +70,35 @@ class PerceptionExtractor(CombinedExtractor):
         entries = (
             sorted(observation_space.spaces.items()) if isinstance(observation_space, spaces.Dict) else []
         )
-        vectors = [(name, entry) for name, entry in entries if not _has_image_shape(entry)]
-        context_size = sum(get_flattened_obs_dim(entry) for _, entry in vectors)
+        vectors = {name: entry for name, entry in entries if not _has_image_shape(entry)}
+        told = TOKENS in vectors
+        if told:
+            _check_instruction(vectors.pop(TOKENS))
+        family = robot_attn.FAMILIES.get(perception) if isinstance(perception, str) else perception
+        if told and getattr(family, "reads_tokens", False):
+            options = {"instruction": None, **options}
+        reads = told and options.get("instruction", "") is None
+        vector_size = sum(get_flattened_obs_dim(entry) for entry in vectors.values())
+        vector_size += len(WORDS) if told and not reads else 0
         channels, height, width = space.shape
         module = robot_attn.build(
-            perception, image_shape=(channels, height, width), context_size=context_size, **options
+            perception,
+            image_shape=(channels, height, width),
+            context_size=vector_size + (MAX_TOKENS if reads else 0),
+            **options,
         )
-        BaseFeaturesExtractor.__init__(self, observation_space, module.features_size + context_size)
+        BaseFeaturesExtractor.__init__(self, observation_space, module.features_size + vector_size)
+        self._told, self._reads_tokens = told, reads
         self.perception: Perception = module
         self.image_key = key
-        self.vector_keys = [name for name, _ in vectors]
+        self.vector_keys = list(vectors)
         # SB3 divides uint8 images by 255 unless told not to; floating-point spaces hold [0, 1] already.
         self._divide = bool(normalized_image and space.dtype == np.uint8)
 
     def forward(self, observations: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Features [B, features_dim] of observations as SB3 prepares them; images may be uint8, too."""
-        percept, context = self._look(observations)
-        return percept.features if context is None else torch.cat((percept.features, context), 1)
+        percept, vectors = self._look(observations)
+        return percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
 
     def percept(self, observations: Tensor | Mapping[str, Tensor]) -> Percept:
         """Features [B, F] and attention [B, heads, rows, cols] of what `forward` takes."""
@@ -86,17 +106,23 @@ class PerceptionExtractor(CombinedExtractor):
 
     def _look(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Percept, Tensor | None]:
         if isinstance(observations, Tensor):
-            frames, context = observations, None
+            frames, vectors, context = observations, None, None
         else:
             assert self.image_key is not None
             frames = observations[self.image_key]
             # A concatenation is always a new tensor: its memory is aligned as torch aligns, wherever NumPy
             # put the vectors, and the same alignment gives the same bits in every run.
-            vectors = [observations[key].flatten(1).float() for key in self.vector_keys]
-            context = torch.cat(vectors, 1) if vectors else None
+            parts = [observations[key].flatten(1).float() for key in self.vector_keys]
+            tokens = observations[TOKENS] if self._told else None
+            if tokens is not None and not self._reads_tokens:
+                parts.append(bag_of_words(tokens.long()))
+            vectors = torch.cat(parts, 1) if parts else None
+            if tokens is not None and self._reads_tokens:
+                parts.append(tokens.float())
+            context = torch.cat(parts, 1) if parts else None
         if self._divide and frames.dtype != torch.uint8:
             frames = frames / 255.0
-        return self.perception(frames, context), context
+        return self.perception(frames, context), vectors
 
 
 def perceive(
@@ -215,6 +241,15 @@ def _entry(space: spaces.Space[Any], key: str | None) -> spaces.Box:
 
 def _has_image_shape(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 3
+
+
+def _check_instruction(space: spaces.Space[Any]) -> None:
+    whole = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer)
+    if not whole or space.shape != (MAX_TOKENS,) or space.low.min() < 0 or space.high.max() > len(WORDS):  # type: ignore[attr-defined]
+        raise ValueError(
+            f"expected the entry {TOKENS!r} to be {MAX_TOKENS} whole numbers from 0 to {len(WORDS)}, as "
+            f"robot_attn.tokenize gives them, got {space}: rename an entry that is no instruction"
+        )
 
 
 def _as_tensor(value: Any, space: spaces.Space[Any], key: str | None) -> Tensor:

@@ -70,6 +70,7 @@ class Instruction(Perception):
     """
 
     good_for: ClassVar[str] = "tasks whose target is named by words"
+    reads_tokens: ClassVar[bool] = True
 
     def __init__(
         self,

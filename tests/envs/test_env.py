@@ -222,3 +222,62 @@ def test_seeds_for_each_world() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         gymnasium.make_vec(ID, num_envs=0)
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("action", "match"),
+    [
+        ([0.0, 1.5], r"in \[-1, 1\], got up to 1.5 in worlds \[0\]: clip them"),
+        ([float("nan"), 0.0], r"finite; they are NaN or infinite in worlds \[0\]"),
+        ([0.0, float("-inf")], r"finite; they are NaN or infinite in worlds \[0\]"),
+        ([0.0], r"shape \(1, 2\), got \(1, 1\)"),
+    ],
+)
+def test_an_action_that_is_none_is_refused_and_changes_nothing(action: list[float], match: str) -> None:
+    env = gymnasium.make(ID).unwrapped
+    env.reset(seed=0)
+    before = env.get_state()
+    with pytest.raises(ValueError, match=match):
+        env.step(np.array(action, np.float32))
+    for name, value in env.get_state().items():
+        np.testing.assert_array_equal(value, before[name])
+    env.step(np.ones(2, np.float32))
+    env.close()
+
+
+def test_there_is_no_step_after_the_end() -> None:
+    env = gymnasium.make(ID).unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(2, np.float32))
+    env.reset(seed=0)
+    for step in range(150):
+        *_, truncated, info = env.step(np.zeros(2, np.float32))
+        assert truncated == (step == 149) and info["end"] == ("time limit" if truncated else "")
+    with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
+        env.step(np.zeros(2, np.float32))
+    env.reset()
+    env.step(np.zeros(2, np.float32))
+    env.close()
+
+
+def test_a_world_that_diverges_ends_and_the_others_go_on(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a file in the working directory
+    env, twin = (gymnasium.make_vec(ID, num_envs=3) for _ in range(2))
+    for each in (env, twin):
+        each.reset(seed=5)
+    env.unwrapped.worlds.batch.bind("qvel")[1] = np.inf
+    action = np.full((3, 2), 0.3, np.float32)
+    observation, reward, terminated, truncated, infos = env.step(action)
+    expected, expected_reward, *_ = twin.step(action)
+    assert truncated.tolist() == [False, True, False] and not terminated.any()
+    assert infos["final_info"]["end"].tolist() == ["", "diverged", ""]
+    assert reward[1] == 0 and np.isfinite(infos["final_obs"]["state"]).all()
+    assert not infos["success"].any() and infos["end"].tolist() == ["", "", ""]
+    for world in (0, 2):
+        np.testing.assert_array_equal(observation["image"][world], expected["image"][world])
+        assert reward[world] == expected_reward[world]
+    assert env.unwrapped.worlds.steps.tolist() == [1, 0, 1]
+    for _ in range(5):
+        assert not env.step(action)[3].any()
+    env.close()
+    twin.close()

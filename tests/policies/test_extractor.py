@@ -13,6 +13,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from toy_env import HEIGHT, WIDTH, ToyEnv
 
 import robot_attn
+from robot_attn import MAX_TOKENS, tokenize
+from robot_attn._vocabulary import WORDS
 from robot_attn_policies.extractor import PerceptionExtractor, find_extractor, perceive
 from robot_attn_policies.vec_env import BatchVecEnv
 
@@ -196,3 +198,67 @@ def test_a_policy_without_the_extractor_says_so() -> None:
 
 def test_uniform_families_say_so() -> None:
     assert robot_attn.FAMILIES["cnn"].uniform
+
+
+def told_space(tokens: spaces.Box) -> spaces.Dict:
+    return spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (3, 37, 41), np.uint8),
+            "state": spaces.Box(-1, 1, (2,), np.float32),
+            "tokens": tokens,
+            "wind": spaces.Box(-1, 1, (1,), np.float32),  # sorts after the tokens
+        }
+    )
+
+
+TOKENS_SPACE = spaces.Box(0, 40, (MAX_TOKENS,), np.int64)
+
+
+def told(*texts: str) -> dict[str, torch.Tensor]:
+    count = len(texts)
+    return {
+        "image": torch.rand(1, 3, 37, 41).expand(count, -1, -1, -1),
+        "state": torch.tensor([[0.25, -0.5]]).expand(count, -1),
+        "tokens": torch.stack([tokenize(text) for text in texts]).float(),  # as SB3 hands them over
+        "wind": torch.tensor([[0.125]]).expand(count, -1),
+    }
+
+
+def test_the_family_that_reads_an_instruction_gets_it_and_the_features_do_not_repeat_it() -> None:
+    torch.manual_seed(0)
+    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), "instruction", features_size=11)
+    features = extractor(told("the red ball", "the blue box"))
+    assert extractor.features_dim == features.shape[1] == 11 + 3
+    np.testing.assert_array_equal(features[:, 11:].numpy(force=True), [[0.25, -0.5, 0.125]] * 2)
+    attention = extractor.percept(told("the red ball", "the blue box")).attention
+    assert not torch.equal(attention[0], attention[1])
+    same = extractor.percept(told("the red ball", "the red sphere")).attention
+    torch.testing.assert_close(same[0], same[1])
+
+
+@pytest.mark.parametrize("family", ["query", "instruction"])
+def test_other_families_get_an_instruction_as_a_bag_of_words(family: str) -> None:
+    options = {"instruction": "the red ball"} if family == "instruction" else {}
+    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), family, features_size=11, **options)
+    features = extractor(told("the red ball", "box, the blue box"))
+    assert extractor.features_dim == features.shape[1] == 11 + 3 + len(WORDS)
+    words = features[:, 14:].numpy(force=True)
+    assert [[WORDS[i] for i in np.flatnonzero(row)] for row in words] == [
+        ["the", "red", "sphere"],
+        ["the", "blue", "box"],
+    ]
+    assert set(np.unique(words)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 40, (MAX_TOKENS,), np.float32),
+        spaces.Box(0, 40, (MAX_TOKENS - 1,), np.int64),
+        spaces.Box(-1, 40, (MAX_TOKENS,), np.int64),
+        spaces.Box(0, len(WORDS) + 1, (MAX_TOKENS,), np.int64),
+    ],
+)
+def test_an_entry_of_that_name_that_is_no_instruction_is_refused(space: spaces.Box) -> None:
+    with pytest.raises(ValueError, match=f"{MAX_TOKENS} whole numbers from 0 to {len(WORDS)}"):
+        PerceptionExtractor(told_space(space), "query")
