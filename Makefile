@@ -27,8 +27,9 @@ format: setup ## rewrite the code in the checked format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-benchmark: setup ## measure rendering, training, attention and the families against their peers
+benchmark: setup ## measure rendering, tasks, training, attention and the families against their peers
 	@$(BIN)/robot-attn benchmark render $(ARGS)
+	@$(BIN)/robot-attn benchmark envs $(ARGS)
 	@$(BIN)/robot-attn benchmark train $(ARGS)
 	@$(BIN)/robot-attn benchmark extractor $(ARGS)
 	@$(BIN)/robot-attn benchmark attention $(ARGS)

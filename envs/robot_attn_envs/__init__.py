@@ -13,6 +13,8 @@ import gymnasium
 # Task id -> where its class is. A new task is one file and one line here.
 TASKS = {
     "RobotAttn/Track-v0": "robot_attn_envs.track:Track",
+    "RobotAttn/Reach-v0": "robot_attn_envs.reach:Reach",
+    "RobotAttn/Navigate-v0": "robot_attn_envs.navigate:Navigate",
 }
 
 for _id, _task in TASKS.items():

@@ -51,7 +51,7 @@ class Task(ABC):
         geom_rgba: float32 [num_worlds, ngeom, 4], the episode's colours; a task may write it in `reset`.
     """
 
-    camera: ClassVar[str]
+    camera: str
     horizon: ClassVar[int]
     substeps: ClassVar[int]
     state_table: ClassVar[tuple[Observed, ...]]

@@ -89,7 +89,7 @@ class Worlds:
         self.camera = BatchCamera(
             self.model,
             num_worlds,
-            task.camera,
+            self.task.camera,
             self.image_size,
             threads=self.threads,
             depth=depth,

@@ -1,4 +1,4 @@
-"""The progress bar of a training."""
+"""The progress bar of a training, and how fast it goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from robot_attn_policies.presets import TrainConfig
+
+
+def pace(steps_per_second: float, left: int) -> str:
+    """The rate, and the time that the steps that are left take: `1,204 steps/s · 3:20 left`."""
+    seconds = left / steps_per_second
+    return f"{steps_per_second:,.0f} steps/s · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
 
 class Display:
@@ -39,13 +45,7 @@ class Display:
 
     def show(self, steps: int, row: Mapping[str, float]) -> None:
         """Draw the state after an update, from its row of progress.csv."""
-        rate = row["steps_per_second"]
-        left = max(self._total - steps, 0) / rate
-        parts = [
-            f"{steps:,}",
-            f"{rate:,.0f} steps/s",
-            f"{left // 60:.0f}:{left % 60:02.0f} left",
-        ]
+        parts = [f"{steps:,}", pace(row["steps_per_second"], max(self._total - steps, 0))]
         if "episode_return" in row:
             parts.append(f"return {row['episode_return']:.1f}")
         if "eval_score" in row:

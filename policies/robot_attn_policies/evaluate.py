@@ -300,15 +300,31 @@ def normalised_score(
     Raises:
         ValueError: as `bootstrap_interval`; or the oracle earned no more than the random policy.
     """
+    return bootstrap_interval(with_ends(returns, random, oracle), normalised(statistic))
+
+
+def with_ends(
+    returns: NDArray[np.float64], random: NDArray[np.float64], oracle: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The rows [E, 3] that `normalised` takes: an episode's return, the random policy's and the oracle's.
+
+    Raises:
+        ValueError: the oracle earned no more than the random policy.
+    """
     if oracle.mean() <= random.mean():
         raise ValueError(
             f"the oracle's mean return, {oracle.mean():.3f}, is not above the random policy's, "
             f"{random.mean():.3f}: nothing to normalise by"
         )
+    return np.stack([returns, random, oracle], axis=1)
 
-    def normalised(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+
+def normalised(statistic: Statistic) -> Statistic:
+    """The statistic of rows `with_ends` that puts that of their returns between the means of the ends."""
+
+    def normalise(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         low, high = mean(rows[..., 1], axis), mean(rows[..., 2], axis)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(high > low, (statistic(rows[..., 0], axis) - low) / (high - low), np.nan)
 
-    return bootstrap_interval(np.stack([returns, random, oracle], axis=1), normalised)
+    return normalise

@@ -91,18 +91,23 @@ class Run:
 
         The rest of a configuration may change (more steps, say) and the policies beside it stay its own.
         """
-        return _hash(_policy_fields(self))
+        return json_hash(_policy_fields(self))
 
 
 def describe(
     config: TrainConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> Run:
     """A run of these, on this machine's libraries."""
+    return Run(config, observation_space, action_space, library_versions(), _git_commit())
+
+
+def library_versions() -> dict[str, str]:
+    """Of Python, and of the libraries on which results depend."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    return Run(config, observation_space, action_space, versions, _git_commit())
+    return versions
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ def write_config(folder: Path, run: Run) -> None:
         "versions": dict(run.versions),
         "git_commit": run.git_commit,
     }
-    data["sha256"] = _hash(data)
+    data["sha256"] = json_hash(data)
     write_file(folder / CONFIG, (json.dumps(data, indent=2) + "\n").encode())
 
 
@@ -134,16 +139,16 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
         raise RunError(
             f"expected a run folder with a {CONFIG}, found none in {folder}: name a folder made by training"
         )
-    data = _read_json(path)
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = repr(data.get("format")) if isinstance(data, dict) else type(data).__name__
         raise RunError(
             f"{path}: expected format {FORMAT}, found {found:.80}: it is damaged, or another version wrote it"
         )
     stated = data.pop("sha256", None)
-    if stated != _hash(data):
+    if stated != json_hash(data):
         raise RunError(
-            f"{path} was edited or damaged: its content has SHA-256 {_hash(data)[:12]}..., it states "
+            f"{path} was edited or damaged: its content has SHA-256 {json_hash(data)[:12]}..., it states "
             f"{stated!r:.16}...: put the original back, or train a new run with the configuration you want"
         )
     try:
@@ -177,6 +182,11 @@ def write_policy(path: Path, weights: Mapping[str, Tensor], run: Run, *, steps: 
     write_file(path, safetensors.torch.save(tensors, {_ABOUT: json.dumps(about)}))
 
 
+def policy_path(folder: Path, which: Literal["best", "last"]) -> Path:
+    """The file of a run's best or last policy."""
+    return folder / BEST / POLICY if which == "best" else folder / POLICY
+
+
 def load_policy(
     run_folder: str | os.PathLike[str],
     which: Literal["best", "last"] = "best",
@@ -199,7 +209,7 @@ def load_policy(
         raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
     folder = Path(run_folder)
     run = read_config(folder)
-    path = folder / BEST / POLICY if which == "best" else folder / POLICY
+    path = policy_path(folder, which)
     if not path.is_file():
         other = "last" if which == "best" else "best"
         raise RunError(
@@ -361,13 +371,13 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it, so that two trainings never write the same one.
+def locked(folder: Path, what: str = "training") -> Iterator[None]:
+    """Make the folder and hold it, so that two processes (two trainings, say) never write the same one.
 
     The lock dies with its process.
 
     Raises:
-        RunError: another training holds it, or it cannot be written.
+        RunError: another process holds it, or it cannot be written.
     """
     import fcntl
 
@@ -379,7 +389,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
-                f"another training is writing {folder}: wait for it, or name another folder"
+                f"another {what} is writing {folder}: wait for it, or name another folder"
             ) from error
         for leftover in [*folder.glob(".*.tmp*"), *(folder / BEST).glob(".*.tmp*")]:
             leftover.unlink(missing_ok=True)  # of a training that was killed while writing
@@ -410,7 +420,8 @@ def _policy_fields(run: Run) -> dict[str, Any]:
     }
 
 
-def _hash(data: Any) -> str:
+def json_hash(data: Any) -> str:
+    """SHA-256 of plain data, whatever the order of its names."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -420,14 +431,19 @@ def _hash_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> st
         name: [str(tensor.dtype), list(tensor.shape), hashlib.sha256(_bytes(tensor)).hexdigest()]
         for name, tensor in tensors.items()
     }
-    return _hash({"about": dict(about), "tensors": content})
+    return json_hash({"about": dict(about), "tensors": content})
 
 
 def _bytes(tensor: Tensor) -> Any:
     return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a small JSON file holds.
+
+    Raises:
+        RunError: it is cut or damaged, or far too big.
+    """
     size = path.stat().st_size
     if size > _MAX_JSON:
         raise RunError(f"{path} has {size} bytes, expected at most {_MAX_JSON}: it is no {path.name} of ours")

@@ -18,7 +18,16 @@ from robot_attn_scripts._report import check_writable
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "sim": ("mujoco", "mujoco_warp", "gymnasium"),
-    "train": ("stable_baselines3", "sb3_contrib", "safetensors", "scipy", "rich", "tensorboard", "tyro"),
+    "train": (
+        "stable_baselines3",
+        "sb3_contrib",
+        "safetensors",
+        "scipy",
+        "rich",
+        "tensorboard",
+        "tyro",
+        "matplotlib",
+    ),
     "video": ("cv2", "imageio_ffmpeg", "h5py"),
 }
 """The modules that each extra of pyproject.toml brings itself. `train` includes `sim`."""

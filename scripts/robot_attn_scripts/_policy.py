@@ -1,16 +1,28 @@
-"""What `evaluate` and `replay` share: a run's policy, and the environment it was trained in."""
+"""What `evaluate`, `compare` and `replay` share: a run's policy, and the scenes it is put in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from robot_attn_scripts._pairs import parse_pairs
 
 if TYPE_CHECKING:
-    from robot_attn_policies.evaluate import Actor, Cells, Step
-    from robot_attn_policies.presets import TrainConfig
+    from robot_attn_policies.evaluate import Actor, Calibration, Cells, Focus, Rollouts, Step
+    from robot_attn_policies.presets import Json, TrainConfig
+
+Watch = Callable[[str, int], "Callable[[Step], None]"]
+"""Told what comes next and how many steps it takes at most, gives what to call after each."""
+
+
+class Ends(NamedTuple):
+    """The two ends of the score, on the same seeds."""
+
+    random: Rollouts
+    oracle: Rollouts
 
 
 @dataclass(frozen=True)
@@ -25,20 +37,6 @@ class LoadedPolicy:
     config: TrainConfig
     name: str
     """The run's folder and which policy of it, for titles."""
-
-    def make_env(self, num_envs: int) -> Any:
-        """The batch of environments that the policy was trained in, with target masks."""
-        import gymnasium
-
-        options: dict[str, Any] = {**self.config.env, "masks": True}
-        return gymnasium.make_vec(self.env_id, num_envs=num_envs, **options)
-
-    @property
-    def env_id(self) -> str:
-        """The environment's name: `RobotAttn/Track-v0` for the task `track`."""
-        from robot_attn_scripts._tasks import env_id
-
-        return env_id(self.config.task)
 
     @property
     def held_out_from(self) -> set[int]:
@@ -77,6 +75,63 @@ def load(run: Path, which: Literal["best", "last"]) -> LoadedPolicy:
     )
 
 
+def scene(
+    trained: Mapping[str, Json], pairs: Sequence[str] = (), suite: str | None = None
+) -> dict[str, Json]:
+    """Options of the environment: those that a run was trained with, and what is asked for in their place.
+
+    A suite takes the place of the shifts of training.
+
+    Raises:
+        ValueError: as `parse_pairs`.
+    """
+    options = {**trained, **parse_pairs(pairs)}
+    if suite is None:
+        return options
+    return {name: options[name] for name in options if name not in ("shift", "intensity")} | {"suite": suite}
+
+
+def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
+    """A batch of environments of the task, with target masks."""
+    import gymnasium
+
+    from robot_attn_scripts._tasks import env_id
+
+    chosen: dict[str, Any] = {**options, "masks": True}
+    return gymnasium.make_vec(env_id(task), num_envs=num_envs, **chosen)
+
+
+def calibrated(policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, watch: Watch) -> Calibration:
+    """The best head, chosen in the scene that the policy was trained in, whatever it is scored in."""
+    from robot_attn_policies.evaluate import calibrate
+
+    with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
+        watcher = watch("calibration: choosing a head", len(seeds) * int(env.horizon))
+        return calibrate(policy.act, env, seeds, policy.cells, watch=watcher)
+
+
+def score(
+    policy: LoadedPolicy, env: Any, seeds: Sequence[int], calibration_seeds: Sequence[int], watch: Watch
+) -> tuple[Rollouts, Focus]:
+    """What the policy earns in `env` on `seeds`, and where it looks."""
+    from robot_attn_policies.evaluate import evaluate_policy
+
+    calibration = calibrated(policy, calibration_seeds, env.num_envs, watch)
+    watcher = watch("evaluation: the policy", len(seeds) * int(env.horizon))
+    return evaluate_policy(policy.act, env, seeds, policy.cells, calibration, watch=watcher)
+
+
+def ends(env: Any, seeds: Sequence[int], watch: Watch) -> Ends:
+    """What the random policy and the oracle earn in `env` on `seeds`."""
+    from robot_attn_policies.evaluate import oracle_actor, random_actor, rollout_episodes
+
+    rollouts = []
+    for name, act in (("random", random_actor(env.action_space)), ("oracle", oracle_actor(env))):
+        watcher = watch(f"evaluation: {name}", len(seeds) * int(env.horizon))
+        rollouts.append(rollout_episodes(act, env, seeds, watch=watcher))
+    return Ends(*rollouts)
+
+
 def seeds_from(first: int, count: int, used: set[int], what: str) -> list[int]:
     """`count` seeds from `first` on, none of which is in `used`.
 
@@ -93,7 +148,7 @@ def seeds_from(first: int, count: int, used: set[int], what: str) -> list[int]:
 
 
 @contextmanager
-def step_bar(console: Any) -> Iterator[Callable[[str, int], Callable[[Step], None]]]:
+def step_bar(console: Any) -> Iterator[Watch]:
     """A progress bar: call it with a name and a number of steps to get something to `watch` with."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

@@ -15,6 +15,11 @@ from robot_attn_scripts import _peers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
+
+    from robot_attn_policies.statistics import Interval
+
+Figure = dict[str, "float | str | None"]
 
 
 def check_writable(path: Path) -> None:
@@ -55,6 +60,35 @@ def write_json(path: Path, figures: Mapping[str, object]) -> None:
 def figure(value: float, unit: str) -> dict[str, object]:
     """A single figure as JSON."""
     return {"value": value, "unit": unit}
+
+
+def interval(found: Interval, unit: str) -> Figure:
+    """A figure and its interval as JSON; one that does not exist (nothing to divide by) is null."""
+    values = {name: value if value == value else None for name, value in found._asdict().items()}
+    return {"value": values["value"], "unit": unit, "low": values["low"], "high": values["high"]}
+
+
+def interval_text(figure: Mapping[str, Any], digits: int, *, factor: float = 1, sign: str = "") -> str:
+    """What `interval` gave, for a table: `52.1 [50.3,53.9]`; with `sign` "+", `+0.2 [-0.1,+0.5]`."""
+    if figure["value"] is None:
+        return "-"
+    value, low, high = (
+        "-" if figure[name] is None else f"{figure[name] * factor:{sign}.{digits}f}"
+        for name in ("value", "low", "high")
+    )
+    return f"{value} [{low},{high}]"
+
+
+def interval_table(*columns: str) -> Table:
+    """A table of figures that fits in 80 columns, which is what a pipe has."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        # Folded where there is no room at all: a figure that was cut is none.
+        made.add_column(column, justify="right", overflow="fold")
+    return made
 
 
 def spread(values: Sequence[float], unit: str) -> dict[str, object]:

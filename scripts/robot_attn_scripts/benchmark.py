@@ -1,4 +1,4 @@
-"""Measure rendering, training and the extractors against their peers, each peer in the same run."""
+"""Measure rendering, tasks, training and the extractors against their peers, each peer in the same run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from robot_attn_scripts._command import Command
 
 COMMANDS: Mapping[str, Command] = {
     "render": Command("bench_render", "frames a second of each way to render the Track scene", ("train",)),
+    "envs": Command("bench_envs", "steps a second of every task, with shifts and without", ("train",)),
     "train": Command("bench_train", "frames trained a second, against Stable-Baselines3", ("train",)),
     "extractor": Command("bench_extractor", "the cost of each family, against NatureCNN", ("train",)),
     "attention": Command("bench_attention", "attention over many tokens, against torch's own", ("train",)),

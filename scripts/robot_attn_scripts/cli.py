@@ -16,7 +16,10 @@ from robot_attn_scripts._command import Command, dispatch
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train", "train a policy from camera frames in simulation", ("train",)),
     "evaluate": Command("evaluate", "score a policy, and whether it looked at the target", ("train",)),
+    "compare": Command("compare", "compare runs over scenes and seeds: table and plot", ("train",)),
+    "curves": Command("curves", "draw the learning curves of runs", ("train",)),
     "replay": Command("replay", "draw an episode with what the policy looked at", ("train", "video")),
+    "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families"),
     "families": Command("families", "list the perception families, and what each costs", ("train",)),
     "demo": Command("demo", "train, evaluate and replay a tracking policy from nothing", ("train", "video")),

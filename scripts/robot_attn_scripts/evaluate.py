@@ -8,9 +8,10 @@ chosen, and the average place measured, on other episodes than those that are sc
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,9 +20,6 @@ from robot_attn_scripts import _policy, _report
 if TYPE_CHECKING:
     from robot_attn.focus import Means
     from robot_attn_policies.evaluate import Focus, Rollouts
-    from robot_attn_policies.statistics import Interval
-
-Figure = dict[str, "float | str | None"]
 
 REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "average place", "uniform": "uniform"}
 
@@ -42,6 +40,10 @@ class Options:
     """Episodes, of other seeds, on which the best head is chosen."""
     envs: int = 32
     """Environments that run side by side. The episodes do not depend on it."""
+    suite: str | None = None
+    """Suite of visual shifts to evaluate under, such as hard. Without it: the scene of training."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the environment that differ from training's, such as distractors=14."""
     json: Path | None = None
     """Write the same figures here, with their units."""
 
@@ -63,15 +65,7 @@ def evaluate(options: Options) -> dict[str, object]:
     """The figures of `run`, without printing tables or writing files."""
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import (
-        CALIBRATION_SEED,
-        EVALUATION_SEED,
-        calibrate,
-        evaluate_policy,
-        oracle_actor,
-        random_actor,
-        rollout_episodes,
-    )
+    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 
     policy = _policy.load(options.run, options.which)
     calibration_seeds = _policy.seeds_from(
@@ -81,40 +75,23 @@ def evaluate(options: Options) -> dict[str, object]:
     used = policy.held_out_from | set(calibration_seeds)
     seeds = _policy.seeds_from(first, options.episodes, used, "evaluation")
 
-    env = policy.make_env(min(options.envs, options.episodes))
-    try:
-        steps = int(env.horizon)
-        with _policy.step_bar(Console(stderr=True)) as watch:
-            calibration = calibrate(
-                policy.act,
-                env,
-                calibration_seeds,
-                policy.cells,
-                watch=watch("calibration: choosing a head", len(calibration_seeds) * steps),
-            )
-            rollouts, focus = evaluate_policy(
-                policy.act,
-                env,
-                seeds,
-                policy.cells,
-                calibration,
-                watch=watch("evaluation: the policy", len(seeds) * steps),
-            )
-            ends = {}
-            for name, act in (("random", random_actor(env.action_space)), ("oracle", oracle_actor(env))):
-                watcher = watch(f"evaluation: {name}", len(seeds) * steps)
-                ends[name] = rollout_episodes(act, env, seeds, watch=watcher)
-    finally:
-        env.close()
+    scene = _policy.scene(policy.config.env, options.env, options.suite)
+    with (
+        closing(_policy.make_env(policy.config.task, scene, min(options.envs, options.episodes))) as env,
+        _policy.step_bar(Console(stderr=True)) as watch,
+    ):
+        rollouts, focus = _policy.score(policy, env, seeds, calibration_seeds, watch)
+        ends = _policy.ends(env, seeds, watch)
 
     return {
         "run": str(options.run),
         "policy": options.which,
         "task": policy.config.task,
         "perception": policy.config.perception,
+        "env": scene,
         "episodes": {"value": len(seeds), "unit": "episodes"},
         "seeds": {"first": seeds[0], "last": seeds[-1]},
-        **_score_figures(rollouts, ends["random"], ends["oracle"]),
+        **_score_figures(rollouts, ends.random, ends.oracle),
         "focus": _focus_figures(focus, policy.uniform, calibration_seeds),
     }
 
@@ -125,22 +102,28 @@ def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts) -> di
 
     statistics = {"mean": mean, "iqm": iqm}
 
-    def both(values: Any, unit: str) -> dict[str, Figure]:
-        return {name: _figure(bootstrap_interval(values, of), unit) for name, of in statistics.items()}
+    def both(values: Any, unit: str) -> dict[str, _report.Figure]:
+        return {
+            name: _report.interval(bootstrap_interval(values, of), unit) for name, of in statistics.items()
+        }
 
     success = None if rollouts.successes is None else both(rollouts.successes, "fraction of episodes")
     return {
         "return": both(rollouts.returns, "reward an episode"),
         "normalised_score": {
-            name: _figure(
+            name: _report.interval(
                 normalised_score(rollouts.returns, random.returns, oracle.returns, of), "0 random, 1 oracle"
             )
             for name, of in statistics.items()
         },
         "success": success,
-        "length": {"mean": _figure(bootstrap_interval(rollouts.lengths, mean), "steps")},
-        "random_return": {"mean": _figure(bootstrap_interval(random.returns, mean), "reward an episode")},
-        "oracle_return": {"mean": _figure(bootstrap_interval(oracle.returns, mean), "reward an episode")},
+        "length": {"mean": _report.interval(bootstrap_interval(rollouts.lengths, mean), "steps")},
+        "random_return": {
+            "mean": _report.interval(bootstrap_interval(random.returns, mean), "reward an episode")
+        },
+        "oracle_return": {
+            "mean": _report.interval(bootstrap_interval(oracle.returns, mean), "reward an episode")
+        },
     }
 
 
@@ -149,7 +132,7 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
 
     totals = focus.totals
 
-    def of(index: int) -> dict[str, Figure]:
+    def of(index: int) -> dict[str, _report.Figure]:
         return {
             "mass": _means(totals.mean_mass(index), "fraction of the map"),
             "mass_over_chance": _means(totals.mass_over_chance(index), "times chance"),
@@ -184,32 +167,17 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
     }
 
 
-def _means(means: Means, unit: str) -> Figure:
+def _means(means: Means, unit: str) -> _report.Figure:
     import numpy as np
 
     from robot_attn_policies.statistics import bootstrap_interval, ratio_of_sums
 
-    return _figure(bootstrap_interval(np.stack(means, axis=1), ratio_of_sums), unit)
-
-
-def _figure(interval: Interval, unit: str) -> Figure:
-    """An interval as JSON; a figure that does not exist (there was nothing to divide by) is null."""
-    values = {name: value if value == value else None for name, value in interval._asdict().items()}
-    return {"value": values["value"], "unit": unit, "low": values["low"], "high": values["high"]}
+    return _report.interval(bootstrap_interval(np.stack(means, axis=1), ratio_of_sums), unit)
 
 
 def show(figures: Any, console: Any) -> None:
     """Print the figures of `evaluate` as tables that fit in 80 columns, which is what a pipe has."""
-    from rich.table import Table
     from rich.text import Text
-
-    def table(*columns: str) -> Any:
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        made.add_column(columns[0], no_wrap=True)
-        for column in columns[1:]:
-            # Folded where there is no room at all: a figure that was cut is none.
-            made.add_column(column, justify="right", overflow="fold")
-        return made
 
     seeds = figures["seeds"]
     console.print()
@@ -222,11 +190,13 @@ def show(figures: Any, console: Any) -> None:
         highlight=False,
     )
     console.print()
-    score = table("score", "mean", "interquartile mean")
+    score = _report.interval_table("score", "mean", "interquartile mean")
     rows = (("return", "return", 1, 1), ("normalised score", "normalised_score", 3, 1))
     for label, key, digits, factor in (*rows, ("success, %", "success", 1, 100)):
         if figures[key] is not None:
-            cells = [_cell(figures[key][name], digits, factor=factor) for name in ("mean", "iqm")]
+            cells = [
+                _report.interval_text(figures[key][name], digits, factor=factor) for name in ("mean", "iqm")
+            ]
             score.add_row(label, *cells, style="bold" if key == "normalised_score" else None)
     console.print(score, highlight=False)
     low, high = figures["random_return"]["mean"]["value"], figures["oracle_return"]["mean"]["value"]
@@ -238,13 +208,13 @@ def show(figures: Any, console: Any) -> None:
     console.print()
 
     focus = figures["focus"]
-    looks = table("where it looks", "mass on target, %", "times chance", "pointing game, %")
+    looks = _report.interval_table("where it looks", "mass on target, %", "times chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:
         cells = (
-            _cell(row["mass"], 1, factor=100),
-            _cell(row["mass_over_chance"], 1),
-            _cell(row["pointing_game"], 1, factor=100),
+            _report.interval_text(row["mass"], 1, factor=100),
+            _report.interval_text(row["mass_over_chance"], 1),
+            _report.interval_text(row["pointing_game"], 1, factor=100),
         )
         looks.add_row(label, *cells, style=style)
 
@@ -288,14 +258,3 @@ def show(figures: Any, console: Any) -> None:
 
 def _plain(figure: Any) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.1f}"
-
-
-def _cell(figure: Any, digits: int, *, factor: float = 1) -> str:
-    """A figure and its interval: `52.1 [50.3,53.9]`."""
-    if figure["value"] is None:
-        return "-"
-    value, low, high = (
-        "-" if figure[name] is None else f"{figure[name] * factor:.{digits}f}"
-        for name in ("value", "low", "high")
-    )
-    return f"{value} [{low},{high}]"

@@ -7,9 +7,10 @@ and no policy.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -40,6 +41,10 @@ class Options:
     """The best policy of the run, or its last."""
     calibration_episodes: int = 32
     """Episodes, of other seeds, on which the head that is shown large is chosen."""
+    suite: str | None = None
+    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the environment that differ from training's, such as distractors=14."""
     json: Path | None = None
     """Write the figures here, with their units."""
 
@@ -121,39 +126,32 @@ def record(options: Options) -> Episode:
     from rich.console import Console
 
     from robot_attn_policies.episodes import record_episode
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED, calibrate
+    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_scripts._tasks import env_id
 
     policy = _policy.load(options.source, options.which)
     seed = EVALUATION_SEED if options.seed is None else options.seed
+    scene = _policy.scene(policy.config.env, options.env, options.suite)
     best_head = 0
-    with _policy.step_bar(Console(stderr=True)) as watch:
+    with (
+        closing(_policy.make_env(policy.config.task, scene, 1)) as env,
+        _policy.step_bar(Console(stderr=True)) as watch,
+    ):
         if policy.heads > 1:
             count = max(1, options.calibration_episodes)
             seeds = [s for s in range(CALIBRATION_SEED, CALIBRATION_SEED + count + 1) if s != seed][:count]
-            many = policy.make_env(min(32, count))
-            try:
-                watcher = watch("calibration: choosing a head", count * int(many.horizon))
-                best_head = calibrate(policy.act, many, seeds, policy.cells, watch=watcher).best_head
-            finally:
-                many.close()
-        env = policy.make_env(1)
-        try:
-            return record_episode(
-                policy.act,
-                env,
-                seed,
-                policy.cells,
-                env_args={
-                    "env_name": policy.env_id,
-                    "env_kwargs": dict(policy.config.env),
-                },
-                best_head=best_head,
-                uniform=policy.uniform,
-                policy=policy.name,
-                watch=watch("recording the episode", int(env.horizon)),
-            )
-        finally:
-            env.close()
+            best_head = _policy.calibrated(policy, seeds, 32, watch).best_head
+        return record_episode(
+            policy.act,
+            env,
+            seed,
+            policy.cells,
+            env_args={"env_name": env_id(policy.config.task), "env_kwargs": scene},
+            best_head=best_head,
+            uniform=policy.uniform,
+            policy=policy.name,
+            watch=watch("recording the episode", int(env.horizon)),
+        )
 
 
 def _check_size(size: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from robot_attn_policies.presets import PRESETS, Json, PPOPreset, TrainConfig
 from robot_attn_policies.run_folder import CONFIG, RunError, read_config, write_json
 from robot_attn_policies.train import MakeEnv, TrainResult, train
 from robot_attn_scripts import _report
+from robot_attn_scripts._pairs import parse_pairs
 from robot_attn_scripts._tasks import env_id
 
 REFERENCE = "reference.json"
@@ -123,20 +124,6 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
             raise unknown_name("field of the PPO preset", name, known)
     changes["ppo"] = from_json(PPOPreset, {**asdict(preset), **ppo}) if ppo else preset
     return replace(start, **changes)
-
-
-def parse_pairs(pairs: Sequence[str]) -> dict[str, Json]:
-    """["heads=4", "kind=soft"] -> {"heads": 4, "kind": "soft"}: values are JSON, or else text."""
-    parsed: dict[str, Json] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"expected NAME=VALUE, got {pair!r}")
-        try:
-            parsed[name] = jsonlib.loads(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed
 
 
 def env_maker(config: TrainConfig) -> MakeEnv:

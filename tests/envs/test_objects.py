@@ -111,7 +111,7 @@ def test_colors_away_from_red(seed: int) -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ValueError, match='True, False or "held_out", got \'maybe\''):
+    with pytest.raises(ValueError, match="True, False or \"held_out\", got 'maybe'"):
         make(1, instruction="maybe")
     with pytest.raises(ValueError, match="none of the shapes"):
         Objects(1, ["a"], ["ellipsoid"], distractors=0, instruction=True)

@@ -92,7 +92,7 @@ def mutate(folder: Path, name: str, generator: random.Random) -> str:
         data = edited(json.loads(raw), generator)
         if kind == "signed edit" and isinstance(data, dict):
             data.pop("sha256", None)
-            data["sha256"] = run_folder._hash(data)
+            data["sha256"] = run_folder.json_hash(data)
         raw[:] = json.dumps(data).encode()
     elif kind.endswith("pickle"):
         raw[:] = evil_checkpoint(folder / "trace", signed=kind.startswith("signed"))

@@ -81,7 +81,7 @@ def sign(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     data = json.loads(path.read_text())
     change(data)
     data.pop("sha256")
-    data["sha256"] = run_folder._hash(data)
+    data["sha256"] = run_folder.json_hash(data)
     path.write_text(json.dumps(data))
 
 

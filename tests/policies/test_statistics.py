@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_attn_policies.statistics import bootstrap_interval, iqm, mean, ratio_of_sums
+from robot_attn_policies.statistics import bootstrap_arms, bootstrap_interval, iqm, mean, ratio_of_sums
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -85,3 +85,66 @@ def test_nothing_and_nan_are_refused(function: object, values: list[float], mess
 def test_a_level_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         bootstrap_interval([1.0], level=95)
+
+
+def test_runs_and_episodes_of_an_arm_by_hand() -> None:
+    (arm,) = bootstrap_arms([[[0.0, 2.0, 4.0], [1.0, 3.0, 11.0]]])
+    assert arm.value == pytest.approx((2 + 5) / 2)
+    low, high = min(arm.draws), max(arm.draws)
+    assert (low, high) == (0.0, 11.0)  # run 0, thrice its first episode; run 1, thrice its last
+    # Ratios are taken in each run and then averaged; pooled, the longer run counts more.
+    rows = np.array([[[1.0, 1.0]] * 3, [[0.0, 5.0]] * 3])
+    assert bootstrap_arms([rows], ratio_of_sums)[0].value == pytest.approx((1 + 0) / 2)
+    assert bootstrap_arms([rows], ratio_of_sums, pooled=True)[0].value == pytest.approx(3 / 18)
+    assert bootstrap_arms([[[1.0, 2.0], [3.0, 100.0]]], iqm, pooled=True)[0].value == 2.5
+
+
+def test_with_one_run_the_interval_is_that_of_its_episodes() -> None:
+    values = np.random.default_rng(3).normal(0.0, 1.0, 300)
+    (arm,) = bootstrap_arms([values[None]])
+    interval, expected = arm.interval(), bootstrap_interval(values)
+    assert interval.low == pytest.approx(expected.low, abs=0.02)
+    assert interval.high == pytest.approx(expected.high, abs=0.02)
+
+
+def test_what_all_runs_have_in_common_does_not_average_out() -> None:
+    # The same episodes are hard for all runs: five runs that agree say no more of them than one.
+    values = np.random.default_rng(4).normal(0.0, 1.0, 300)
+    one, five = (bootstrap_arms([np.tile(values, (runs, 1))])[0].interval() for runs in (1, 5))
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_runs_are_the_unit() -> None:
+    # Runs differ by 1, episodes hardly at all: more of them tell nothing more.
+    rng = np.random.default_rng(5)
+    runs = rng.normal(0.0, 1.0, 20)
+    widths = []
+    for episodes in (5, 500):
+        (arm,) = bootstrap_arms([runs[:, None] + rng.normal(0.0, 0.01, (20, episodes))])
+        interval = arm.interval()
+        widths.append(interval.high - interval.low)
+    assert widths == pytest.approx([2 * 1.96 * runs.std() / np.sqrt(20)] * 2, rel=0.1)
+
+
+def test_the_interval_over_runs_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(6)
+    held = 0
+    for trial in range(150):
+        values = rng.normal(3.0, 1.0, (12, 1)) + rng.normal(0.0, 1.0, 30) + rng.normal(0.0, 1.0, (12, 30))
+        low, high = bootstrap_arms([values], seed=trial, resamples=300)[0].interval()[1:]
+        held += low <= 3.0 <= high
+    assert 0.85 <= held / 150 <= 0.99
+
+
+def test_a_difference_is_paired_by_episode() -> None:
+    # Episodes vary by 10, the arms differ by 1 in each of them: the difference is certain.
+    episodes = np.random.default_rng(7).normal(0.0, 10.0, 40)
+    one, other = bootstrap_arms([np.tile(episodes + 1, (3, 1)), np.tile(episodes, (2, 1))])
+    assert one.minus(other).interval() == pytest.approx((1.0, 1.0, 1.0))
+    assert one.interval().high - one.interval().low > 4
+    assert other.minus(one).value == pytest.approx(-1.0)
+
+
+def test_arms_of_other_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"same episodes, got arms of \[4, 5\]"):
+        bootstrap_arms([np.zeros((3, 5)), np.zeros((3, 4))])

@@ -37,7 +37,7 @@ def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_overview_needs_nothing_installed(flag: str) -> None:
     done = bare(flag)
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("train", "evaluate", "replay", "benchmark", "demo"):
+    for command in ("train", "evaluate", "compare", "replay", "benchmark", "demo"):
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
@@ -53,6 +53,7 @@ def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixt
     assert out.startswith("usage: robot-attn benchmark COMMAND")
     assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [
         "render",
+        "envs",
         "train",
         "extractor",
         "attention",
@@ -73,7 +74,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["zzz"],
             "robot-attn has no command 'zzz': "
-            "choose one of train, evaluate, replay, benchmark, families, demo",
+            "choose one of train, evaluate, compare, curves, replay, gallery, benchmark, families, demo",
         ),
     ],
 )

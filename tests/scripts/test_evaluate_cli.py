@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from toy_run import make_run
 
 from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 from robot_attn_scripts import cli, evaluate
+from robot_attn_scripts._policy import scene
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,29 @@ def test_the_number_of_environments_changes_no_episode(folder: Path, evaluated: 
         assert again[key]["mean"]["value"] == pytest.approx(evaluated[key]["mean"]["value"], rel=1e-4)
     mass = [f["focus"]["heads"][0]["mass"]["value"] for f in (again, evaluated)]
     assert mass[0] == pytest.approx(mass[1], rel=1e-3)
+
+
+def test_a_suite_is_an_option_of_the_environment_and_changes_no_choice_of_head(
+    folder: Path, evaluated: dict[str, Any]
+) -> None:
+    options = evaluate.Options(folder, episodes=6, calibration_episodes=5, envs=4, suite="hard")
+    shifted: Any = evaluate.evaluate(options)
+    assert (evaluated["env"], shifted["env"]) == ({}, {"suite": "hard"})
+    for key in ("random_return", "oracle_return"):  # they see nothing
+        assert shifted[key] == evaluated[key]
+    heads = [[head["mass"]["value"] for head in each["focus"]["heads"]] for each in (evaluated, shifted)]
+    # The head that is best where the policy was trained, though another is under the suite.
+    assert [each["focus"]["best_head"]["head"] for each in (evaluated, shifted)] == [2, 2]
+    assert [max(range(3), key=each.__getitem__) for each in heads] == [2, 0]
+    named = evaluate.evaluate(replace(options, suite=None, env=("suite=hard",)))
+    assert named == shifted
+
+
+def test_a_suite_takes_the_place_of_the_shifts_of_training() -> None:
+    trained = {"shift": "colours", "intensity": 0.5, "distractors": 3}
+    assert scene(trained) == trained
+    assert scene(trained, ["distractors=4"]) == {**trained, "distractors": 4}
+    assert scene(trained, ["distractors=4"], "hard") == {"distractors": 4, "suite": "hard"}
 
 
 def test_the_tables_fit_in_80_columns_and_the_json_holds_the_same(
@@ -153,6 +178,8 @@ def test_a_policy_without_attention_says_so_and_claims_nothing(
     ("arguments", "message"),
     [
         (["--episodes", 0], "1 or more"),
+        (["--suite", "hrad"], "unknown suite 'hrad': did you mean 'hard'?"),
+        (["--env", "distractors"], "expected NAME=VALUE, got 'distractors'"),
         (["--seed", 1_000_001], "seed 1000001 has been used before"),  # training's evaluation seeds
         (["--seed", CALIBRATION_SEED - 1], f"seed {CALIBRATION_SEED} has been used before"),
     ],

@@ -96,6 +96,15 @@ def test_the_same_seed_replays_the_same_episode(folder: Path, tmp_path: Path) ->
     assert not np.array_equal(a.states, c.states) or not np.array_equal(a.images, c.images)
 
 
+def test_an_episode_under_a_suite_says_so(folder: Path, tmp_path: Path) -> None:
+    assert (
+        run(folder, "--out", tmp_path / "a.mp4", "--suite", "hard", "--env", "box=false", "--size", 600) == 0
+    )
+    episode = load_episode(tmp_path / "a.hdf5")
+    assert episode.env_args["env_kwargs"] == {"box": False, "suite": "hard"}
+    assert (episode.images[..., 0] == 250).all()
+
+
 def test_an_episode_is_drawn_again_at_another_size_without_the_run(replayed: Path, tmp_path: Path) -> None:
     recorded = replayed.with_suffix(".hdf5")
     before = recorded.read_bytes()

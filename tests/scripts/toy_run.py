@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from robot_attn._names import unknown_name
 from robot_attn_policies.policy import build_policy, policy_weights
 from robot_attn_policies.presets import PPOPreset, TrainConfig
 from robot_attn_policies.run_folder import describe, write_config, write_policy
@@ -19,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from toy_env import HORIZON, ToyEnv
 
 ID = "RobotAttn/Toy-v0"
+SUITES = {"easy": 90, "medium": 160, "hard": 250}
+"""The grey that everything has."""
 
 
 class ToyTask(ToyEnv):
@@ -28,8 +31,18 @@ class ToyTask(ToyEnv):
     dt = 0.08
     action_names = ("up", "left")
 
+    def __init__(
+        self, num_envs: int, training: bool = False, *, suite: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(num_envs, training, **options)
+        if suite not in (None, *SUITES):
+            raise unknown_name("suite", suite, SUITES)
+        self.suite = suite
+
     def observe(self) -> Any:
         observation = super().observe()
+        if self.suite is not None:
+            observation["image"][:] = SUITES[self.suite]  # all but the target
         observation["image"][..., 1][self._masks()] = (
             40  # one colour, whichever environment of the batch it is
         )
@@ -44,12 +57,14 @@ def register() -> None:
         gymnasium.register(ID, vector_entry_point=ToyTask)
 
 
-def make_run(folder: Path, perception: str = "query", task: str = "toy") -> Path:
+def make_run(
+    folder: Path, perception: str = "query", task: str = "toy", seed: int = 0, heads: int = 3
+) -> Path:
     """Write the folder of a policy that has not learned anything, best and last alike."""
     register()
-    options = {"options": {"heads": 3}} if perception == "query" else {}
+    options = {"options": {"heads": heads}} if perception == "query" else {}
     ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
-    config = TrainConfig(task, perception=perception, ppo=ppo, **options)
+    config = TrainConfig(task, perception=perception, ppo=ppo, seed=seed, **options)
     vec_env: VecEnv = BatchVecEnv(ToyTask(2), channels_first=True)
     run = describe(config, vec_env.observation_space, vec_env.action_space)
     weights = policy_weights(build_policy(config, run.observation_space, run.action_space))

@@ -1,0 +1,434 @@
+"""Compare trained policies: score and focus of every arm, in the scene of training and under visual shifts.
+
+Runs that differ in their seeds alone are one arm. Every run is evaluated on the same seeds in every scene, in
+several processes. A cell, one run in one scene, is kept in the output folder as soon as it is measured: after
+Ctrl-C the same command goes on, and a run that was trained again is measured again. At the end the folder has
+comparison.md (tables), comparison.png (plot) and comparison.json (all figures, and the configurations).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from robot_attn_scripts import _peers, _policy, _pool, _report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robot_attn_policies.cells import Ends, Question, Scores
+    from robot_attn_policies.compare import Comparison
+    from robot_attn_policies.presets import TrainConfig
+
+CELLS, NAME = "cells", "comparison"
+"""In the output folder: the cells, and what the other files are called."""
+
+COLUMNS = (
+    ("score", "normalised_score", 3, 1),
+    ("interquartile mean", "normalised_score_iqm", 3, 1),
+    ("success, %", "success", 0, 100),
+    ("mass on target, %", "mass", 1, 100),
+    ("times chance", "mass_over_chance", 1, 1),
+    ("times centre bias", "mass_over_center_bias", 1, 1),
+    ("pointing, %", "pointing_game", 0, 100),
+)
+"""Of the table: heading, metric, digits, factor."""
+IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game")
+"""What of it fits in 80 columns."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare, and how."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders that `robot-attn train` made, of one task."""
+    suite: tuple[str, ...] = ("easy", "medium", "hard")
+    """Suites of visual shifts to evaluate under, beside the scene of training."""
+    episodes: int = 200
+    """Evaluation episodes of a cell, one a seed."""
+    which: Literal["best", "last"] = "best"
+    """The best policy of each run, or its last."""
+    seed: int | None = None
+    """First evaluation seed; the others follow it. By default one far from those of training."""
+    calibration_episodes: int = 32
+    """Episodes, of other seeds and in the scene of training, on which each run's best head is chosen."""
+    envs: int = 32
+    """Environments that run side by side in a process."""
+    jobs: int = 0
+    """Processes, which share the cores; 0 for one a core."""
+    out: Path | None = None
+    """Output folder. Without it: runs/compare/TASK."""
+    json: Path | None = None
+    """Write the figures here too, with their units."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, for a process of its own to measure."""
+
+    path: Path
+    question: Question
+    run: Path | None
+    """None for the two ends of the score."""
+    which: Literal["best", "last"]
+    envs: int
+
+    @property
+    def episodes(self) -> int:
+        """Those that it runs, with calibration, or of both ends."""
+        question = self.question
+        more = question.episodes if question.calibration is None else question.calibration["episodes"]
+        return question.episodes + more
+
+    def answer(self) -> Scores | Ends | None:
+        """What the cell says, once it is measured."""
+        from robot_attn_policies.cells import Ends, Scores, read_cell
+
+        return read_cell(self.path, self.question, Ends if self.run is None else Scores)
+
+
+def run(options: Options) -> dict[str, object]:
+    """Measure the cells that are missing, print the tables, write the files, and return the figures.
+
+    Raises:
+        ValueError: what was named cannot be compared.
+        KeyboardInterrupt: interrupted, after the way on was printed.
+    """
+    from rich.console import Console
+
+    from robot_attn_policies.compare import compare, group
+    from robot_attn_policies.compare_plot import write_plot
+    from robot_attn_policies.run_folder import locked, write_file
+
+    if min(options.episodes, options.calibration_episodes, options.envs) < 1 or options.jobs < 0:
+        raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more, --jobs 0 or more")
+    policies = load_policies(options)
+    configs = {name: policy.config for name, policy in policies.items()}
+    arms = group(configs)
+    out = options.out or Path("runs/compare") / next(iter(configs.values())).task
+    table = plan(options, configs, out / CELLS)
+    jobs = list({job.path: job for pair in table.values() for job in pair}.values())
+
+    console = Console()
+    missing = [job for job in jobs if job.answer() is None]
+    horizons = check_scenes(missing)
+    with locked(out / CELLS, "comparison"):
+        try:
+            measure(missing, horizons, options.jobs, Console(stderr=True))
+        except KeyboardInterrupt:
+            done = sum(job.answer() is not None for job in jobs)
+            console.print(
+                f"stopped: {done} of {len(jobs)} cells are measured and kept in {out / CELLS}; the same "
+                "command goes on with the others",
+                soft_wrap=True,
+                highlight=False,
+            )
+            raise
+    cells: Any = {scene: {arm: [] for arm in arms} for scene, _ in table}
+    for arm, runs in arms.items():
+        for scene in cells:
+            cells[scene][arm] = [[job.answer() for job in table[scene, run]] for run in runs]
+    seeds = {arm: [configs[run].seed for run in runs] for arm, runs in arms.items()}
+    uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].uniform)
+    comparison = compare(cells, seeds, uniform)
+
+    figures = figures_of(comparison, options, {arm: {run: configs[run] for run in arms[arm]} for arm in arms})
+    show(figures, console)
+    files = {ending: out / f"{NAME}.{ending}" for ending in ("md", "png", "json")}
+    write_file(files["md"], markdown(figures).encode())
+    write_plot(files["png"], comparison, headline(figures))
+    for path in (files["json"], options.json):
+        if path is not None:
+            _report.write_json(path, figures)
+    for path in files.values():
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return figures
+
+
+def load_policies(options: Options) -> dict[str, _policy.LoadedPolicy]:
+    """The policies of the runs, by their folders.
+
+    Raises:
+        ValueError: no runs, a folder that is none, one named twice, one without a policy, or seeds that it
+        has used.
+    """
+    if not options.runs:
+        raise ValueError("name the run folders to compare, such as runs/track/*")
+    met: set[Path] = set()
+    policies = {}
+    for folder in options.runs:
+        if folder.resolve() in met:
+            raise ValueError(f"{folder} is named twice: name each run once")
+        met.add(folder.resolve())
+        policy = policies[str(folder)] = _policy.load(folder, options.which)
+        seeds_of(options, policy.held_out_from)
+    return policies
+
+
+def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
+    """Evaluation and calibration seeds, none of which is in `used`.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+
+    calibration = _policy.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
+    first = EVALUATION_SEED if options.seed is None else options.seed
+    return _policy.seeds_from(first, options.episodes, used | set(calibration), "evaluation"), calibration
+
+
+def plan(
+    options: Options, configs: Mapping[str, TrainConfig], folder: Path
+) -> dict[tuple[str, str], tuple[Job, Job]]:
+    """By scene and run, the cell of its scores and that of the ends, which runs of equal scenes share.
+
+    A file's name tells arm, seed and scene: a run that was trained again replaces its cells, and what else
+    was compared in the folder stays.
+    """
+    from robot_attn_policies.cells import Question, policy_identity
+    from robot_attn_policies.compare import TRAINED, arm_of
+    from robot_attn_policies.run_folder import json_hash, library_versions
+
+    versions = library_versions()
+    evaluation, calibration = seeds_of(options, set())
+    table = {}
+    for scene in dict.fromkeys((TRAINED, *options.suite)):
+        for run, config in configs.items():
+            env = _policy.scene(config.env, suite=None if scene == TRAINED else scene)
+            ends = Question(config.task, scene, env, evaluation[0], len(evaluation), versions)
+            scores = replace(
+                ends,
+                policy=policy_identity(Path(run), options.which),
+                trained_env=config.env,
+                calibration={"first_seed": calibration[0], "episodes": len(calibration)},
+            )
+            arm = json_hash(asdict(arm_of(config)))[:8]
+            files = (
+                f"{config.perception}-{arm}-{config.seed}-{scene}.json",
+                f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json",
+            )
+            table[scene, run] = (
+                Job(folder / files[0], scores, Path(run), options.which, options.envs),
+                Job(folder / files[1], ends, None, options.which, options.envs),
+            )
+    return table
+
+
+def check_scenes(jobs: Iterable[Job]) -> dict[Path, int]:
+    """Make each scene once, so that a name or an option that is wrong is told before any work.
+
+    Returns the most steps that an episode of each job takes.
+    """
+    from robot_attn_policies.run_folder import json_hash
+
+    horizons: dict[str, int] = {}
+    found = {}
+    for job in jobs:
+        key = json_hash(dict(job.question.env))
+        if key not in horizons:
+            with closing(_policy.make_env(job.question.task, job.question.env, 1)) as env:
+                horizons[key] = int(env.horizon)
+        found[job.path] = horizons[key]
+    return found
+
+
+def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, console: Console) -> None:
+    """Measure the cells in processes, under a progress bar, and write each as soon as it is measured."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from robot_attn_policies._display import pace
+    from robot_attn_policies.cells import write_cell
+
+    # The longest first: the last ones then leave no core idle for long.
+    left = {job.path: horizons[job.path] * job.episodes for job in jobs}
+    jobs = sorted(jobs, key=lambda job: -left[job.path])
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[pace]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"0 of {len(jobs)} cells", total=sum(left.values()), pace="starting")
+        started, steps, done = time.monotonic(), 0, 0
+
+        def told(place: int, more: int) -> None:
+            nonlocal steps
+            steps += more
+            left[jobs[place].path] -= more
+            rate = steps / (time.monotonic() - started)
+            progress.update(task, advance=more, pace=pace(rate, sum(left.values())))
+
+        def finished(place: int, answer: Scores | Ends) -> None:
+            nonlocal done
+            done += 1
+            write_cell(jobs[place].path, jobs[place].question, answer)
+            # What is left of episodes that ended early.
+            progress.update(
+                task, advance=left.pop(jobs[place].path), description=f"{done} of {len(jobs)} cells"
+            )
+
+        count = processes or len(_peers.available_cores())
+        _pool.run_jobs(measure_cell, jobs, count, told=told, finished=finished)
+
+
+def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Ends:
+    """What the job's cell shall say."""
+    from robot_attn_policies.cells import ends_of, scores_of
+    from robot_attn_policies.evaluate import Step
+
+    def watch(name: str, steps: int) -> Any:
+        def see(step: Step) -> None:
+            tell(int(step.running.sum()))
+
+        return see
+
+    question = job.question
+    seeds = range(question.first_seed, question.first_seed + question.episodes)
+    with closing(_policy.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
+        if job.run is None:
+            return ends_of(*_policy.ends(env, seeds, watch))
+        assert question.calibration is not None
+        first, count = question.calibration["first_seed"], question.calibration["episodes"]
+        policy = _policy.load(job.run, job.which)
+        return scores_of(*_policy.score(policy, env, seeds, range(first, first + count), watch))
+
+
+def figures_of(
+    comparison: Comparison, options: Options, arms: Mapping[str, Mapping[str, TrainConfig]]
+) -> dict[str, object]:
+    """The figures as JSON, with their units, and the configurations that they belong to."""
+    from robot_attn_policies.cells import policy_identity
+    from robot_attn_policies.compare import METRICS
+    from robot_attn_policies.run_folder import library_versions
+
+    evaluation, calibration = seeds_of(options, set())
+
+    def figure(name: str, scene: str, arm: str) -> dict[str, object]:
+        measured = comparison.figures[scene][arm][name]
+        runs = [value if value == value else None for value in measured.runs]
+        return {**_report.interval(measured.interval, METRICS[name].unit), "runs": runs}
+
+    return {
+        "task": next(config.task for runs in arms.values() for config in runs.values()),
+        "policy": options.which,
+        "episodes": _report.figure(len(evaluation), "episodes a cell"),
+        "seeds": {"first": evaluation[0], "last": evaluation[-1]},
+        "calibration": {"episodes": len(calibration), "first_seed": calibration[0]},
+        "interval": "95 % bootstrap: runs drawn first, then episodes, the same for all runs",
+        "versions": library_versions(),
+        "arms": {
+            arm: {
+                "uniform_attention": arm in comparison.uniform,
+                "runs": [
+                    {
+                        "folder": run,
+                        "seed": config.seed,
+                        "sha256": policy_identity(Path(run), options.which),
+                        "config": asdict(config),
+                    }
+                    for run, config in runs.items()
+                ],
+            }
+            for arm, runs in arms.items()
+        },
+        "scenes": {
+            scene: {arm: {name: figure(name, scene, arm) for name in by_arm[arm]} for arm in arms}
+            for scene, by_arm in comparison.figures.items()
+        },
+        "differences": {
+            scene: [
+                {"arms": list(pair), **_report.interval(found, METRICS["normalised_score"].unit)}
+                for pair, found in pairs.items()
+            ]
+            for scene, pairs in comparison.differences.items()
+        },
+    }
+
+
+def headline(figures: Any) -> str:
+    """What was compared, in a line."""
+    return f"{figures['task'].capitalize()}, {figures['episodes']['value']} episodes a cell"
+
+
+def _notes(figures: Any) -> list[str]:
+    """What a reader must know of the tables."""
+    counts = {arm: len(entry["runs"]) for arm, entry in figures["arms"].items()}
+    uniform = [arm for arm, entry in figures["arms"].items() if entry["uniform_attention"]]
+    single = [arm for arm, count in counts.items() if count == 1]
+    several = [count for count in counts.values() if count > 1]
+    notes = ["In brackets the 95 % bootstrap interval over runs and episodes."]
+    if single:
+        notes.append(f"One seed: the interval of {', '.join(single)} is over episodes alone.")
+    if several and min(several) < 10:
+        notes.append(f"Of {min(several)} runs it is rough.")
+    if uniform:
+        notes.append(f"The map of {', '.join(uniform)} is uniform by construction: its focus is chance.")
+    return notes
+
+
+def _rows(figures: Any, scene: str, columns: Iterable[tuple[str, str, int, int]]) -> list[list[str]]:
+    missing = {"value": None}
+    return [
+        [
+            f"{arm} ({len(figures['arms'][arm]['runs'])})",
+            *(
+                _report.interval_text(by_metric.get(metric, missing), digits, factor=factor)
+                for _, metric, digits, factor in columns
+            ),
+        ]
+        for arm, by_metric in figures["scenes"][scene].items()
+    ]
+
+
+def _differences(figures: Any, scene: str) -> list[list[str]]:
+    return [
+        [" - ".join(entry["arms"]), _report.interval_text(entry, 3, sign="+")]
+        for entry in figures["differences"][scene]
+    ]
+
+
+def show(figures: Any, console: Console) -> None:
+    """Print the figures as tables."""
+    from rich.text import Text
+
+    columns = [column for column in COLUMNS if column[1] in IN_TERMINAL]
+    scores = _report.interval_table("arm (runs)", *(heading for heading, *_ in columns))
+    differences = _report.interval_table("arms", "difference in score")
+    for scene in figures["scenes"]:
+        for table, rows in (
+            (scores, _rows(figures, scene, columns)),
+            (differences, _differences(figures, scene)),
+        ):
+            table.add_row(Text(scene, style="bold"))
+            for row in rows:
+                table.add_row(*row)
+    console.print()
+    console.print(Text(headline(figures), style="bold"))
+    console.print()
+    console.print(scores, highlight=False)
+    console.print()
+    if len(figures["arms"]) > 1:
+        console.print(differences, highlight=False)
+        console.print()
+    console.print(" ".join(_notes(figures)), style="dim", highlight=False)
+    console.print()
+
+
+def markdown(figures: Any) -> str:
+    """The figures as Markdown tables."""
+    headings = ["scene", "arm (runs)", *(heading for heading, *_ in COLUMNS)]
+    scores = [[scene, *row] for scene in figures["scenes"] for row in _rows(figures, scene, COLUMNS)]
+    differences = [[scene, *row] for scene in figures["scenes"] for row in _differences(figures, scene)]
+    parts = [f"{headline(figures)}. {' '.join(_notes(figures))}", _markdown_table(headings, scores)]
+    if differences:
+        parts.append(_markdown_table(["scene", "arms", "difference in score"], differences))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

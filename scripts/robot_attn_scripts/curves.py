@@ -1,0 +1,71 @@
+"""Draw the learning curves of trainings: their evaluations' score over steps and over minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from robot_attn_scripts import _report
+
+
+@dataclass(frozen=True)
+class Options:
+    """Whose curves, and where to draw them."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders that `robot-attn train` made; the legend has each folder's name and its parent's."""
+    out: Path = Path("curves.png")
+    """The picture to write."""
+    reach: float = 0.8
+    """The score whose first steps and minutes are printed."""
+    json: Path | None = None
+    """Write the figures here, with their units."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Draw the curves, print how soon each reached the score, and return these figures.
+
+    Raises:
+        ValueError: no runs, or one that is no run folder or was never evaluated.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from robot_attn_policies.curves import read_curve, write_curves
+
+    if not options.runs:
+        raise ValueError("no runs: name at least one run folder")
+    curves = {"/".join(run.resolve().parts[-2:]): read_curve(run) for run in options.runs}
+    write_curves(options.out, curves, "score of the evaluations during training")
+
+    table = Table("run", "best score", f"steps to {options.reach:g}", "minutes to it", "steps", "minutes")
+    figures: dict[str, object] = {}
+    for name, curve in curves.items():
+        reached = (curve.scores >= options.reach).nonzero()[0]
+        first = int(reached[0]) if reached.size else None
+        row = {
+            "best_score": _report.figure(float(curve.scores.max()), "0 random, 1 oracle"),
+            "steps_to_reach": None if first is None else _report.figure(int(curve.steps[first]), "steps"),
+            "minutes_to_reach": None
+            if first is None
+            else _report.figure(float(curve.minutes[first]), "minutes"),
+            "steps": _report.figure(int(curve.steps[-1]), "steps"),
+            "minutes": _report.figure(float(curve.minutes[-1]), "minutes"),
+        }
+        figures[name] = row
+        table.add_row(
+            name,
+            f"{curve.scores.max():.3f}",
+            "never" if first is None else f"{curve.steps[first]:,}",
+            "" if first is None else f"{curve.minutes[first]:.1f}",
+            f"{curve.steps[-1]:,}",
+            f"{curve.minutes[-1]:.1f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"wrote {options.out}", soft_wrap=True)
+    if options.json is not None:
+        _report.write_json(options.json, figures)
+    return figures

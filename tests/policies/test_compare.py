@@ -1,0 +1,198 @@
+"""Arms, cells and figures of a comparison, at values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from robot_attn_policies.cells import Ends, Question, Scores, read_cell, write_cell
+from robot_attn_policies.compare import compare, group
+from robot_attn_policies.compare_plot import COLOURS, write_plot
+from robot_attn_policies.presets import PPOPreset, TrainConfig
+from robot_attn_policies.run_folder import RunError
+
+QUESTION = Question("toy", "hard", {"suite": "hard"}, 7, 2, {"python": "3.11"}, "abc", {}, {"episodes": 3})
+ENDS = Ends(random=(0.0, 2.0), oracle=(10.0, 12.0))
+
+
+def scores(*returns: float, mass: float = 0.5) -> Scores:
+    """Of each episode 10 frames, with a target of a tenth of the frame."""
+    each = (1.0,) * len(returns)
+    return Scores(
+        returns=returns,
+        lengths=(11,) * len(returns),
+        successes=tuple(value > 5 for value in returns),
+        head=1,
+        mass=tuple(10 * mass * one for one in each),
+        hits=tuple(8 * one for one in each),
+        chance=each,
+        center_bias=tuple(2 * one for one in each),
+        visible=(10,) * len(returns),
+    )
+
+
+CONFIG = TrainConfig("toy")
+
+
+def test_runs_that_differ_in_seed_and_threads_are_an_arm() -> None:
+    configs = {
+        "a": replace(CONFIG, seed=3),
+        "b": replace(CONFIG, perception="cnn"),
+        "c": replace(CONFIG, seed=4, threads=7),
+    }
+    assert group(configs) == {"query": ["a", "c"], "cnn": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"options": {"heads": 8}}, "query heads=8"),
+        ({"options": {"score": "additive"}}, "query score=additive"),
+        ({"env": {"distractors": 14}}, "query env.distractors=14"),
+        ({"steps": 99}, "query steps=99"),
+        ({"ppo": PPOPreset(gamma=0.5, net_arch=(8, 9))}, "query ppo.gamma=0.5 ppo.net_arch=[8,9]"),
+    ],
+)
+def test_an_arm_is_called_by_what_it_has_of_its_own(changes: dict[str, object], label: str) -> None:
+    other = replace(CONFIG, **changes)
+    assert list(group({"b": other})) == ["query"]
+    labels = list(group({"a": CONFIG, "b": other}))
+    assert labels[1] == label
+    assert labels[0].split()[0] == "query" and labels[0] != label
+
+
+def test_options_of_a_family_are_its_own_matter() -> None:
+    heads = replace(CONFIG, options={"heads": 8})
+    assert list(group({"a": heads, "b": replace(CONFIG, perception="cnn")})) == ["query", "cnn"]
+    short = replace(CONFIG, perception="cnn", steps=9)
+    assert list(group({"a": heads, "b": short})) == ["query steps=250000", "cnn steps=9"]
+
+
+def test_a_training_named_twice_and_two_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="a and b are one training"):
+        group({"a": CONFIG, "b": replace(CONFIG, threads=2)})
+    with pytest.raises(ValueError, match="a is a run of toy, b one of other"):
+        group({"a": CONFIG, "b": replace(CONFIG, task="other")})
+
+
+def test_a_cell_answers_its_question_and_no_other(tmp_path: Path) -> None:
+    path, answer = tmp_path / "new" / "cell.json", scores(1.5, 8.0)
+    assert read_cell(path, QUESTION, Scores) is None
+    write_cell(path, QUESTION, answer)
+    assert read_cell(path, QUESTION, Scores) == answer
+    for changes in (
+        {"policy": "abd"},
+        {"first_seed": 8},
+        {"env": {"suite": "easy"}},
+        {"versions": {"python": "3.12"}},
+        {"calibration": {"episodes": 4}},
+    ):
+        assert read_cell(path, replace(QUESTION, **changes), Scores) is None
+    unknown = replace(answer, successes=None)
+    write_cell(path, QUESTION, unknown)
+    assert read_cell(path, QUESTION, Scores) == unknown
+    assert [each.name for each in path.parent.iterdir()] == ["cell.json"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("}", ""),
+        ("8.0]", "NaN]"),
+        ("8.0]", "8.0, 9.0]"),
+        ('"head": 1', '"head": "1"'),
+        ('"head": 1,', ""),
+        ('"answer"', '"anwser"'),
+    ],
+)
+def test_a_damaged_cell_is_named(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "cell.json"
+    write_cell(path, QUESTION, scores(1.5, 8.0))
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(RunError, match=r"cell\.json is (cut or )?damaged"):
+        read_cell(path, QUESTION, Scores)
+
+
+def test_figures_by_hand() -> None:
+    cells = {
+        "trained": {
+            "good": [(scores(9.0, 11.0, mass=0.6), ENDS), (scores(5.0, 7.0, mass=0.2), ENDS)],
+            "bad": [(scores(0.0, 2.0), ENDS)],
+        }
+    }
+    compared = compare(cells, {"good": [0, 1], "bad": [0]})
+    good, bad = (
+        {name: measured.interval.value for name, measured in compared.figures["trained"][arm].items()}
+        for arm in ("good", "bad")
+    )
+    assert good == pytest.approx({
+        "normalised_score": (0.9 + 0.5) / 2,
+        "normalised_score_iqm": (7 + 9) / 2 / 10 - 0.1,  # of 5, 7, 9, 11, between 1 and 11
+        "return": 8.0,
+        "random_return": 1.0,
+        "oracle_return": 11.0,
+        "success": 0.75,
+        "mass": 0.4,
+        "mass_over_chance": 4.0,
+        "mass_over_center_bias": 2.0,
+        "pointing_game": 0.8,
+    })  # fmt: skip
+    assert bad["normalised_score"] == pytest.approx(0.0)
+    assert compared.figures["trained"]["good"]["normalised_score"].runs == pytest.approx((0.9, 0.5))
+    assert compared.figures["trained"]["good"]["mass_over_chance"].runs == pytest.approx((6.0, 2.0))
+    # Every episode says the same of every run: what is left to draw is which runs.
+    (difference,) = compared.differences["trained"].values()
+    assert difference == pytest.approx((0.7, 0.5, 0.9))
+    assert list(compared.differences["trained"]) == [("good", "bad")]
+
+
+def test_a_task_that_does_not_say_success_has_none() -> None:
+    known, unknown = scores(1.0, 2.0), replace(scores(3.0, 4.0), successes=None)
+    compared = compare({"trained": {"a": [(known, ENDS)], "b": [(unknown, ENDS)]}}, {"a": [0], "b": [0]})
+    assert "success" not in compared.figures["trained"]["a"]
+
+
+def test_a_target_that_was_never_visible_has_no_focus(tmp_path: Path) -> None:
+    zeros = (0.0, 0.0)
+    unseen = replace(
+        scores(1.0, 2.0), mass=zeros, hits=zeros, chance=zeros, center_bias=zeros, visible=(0, 0)
+    )
+    compared = compare({"trained": {"a": [(unseen, ENDS)]}}, {"a": [0]})
+    assert np.isnan(compared.figures["trained"]["a"]["mass_over_chance"].interval).all()
+    write_plot(tmp_path / "plot.png", compared, "unseen")
+
+
+def test_the_plot_has_a_mark_of_every_arm(tmp_path: Path) -> None:
+    arms = ("a", "b", "c")
+    cells = {
+        scene: {arm: [(scores(5.0 + i, 7.0, mass=0.3 + i / 10), ENDS)] for i, arm in enumerate(arms)}
+        for scene in ("trained", "hard")
+    }
+    path = tmp_path / "new" / "plot.png"
+    write_plot(path, compare(cells, {arm: [0] for arm in arms}), "three arms")
+    first = path.read_bytes()
+    picture = (imread(path)[..., :3] * 255).round().astype(int)
+    height, width = picture.shape[:2]
+    assert 1200 <= width <= 2000 and height < width
+    for colour in COLOURS[:3]:
+        spots = (picture == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1)
+        columns = np.flatnonzero(spots[: height * 5 // 6].any(axis=0))  # above the legend
+        assert columns.min() < width / 2 < columns.max()  # in both panels
+    write_plot(path, compare(cells, {arm: [0] for arm in arms}), "three arms")
+    assert path.read_bytes() == first
+    assert [each.name for each in path.parent.iterdir()] == ["plot.png"]
+
+
+def test_the_file_of_a_cell_is_plain_json_of_a_line_a_field(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    write_cell(path, QUESTION, ENDS)
+    data = json.loads(path.read_text())
+    assert data["answer"] == {"random": [0.0, 2.0], "oracle": [10.0, 12.0]}
+    assert len(path.read_text().splitlines()) < 20
