@@ -15,14 +15,15 @@ from .rewards import progress
 from .task import Floats, Observed, Task
 
 ARENA = 3.0  # m, half the side of the walled square
-WALL_HEIGHT = 1.2
+WALL_HEIGHT = 1.2  # m
+WALLS = (("north", "x", 1, 0), ("south", "x", -1, 0), ("west", "y", 0, 1), ("east", "y", 0, -1))
 START_DISTANCE = (2.0, 4.5)  # m, from the robot to the target
 SUCCESS_DISTANCE = 0.4  # m
 COLLISION_COST = 0.01
 
 # The robot, m: wheels on one axle, a caster behind it, a round bumper about all of it.
 WHEEL_RADIUS, HALF_AXLE, BUMPER_RADIUS = 0.08, 0.13, 0.16
-EYE_HEIGHT, EYE_PITCH = 0.30, 10.0  # m, degrees upwards
+EYE_HEIGHT, EYE_PITCH = 0.30, math.radians(10)  # m, rad upwards
 FOVY = 65.0  # degrees, vertical
 SPEED, TURN = 1.0, 2.5  # m/s and rad/s at full action
 WHEEL_SPEED = (SPEED + TURN * HALF_AXLE) / WHEEL_RADIUS  # rad/s, at most
@@ -75,8 +76,8 @@ class Navigate(Task):
 
     ## Observation space: `Dict`
 
-    `image`: uint8 (H, W, 3), RGB, camera `eye`, 65 degrees of vertical field of view, looking forward and up by
-    10 degrees. `state`: float32 (3,), nothing of which tells where the robot or the target is:
+    `image`: uint8 (H, W, 3), RGB, camera `eye`, which looks forward and 10 degrees up, with 65 degrees of
+    vertical field of view. `state`: float32 (3,), which tells nothing of where robot and target are:
 
     | # | observation  | min   | max  | unit  | MJCF joint |
     |---|--------------|-------|------|-------|------------|
@@ -163,7 +164,7 @@ class Navigate(Task):
         bodies = "".join(
             f"""
             <body name="{name}" mocap="true" pos="{_text(PARKED)}">
-              <geom name="{name}" class="hanging" type="{shape}" size="{size}" rgba="{_text(COLORS["red"])} 1"/>
+              <geom name="{name}" class="hanging" type="{shape}" size="{size}"/>
             </body>"""
             for name, shape, size in hanging
         )
@@ -175,6 +176,13 @@ class Navigate(Task):
             for i, (shape, size, _) in enumerate(self._pillars)
         )
         half = WALL_HEIGHT / 2
+        walls = "".join(
+            f"""
+            <geom name="wall_{name}" class="solid" type="box" material="wall_{axis}"
+                  size="{"0.1" if axis == "x" else ARENA} {ARENA if axis == "x" else "0.1"} {half}"
+                  pos="{x * (ARENA + 0.1)} {y * (ARENA + 0.1)} {half}"/>"""
+            for name, axis, x, y in WALLS
+        )
         return f"""
         <mujoco model="navigate">
           <compiler angle="degree"/>
@@ -185,13 +193,16 @@ class Navigate(Task):
             <map znear="0.01" zfar="50"/>
           </visual>
           <default>
-            <default class="hanging"><geom contype="0" conaffinity="0"/></default>
+            <default class="hanging">
+              <geom contype="0" conaffinity="0" rgba="{_text(COLORS["red"])} 1"/>
+            </default>
             <default class="solid"><geom contype="2" conaffinity="0" condim="1"/></default>
             <default class="rolling">
               <geom contype="0" conaffinity="1" group="3"/>
               <default class="wheel">
                 <geom type="ellipsoid" size="{WHEEL_RADIUS} 0.02 {WHEEL_RADIUS}" mass="0.3"/>
                 <joint type="hinge" axis="0 1 0" damping="0.001"/>
+                <velocity kv="0.2" ctrlrange="{-WHEEL_SPEED} {WHEEL_SPEED}" forcerange="-0.5 0.5"/>
               </default>
             </default>
           </default>
@@ -205,24 +216,18 @@ class Navigate(Task):
           <worldbody>
             <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
             <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
-            <geom name="floor" type="plane" size="{ARENA} {ARENA} 0.1" contype="1" conaffinity="0" material="floor"/>
-            <geom name="wall_north" class="solid" type="box" size="0.1 {ARENA} {half}" pos="{ARENA + 0.1} 0 {half}"
-                  material="wall_x"/>
-            <geom name="wall_south" class="solid" type="box" size="0.1 {ARENA} {half}" pos="{-ARENA - 0.1} 0 {half}"
-                  material="wall_x"/>
-            <geom name="wall_west" class="solid" type="box" size="{ARENA} 0.1 {half}" pos="0 {ARENA + 0.1} {half}"
-                  material="wall_y"/>
-            <geom name="wall_east" class="solid" type="box" size="{ARENA} 0.1 {half}" pos="0 {-ARENA - 0.1} {half}"
-                  material="wall_y"/>
+            <geom name="floor" type="plane" size="{ARENA} {ARENA} 0.1" contype="1" conaffinity="0"
+                  material="floor"/>{walls}
             <body name="chassis" pos="0 0 {WHEEL_RADIUS}">
               <freejoint name="chassis"/>
               <inertial pos="-0.05 0 0" mass="4.4" diaginertia="0.03 0.03 0.05"/>
-              <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" pos="0 0 0.09" contype="0" conaffinity="2"
-                    condim="1" group="3"/>
-              <geom name="caster" class="rolling" type="sphere" size="0.03" pos="-0.11 0 -0.05" condim="1"/>
-              <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" pos="0 0 0.12" group="3"/>
+              <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" pos="0 0 0.04" contype="0"
+                    conaffinity="2" condim="1" group="3"/>
+              <geom name="caster" class="rolling" type="sphere" size="0.03" pos="-0.11 0 -0.05" priority="1"
+                    condim="1"/>
+              <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" pos="0 0 0.04" group="3"/>
               <camera name="{self.camera}" pos="0 0 {EYE_HEIGHT - WHEEL_RADIUS}" fovy="{FOVY}"
-                      euler="{90 + EYE_PITCH} -90 0"/>
+                      xyaxes="0 -1 0 {-math.sin(EYE_PITCH)} 0 {math.cos(EYE_PITCH)}"/>
               <body name="left" pos="0 {HALF_AXLE} 0">
                 <joint name="left" class="wheel"/>
                 <geom name="left" class="wheel"/>
@@ -234,8 +239,8 @@ class Navigate(Task):
             </body>{bodies}
           </worldbody>
           <actuator>
-            <velocity name="left" joint="left" kv="0.2" ctrlrange="{-WHEEL_SPEED} {WHEEL_SPEED}" forcerange="-0.8 0.8"/>
-            <velocity name="right" joint="right" kv="0.2" ctrlrange="{-WHEEL_SPEED} {WHEEL_SPEED}" forcerange="-0.8 0.8"/>
+            <velocity name="left" joint="left" class="wheel"/>
+            <velocity name="right" joint="right" class="wheel"/>
           </actuator>
           <sensor>
             <touch name="bumper" site="bumper"/>
@@ -248,7 +253,8 @@ class Navigate(Task):
         slots = len(self.objects.names)
         self._hanging = batch.bind("mocap_pos")[:, :slots]
         pillars = slice(slots, slots + len(self._pillars))
-        self._pillar_pos, self._pillar_quat = batch.bind("mocap_pos")[:, pillars], batch.bind("mocap_quat")[:, pillars]
+        self._pillar_pos = batch.bind("mocap_pos")[:, pillars]
+        self._pillar_quat = batch.bind("mocap_quat")[:, pillars]
         self._half_field = math.atan(math.tan(math.radians(FOVY / 2)) * aspect)  # of the camera, sideways
         self.objects.bind(model, self.geom_rgba)
         self._start, self._distance = np.zeros(self._num_worlds), np.zeros(self._num_worlds)
@@ -284,7 +290,8 @@ class Navigate(Task):
             places = rng.uniform(-ARENA + TARGET_RADIUS, ARENA - TARGET_RADIUS, (CANDIDATES, 2))
             gaps = _gaps(places, things, radii)
             fits = gaps >= TARGET_RADIUS + 0.05
-            self._hanging[world, slot] = *places[fits.argmax() if fits.any() else gaps.argmax()], HANGING_HEIGHT
+            chosen = fits.argmax() if fits.any() else gaps.argmax()
+            self._hanging[world, slot] = *places[chosen], HANGING_HEIGHT
 
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
         forward, turn = (actions * (SPEED, TURN)).T
@@ -295,7 +302,8 @@ class Navigate(Task):
         distance = np.hypot(*(self._targets() - self._qpos[:, :2]).T)
         reached = distance <= SUCCESS_DISTANCE
         touches = self._touch[:, 0] > 0
-        reward = progress(self._distance, distance, self._start) + reached - COLLISION_COST * touches
+        gained = progress(self._distance, distance, self._start)
+        reward: Floats = gained + reached - COLLISION_COST * touches
         self._distance[:] = distance
         return reward, reached, reached
 
@@ -308,8 +316,8 @@ class Navigate(Task):
         w, z = self._qpos[:, 3], self._qpos[:, 6]
         bearing = np.arctan2(*(ahead - robot).T[::-1]) - 2.0 * np.arctan2(z, w)
         bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
-        actions: Floats = np.stack([np.clip(np.cos(bearing), 0.0, 1.0) ** 3, np.clip(1.5 * bearing, -1.0, 1.0)], axis=1)
-        return actions
+        forward, turn = np.clip(np.cos(bearing), 0.0, 1.0) ** 3, np.clip(1.5 * bearing, -1.0, 1.0)
+        return np.stack([forward, turn], axis=1)
 
     def _targets(self) -> Floats:
         """Where the target hangs, [num_worlds, 2], m."""
@@ -386,7 +394,8 @@ def _next_corner(robot: Floats, target: Floats, pillars: Floats, radii: Floats) 
             break
         ways = shorter
     first = (costs[:, 1] + ways).argmin(axis=1)
-    return points[np.arange(len(points)), first]
+    ahead: Floats = points[np.arange(len(points)), first]
+    return ahead
 
 
 def _text(values: tuple[float, ...]) -> str:
