@@ -221,11 +221,13 @@ class Navigate(Task):
             <body name="chassis" pos="0 0 {WHEEL_RADIUS}">
               <freejoint name="chassis"/>
               <inertial pos="-0.05 0 0" mass="4.4" diaginertia="0.03 0.03 0.05"/>
-              <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" pos="0 0 0.04" contype="0"
-                    conaffinity="2" condim="1" group="3"/>
               <geom name="caster" class="rolling" type="sphere" size="0.03" pos="-0.11 0 -0.05" priority="1"
                     condim="1"/>
-              <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" pos="0 0 0.04" group="3"/>
+              <body name="bumper" pos="0 0 0.04">
+                <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" contype="0" conaffinity="2" condim="1"
+                      mass="0.1" group="3"/>
+                <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" group="3"/>
+              </body>
               <camera name="{self.camera}" pos="0 0 {EYE_HEIGHT - WHEEL_RADIUS}" fovy="{FOVY}"
                       xyaxes="0 -1 0 {-math.sin(EYE_PITCH)} 0 {math.cos(EYE_PITCH)}"/>
               <body name="left" pos="0 {HALF_AXLE} 0">

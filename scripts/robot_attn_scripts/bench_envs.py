@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,8 +71,8 @@ def run(options: Options) -> dict[str, object]:
     """
     if min((options.rounds, options.steps, *options.envs), default=0) < 1 or not options.envs:
         raise ValueError("--rounds, --steps and each of --envs are 1 or more")
-    chosen = [env_id(task) for task in (PEER, *options.tasks)] if options.tasks else TASKS
-    ids = {gymnasium.spec(task).name.lower(): task for task in chosen}
+    chosen = map(env_id, (PEER, *options.tasks)) if options.tasks else TASKS
+    ids = {gymnasium.spec(name).name.lower(): name for name in chosen}
     sizes, console = sorted(set(options.envs)), Console()
     rates: dict[str, dict[str, Figures]] = {}
     memory: dict[str, Figures] = {}
@@ -108,7 +108,8 @@ def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) ->
     with ExitStack() as stack:
         for task, name in ids.items():
             for seen, suite in SUITES.items():
-                turns[f"{task}, {seen}"] = partial(stack.enter_context(_stepping(name, suite, envs)), batches)
+                batch = stack.enter_context(closing(start(name, suite, envs)))
+                turns[f"{task}, {seen}"] = partial(advance, batch, batches)
         times = take_turns(turns, rounds)
     figures: dict[str, Figures] = {}
     for task in ids:
@@ -126,6 +127,21 @@ def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) ->
             for name in figures[task].keys() & TARGETS.keys():
                 figures[task][name]["target"] = TARGETS[name]
     return figures
+
+
+def start(name: str, suite: str | None, envs: int) -> Any:
+    """A batch whose environments are each somewhere in their first episodes."""
+    batch: Any = gymnasium.make_vec(name, num_envs=envs, image_size=FRAME, suite=suite)
+    batch.action_space.seed(0)
+    batch.reset(seed=0)
+    batch.worlds.steps[:] = np.random.default_rng(0).integers(0, batch.horizon, envs)
+    return batch
+
+
+def advance(batch: Any, steps: int) -> None:
+    """Step the batch with random actions."""
+    for _ in range(steps):
+        batch.step(batch.action_space.sample())
 
 
 def measure_memory(ids: Mapping[str, str], fewer: int, more: int) -> dict[str, Figures]:
@@ -157,8 +173,8 @@ def batch_bytes(name: str, suite: str | None, envs: int) -> int:
     """Memory that a batch takes at its peak, made and stepped. For a process of its own."""
 
     def make_and_step() -> None:
-        with _stepping(name, suite, envs) as step:
-            step(MEMORY_STEPS)
+        with closing(start(name, suite, envs)) as batch:
+            advance(batch, MEMORY_STEPS)
 
     return peak_bytes(make_and_step)
 
@@ -173,24 +189,6 @@ def verdicts(figures: Mapping[str, Mapping[str, Figures]]) -> list[str]:
         for what, figure in by_name.items()
         if "target" in figure
     ]
-
-
-@contextmanager
-def _stepping(name: str, suite: str | None, envs: int) -> Iterator[Callable[[int], None]]:
-    """A batch on its way; what is given steps it as often as it is told to."""
-    batch: Any = gymnasium.make_vec(name, num_envs=envs, image_size=FRAME, suite=suite)
-    generator, shape = np.random.default_rng(0), batch.action_space.shape
-
-    def step(count: int) -> None:
-        for _ in range(count):
-            batch.step(generator.uniform(-1.0, 1.0, shape).astype(np.float32))
-
-    try:
-        batch.reset(seed=0)
-        batch.worlds.steps[:] = generator.integers(0, batch.horizon, envs)
-        yield step
-    finally:
-        batch.close()
 
 
 def _show(title: str, by_task: Mapping[str, Figures], console: Console) -> None:

@@ -3,7 +3,8 @@
 Writes a sheet for each task: views without a shift, then a row for each shift with a column for each
 intensity, all of the episode at the top left; then further episodes with each suite of shifts, with
 instructions and their words, and one in which a screen hides the target. `index.png` shows all tasks without
-shifts. The scripted oracle acts, and of each episode the step is shown at which most of the target is seen.
+shifts. The scripted oracle acts; episodes are those in which the target comes into sight where there is no
+shift, and of each a step is shown that sees it at a middling size.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs import TASKS
+from robot_attn_envs.instructions import Instruct
+from robot_attn_envs.worlds import MIN_SIZE
 from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
 
@@ -30,6 +34,8 @@ COMPACT = 128
 """Width of a view on the compact sheet in pixels."""
 CROSSINGS = 3
 """How often the screen crosses: its first time is then early, before an oracle has done its task."""
+TRIED = 8
+"""Episodes looked at for each that is shown, to find those in which the target comes into sight."""
 AROUND = 5
 """Steps before the target is hidden, and after, that are shown too."""
 
@@ -49,8 +55,8 @@ class Options:
     size: int = 128
     """Side of the frames in pixels."""
     seed: int = 0
-    """Seed of the first episode; the others have those that follow."""
-    steps: int = 40
+    """Seed from which on episodes are looked for that show the target."""
+    steps: int = 60
     """Control steps of an episode from which the one that is shown is taken."""
     outline: bool = False
     """Draw a thin outline around the target."""
@@ -76,6 +82,8 @@ class Moment(NamedTuple):
     """[H, W], where it sees the target."""
     words: str
     """The instruction, or ""."""
+    screened: bool
+    """Whether the screen is in view and the target is not."""
 
 
 Cell = tuple[str, Moment]
@@ -96,14 +104,15 @@ def run(options: Options) -> list[Path]:
         raise ValueError("--intensities names one at least, and --steps is 0 or more")
     if options.sheet is not None and options.sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet is a picture whose name ends in .png, got {options.sheet}")
-    ids = [env_id(task) for task in options.tasks] or list(TASKS)
+    chosen = map(env_id, options.tasks) if options.tasks else TASKS
+    ids = {gymnasium.spec(name).name.lower(): name for name in chosen}
     _report.check_writable(options.sheet or options.out / "index.png")
 
     scenes = everything(options.intensities) if options.sheet is None else strongest(options.intensities)
-    drawn: dict[str, list[Cell]] = {gymnasium.spec(name).name.lower(): [] for name in ids}
-    work = [(name, cells, scene) for name, cells in zip(ids, drawn.values(), strict=True) for scene in scenes]
-    for name, cells, scene in track(work, "drawing", console=Console(stderr=True), transient=True):
-        cells += draw_scene(name, scene, options)
+    drawn: dict[str, list[Cell]] = {task: [] for task in ids}
+    work = [(task, scene) for task in ids for scene in scenes]
+    for task, scene in track(work, "drawing", console=Console(stderr=True), transient=True):
+        drawn[task] += draw_scene(ids[task], scene, options)
 
     if options.sheet is None:
         columns = len(options.intensities)
@@ -155,13 +164,26 @@ def strongest(intensities: Sequence[float]) -> list[Scene]:
 
 def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
     """The scene's views."""
-    seeds = range(options.seed, options.seed + scene.views)
+    instruction = scene.options.get("instruction", False)
+    columns = len(options.intensities)
+    seeds = in_sight(name, columns, options.seed, options.steps, instruction)[: scene.views]
     if "occluders" in scene.options:
         episodes = record(name, seeds, None, options.size, scene.options)
         return [(scene.caption, moment) for moment in hiding(episodes, scene.views)]
     episodes = record(name, seeds, options.steps, options.size, scene.options)
-    clearest = [max(episode, key=lambda moment: int(moment.target.sum())) for episode in episodes]
-    return [(scene.caption + moment.words, moment) for moment in clearest]
+    return [(scene.caption + moment.words, moment) for moment in map(typical, episodes)]
+
+
+@cache
+def in_sight(name: str, count: int, first: int, steps: int, instruction: Instruct) -> tuple[int, ...]:
+    """`count` seeds from `first` on, those first whose episode without a shift shows the target at some time.
+
+    A shift has no say in it: one under which the target is never seen is to be found out.
+    """
+    seeds = range(first, first + TRIED * count)
+    episodes = record(name, seeds, steps, MIN_SIZE, {"instruction": instruction})
+    shown = [any(moment.target.any() for moment in episode) for episode in episodes]
+    return tuple(sorted(seeds, key=lambda seed: not shown[seed - first])[:count])
 
 
 def record(
@@ -174,25 +196,43 @@ def record(
     with closing(batch):
         observation, infos = batch.reset(seed=list(seeds))
         words = infos.get("instruction", [""] * len(seeds))
+        worlds, screen = batch.worlds, -2  # no geom, and not the -1 of none
+        if "occluders" in scene:
+            screen = worlds.model.geom("screen").id
         for _ in range(1 + (batch.horizon if steps is None else steps)):
+            screened = (worlds.camera.geom_id == screen).any(axis=(1, 2)) & ~infos["target_visible"]
             for world in np.flatnonzero(running).tolist():
-                moment = Moment(observation["image"][world], infos["target_mask"][world], words[world])
-                episodes[world].append(moment)
+                frame, target = observation["image"][world], infos["target_mask"][world]
+                episodes[world].append(Moment(frame, target, words[world], bool(screened[world])))
             observation, _, terminated, truncated, infos = batch.step(batch.oracle_actions())
             running &= ~(terminated | truncated)
+            if not running.any():
+                break
     return episodes
 
 
+def typical(episode: Sequence[Moment]) -> Moment:
+    """The moment at which the target is of middling size among those that show it; the first if none does."""
+    seen = [moment for moment in episode if moment.target.any()]
+    seen.sort(key=lambda moment: int(moment.target.sum()))
+    return seen[len(seen) // 2] if seen else episode[0]
+
+
 def hiding(episodes: Sequence[Sequence[Moment]], count: int) -> list[Moment]:
-    """`count` moments evenly from before to after the longest time for which a target is hidden."""
-    stretches = [(0, len(episode), episode) for episode in episodes[:1]]
+    """`count` moments evenly from before to after the screen hides the target for the longest time.
+
+    Where it never does they are from all of the first episode.
+    """
+    longest, start, stop = episodes[0], 0, 0
     for episode in episodes:
-        hidden = np.array([False, *(not moment.target.any() for moment in episode), False])
-        edges = np.flatnonzero(np.diff(hidden)).reshape(-1, 2)
-        stretches += [(int(start), int(stop), episode) for start, stop in edges]
-    start, stop, episode = max(stretches[1:], default=stretches[0], key=lambda each: each[1] - each[0])
-    shown = np.linspace(max(0, start - AROUND), min(len(episode), stop + AROUND) - 1, count)
-    return [episode[round(step)] for step in shown]
+        screened = np.array([False, *(moment.screened for moment in episode), False])
+        for first, end in np.flatnonzero(np.diff(screened)).reshape(-1, 2).tolist():
+            if end - first > stop - start:
+                longest, start, stop = episode, first, end
+    if stop == 0:
+        stop = len(longest)
+    shown = np.linspace(max(0, start - AROUND), min(len(longest), stop + AROUND) - 1, count)
+    return [longest[round(step)] for step in shown]
 
 
 def _write(path: Path, cells: Sequence[Cell], columns: int, options: Options) -> None:
@@ -206,4 +246,5 @@ def _write(path: Path, cells: Sequence[Cell], columns: int, options: Options) ->
             draw_outline(picture, find_outline(moment.target, (side, side)), 1)
         pictures.append(picture)
     captions = [caption for caption, _ in cells]
-    write_png(path, contact_sheet(pictures, captions, columns=columns))
+    title = f"{path.stem}   seed {options.seed}"
+    write_png(path, contact_sheet(pictures, captions, columns=columns, title=title))

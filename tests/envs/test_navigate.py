@@ -92,6 +92,16 @@ def test_it_drives_as_its_table_says(
     worlds.close()
 
 
+def test_where_nothing_is_touched_nothing_is_paid(worlds: Worlds) -> None:
+    put_target(worlds, 0.0, 2.5, start=2.5)
+    qpos, ahead = worlds.batch.bind("qpos"), np.array([(1, 0.3), (0, 0)], np.float32)
+    for _ in range(12):  # wheels and caster touch the floor all the while
+        before = math.hypot(qpos[0, 0], qpos[0, 1] - 2.5)
+        reward = worlds.step(ahead)[0][0]
+        assert reward == pytest.approx((before - math.hypot(qpos[0, 0], qpos[0, 1] - 2.5)) / 2.5, abs=1e-9)
+    worlds.close()
+
+
 def test_a_wall_stops_it_and_costs(worlds: Worlds) -> None:
     put_target(worlds, -2.5, 0.0, start=2.5)
     forward = np.array([(1, 0), (0, 0)], np.float32)
