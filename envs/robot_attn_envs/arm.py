@@ -38,7 +38,7 @@ ARM_STATE = (
 # The arm touches what is on the table and never itself: its geoms meet type 1, and are of none.
 ARM_DEFAULTS = """
   <default class="arm">
-    <geom contype="0" conaffinity="1" rgba="0.86 0.86 0.88 1" mass="0.3" friction="0.5"/>
+    <geom contype="0" conaffinity="1" rgba="0.66 0.67 0.70 1" mass="0.3" friction="0.5"/>
     <joint type="hinge" axis="0 1 0" limited="true" armature="0.05" damping="0.5"/>
     <velocity kv="40" forcerange="-25 25"/>
   </default>"""

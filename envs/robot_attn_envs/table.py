@@ -94,7 +94,7 @@ class Table:
             <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
             <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
             <geom name="table" type="plane" size="2 2 0.1" rgba="0.72 0.64 0.53 1"/>
-            <camera name="fixed" pos="1.16 0 0.66" xyaxes="0 1 0 -0.64 0 0.77" fovy="36"/>{ARM_BODY}{bodies}
+            <camera name="fixed" pos="1.16 0 0.66" xyaxes="0 1 0 -0.58 0 0.81" fovy="36"/>{ARM_BODY}{bodies}
             {more}
           </worldbody>
           <actuator>{ARM_ACTUATORS}</actuator>

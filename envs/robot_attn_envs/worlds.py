@@ -83,6 +83,7 @@ class Worlds:
         self.occluders.add_to(spec)
         self.model = spec.compile()
         self.occluders.fit(self.model, self.task)
+        self.shifts.fit(self.model, self.task, self.image_size)
         self.batch = Batch(self.model, num_worlds, min(self.threads, num_worlds))
         self._kinematics = {name: self.batch.bind(name) for name in KINEMATICS}
         self._device = device
@@ -94,12 +95,13 @@ class Worlds:
             threads=self.threads,
             depth=depth,
             device=device,
+            lens=self.shifts.lens,
         )
         self._close_up: BatchCamera | None = None
         self.task.geom_rgba = self.camera.geom_rgba
         self.task.bind(self.model, self.batch, width / height)
         self.occluders.bind(self.model, self.batch, self.task)
-        self.shifts.bind(self.model, self.task, self.camera)
+        self.shifts.bind(self.model, self.task, width / height)
         self.steps = np.zeros(num_worlds, np.int64)
         self.diverged = np.zeros(num_worlds, np.bool_)
         # Of every world, what its generators come from, and which episode since then is running.
@@ -221,6 +223,7 @@ class Worlds:
                 shape,
                 threads=self.threads,
                 device=self._device,
+                lens=self.shifts.lens,
             )
         self._close_up.geom_rgba[:] = self.camera.geom_rgba
         self._render(self._close_up, None, recolor=True)
@@ -283,8 +286,7 @@ class Worlds:
         self._render(self.camera, worlds, recolor=True)
 
     def _render(self, camera: BatchCamera, worlds: NDArray[np.intp] | None, *, recolor: bool = False) -> None:
-        kinematics = self.shifts.apply(self._kinematics, camera, self.steps)
-        camera.render(kinematics, worlds, recolor=recolor)
+        camera.render(self.shifts.apply(self._kinematics, self.steps), worlds, recolor=recolor)
 
     def _check_actions(self, actions: NDArray[Any]) -> Floats:
         shape = (self.num_worlds, *(self.action_space.shape or ()))

@@ -1,0 +1,75 @@
+"""The shift "background": moving pictures over walls, floor and sky."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_envs.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.task import Floats
+
+from ._pictures import procedural_clips, read_clips
+from ._shift import Shift
+
+WEAKEST, STRONGEST = 0.25, 0.95  # share of the picture in a pixel
+DRIFT = 25.0  # texels/s at most, of which a wall about the camera has 128
+FRAME_RATE = 20.0  # of videos
+FIRST_TEXEL = 1024.0  # offsets are never negative
+
+
+class Background(Shift):
+    """A picture that drifts lies over all scenery: 25 % of what is seen at intensity 0, 95 % at 1.
+
+    The scenery's own patterns give way to their mean colours. The picture is fixed to directions in the
+    world, as if painted on a cube about the camera: it moves as the robot turns. By itself it drifts at up to
+    25 of its 128 texels a second, times the intensity. Each episode has one of 16 procedural textures, or an
+    image or a video of the user's folder.
+    """
+
+    needs_lens = True
+
+    def __init__(self, num_worlds: int, intensity: float) -> None:
+        super().__init__(num_worlds, intensity)
+        self.clips = procedural_clips()
+        self._clip, self._frame = np.zeros(num_worlds, np.int64), np.zeros(num_worlds, np.int64)
+        self._zoom = np.zeros(num_worlds)
+        self._offset, self._drift = np.zeros((num_worlds, 2)), np.zeros((num_worlds, 2))
+        self.episode = {"clip": self._clip, "frame": self._frame, "zoom": self._zoom}
+        self.episode |= {"offset": self._offset, "drift": self._drift}
+
+    def use(self, folder: str | Path) -> None:
+        """Show this folder's images and videos."""
+        self.clips = read_clips(folder)
+
+    def fit(self, model: mujoco.MjModel, scenery: NDArray[np.bool_]) -> None:
+        """Take the textures off the scenery [ngeom]: painted over anyway, they cost a tenth of a frame."""
+        for material in set(model.geom_matid[scenery].tolist()) - {-1}:
+            texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+            if texture >= 0:
+                channels = int(model.tex_nchannel[texture])
+                size = int(model.tex_height[texture] * model.tex_width[texture])
+                first = int(model.tex_adr[texture])
+                texels = model.tex_data[first : first + size * channels].reshape(size, channels)
+                model.mat_rgba[material, :3] *= texels[:, :3].mean(axis=0) / 255.0
+                model.mat_texid[material] = -1
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        self._clip[world] = rng.integers(len(self.clips.starts))
+        self._frame[world] = rng.integers(self.clips.lengths[self._clip[world]])
+        self._zoom[world] = PICTURE_SIDE / 2 * rng.uniform(0.7, 1.3)
+        self._offset[world] = rng.uniform(0.0, PICTURE_SIDE, 2)
+        speed, angle = rng.uniform(0.4, 1.0), rng.uniform(0.0, 2.0 * np.pi)
+        self._drift[world] = DRIFT * self.intensity * speed * np.array([np.cos(angle), np.sin(angle)])
+
+    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+        seconds = steps * self._dt
+        frame = self._frame + (seconds * FRAME_RATE).astype(np.int64)
+        views["picture"] = self.clips.starts[self._clip] + frame % self.clips.lengths[self._clip]
+        views["paint"] = round(256 * (WEAKEST + self.intensity * (STRONGEST - WEAKEST)))
+        views["zoom"] = self._zoom
+        offset = (self._offset + self._drift * seconds[:, None]) % PICTURE_SIDE
+        views["offset"] = FIRST_TEXEL + offset

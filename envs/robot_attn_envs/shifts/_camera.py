@@ -1,0 +1,69 @@
+"""The shift "camera": a camera that sits askew, sways, and has another lens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_envs.task import Floats, Task
+
+from ._shift import Shift
+
+OFFSET = 0.02  # m, along each axis of the camera
+TURN = np.radians([5.0, 5.0, 10.0])  # about its x, y and optical axis
+SWAY = np.radians([1.5, 1.5, 2.0])
+SWAY_RATE = (1.5, 6.0)  # rad/s
+ZOOM = 0.2  # of the logarithm of the frame's half height at unit distance
+
+
+class Camera(Shift):
+    """The camera is out of its place.
+
+    It is moved by up to 2 cm, turned by up to 5 degrees (10 about its optical axis), sways by up to 1.5 (2)
+    degrees, and its field is up to 1.22 x as wide or as narrow; all times the intensity, the last to its
+    power. The task goes on as if the camera were in its place: rewards do not change.
+    """
+
+    def __init__(self, num_worlds: int, intensity: float) -> None:
+        super().__init__(num_worlds, intensity)
+        self._moved, self._turned = np.zeros((num_worlds, 3)), np.zeros((num_worlds, 3))
+        self._sway, self._rate, self._phase = (np.zeros((num_worlds, 3)) for _ in range(3))
+        self._zoom = np.ones(num_worlds)
+        self.episode = {"moved": self._moved, "turned": self._turned, "zoom": self._zoom}
+        self.episode |= {"sway": self._sway, "rate": self._rate, "phase": self._phase}
+
+    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+        super().bind(model, task, aspect)
+        self._id = model.camera(task.camera).id
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        self._moved[world] = self.intensity * rng.uniform(-OFFSET, OFFSET, 3)
+        self._turned[world] = self.intensity * rng.uniform(-TURN, TURN)
+        self._sway[world] = self.intensity * rng.uniform(0.3 * SWAY, SWAY)
+        self._rate[world] = rng.uniform(*SWAY_RATE, 3)
+        self._phase[world] = rng.uniform(0.0, 2.0 * np.pi, 3)
+        self._zoom[world] = np.exp(self.intensity * rng.uniform(-ZOOM, ZOOM))
+
+    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+        angles = self._turned + self._sway * np.sin(self._rate * steps[:, None] * self._dt + self._phase)
+        xpos, xmat = kinematics["cam_xpos"].copy(), kinematics["cam_xmat"].copy()
+        mat = xmat[:, self._id].reshape(-1, 3, 3)
+        xpos[:, self._id] += np.einsum("nij,nj->ni", mat, self._moved)
+        turned = mat @ _rotations(angles)
+        turned[:, :, :2] *= self._zoom[:, None, None]
+        xmat[:, self._id] = turned.reshape(xmat[:, self._id].shape)
+        kinematics["cam_xpos"], kinematics["cam_xmat"] = xpos, xmat
+
+
+def _rotations(angles: Floats) -> Floats:
+    """Turns about x, then y, then z, [n, 3] rad -> [n, 3, 3]."""
+    (sx, sy, sz), (cx, cy, cz) = np.sin(angles).T, np.cos(angles).T
+    rows = [
+        [cy * cz, sx * sy * cz - cx * sz, cx * sy * cz + sx * sz],
+        [cy * sz, sx * sy * sz + cx * cz, cx * sy * sz - sx * cz],
+        [-sy, sx * cy, cx * cy],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)

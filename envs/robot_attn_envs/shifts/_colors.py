@@ -1,0 +1,44 @@
+"""The shift "colors": distractors, walls and floor in other colours."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from robot_attn_envs.objects import hsv_to_rgb
+from robot_attn_envs.task import Task
+
+from ._hues import held_out_colors, hue_of, hues_apart
+from ._shift import Shift
+
+UNSET = 0.5  # grey of this value in all channels stands for the material's colour
+
+
+class Colors(Shift):
+    """Colours that training does not show.
+
+    Each geom of the scenery goes `intensity` of the way from its own colour to a random one. As large a share
+    of the distractors takes a held-out colour, pale or dark; but where there is an instruction they keep the
+    colours that they are named by. All random hues are at least 50 degrees from the target's.
+    """
+
+    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+        super().bind(model, task, aspect)
+        self._scenery = np.array([model.geom(name).id for name in task.backdrop])
+        rgba, material = model.geom_rgba[self._scenery], model.geom_matid[self._scenery]
+        of_material = (material >= 0) & (rgba == (UNSET, UNSET, UNSET, 1.0)).all(axis=1)
+        if of_material.any():
+            rgba[of_material] = model.mat_rgba[material[of_material]]
+        self._trained = rgba[:, :3]
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        rgba, objects = self._task.geom_rgba[world], self._task.objects
+        hue = hue_of(rgba[objects.geoms[objects.target[world]], :3])
+        count = len(self._scenery)
+        hues = hues_apart(rng, count, hue)
+        drawn = hsv_to_rgb(hues, rng.uniform(0.1, 0.6, count), rng.uniform(0.3, 0.9, count))
+        rgba[self._scenery, :3] = self._trained + self.intensity * (drawn - self._trained)
+        if not objects.instruction:
+            slots = rng.permutation(objects.distractors(world))
+            slots = slots[: round(self.intensity * len(slots))]
+            rgba[objects.geoms[slots], :3] = held_out_colors(rng, len(slots), hue)

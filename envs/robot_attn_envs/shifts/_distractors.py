@@ -1,0 +1,21 @@
+"""The shift "distractors": more of them than in training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._shift import Shift
+
+MOST = 6
+
+
+class Distractors(Shift):
+    """`6 * intensity` more distractors, rounded, at least one, among the others."""
+
+    def __init__(self, num_worlds: int, intensity: float) -> None:
+        super().__init__(num_worlds, intensity)
+        self.spare_distractors = max(1, round(MOST * intensity))
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        slots = self._task.objects.add(world, self.spare_distractors, rng)
+        self._task.place(world, slots, rng)

@@ -1,0 +1,36 @@
+"""Colours near a hue and far from it."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_envs.objects import hsv_to_rgb
+from robot_attn_envs.task import Floats
+
+APART = 50.0  # degrees of hue that what is not the target keeps away from its colour
+
+
+def hue_of(rgb: NDArray[np.floating]) -> float:
+    """Hue of a colour [3], degrees in [0, 360)."""
+    hue, _, _ = colorsys.rgb_to_hsv(*rgb.tolist())
+    return 360.0 * hue
+
+
+def hues_apart(rng: np.random.Generator, count: int, hue: float) -> Floats:
+    """Random hues, degrees [count], at least 50 degrees from `hue`."""
+    hues: Floats = (hue + rng.uniform(APART, 360.0 - APART, count)) % 360.0
+    return hues
+
+
+def held_out_colors(rng: np.random.Generator, count: int, hue: float) -> Floats:
+    """Colours of distractors that training never shows, RGB [count, 3], at least 50 degrees from `hue`.
+
+    Training has saturations of 0.45 to 1 with values of 0.4 to 0.95; these are paler or darker.
+    """
+    pale = rng.random(count) < 0.5
+    saturation = np.where(pale, rng.uniform(0.12, 0.4, count), rng.uniform(0.3, 0.9, count))
+    value = np.where(pale, rng.uniform(0.6, 0.95, count), rng.uniform(0.15, 0.35, count))
+    return hsv_to_rgb(hues_apart(rng, count, hue), saturation, value)

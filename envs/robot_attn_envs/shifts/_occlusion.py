@@ -1,0 +1,66 @@
+"""The shift "occlusion": opaque patches before the lens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_envs.lens_kernels import PATCHES
+from robot_attn_envs.objects import hsv_to_rgb
+from robot_attn_envs.task import Floats, Task
+
+from ._shift import Shift
+
+COVER = 0.22  # of the frame, by all patches together, if they were all inside
+RATE = (0.4, 1.2)  # rad/s, along their paths
+NEAREST = 0.2  # frame heights from the middle, at most, where a path crosses the frame
+
+
+class Occlusion(Shift):
+    """Dirt on the lens: three opaque patches, ellipses and rectangles, drift over the frame.
+
+    They start at its border and cover up to 22 % of it, times the intensity. What is behind a patch is not in
+    the target's mask. Depth is as before: it is another sensor's.
+    """
+
+    needs_lens = True
+
+    def __init__(self, num_worlds: int, intensity: float) -> None:
+        super().__init__(num_worlds, intensity)
+        # An ellipse through `border` at the start and `near` a quarter of a turn later, in frame heights.
+        self._border, self._near = np.zeros((num_worlds, PATCHES, 2)), np.zeros((num_worlds, PATCHES, 2))
+        self._rate, self._size = np.zeros((num_worlds, PATCHES)), np.zeros((num_worlds, PATCHES, 2))
+        self._round = np.zeros((num_worlds, PATCHES), np.bool_)
+        self._color = np.zeros((num_worlds, PATCHES), np.uint32)
+        self.episode = {"border": self._border, "near": self._near, "rate": self._rate, "size": self._size}
+        self.episode |= {"round": self._round, "color": self._color}
+
+    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+        super().bind(model, task, aspect)
+        self._aspect = aspect
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        angle = rng.uniform(0.0, 2.0 * np.pi, PATCHES)
+        border = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        border *= 0.5 / np.abs(border).max(axis=1, keepdims=True)
+        self._border[world] = border * (self._aspect, 1.0)
+        self._near[world] = rng.uniform(-NEAREST, NEAREST, (PATCHES, 2))
+        self._rate[world] = rng.uniform(*RATE, PATCHES)
+        self._round[world] = rng.random(PATCHES) < 0.5
+        area = self.intensity * COVER / PATCHES * self._aspect * rng.uniform(0.6, 1.4, PATCHES)
+        half = np.sqrt(area / np.where(self._round[world], np.pi, 4.0))
+        slim = rng.uniform(0.6, 1.6, PATCHES)
+        self._size[world] = np.stack([half * np.sqrt(slim), half / np.sqrt(slim)], axis=1)
+        hue, saturation = rng.uniform(0.0, 360.0, PATCHES), rng.uniform(0.0, 0.25, PATCHES)
+        rgb = np.round(255 * hsv_to_rgb(hue, saturation, rng.uniform(0.1, 0.6, PATCHES))).astype(np.uint32)
+        self._color[world] = rgb[:, 0] << 16 | rgb[:, 1] << 8 | rgb[:, 2]
+
+    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+        turn = (self._rate * (steps * self._dt)[:, None])[..., None]
+        center = self._border * np.cos(turn) + self._near * np.sin(turn)
+        views["patch_x"], views["patch_y"] = center[..., 0], center[..., 1]
+        views["patch_width"], views["patch_height"] = self._size[..., 0], self._size[..., 1]
+        views["patch_round"], views["patch_color"] = self._round, self._color

@@ -1,0 +1,101 @@
+"""Pictures for the shift "background": procedural textures, or a folder's images and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_envs.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.objects import hsv_to_rgb
+
+TEXTURES = 16
+WAVES = 5
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEOS = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
+MOST_FILES, MOST_FRAMES = 256, 200
+
+
+class Clips(NamedTuple):
+    """Pictures in order: clip i is `lengths[i]` of them from `starts[i]` on, and then begins again."""
+
+    pictures: NDArray[np.uint32]  # [pictures, 128, 128], 0xRRGGBB
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def procedural_clips() -> Clips:
+    """Textures that repeat without seams: three muted colours, mixed by sums of waves."""
+    rng = np.random.default_rng(0)
+    textures = [_texture(rng) for _ in range(TEXTURES)]
+    return _clips([[texture] for texture in textures])
+
+
+def read_clips(folder: str | Path) -> Clips:
+    """The images and videos of a folder, each as one clip of 128 x 128 pixels.
+
+    The first 256 of them by name, and the first 200 frames of a video; other files are passed over.
+
+    Raises:
+        ValueError: there is no such folder, nothing to show in it, or a file that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"backgrounds is a folder of images and videos, and {str(folder)!r} is no folder")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES | VIDEOS)
+    if not files:
+        known = " ".join(sorted(IMAGES | VIDEOS))
+        raise ValueError(f"no image or video in {str(folder)!r}; put files there that end in one of {known}")
+    return _clips([_read(file) for file in files[:MOST_FILES]])
+
+
+def _read(file: Path) -> list[NDArray[np.uint8]]:
+    import cv2
+
+    frames: list[Any] = []
+    if file.suffix.lower() in IMAGES:
+        data = np.fromfile(file, np.uint8)
+        frames = [cv2.imdecode(data, cv2.IMREAD_COLOR)] if data.size else [None]
+    else:
+        video = cv2.VideoCapture(str(file))
+        while len(frames) < MOST_FRAMES and (frame := video.read()[1]) is not None:
+            frames.append(frame)
+        video.release()
+    if not frames or frames[0] is None:
+        raise ValueError(f"cannot read {str(file)!r} as an image or a video; take it out of the folder")
+    side = (PICTURE_SIDE, PICTURE_SIDE)
+    small = [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
+    return [np.asarray(frame[..., ::-1], np.uint8) for frame in small]  # OpenCV has BGR
+
+
+def _clips(clips: list[list[NDArray[np.uint8]]]) -> Clips:
+    lengths = np.array([len(clip) for clip in clips])
+    rgb = np.stack([frame for clip in clips for frame in clip]).astype(np.uint32)
+    pictures = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    return Clips(pictures.astype(np.uint32), lengths.cumsum() - lengths, lengths)
+
+
+def _texture(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One texture, uint8 [128, 128, 3]."""
+    # Hues away from red, and never as full as an object's; dark, light and any.
+    values = rng.uniform((0.15, 0.65, 0.15), (0.4, 0.95, 0.95))
+    colors = hsv_to_rgb(rng.uniform(60.0, 290.0, 3), rng.uniform(0.1, 0.45, 3), values)
+    first, second = (_waves(rng) for _ in range(2))
+    if rng.random() < 0.5:  # with edges
+        first = np.sign(first) * np.minimum(np.abs(first) * 6.0, 1.0)
+    blend = 0.5 + 0.5 * np.stack([first, second])[..., None]
+    rgb = colors[0] + blend[0] * (colors[1] - colors[0])
+    rgb += 0.6 * blend[1] * (colors[2] - rgb)
+    return np.asarray(np.round(255.0 * rgb), np.uint8)
+
+
+def _waves(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A sum of plane waves that fit into the side, [128, 128], in [-1, 1]."""
+    at = np.arange(PICTURE_SIDE) * 2.0 * np.pi / PICTURE_SIDE
+    total = np.zeros((PICTURE_SIDE, PICTURE_SIDE))
+    for _ in range(WAVES):
+        across, down = rng.integers(-7, 8, 2)
+        total += np.sin(across * at + down * at[:, None] + rng.uniform(0.0, 2.0 * np.pi))
+    return total / max(float(np.abs(total).max()), 1.0)
