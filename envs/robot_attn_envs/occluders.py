@@ -14,7 +14,7 @@ LONGEST = 2.0  # s that the screen stays, and so the longest that it hides the t
 SHARE = 0.6  # of its part of the episode, at most
 RAMP = 0.15  # of its stay to slide in, and as much to slide out
 NEARNESS = 0.5  # where it stands on the way from the camera to the target
-HALF_WIDTH, HALF_HEIGHT = 2.0, 3.0  # in radii of the target
+HALF_WIDTH, HALF_HEIGHT = 1.5, 2.0  # in radii of the target
 RGBA = (0.30, 0.27, 0.25, 1.0)
 PARKED = (0.0, 0.0, -50.0)
 

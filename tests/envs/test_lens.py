@@ -1,0 +1,213 @@
+"""What the lens and the camera do to pixels, against values worked out by hand."""
+
+from itertools import pairwise
+
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robot_attn_envs.camera import KINEMATICS, BatchCamera
+from robot_attn_envs.lens import Lens, blur_strides, clear_views
+from robot_attn_envs.lens_kernels import PICTURE_SIDE
+
+SIDE = 64
+WALL, BALL = 0, 1  # geoms
+GREY = 0.5 * 255  # of the wall: see `SCENE`
+# A wall square to the optical axis, 2 m away, lit from the camera alone: a pixel is its colour times 0.8 of
+# ambient light and 0.2 of the lamp's, whose light falls along the axis. A ball hangs before it.
+SCENE = """
+<mujoco>
+  <visual><headlight ambient="0.8 0.8 0.8" diffuse="{head} {head} {head}" specular="0 0 0"/></visual>
+  <worldbody>
+    <light name="lamp" type="directional" dir="0 0 -1" diffuse="0 0 0" specular="0 0 0"/>
+    <camera name="eye" pos="0 0 2" fovy="{fovy}"/>
+    <geom name="wall" type="plane" size="9 9 0.1" rgba="0.5 0.5 0.5 0.999"/>
+    <geom name="ball" type="sphere" size="0.2" pos="{ball} 0 1" rgba="0 0 1 1"/>
+  </worldbody>
+</mujoco>"""
+
+
+class Bench:
+    """Frames of the scene through a lens."""
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int] = (SIDE, SIDE),
+        fovy: float = 90.0,
+        ball: float = 5.0,
+        head: float = 0.2,
+        pictures: np.ndarray | None = None,
+        sensor: tuple[int, int] | None = None,
+        worlds: int = 1,
+    ) -> None:
+        self.model = mujoco.MjModel.from_xml_string(SCENE.format(fovy=fovy, ball=ball, head=head))
+        data = mujoco.MjData(self.model)
+        mujoco.mj_forward(self.model, data)
+        self.kinematics = {name: np.repeat(getattr(data, name)[None], worlds, axis=0) for name in KINEMATICS}
+        if pictures is None:
+            pictures = np.zeros((1, PICTURE_SIDE, PICTURE_SIDE), np.uint32)
+        self.lens = Lens(clear_views(worlds), sensor or size, np.array([True, False]), pictures)
+        self.view = self.lens.views
+        self.camera = BatchCamera(self.model, worlds, "eye", size, threads=1, depth=True, lens=self.lens)
+
+    def frame(self) -> np.ndarray:
+        """uint8 [H, W, 3] of the first world."""
+        self.camera.render(self.kinematics)
+        return self.camera.rgb[0].copy()
+
+
+def test_a_lens_that_does_nothing_changes_no_bit() -> None:
+    bench = Bench(ball=0.3, size=(40, 56))
+    plain = BatchCamera(bench.model, 1, "eye", (40, 56), threads=1)
+    plain.render(bench.kinematics)
+    np.testing.assert_array_equal(bench.frame(), plain.rgb[0])
+    np.testing.assert_array_equal(bench.camera.geom_id, plain.geom_id)
+    assert set(np.unique(plain.geom_id)) == {WALL, BALL}
+
+
+def test_pictures_are_painted_over_scenery_upright_and_unmirrored() -> None:
+    # Red tells the column of a texel, green its row.
+    column, row = np.meshgrid(
+        np.arange(PICTURE_SIDE, dtype=np.uint32), np.arange(PICTURE_SIDE, dtype=np.uint32)
+    )
+    bench = Bench(ball=0.3, pictures=(column << 16 | row << 8)[None])
+    # The optical axis is the world's +x; up is its z.
+    bench.kinematics["cam_xmat"][:] = np.array([[0, 0, -1], [-1, 0, 0], [0, 1, 0]], float).reshape(1, 1, 9)
+    bench.view["paint"], bench.view["zoom"], bench.view["offset"] = 256, 64.0, 1024.0 + 64.0
+    seen = bench.frame()
+    assert not (bench.camera.geom_id == BALL).any()
+    # A field of 90 degrees is a face of the cube, from -1 to 1 in steps of 1/32, which are two texels.
+    expected = 64 + np.arange(-31.5, 32) * 2
+    np.testing.assert_allclose(seen[..., 0], np.broadcast_to(expected, (64, 64)), atol=1)
+    np.testing.assert_allclose(seen[..., 1], np.broadcast_to(expected[:, None], (64, 64)), atol=1)
+    bench.view["offset"] = [[1024.0 + 64.0 + 10.0, 1024.0 + 64.0 + 128.0]]
+    moved = bench.frame()
+    np.testing.assert_array_equal(moved[:, :, 0], (seen[:, :, 0] + 10) % PICTURE_SIDE)
+    np.testing.assert_array_equal(moved[:, :, 1], seen[:, :, 1])
+
+
+def test_a_part_of_the_picture_is_mixed_in_and_objects_are_left_alone() -> None:
+    pictures = np.full((1, PICTURE_SIDE, PICTURE_SIDE), 0xFF0040, np.uint32)
+    bench = Bench(ball=0.0, pictures=pictures)
+    plain = bench.frame()
+    bench.view["paint"], bench.view["zoom"], bench.view["offset"] = 64, 64.0, 1024.0
+    mixed = bench.frame()
+    wall = bench.camera.geom_id[0] == WALL
+    assert wall.any() and not wall.all()
+    np.testing.assert_array_equal(mixed[~wall], plain[~wall])
+    expected = 0.75 * plain[wall] + 0.25 * np.array([255, 0, 64])
+    np.testing.assert_allclose(mixed[wall], expected, atol=1)
+
+
+def test_patches_hide_what_is_behind_them() -> None:
+    bench = Bench(ball=0.0, size=(32, 64))
+    plain = bench.frame()
+    bench.view["patch_x"], bench.view["patch_y"] = [[0.0, -0.75, 0.0]], [[0.0, 0.25, 0.0]]
+    bench.view["patch_width"], bench.view["patch_height"] = [[0.25, 0.25, 0.0]], [[0.125, 0.25, 0.0]]
+    bench.view["patch_round"], bench.view["patch_color"] = [[0.0, 1.0, 0.0]], [[0x102030, 0x405060, 0xFFFFFF]]
+    patched = bench.frame()
+    # Half of 16 x 8 pixels to each side of the middle.
+    box = (slice(12, 20), slice(24, 40))
+    assert (patched[box] == (0x10, 0x20, 0x30)).all() and (bench.camera.geom_id[0][box] == -1).all()
+    # An ellipse of half axes 8 and 8 pixels about (8, 24): every pixel whose centre is in it.
+    y, x = np.mgrid[:32, :64] + 0.5
+    disc = (x - 8) ** 2 + (y - 24) ** 2 < 64
+    assert (patched[disc] == (0x40, 0x50, 0x60)).all()
+    rest = ~disc
+    rest[box] = False
+    np.testing.assert_array_equal(patched[rest], plain[rest])
+    np.testing.assert_array_equal(bench.camera.geom_id[0] == -1, ~rest)
+
+
+def test_gains_are_factors_of_channels() -> None:
+    bench = Bench()
+    plain = bench.frame()[0, 0].astype(float)
+    np.testing.assert_allclose(plain, GREY, atol=1)
+    bench.view["gain"] = [[0.5, 1.5, 3.0]]
+    np.testing.assert_allclose(bench.frame()[0, 0], [plain[0] / 2, 1.5 * plain[1], 255], atol=1)
+
+
+def test_blur_is_a_binomial_of_the_neighbours() -> None:
+    # One white pixel: a patch of half a pixel to each side.
+    bench = Bench(head=0.0)
+    bench.camera.geom_rgba[:] = (0.0, 0.0, 0.0, 1.0)
+    bench.camera.render(bench.kinematics, recolor=True)
+    bench.view["patch_x"][0, 0] = bench.view["patch_y"][0, 0] = 0.5 / SIDE
+    bench.view["patch_width"][0, 0] = bench.view["patch_height"][0, 0] = 0.5 / SIDE
+    bench.view["patch_color"][0, 0] = 0xFFFFFF
+    sharp = bench.frame().astype(int)
+    assert sharp[32, 32].tolist() == [255, 255, 255] and sharp.sum() == 3 * 255
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) * 255 / 16
+    for share in (0.5, 1.0):
+        bench.view["blur"] = share
+        expected = (1 - share) * sharp[31:34, 31:34, 0] + share * kernel
+        np.testing.assert_allclose(bench.frame()[31:34, 31:34, 0], expected, atol=1.5)
+        assert bench.frame()[:30].max() == 0
+
+
+def test_blur_keeps_the_brightness() -> None:
+    bench = Bench(ball=0.2)
+    before = bench.frame().mean()
+    bench.view["blur"] = 1.0
+    assert abs(bench.frame().mean() - before) < 0.3
+
+
+@given(st.integers(32, 1024))
+def test_blurs_are_as_wide_in_frames_of_any_size(height: int) -> None:
+    strides = blur_strides(height)
+    assert strides[-1] == 1
+    assert all(small <= large <= 2 * small for large, small in pairwise(strides))
+    # Within one pixel^2 of the variance of a 3 x 3 blur at 64 pixels, never over it but for the first.
+    wanted = (height / 64) ** 2
+    assert max(wanted, 1.0) - 1.0 < sum(s * s for s in strides) <= max(wanted, 1.0)
+
+
+def test_noise_is_that_of_the_sensor_at_any_size() -> None:
+    bench = Bench(sensor=(SIDE, SIDE))
+    plain = bench.frame().astype(float)
+    bench.view["noise"], bench.view["seed"] = 0.05, 7
+    noise = bench.frame() - plain
+    # 12288 samples of 0.05 * 255 = 12.75: one sigma of their mean is 0.12, of their deviation 0.08.
+    assert abs(noise.mean()) < 0.6 and abs(noise.std() - 12.75) < 0.5
+    channels = np.corrcoef(noise.reshape(-1, 3).T)
+    rows = np.corrcoef(noise[:, :, 0])
+    assert np.abs(channels - np.eye(3)).max() < 0.06 and np.abs(rows - np.eye(SIDE)).max() < 0.65
+    bench.view["seed"] = 8
+    assert abs(np.corrcoef(noise.ravel(), (bench.frame() - plain).ravel())[0, 1]) < 0.05
+    large = Bench(size=(3 * SIDE, 3 * SIDE), sensor=(SIDE, SIDE))
+    large.view["noise"], large.view["seed"] = 0.05, 7
+    np.testing.assert_allclose(large.frame()[1::3, 1::3] - plain, noise, atol=1)
+    np.testing.assert_allclose(large.frame()[2::3, ::3] - plain, noise, atol=1)
+
+
+def test_longer_axes_of_the_camera_are_a_wider_field() -> None:
+    narrow, wide = Bench(fovy=60.0, ball=0.3), Bench(fovy=90.0, ball=0.3)
+    axes = narrow.kinematics["cam_xmat"].reshape(1, 1, 3, 3)
+    axes[..., :2] *= np.tan(np.radians(45)) / np.tan(np.radians(30))
+    difference = np.abs(narrow.frame().astype(int) - wide.frame())
+    np.testing.assert_array_equal(narrow.camera.geom_id, wide.camera.geom_id)
+    assert difference.max() <= 1 and (wide.camera.geom_id == BALL).any()
+    assert narrow.camera.depth is not None and wide.camera.depth is not None
+    np.testing.assert_allclose(narrow.camera.depth, wide.camera.depth, atol=1e-4)
+
+
+def test_each_world_has_lights_of_its_own() -> None:
+    bench = Bench(head=0.0, worlds=2)
+    plain = bench.frame()[0, 0].astype(float)
+    np.testing.assert_allclose(plain, 0.8 * GREY, atol=1)
+    bench.kinematics["light_diffuse"] = np.array([[[0.2, 0.0, 0.1]], [[0.0, 0.4, 0.0]]])
+    bench.frame()
+    np.testing.assert_allclose(bench.camera.rgb[0, 0, 0], np.array([1.0, 0.8, 0.9]) * GREY, atol=1)
+    np.testing.assert_allclose(bench.camera.rgb[1, 0, 0], np.array([0.8, 1.2, 0.8]) * GREY, atol=1)
+
+
+@pytest.mark.parametrize("worlds", [1, 5])
+def test_a_world_has_a_view_of_its_own(worlds: int) -> None:
+    bench = Bench(worlds=worlds, size=(32, 32))  # four worlds are drawn together
+    bench.view["gain"][worlds - 1] = 0.5
+    bench.frame()
+    means = bench.camera.rgb.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(means, [GREY] * (worlds - 1) + [GREY / 2], atol=1)
