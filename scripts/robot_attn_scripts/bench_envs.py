@@ -3,7 +3,8 @@
 Each task is stepped with random actions through `gymnasium.make_vec`, frames of 64 x 64 and infos included,
 on all cores. Its environments are each somewhere else in their episodes, so that every turn has its share of
 resets. In a round each task has its turns, without shifts and then with the suite "hard", one right after
-another; ratios are taken within a round. Shown are medians over the rounds, and the least and the greatest.
+another; ratios are taken within a round. Shown are medians over the rounds and their 95 % intervals, and a
+target is met, or missed, where all of the interval is.
 
 Memory is the peak of a process that makes a batch and steps it, a fresh process for each size of the batch:
 what the largest batch takes more than the next, for each of the environments that it has more.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from rich.console import Console
+from scipy.stats import binom
 
 from robot_attn_envs import TASKS
 from robot_attn_scripts import _peers, _report
@@ -117,12 +119,12 @@ def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) ->
         share = ratios(times[f"{PEER}, no shifts"], plain)
         cost = [100 * (1 - ratio) for ratio in ratios(plain, hard)]
         figures[task] = {
-            seen: _report.spread([1e3 * batches * envs / time for time in each], "steps/s")
+            seen: median([1e3 * batches * envs / time for time in each], "steps/s")
             for seen, each in zip(SUITES, (plain, hard), strict=True)
         }
         if task != PEER:
-            figures[task]["share"] = _report.spread(share, "x Track's")
-        figures[task]["cost"] = _report.spread(cost, "% for hard")
+            figures[task]["share"] = median(share, "x Track's")
+        figures[task]["cost"] = median(cost, "% for hard")
         if envs == JUDGED_ENVS:
             for name in figures[task].keys() & TARGETS.keys():
                 figures[task][name]["target"] = TARGETS[name]
@@ -180,10 +182,10 @@ def batch_bytes(name: str, suite: str | None, envs: int) -> int:
 
 
 def verdicts(figures: Mapping[str, Mapping[str, Figures]]) -> list[str]:
-    """A line for each figure that has a target, which says whether the figure meets it."""
+    """A line for each figure that has a target: whether its whole interval meets it, or misses it."""
     return [
-        f"{'meets ' if _meets(figure) else 'MISSES'} {figure['target']}: "
-        f"{task}, {place}, {what}: {_value(figure):.2f} {figure['unit']}"
+        f"{_verdict(figure):<7} {figure['target']}: {task}, {place}, {what}: "
+        f"{_written(figure)} {figure['unit']}"
         for place, by_task in figures.items()
         for task, by_name in by_task.items()
         for what, figure in by_name.items()
@@ -202,21 +204,28 @@ def _show(title: str, by_task: Mapping[str, Figures], console: Console) -> None:
         console.print(table)
 
 
+def median(values: Sequence[float], unit: str) -> Figure:
+    """The median of the rounds with its 95 % interval, which asks for 6 rounds or more."""
+    ordered = sorted(values)
+    # As many values lie below the median as a coin shows heads.
+    outside = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
+    return {**_report.spread(values, unit), "low": ordered[outside], "high": ordered[-1 - outside]}
+
+
 def _written(figure: Figure) -> str:
-    """Median, or the only value; least and greatest."""
+    """Median and interval, or the only value."""
+    if "value" in figure:
+        return f"{figure['value']:,.2f}"
     digits = 0 if figure["unit"] == "steps/s" else 2
-    value = f"{_value(figure):,.{digits}f}"
-    return f"{value} [{figure['min']:,.{digits}f},{figure['max']:,.{digits}f}]" if "min" in figure else value
+    value, low, high = (f"{figure[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{value} [{low},{high}]"
 
 
-def _value(figure: Figure) -> float:
-    return float(figure["median"] if "median" in figure else figure["value"])
-
-
-def _meets(figure: Figure) -> bool:
+def _verdict(figure: Figure) -> str:
     relation, bound = figure["target"].split()
-    value = _value(figure)
-    return value >= float(bound) if relation == ">=" else value <= float(bound)
+    ends = [figure["value"]] if "value" in figure else [figure["low"], figure["high"]]
+    met = [end >= float(bound) if relation == ">=" else end <= float(bound) for end in ends]
+    return "meets" if all(met) else "unclear" if any(met) else "MISSES"
 
 
 def _place(envs: int) -> str:

@@ -30,12 +30,12 @@ SHOWN = 256
 """Width of a view on a task's sheet in pixels: smaller frames are enlarged, in whole steps, up to it."""
 SCREEN = "screen"
 """The caption of views of which some are to hide the target."""
-COMPACT = 128
+COMPACT = 112
 """Width of a view on the compact sheet in pixels."""
 CROSSINGS = 3
 """How often the screen crosses: its first time is then early, before an oracle has done its task."""
 TRIED = 8
-"""Episodes looked at for each that is shown, to find those in which the target comes into sight."""
+"""Episodes that are tried for each that is shown, to find those that show the target, or hide it."""
 AROUND = 5
 """Steps before the target is hidden, and after, that are shown too."""
 
@@ -165,9 +165,10 @@ def strongest(intensities: Sequence[float]) -> list[Scene]:
 def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
     """The scene's views."""
     instruction = scene.options.get("instruction", False)
-    columns = len(options.intensities)
-    seeds = in_sight(name, columns, options.seed, options.steps, instruction)[: scene.views]
+    seeds: Sequence[int]
+    seeds = in_sight(name, len(options.intensities), options.seed, options.steps, instruction)[: scene.views]
     if "occluders" in scene.options:
+        seeds = range(options.seed, options.seed + TRIED)
         episodes = record(name, seeds, None, options.size, scene.options)
         return [(scene.caption, moment) for moment in hiding(episodes, scene.views)]
     episodes = record(name, seeds, options.steps, options.size, scene.options)
@@ -221,18 +222,17 @@ def typical(episode: Sequence[Moment]) -> Moment:
 def hiding(episodes: Sequence[Sequence[Moment]], count: int) -> list[Moment]:
     """`count` moments evenly from before to after the screen hides the target for the longest time.
 
-    Where it never does they are from all of the first episode.
+    One after which the episode goes on is preferred. Where there is none they are from all of the first.
     """
-    longest, start, stop = episodes[0], 0, 0
+    stretches = []
     for episode in episodes:
         screened = np.array([False, *(moment.screened for moment in episode), False])
-        for first, end in np.flatnonzero(np.diff(screened)).reshape(-1, 2).tolist():
-            if end - first > stop - start:
-                longest, start, stop = episode, first, end
-    if stop == 0:
-        stop = len(longest)
-    shown = np.linspace(max(0, start - AROUND), min(len(longest), stop + AROUND) - 1, count)
-    return [longest[round(step)] for step in shown]
+        for start, stop in np.flatnonzero(np.diff(screened)).reshape(-1, 2).tolist():
+            stretches.append(((stop < len(episode), stop - start), start, stop, episode))
+    whole = (False, 0), 0, len(episodes[0]), episodes[0]
+    _, start, stop, episode = max(stretches, default=whole, key=lambda stretch: stretch[0])
+    shown = np.linspace(max(0, start - AROUND), min(len(episode), stop + AROUND) - 1, count)
+    return [episode[round(step)] for step in shown]
 
 
 def _write(path: Path, cells: Sequence[Cell], columns: int, options: Options) -> None:
