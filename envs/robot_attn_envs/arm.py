@@ -18,7 +18,7 @@ SPEED = 0.4  # m/s of the grip point along each axis at full action
 TURN = 4.0  # rad/s, the quickest that a joint is told to turn
 
 # The box in which the grip point stays: x away from the base, y to its left, z up from the table; m.
-LOW, HIGH = np.array([0.24, -0.28, 0.02]), np.array([0.64, 0.28, 0.36])
+LOW, HIGH = np.array([0.24, -0.27, 0.02]), np.array([0.62, 0.27, 0.34])
 
 JOINTS = ("yaw", "shoulder", "elbow", "wrist")
 RANGES = ((-1.3, 1.3), (-0.6, 1.8), (0.3, 2.6), (-0.6, 1.8))  # rad
@@ -39,8 +39,8 @@ ARM_STATE = (
 ARM_DEFAULTS = """
   <default class="arm">
     <geom contype="0" conaffinity="1" rgba="0.66 0.67 0.70 1" mass="0.3" friction="0.5"/>
-    <joint type="hinge" axis="0 1 0" limited="true" armature="0.05" damping="0.5"/>
-    <velocity kv="40" forcerange="-25 25"/>
+    <joint type="hinge" axis="0 1 0" limited="true" armature="0.05"/>
+    <velocity kv="20"/>
   </default>"""
 
 # At angles of 0 all links point up, and those of shoulder, elbow and wrist bend away from the base.
@@ -65,7 +65,7 @@ ARM_BODY = f"""
           <geom name="finger_right" type="box" size="0.010 0.006 0.032" pos="0 -0.036 {TOOL - 0.032}"
                 rgba="0.12 0.12 0.14 1"/>
           <site name="grip" pos="0 0 {TOOL}"/>
-          <camera name="wrist" pos="-0.06 0 0.02" xyaxes="0 1 0 1 0 0.15" fovy="80"/>
+          <camera name="wrist" pos="-0.06 0 0.02" xyaxes="0 1 0 1 0 -0.15" fovy="90"/>
         </body>
       </body>
     </body>

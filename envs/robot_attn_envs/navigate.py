@@ -51,7 +51,7 @@ PILLARS = (
 MAX_OBSTACLES = 12
 HIDDEN_SHARE = 0.25  # of the episodes: a pillar is put across the line from the robot to the target
 PASSAGE = 0.55  # m, the least gap between pillars, and between a pillar and a wall, the robot, the target
-PARKED = (0.0, 0.0, -5.0)  # below the floor, out of sight and reach
+PARKED = (20.0, 0.0, -5.0)  # outside the walls, below the floor: out of sight, and of everybody's way
 CANDIDATES = 64  # places drawn for a body, of which the first that fits is taken
 
 # The oracle's way: it keeps this far from pillars, and turns at points around them.
@@ -224,8 +224,8 @@ class Navigate(Task):
               <geom name="caster" class="rolling" type="sphere" size="0.03" pos="-0.11 0 -0.05" priority="1"
                     condim="1"/>
               <body name="bumper" pos="0 0 0.04">
-                <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" contype="0" conaffinity="2" condim="1"
-                      mass="0.1" group="3"/>
+                <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" contype="0" conaffinity="2"
+                      condim="1" mass="0.1" group="3"/>
                 <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" group="3"/>
               </body>
               <camera name="{self.camera}" pos="0 0 {EYE_HEIGHT - WHEEL_RADIUS}" fovy="{FOVY}"
@@ -310,7 +310,8 @@ class Navigate(Task):
         return reward, reached, reached
 
     def state(self) -> Floats:
-        return self._qvel[:, [6, 7, 5]]
+        felt: Floats = self._qvel[:, [6, 7, 5]]
+        return felt
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
         robot, target = self._qpos[:, :2], self._targets()

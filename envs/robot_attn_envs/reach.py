@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from .arm import ARM_ACTIONS, ARM_STATE, HIGH, SPEED, Arm
+from .arm import ARM_ACTIONS, ARM_STATE, SPEED, Arm
 from .instructions import Instruct
 from .rewards import progress
 from .table import Table
@@ -24,7 +24,9 @@ KNOCK_COST = 0.5
 
 # Where the grip point starts: above all objects.
 START_LOW, START_HIGH = np.array([0.30, -0.20, 0.20]), np.array([0.54, 0.20, 0.32])
-ABOVE = 0.13  # m over the table, where the oracle crosses other objects
+# The oracle keeps its grip point so far over the target's centre: above all objects, until it is over it.
+CRUISE, HOVER = 0.13, 0.035  # m
+ASIDE = 0.03  # m
 
 
 class Reach(Task):
@@ -49,7 +51,7 @@ class Reach(Task):
     ## Observation space: `Dict`
 
     `image`: uint8 (H, W, 3), RGB, camera `fixed`, which faces the arm across the table with a vertical field
-    of view of 36 degrees; or, with `view="wrist"`, camera `wrist` on the hand, of 80 degrees.
+    of view of 36 degrees; or, with `view="wrist"`, camera `wrist` on the hand, of 90 degrees.
     `state`: float32 (8,):
 
     | # | observation       | min  | max | unit  | MJCF joint |
@@ -90,7 +92,6 @@ class Reach(Task):
         ValueError: an argument is out of its range.
     """
 
-    camera = "fixed"
     horizon = 100
     substeps = 5
     backdrop = ("table",)
@@ -108,7 +109,7 @@ class Reach(Task):
     ) -> None:
         if view not in get_args(View):
             raise ValueError(f'view is "fixed" or "wrist", got {view!r}')
-        self.camera = view  # type: ignore[misc]
+        self.camera = view
         self._table = Table(
             num_worlds,
             distractors=distractors,
@@ -166,9 +167,8 @@ class Reach(Task):
         return self._arm.state()
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
-        """Cross the table above the objects, and come down where the target is near."""
-        away = self._table.target() + (0.0, 0.0, 0.035) - self._arm.grip
+        away = self._table.target() - self._arm.grip
         aside = np.linalg.norm(away[:, :2], axis=1)
-        away[:, 2] += np.where(aside > 0.03, ABOVE - 0.035, 0.0)
-        actions: Floats = np.clip(away / (SPEED * 2 * self._seconds), -1.0, 1.0)
+        away[:, 2] += np.where(aside > ASIDE, CRUISE, HOVER)
+        actions: Floats = np.clip(away / (2 * self._seconds * SPEED), -1.0, 1.0)  # there in two steps
         return actions

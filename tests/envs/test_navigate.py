@@ -14,6 +14,7 @@ from robot_attn_envs.navigate import (
     ARENA,
     BUMPER_RADIUS,
     HANGING_HEIGHT,
+    PARKED,
     PASSAGE,
     START_DISTANCE,
     SUCCESS_DISTANCE,
@@ -171,6 +172,20 @@ def test_the_way_goes_straight_or_around() -> None:
     np.testing.assert_allclose(free, target)
     around = _next_corner(robot, target, np.array([[[2.0, 0.1]]]), np.array([0.3]))[0]
     assert around[1] < -0.3 and 1.0 < around[0] < 3.0  # the shorter side
+
+
+def test_what_is_parked_bars_no_way() -> None:
+    worlds = Worlds(Navigate, 1, image_size=32, threads=1, distractors=1, obstacles=4)
+    worlds.seed([0])
+    worlds.reset(np.arange(1))
+    mocap, qpos = worlds.batch.bind("mocap_pos"), worlds.batch.bind("qpos")
+    mocap[0, 2:] = PARKED  # the pillars, none of which found a place
+    mocap[0, 0] = 0.2, 0.0, HANGING_HEIGHT
+    qpos[0, :2], qpos[0, 3:7] = (-2.0, 0.0), (1.0, 0.0, 0.0, 0.0)
+    np.testing.assert_allclose(worlds.oracle()[0], (1.0, 0.0), atol=1e-6)
+    mocap[0, 2] = -0.9, 0.1, 0.6
+    assert worlds.oracle()[0, 1] < -0.2  # to the right, around the one that stands
+    worlds.close()
 
 
 @pytest.mark.parametrize(
