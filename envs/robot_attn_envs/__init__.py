@@ -15,6 +15,7 @@ TASKS = {
     "RobotAttn/Track-v0": "robot_attn_envs.track:Track",
     "RobotAttn/Reach-v0": "robot_attn_envs.reach:Reach",
     "RobotAttn/Navigate-v0": "robot_attn_envs.navigate:Navigate",
+    "RobotAttn/Push-v0": "robot_attn_envs.push:Push",
 }
 
 for _id, _task in TASKS.items():

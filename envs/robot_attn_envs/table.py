@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -47,6 +48,7 @@ class Table:
         distractors: number of objects beside the target, 0 to 32; about 12 stand `SPACING` apart.
         spare_distractors: number of further ones, 0 to 32.
         instruction: what the target is, see `Objects`.
+        kinds: the objects in turn, slot 0 first: type, size and height of the centre when it stands (m).
 
     Attributes:
         objects: which of the objects is the target, and of what colour they are.
@@ -55,10 +57,16 @@ class Table:
     """
 
     def __init__(
-        self, num_worlds: int, *, distractors: int, spare_distractors: int, instruction: Instruct
+        self,
+        num_worlds: int,
+        *,
+        distractors: int,
+        spare_distractors: int,
+        instruction: Instruct,
+        kinds: Sequence[tuple[str, str, float]] = KINDS,
     ) -> None:
         slots = 1 + check_distractors(distractors) + check_distractors(spare_distractors)
-        self._kinds = [KINDS[slot % len(KINDS)] for slot in range(slots)]
+        self._kinds = [kinds[slot % len(kinds)] for slot in range(slots)]
         self._heights = np.array([height for *_, height in self._kinds])
         names = ["target", *(f"distractor{i}" for i in range(slots - 1))]
         shapes = [shape for shape, *_ in self._kinds]
