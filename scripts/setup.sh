@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv and install what is missing: a Python with venv, OpenCV's system libraries, the pinned packages.
+# Make .venv and install what is missing: a Python with venv, system libraries of OpenCV and OpenGL, the pinned
+# packages.
 #
 # Run by every target of the Makefile. When nothing is missing it ends in a fraction of a second. What only
 # root can install is installed with apt when we are root; otherwise the exact command is printed and we stop
@@ -45,12 +46,14 @@ find_python() {
     return 1
 }
 
-# missing_libraries: print the Debian packages of those of OpenCV's system libraries that do not load.
+# missing_libraries: print the Debian packages of those system libraries that do not load: OpenCV's, and EGL with
+# Mesa's software driver, by which environments of third parties draw their frames.
 missing_libraries() {
     "$PYTHON" - <<'PY'
 import ctypes
 
 PACKAGES = {
+    "libEGL.so.1": "libegl1 libgl1-mesa-dri",
     "libGL.so.1": "libgl1",
     "libglib-2.0.so.0": "libglib2.0-0",
     "libgthread-2.0.so.0": "libglib2.0-0",
@@ -97,9 +100,9 @@ fi
 packages=$(missing_libraries)
 if [ -n "$packages" ]; then
     # shellcheck disable=SC2086 # one word a package
-    apt_install "OpenCV needs system libraries that are not installed" $packages
+    apt_install "OpenCV or OpenGL needs system libraries that are not installed" $packages
     packages=$(missing_libraries)
-    [ -z "$packages" ] || stop "OpenCV's system libraries still do not load; reinstall $packages."
+    [ -z "$packages" ] || stop "system libraries still do not load; reinstall $packages."
 fi
 
 [ "$current" != "$wanted" ] || exit 0

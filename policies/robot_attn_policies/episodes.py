@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -355,6 +356,7 @@ def record_episode(
     cells: Cells,
     *,
     env_args: Mapping[str, Any],
+    image: str = "image",
     best_head: int = 0,
     uniform: bool = False,
     policy: str = "",
@@ -362,7 +364,9 @@ def record_episode(
 ) -> Episode:
     """Play the episode of `seed` in a batch of one environment, and keep all of it.
 
-    The environment's state is kept where it has `get_state()`; its `action_names` and `dt` likewise.
+    The environment's state is kept where it has `get_state()`; its `action_names` and `dt` likewise. Of
+    observations that are a dict the entry `image` is the frames. Actions are kept flat, one-hot where
+    discrete.
 
     Raises:
         ValueError: as `rollout_episodes`; a batch of several environments; or no attention, or no frames, to
@@ -381,14 +385,15 @@ def record_episode(
     def see(step: Step) -> None:
         if step.percept is None:
             raise ValueError("the policy gave no attention to record; give an actor that returns a Percept")
-        vectors = step.observation if isinstance(step.observation, Mapping) else {"image": step.observation}
-        if "image" not in vectors:
-            raise ValueError(f"expected an observation with an image, got the entries {sorted(vectors)}")
+        vectors = step.observation if isinstance(step.observation, Mapping) else {image: step.observation}
+        if image not in vectors:
+            raise ValueError(f"expected an observation with {image!r}, got the entries {sorted(vectors)}")
+        action = gymnasium.spaces.flatten(env.single_action_space, step.actions[0])
         steps.append(
             {
-                "images": np.array(vectors["image"][0]),
-                "state": np.array(vectors["state"][0], dtype=np.float32) if "state" in vectors else None,
-                "actions": np.array(step.actions[0], dtype=np.float32),
+                "images": np.array(vectors[image][0]),
+                "state": np.ravel(vectors["state"][0]).astype(np.float32) if "state" in vectors else None,
+                "actions": np.array(action, dtype=np.float32),
                 "rewards": float(step.rewards[0]),
                 "dones": bool(step.done[0]),
                 "attention": step.percept.attention.numpy(force=True)[0].astype(np.float32),
@@ -420,7 +425,7 @@ def record_episode(
         states=np.zeros((0, 0)) if physics is None else physics.reshape(len(steps), -1).astype(np.float64),
         simulator=parts,
         success=None if rollouts.successes is None else bool(rollouts.successes[0]),
-        dt=float(env.dt) if hasattr(env, "dt") else None,
+        dt=getattr(env, "dt", None),
         best_head=best_head,
         uniform=uniform,
         action_names=tuple(env.action_names) if hasattr(env, "action_names") else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -131,9 +132,10 @@ def _check_actions(actions: NDArray[Any], env: VectorEnv[Any, Any, Any]) -> None
 def _success(info: Mapping[str, Any], index: int) -> bool | None:
     # With autoreset in the same step, what belongs to the ended episode is in final_info.
     ended = info.get("final_info", info)
-    if "success" not in ended:
-        return None
-    return bool(ended["success"][index])
+    for name in ("success", "is_success"):
+        if name in ended and ended.get("_" + name, {index: True})[index]:
+            return bool(ended[name][index])
+    return None
 
 
 def policy_actor(policy: BasePolicy) -> Actor:
@@ -147,12 +149,19 @@ def policy_actor(policy: BasePolicy) -> Actor:
     return act
 
 
-def random_actor(space: gymnasium.spaces.Box, seed: int = 0) -> Actor:
-    """Uniform actions in the batched `space` [N, A], whatever the observation: the score's zero."""
+def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:
+    """Uniform actions in the batched `space` [N, ...], whatever the observation: the score's zero.
+
+    What has no bounds is drawn as Gymnasium does.
+    """
     generator = np.random.default_rng(seed)
+    drawn = copy.deepcopy(space)
+    drawn.seed(seed)
 
     def act(observation: Observation) -> tuple[NDArray[Any], None]:
-        return generator.uniform(space.low, space.high).astype(space.dtype), None
+        if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
+            return generator.uniform(space.low, space.high).astype(space.dtype), None
+        return drawn.sample(), None
 
     return act
 

@@ -87,7 +87,7 @@ COLUMNS = (
 
 MakeEnv = Callable[[int, bool], VectorEnv[Any, Any, Any]]
 """Makes a batch of as many environments as asked for, to train in (True) or to evaluate in (False): SAME_STEP
-autoreset, with `get_state` and `set_state`."""
+autoreset, with `get_state` and `set_state` where a resumed training shall be one that was never stopped."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def train(
 
     The result depends on the config and on `make_env` alone: a training that was killed at any moment and
     resumed ends with the weights of one that never was, bit for bit, on the same machine and libraries.
+    Environments without `get_state` and `set_state` are the exception: on resuming they begin new episodes.
     SIGINT (Ctrl-C) and SIGTERM save and return with `stopped="interrupted"`; a second one ends at once, as a
     kill does.
 
@@ -171,6 +172,12 @@ def train(
             # Killed before its first checkpoint, a training leaves neither file: it begins again.
             if resumed and ((path / TRAINER).is_file() or (path / POLICY).is_file()):
                 training.restore(read_trainer(path))
+                if not training.env.stateful and console is not None:
+                    console.print(
+                        "the environments cannot go back to where they were: they begin new episodes, so the "
+                        "result is not, bit for bit, that of a training that was never stopped",
+                        soft_wrap=True,
+                    )
             else:
                 training.start()
             return training.loop(console, save_seconds)
@@ -222,9 +229,12 @@ class Training:
 
     def start(self) -> None:
         """The state before the first step."""
+        self._begin_episodes()
+        self._progress.open(0, steps=0)
+
+    def _begin_episodes(self) -> None:
         self.model._last_obs = self.env.reset()  # type: ignore[assignment]
         self.model._last_episode_starts = np.ones(self.env.num_envs, bool)
-        self._progress.open(0, steps=0)
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state, of tensors and plain containers only."""
@@ -237,7 +247,10 @@ class Training:
             "seconds": self.seconds,
             "policy": {name: weights.clone() for name, weights in policy_weights(model.policy).items()},
             "optimizer": _copied(model.policy.optimizer.state_dict()),
-            "environment": {key: _tensor(value) for key, value in self.env.get_state().items()},
+            "environment": {
+                key: _tensor(value)
+                for key, value in (self.env.get_state() if self.env.stateful else {}).items()
+            },
             "observation": {key: _tensor(value) for key, value in _entries(model._last_obs).items()},
             "episode_starts": _tensor(model._last_episode_starts),
             "episodes": [
@@ -262,11 +275,16 @@ class Training:
                 raise ValueError("it belongs to another configuration than config.json beside it")
             fill_policy(model.policy, state["policy"])
             model.policy.optimizer.load_state_dict(_copied(state["optimizer"]))
-            self.env.set_state({key: value.numpy() for key, value in state["environment"].items()})
-            entries = {key: value.numpy().copy() for key, value in state["observation"].items()}
-            model._last_obs = entries[""] if list(entries) == [""] else entries
-            model._last_episode_starts = state["episode_starts"].numpy().copy()
             model.num_timesteps, model._n_updates = int(state["steps"]), int(state["updates"])
+            if self.env.stateful:
+                self.env.set_state({key: value.numpy() for key, value in state["environment"].items()})
+                entries = {key: value.numpy().copy() for key, value in state["observation"].items()}
+                model._last_obs = entries[""] if list(entries) == [""] else entries
+                model._last_episode_starts = state["episode_starts"].numpy().copy()
+            else:
+                # Other seeds than at the start, whose episodes were trained on already.
+                self.env.seed(_seed_after(self.config.seed, model.num_timesteps))
+                self._begin_episodes()
             self.seconds = float(state["seconds"])
             assert model.ep_info_buffer is not None and model.ep_success_buffer is not None
             model.ep_info_buffer.extend({"r": r, "l": length, "t": t} for r, length, t in state["episodes"])
@@ -616,6 +634,11 @@ def _check_spaces(stored: Run, training: Training, folder: Path) -> None:
             raise RunError(
                 f"{folder} was trained on the {name} {expected}, the environment has {found}: use that task"
             )
+
+
+def _seed_after(seed: int, steps: int) -> int:
+    """A seed for environments that begin anew after so many steps of the training of `seed`."""
+    return int(np.random.SeedSequence((seed, steps)).generate_state(1)[0])
 
 
 def _schedule(ppo: PPOPreset) -> Callable[[float], float]:

@@ -31,7 +31,7 @@ class BatchVecEnv(VecEnv):
       episode's);
     - `TimeLimit.truncated`: True when the episode was cut by the clock, so that its last value is
       bootstrapped;
-    - `is_success`: the last step's `success`, where the environment reports one;
+    - `is_success`: the last step's `success` or `is_success`, where the environment reports one;
     - `episode`: `r` (return), `l` (length in steps) and `t` (seconds since this object was made), as
       `Monitor` gives.
 
@@ -115,6 +115,11 @@ class BatchVecEnv(VecEnv):
             self._returns[ended] = 0
             self._lengths[ended] = 0
         return self._given(observation), rewards, dones, infos
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the batch can be put back to an earlier state: it has `get_state` and `set_state`."""
+        return all(hasattr(self.env.unwrapped, name) for name in ("get_state", "set_state"))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """All that the next step depends on, running returns and lengths included, as numeric arrays."""

@@ -31,6 +31,8 @@ class LoadedPolicy:
 
     act: Actor
     cells: Cells
+    image: str | None
+    """The key of the image that it looks at, where observations have keys."""
     heads: int
     uniform: bool
     """Its attention says nothing, by construction."""
@@ -61,13 +63,15 @@ def load(run: Path, which: Literal["best", "last"]) -> LoadedPolicy:
     from robot_attn_policies.run_folder import load_policy
 
     policy, config = load_policy(run, which=which)
-    perception = find_extractor(policy).perception
+    extractor = find_extractor(policy)
+    perception = extractor.perception
     ys, xs = (
         np.asarray(centers.numpy(force=True), dtype=np.float32) for centers in perception.token_centers()
     )
     return LoadedPolicy(
         act=policy_actor(policy),
         cells=Cells(ys, xs, perception.image_shape[1:]),
+        image=extractor.image_key,
         heads=perception.heads,
         uniform=perception.uniform,
         config=config,
@@ -92,13 +96,20 @@ def scene(
 
 
 def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
-    """A batch of environments of the task, with target masks."""
-    import gymnasium
+    """A batch of environments of the task, with target masks if it is one of ours."""
+    from robot_attn_scripts._tasks import is_ours, make_batch
 
-    from robot_attn_scripts._tasks import env_id
+    return make_batch(task, {**options, "masks": True} if is_ours(task) else options, num_envs)
 
-    chosen: dict[str, Any] = {**options, "masks": True}
-    return gymnasium.make_vec(env_id(task), num_envs=num_envs, **chosen)
+
+def has_masks(env: Any) -> bool:
+    """Whether the environments tell where the target is."""
+    return "target_mask" in env.reset(seed=0)[1]
+
+
+def has_oracle(env: Any) -> bool:
+    """Whether the environments know what to do."""
+    return hasattr(env.unwrapped, "oracle_actions")
 
 
 def calibrated(policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, watch: Watch) -> Calibration:
@@ -122,14 +133,25 @@ def score(
 
 
 def ends(env: Any, seeds: Sequence[int], watch: Watch) -> Ends:
-    """What the random policy and the oracle earn in `env` on `seeds`."""
-    from robot_attn_policies.evaluate import oracle_actor, random_actor, rollout_episodes
+    """What the random policy and the oracle earn in `env` on `seeds`.
 
-    rollouts = []
-    for name, act in (("random", random_actor(env.action_space)), ("oracle", oracle_actor(env))):
-        watcher = watch(f"evaluation: {name}", len(seeds) * int(env.horizon))
-        rollouts.append(rollout_episodes(act, env, seeds, watch=watcher))
-    return Ends(*rollouts)
+    Raises:
+        ValueError: there is no oracle.
+    """
+    from robot_attn_policies.evaluate import oracle_actor, random_actor
+
+    if not has_oracle(env):
+        raise ValueError("the environment has no oracle to put scores on a scale with: use a task of ours")
+    random = play("random", random_actor(env.action_space), env, seeds, watch)
+    return Ends(random, play("oracle", oracle_actor(env), env, seeds, watch))
+
+
+def play(name: str, act: Actor, env: Any, seeds: Sequence[int], watch: Watch) -> Rollouts:
+    """What `act`, called `name`, earns in `env` on `seeds`."""
+    from robot_attn_policies.evaluate import rollout_episodes
+
+    watcher = watch(f"evaluation: {name}", len(seeds) * int(env.horizon))
+    return rollout_episodes(act, env, seeds, watch=watcher)
 
 
 def seeds_from(first: int, count: int, used: set[int], what: str) -> list[int]:

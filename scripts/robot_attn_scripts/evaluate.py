@@ -4,6 +4,9 @@ Every figure comes with its 95 % bootstrap interval over episodes. Focus is mass
 divided by chance (the target's share of the frame) and the pointing game, of every head and of three maps
 that never look: one centred in the frame, the target's average place, and a uniform one. The best head is
 chosen, and the average place measured, on other episodes than those that are scored.
+
+A third party's environment has no oracle, so that its return is not normalised, and as a rule no target
+masks, without which focus is left out.
 """
 
 from __future__ import annotations
@@ -38,8 +41,9 @@ class Options:
     """First evaluation seed; the others follow it. By default one far from those of training."""
     calibration_episodes: int = 32
     """Episodes, of other seeds, on which the best head is chosen."""
-    envs: int = 32
-    """Environments that run side by side. The episodes do not depend on it."""
+    envs: int | None = None
+    """Environments that run side by side; the episodes do not depend on it. Without it: 32, and 8 of a third
+    party's."""
     suite: str | None = None
     """Suite of visual shifts to evaluate under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
@@ -52,7 +56,7 @@ def run(options: Options) -> dict[str, object]:
     """Evaluate, print the tables, write the JSON if asked to, and return the figures."""
     from rich.console import Console
 
-    if min(options.episodes, options.calibration_episodes, options.envs) < 1:
+    if min(options.episodes, options.calibration_episodes, 1 if options.envs is None else options.envs) < 1:
         raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more")
     figures = evaluate(options)
     show(figures, Console())
@@ -65,7 +69,8 @@ def evaluate(options: Options) -> dict[str, object]:
     """The figures of `run`, without printing tables or writing files."""
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED, random_actor
+    from robot_attn_scripts._tasks import is_ours
 
     policy = _policy.load(options.run, options.which)
     calibration_seeds = _policy.seeds_from(
@@ -76,12 +81,20 @@ def evaluate(options: Options) -> dict[str, object]:
     seeds = _policy.seeds_from(first, options.episodes, used, "evaluation")
 
     scene = _policy.scene(policy.config.env, options.env, options.suite)
+    envs = options.envs or (32 if is_ours(policy.config.task) else 8)
+    focus = oracle = None
     with (
-        closing(_policy.make_env(policy.config.task, scene, min(options.envs, options.episodes))) as env,
+        closing(_policy.make_env(policy.config.task, scene, min(envs, options.episodes))) as env,
         _policy.step_bar(Console(stderr=True)) as watch,
     ):
-        rollouts, focus = _policy.score(policy, env, seeds, calibration_seeds, watch)
-        ends = _policy.ends(env, seeds, watch)
+        if _policy.has_masks(env):
+            rollouts, focus = _policy.score(policy, env, seeds, calibration_seeds, watch)
+        else:
+            rollouts = _policy.play("the policy", policy.act, env, seeds, watch)
+        if _policy.has_oracle(env):
+            random, oracle = _policy.ends(env, seeds, watch)
+        else:
+            random = _policy.play("random", random_actor(env.action_space), env, seeds, watch)
 
     return {
         "run": str(options.run),
@@ -91,12 +104,12 @@ def evaluate(options: Options) -> dict[str, object]:
         "env": scene,
         "episodes": {"value": len(seeds), "unit": "episodes"},
         "seeds": {"first": seeds[0], "last": seeds[-1]},
-        **_score_figures(rollouts, ends.random, ends.oracle),
-        "focus": _focus_figures(focus, policy.uniform, calibration_seeds),
+        **_score_figures(rollouts, random, oracle),
+        "focus": None if focus is None else _focus_figures(focus, policy.uniform, calibration_seeds),
     }
 
 
-def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts) -> dict[str, object]:
+def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts | None) -> dict[str, object]:
     from robot_attn_policies.evaluate import normalised_score
     from robot_attn_policies.statistics import bootstrap_interval, iqm, mean
 
@@ -110,7 +123,9 @@ def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts) -> di
     success = None if rollouts.successes is None else both(rollouts.successes, "fraction of episodes")
     return {
         "return": both(rollouts.returns, "reward an episode"),
-        "normalised_score": {
+        "normalised_score": None
+        if oracle is None
+        else {
             name: _report.interval(
                 normalised_score(rollouts.returns, random.returns, oracle.returns, of), "0 random, 1 oracle"
             )
@@ -121,9 +136,9 @@ def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts) -> di
         "random_return": {
             "mean": _report.interval(bootstrap_interval(random.returns, mean), "reward an episode")
         },
-        "oracle_return": {
-            "mean": _report.interval(bootstrap_interval(oracle.returns, mean), "reward an episode")
-        },
+        "oracle_return": None
+        if oracle is None
+        else {"mean": _report.interval(bootstrap_interval(oracle.returns, mean), "reward an episode")},
     }
 
 
@@ -199,15 +214,25 @@ def show(figures: Any, console: Any) -> None:
             ]
             score.add_row(label, *cells, style="bold" if key == "normalised_score" else None)
     console.print(score, highlight=False)
-    low, high = figures["random_return"]["mean"]["value"], figures["oracle_return"]["mean"]["value"]
+    low, oracle = figures["random_return"]["mean"]["value"], figures["oracle_return"]
     console.print(
-        f"0 is a random policy (return {low:.1f}), 1 the oracle (return {high:.1f})",
+        f"a random policy's return is {low:.1f}; not normalised, since this environment has no oracle"
+        if oracle is None
+        else f"0 is a random policy (return {low:.1f}), 1 the oracle (return {oracle['mean']['value']:.1f})",
         style="dim",
         highlight=False,
     )
     console.print()
 
     focus = figures["focus"]
+    if focus is None:
+        console.print(
+            "No focus: this environment gives no target_mask in its info, so where the target is in the "
+            "frame is not known.",
+            style="yellow",
+            highlight=False,
+        )
+        return
     looks = _report.interval_table("where it looks", "mass on target, %", "times chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:

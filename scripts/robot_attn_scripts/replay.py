@@ -40,7 +40,8 @@ class Options:
     which: Literal["best", "last"] = "best"
     """The best policy of the run, or its last."""
     calibration_episodes: int = 32
-    """Episodes, of other seeds, on which the head that is shown large is chosen."""
+    """Episodes, of other seeds, on which the head that is shown large is chosen; it is the first where the
+    target is not known."""
     suite: str | None = None
     """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
@@ -137,7 +138,7 @@ def record(options: Options) -> Episode:
         closing(_policy.make_env(policy.config.task, scene, 1)) as env,
         _policy.step_bar(Console(stderr=True)) as watch,
     ):
-        if policy.heads > 1:
+        if policy.heads > 1 and _policy.has_masks(env):
             count = max(1, options.calibration_episodes)
             seeds = [s for s in range(CALIBRATION_SEED, CALIBRATION_SEED + count + 1) if s != seed][:count]
             best_head = _policy.calibrated(policy, seeds, 32, watch).best_head
@@ -147,6 +148,7 @@ def record(options: Options) -> Episode:
             seed,
             policy.cells,
             env_args={"env_name": env_id(policy.config.task), "env_kwargs": scene},
+            image=policy.image or "image",
             best_head=best_head,
             uniform=policy.uniform,
             policy=policy.name,

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium
 import tyro
 from gymnasium.vector import VectorEnv
 from rich.console import Console
 
-import robot_attn_envs  # noqa: F401  (registers the tasks)
 from robot_attn._names import unknown_name
 from robot_attn_policies._dataclass_json import from_json
 from robot_attn_policies.evaluate import oracle_actor, random_actor, rollout_episodes
@@ -23,7 +21,7 @@ from robot_attn_policies.run_folder import CONFIG, RunError, read_config, write_
 from robot_attn_policies.train import MakeEnv, TrainResult, train
 from robot_attn_scripts import _report
 from robot_attn_scripts._pairs import parse_pairs
-from robot_attn_scripts._tasks import env_id
+from robot_attn_scripts._tasks import env_id, is_ours, make_batch
 
 REFERENCE = "reference.json"
 """The mean returns of the random policy and of the oracle on the training's evaluation seeds, in the run
@@ -33,13 +31,17 @@ folder."""
 TRAIN_ENV: Mapping[str, Mapping[str, Json]] = {"track": {"out_of_view": 0.2}}
 """What is practised in training and not evaluated, by task: to search for a target that was lost."""
 
+THIRD_PARTY, THIRD_PARTY_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
+"""Preset, and episodes of an evaluation, for a third party's task: each of its environments may draw with an
+OpenGL of its own, which takes about 0.1 GB."""
+
 
 @dataclass(frozen=True)
 class Options:
     """What `robot-attn train` takes. When resuming, what is not given is the run folder's."""
 
     task: tyro.conf.Positional[str]
-    """Task to train on, such as track."""
+    """Task to train on, such as track, or the id of any environment of Gymnasium, such as Reacher-v5."""
     perception: str | None = None
     """Perception family, such as query, keypoints or cnn. Without it: query."""
     seed: int | None = None
@@ -49,9 +51,10 @@ class Options:
     out: Path | None = None
     """Run folder, new or empty unless resuming. Without it: runs/TASK/PERCEPTION-SEED."""
     resume: bool = False
-    """Go on from the run folder's last checkpoint, to the bits of a training that was never stopped."""
+    """Go on from the run folder's last checkpoint, on our tasks to the bits of a training never stopped."""
     stop_score: float | None = None
-    """Stop once an evaluation reaches this normalised score: 0 is the random policy, 1 the oracle."""
+    """Stop once an evaluation reaches this normalised score: 0 is the random policy, 1 the oracle. On a third
+    party's task, which has no oracle, it is the mean return."""
     eval_every: int | None = None
     """Environment steps between two evaluations on fixed seeds; 0 for none. Without it: the default."""
     eval_episodes: int | None = None
@@ -80,7 +83,7 @@ def run(options: Options) -> dict[str, object]:
     folder = options.out or Path("runs") / options.task / name
     config = make_config(options, folder)
     make_env = env_maker(config)
-    normalise = Normaliser(make_env, config, folder)
+    normalise = Normaliser(make_env, config, folder) if is_ours(config.task) else None
     result = train(config, make_env, folder, resume=options.resume, normalise=normalise, console=console)
     if result.stopped == "interrupted":
         command = shlex.join(["robot-attn", "train", options.task, "--out", str(folder), "--resume"])
@@ -88,12 +91,12 @@ def run(options: Options) -> dict[str, object]:
             f"stopped and saved after {result.steps:,} steps; go on with:\n  {command}", soft_wrap=True
         )
         raise KeyboardInterrupt
-    figures = figures_of(result)
-    console.print(
-        f"trained {result.steps:,} steps in {result.seconds:,.0f} s: {folder}"
-        + (f"\nbest score {result.best.score:.3f}, after {result.best.steps:,} steps" if result.best else ""),
-        soft_wrap=True,
-    )
+    figures = figures_of(result, "reward an episode" if normalise is None else "0 random, 1 oracle")
+    told = f"trained {result.steps:,} steps in {result.seconds:,.0f} s: {folder}"
+    if result.best is not None:
+        name = "mean return" if normalise is None else "score"
+        told += f"\nbest {name} {result.best.score:.3f}, after {result.best.steps:,} steps"
+    console.print(told, soft_wrap=True)
     if options.json is not None:
         _report.write_json(options.json, figures)
     return figures
@@ -112,6 +115,8 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
     else:
         start = TrainConfig(options.task, train_env=TRAIN_ENV.get(options.task, {}))
         preset = PRESETS.get(options.task, PPOPreset())
+        if not is_ours(options.task):
+            start, preset = replace(start, eval_episodes=THIRD_PARTY_EPISODES), THIRD_PARTY
     shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(Options)}
     given = {name: getattr(options, name) for name in shared - {"env", "train_env"}}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -131,7 +136,7 @@ def env_maker(config: TrainConfig) -> MakeEnv:
 
     def make(num_envs: int, training: bool) -> VectorEnv[Any, Any, Any]:
         options: dict[str, Any] = {**config.env, **(config.train_env if training else {})}
-        return gymnasium.make_vec(env_id(config.task), num_envs=num_envs, **options)
+        return make_batch(config.task, options, num_envs)
 
     return make
 
@@ -185,7 +190,7 @@ class Normaliser:
         return random, oracle
 
 
-def figures_of(result: TrainResult) -> dict[str, object]:
+def figures_of(result: TrainResult, score_unit: str) -> dict[str, object]:
     """The figures of a training, with their units; without an evaluation those of the best are null."""
     best = result.best
 
@@ -197,7 +202,7 @@ def figures_of(result: TrainResult) -> dict[str, object]:
         "steps": _report.figure(result.steps, "steps"),
         "time": _report.figure(result.seconds, "s"),
         "stopped": result.stopped,
-        "best_score": of_best("score", "0 random, 1 oracle"),
+        "best_score": of_best("score", score_unit),
         "best_mean_return": of_best("mean_return", "reward an episode"),
         "best_success": of_best("success", "fraction of episodes"),
         "best_steps": of_best("steps", "steps"),
