@@ -41,7 +41,8 @@ def test_the_options_of_every_command_exist(line: str, capsys: pytest.CaptureFix
 
 
 def test_the_commands_are_found_in_the_page() -> None:
-    assert [line.split()[1] for line in COMMANDS] == ["train", "train", "evaluate", "replay"]
+    expected = ["train", "train", "evaluate", "evaluate", "replay", "compare", "train", "replay"]
+    assert [line.split()[1] for line in COMMANDS] == expected
 
 
 @pytest.mark.parametrize("page", PAGES)
