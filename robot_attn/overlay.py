@@ -453,7 +453,7 @@ class Replay:
                 image, "no attention: this policy weighs the whole frame alike", main.x, main.y - 7 * u, scale
             )
             return
-        head = f"head {self.best_head} (best)"
+        head = f"head {self.best_head}" + ("" if self.masks is None else " (best)")
         _text(image, f"{head}: {self._share(step, self.best_head)}", main.x, main.y - 7 * u, scale, _ACCENT)
 
     def _share(self, step: int, head: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -203,6 +203,43 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Return to a state that `get_state` gave; what follows is bit-identical."""
         self.worlds.set_state(state)
+
+    def imagine(
+        self,
+        what: Literal["target", "distractor"],
+        *,
+        shift: tuple[float, float] = (0.0, 0.0),
+        rgba: Sequence[float] | None = None,
+        removed: bool = False,
+    ) -> dict[str, NDArray[Any]]:
+        """What would be seen at this moment with one thing changed; nothing else changes, now or later.
+
+        Args:
+            what: the target, or the distractor of which most is seen; `before` is empty where none is.
+            shift: how far it is moved to the right and up, in heights of the frame.
+            rgba: its colour, in [0, 1].
+            removed: whether it is out of sight.
+
+        Returns:
+            `image`, uint8 [num_envs, H, W, 3]; and where things are seen, bool [num_envs, H, W]: `before` the
+            thing as it is, `after` the thing changed, `target` the target as it is, `target_after` the target
+            in `image`.
+        """
+        worlds, objects = self.worlds, self.worlds.task.objects
+        seen, target = worlds.camera.geom_id.copy(), objects.target_geoms()[:, None, None]
+        geoms = target
+        if what == "distractor":
+            pixels = (seen[:, None] == objects.geoms[:, None, None]).sum(axis=(2, 3))
+            pixels[np.arange(self.num_envs), objects.target] = -1
+            geoms = objects.geoms[pixels.argmax(axis=1)][:, None, None]
+        image, ids = worlds.imagine(geoms[:, 0, 0], shift=shift, rgba=rgba, removed=removed)
+        return {
+            "image": image,
+            "before": (seen == geoms) & ((geoms != target) | (what == "target")),
+            "after": ids == geoms,
+            "target": seen == target,
+            "target_after": ids == target,
+        }
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One larger frame a world, where `render_mode` is "rgb_array"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .shifts import ShiftOption, Shifts, chosen_shifts
 from .task import Floats, Task, make_task
 
 MIN_SIZE, MAX_SIZE = 32, 512
+REMOVED = (0.0, 0.0, -50.0)  # m, where what is imagined away is put
 _WORD = (1 << 64) - 1
 # MuJoCo's warnings after which it puts a simulation back to its start.
 _DIVERGED = [int(w) for w in (_Warning.mjWARN_BADQPOS, _Warning.mjWARN_BADQVEL, _Warning.mjWARN_BADQACC)]
@@ -228,6 +230,45 @@ class Worlds:
         self._close_up.geom_rgba[:] = self.camera.geom_rgba
         self._render(self._close_up, None, recolor=True)
         return self._close_up.rgb.copy()
+
+    def imagine(
+        self,
+        geoms: NDArray[np.int64],
+        *,
+        shift: tuple[float, float] = (0.0, 0.0),
+        rgba: Sequence[float] | None = None,
+        removed: bool = False,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """The present frames as they would be with one geom of each world changed; nothing else changes.
+
+        Args:
+            geoms: [num_worlds] which geom.
+            shift: how far it is moved to the right and up, at its own distance from the camera, in heights of
+                the frame.
+            rgba: its colour, in [0, 1].
+            removed: whether it is out of sight.
+
+        Returns:
+            rgb uint8 [num_worlds, H, W, 3] and geom_id int32 [num_worlds, H, W], as the camera's.
+        """
+        camera, worlds = self.camera, np.arange(self.num_worlds)
+        shown = self.shifts.apply(self._kinematics, self.steps)
+        eye = self.model.camera(self.task.camera).id
+        axes = shown["cam_xmat"][:, eye].reshape(-1, 3, 3)
+        places = shown["geom_xpos"].copy()
+        depth = np.einsum("ni,ni->n", shown["cam_xpos"][:, eye] - places[worlds, geoms], axes[:, :, 2])
+        height = 2 * np.abs(depth) * math.tan(math.radians(self.model.cam_fovy[eye]) / 2)
+        places[worlds, geoms] += height[:, None] * (axes[:, :, :2] @ np.asarray(shift))
+        if removed:
+            places[worlds, geoms] = REMOVED
+        colors = camera.geom_rgba.copy()
+        if rgba is not None:
+            camera.geom_rgba[worlds, geoms] = rgba
+        camera.render(shown | {"geom_xpos": places}, recolor=True)
+        imagined = camera.rgb.copy(), camera.geom_id.copy()
+        camera.geom_rgba[:] = colors
+        self._render(camera, None, recolor=True)
+        return imagined
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides what happens next, as plain numeric arrays."""

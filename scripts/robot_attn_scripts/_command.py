@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "tensorboard",
         "tyro",
         "matplotlib",
+        "imageio",
     ),
     "video": ("cv2", "imageio_ffmpeg", "h5py"),
 }

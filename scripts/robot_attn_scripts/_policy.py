@@ -50,11 +50,17 @@ class LoadedPolicy:
         }
 
 
-def load(run: Path, which: Literal["best", "last"]) -> LoadedPolicy:
+def load(run: Path, which: Literal["best", "last"], module: str | None = None) -> LoadedPolicy:
     """The policy in the run folder `run`.
 
+    Args:
+        run: the folder.
+        which: the best policy of the run, or its last.
+        module: the module whose import registers the run's environment, where that is another's: what a
+            folder names is not imported unless a person names it too.
+
     Raises:
-        ValueError: the folder is incomplete, damaged or edited.
+        ValueError: the folder is incomplete, damaged or edited; or its environment wants another module.
     """
     import numpy as np
 
@@ -63,6 +69,12 @@ def load(run: Path, which: Literal["best", "last"]) -> LoadedPolicy:
     from robot_attn_policies.run_folder import load_policy
 
     policy, config = load_policy(run, which=which)
+    wanted, colon, _ = config.task.rpartition(":")
+    if colon and wanted != module:
+        raise ValueError(
+            f"the environment of {run} is registered by importing {wanted!r}, which runs its code: if you "
+            f"trust it, add --module {wanted}"
+        )
     extractor = find_extractor(policy)
     perception = extractor.perception
     ys, xs = (

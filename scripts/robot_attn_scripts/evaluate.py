@@ -48,6 +48,8 @@ class Options:
     """Suite of visual shifts to evaluate under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Options of the environment that differ from training's, such as distractors=14."""
+    module: str | None = None
+    """The module whose import registers the run's environment, where the run names one: its code runs."""
     json: Path | None = None
     """Write the same figures here, with their units."""
 
@@ -72,7 +74,7 @@ def evaluate(options: Options) -> dict[str, object]:
     from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED, random_actor
     from robot_attn_scripts._tasks import is_ours
 
-    policy = _policy.load(options.run, options.which)
+    policy = _policy.load(options.run, options.which, options.module)
     calibration_seeds = _policy.seeds_from(
         CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
     )

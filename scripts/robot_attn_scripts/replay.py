@@ -46,6 +46,8 @@ class Options:
     """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Options of the environment that differ from training's, such as distractors=14."""
+    module: str | None = None
+    """The module whose import registers the run's environment, where the run names one: its code runs."""
     json: Path | None = None
     """Write the figures here, with their units."""
 
@@ -130,7 +132,7 @@ def record(options: Options) -> Episode:
     from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
     from robot_attn_scripts._tasks import env_id
 
-    policy = _policy.load(options.source, options.which)
+    policy = _policy.load(options.source, options.which, options.module)
     seed = EVALUATION_SEED if options.seed is None else options.seed
     scene = _policy.scene(policy.config.env, options.env, options.suite)
     best_head = 0

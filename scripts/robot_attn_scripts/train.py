@@ -28,7 +28,10 @@ REFERENCE = "reference.json"
 folder."""
 
 
-TRAIN_ENV: Mapping[str, Mapping[str, Json]] = {"track": {"out_of_view": 0.2}}
+TRAIN_ENV: Mapping[str, Mapping[str, Json]] = {
+    "track": {"out_of_view": 0.2},
+    "navigate": {"start_in_view": 0.8},
+}
 """What is practised in training and not evaluated, by task: to search for a target that was lost."""
 
 THIRD_PARTY, THIRD_PARTY_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8

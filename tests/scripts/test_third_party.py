@@ -364,7 +364,7 @@ def test_random_actions_fit_any_space() -> None:
 def test_a_discrete_environment_that_sees_is_replayed(lamp_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "lamp.mp4"
     arguments = ["--which", "last", "--calibration-episodes", 4, "--seed", 3]
-    assert run("replay", lamp_folder, "--out", out, *arguments) == 0
+    assert run("replay", lamp_folder, "--module", "lamp_env", "--out", out, *arguments) == 0
     episode = load_episode(out.with_suffix(".hdf5"))
     assert len(episode) == frames_of(out) <= 12
     assert episode.dt == 1 / 8
@@ -385,7 +385,7 @@ def test_a_discrete_environment_that_sees_is_evaluated(
 ) -> None:
     out = tmp_path / "scores.json"
     arguments = ["--which", "last", "--episodes", 6, "--calibration-episodes", 4, "--json", out]
-    assert run("evaluate", lamp_folder, *arguments) == 0
+    assert run("evaluate", lamp_folder, "--module", "lamp_env", *arguments) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "has no oracle" in told
     assert "No focus" not in told
@@ -462,3 +462,12 @@ def test_without_opengl_it_says_what_to_install(tmp_path: Path, named: dict[str,
     assert len(told) == 1, told
     assert "there is no OpenGL to draw with" in told[0]
     assert "apt-get install libegl1" in told[0]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "replay"])
+@pytest.mark.parametrize("named", [[], ["--module", "another"]])
+def test_what_a_folder_names_is_not_imported_until_a_person_names_it(
+    command: str, named: list[str], lamp_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, lamp_folder, "--which", "last", *named) == 2
+    assert "if you trust it, add --module lamp_env" in capsys.readouterr().err
