@@ -15,7 +15,7 @@ from .task import Task
 from .worlds import Worlds
 
 Observation = dict[str, NDArray[Any]]
-FPS = 20
+FPS = 20  # of a class; an environment's own is that of its task
 
 
 class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -56,6 +56,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.observation_space: gymnasium.Space[Any] = self.worlds.observation_space
         self.action_space = self.worlds.action_space
         self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.metadata = {**self.metadata, "render_fps": round(1 / self.dt)}
         self.action_names = tuple(row.name for row in task.action_table)
 
     def reset(
@@ -155,6 +156,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.metadata = {**self.metadata, "render_fps": round(1 / self.dt)}
         self.action_names = tuple(row.name for row in task.action_table)
 
     def reset(

@@ -53,7 +53,7 @@ MOVED, MOVED_COST = 0.2, 0.3  # m that others are moved, added up, and what that
 
 # The oracle: how high it crosses blocks, and how far behind the target it comes down.
 ABOVE, BEHIND = 0.10, 0.085  # m
-TOUCHING = 0.06
+TOUCHING = 0.06  # m, from the target's centre to the grip point: from here on it takes the target along
 PUSHING_SPEED, CENTERING = 0.2, 3.0  # m/s, 1/s
 
 

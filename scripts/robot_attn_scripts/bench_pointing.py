@@ -211,7 +211,7 @@ def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
             for _ in range(FRAMES_A_WORLD):
                 error = rng.uniform(-1.0, 1.0, (batch, 2)) * DRIFT
                 for _ in range(STEPS_A_FRAME):
-                    simulator.step(simulator.oracle() + error)
+                    simulator.step(np.clip(simulator.oracle() + error, -1.0, 1.0))
                 masks = simulator.target_mask()
                 world = first + np.arange(batch)
                 kept = (masks.sum(axis=(1, 2)) >= SEEN) & (world < worlds)

@@ -84,6 +84,18 @@ def test_the_grippers_progress_by_hand() -> None:
     worlds.close()
 
 
+def test_what_goes_wrong_costs_no_more_than_that() -> None:
+    worlds = make(distractors=0)
+    task: Any = worlds.task
+    x, y = task._table.target()[0, :2]
+    # Pushed off beyond twice the way, with the gripper left behind by more than twice its own: -1 and -0.25.
+    put(worlds, 0, x + 3.0, y)
+    assert score(worlds) == (pytest.approx(-1.25), False, False)
+    put(worlds, 0, x + 5.0, y)
+    assert score(worlds)[0] == pytest.approx(0.0)
+    worlds.close()
+
+
 @pytest.mark.parametrize(("moved", "cost"), [(0.1, 0.15), (0.2, 0.3), (0.5, 0.3)])
 def test_other_blocks_that_are_moved_cost(moved: float, cost: float) -> None:
     worlds = make(distractors=1)

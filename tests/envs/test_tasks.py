@@ -66,3 +66,10 @@ def test_an_instruction_comes_as_text_and_as_tokens(task: str) -> None:
     _, _, _, _, infos = env.step(np.zeros(env.action_space.shape, np.float32))
     assert [text.split() for text in infos["instruction"]] == words
     env.close()
+
+
+def test_a_recording_has_the_pace_of_its_task() -> None:
+    for task, fps in (("RobotAttn/Track-v0", 20), ("RobotAttn/Navigate-v0", 10)):
+        for env in (gymnasium.make(task), gymnasium.make_vec(task, num_envs=1)):
+            assert env.metadata["render_fps"] == fps
+            env.close()
