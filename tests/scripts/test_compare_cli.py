@@ -57,7 +57,7 @@ def run(*given: object) -> int:
 
 
 def cells(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
+    return {path.name: path.read_bytes() for path in (out / "cells").glob("[!.]*.json")}
 
 
 def test_every_cell_is_a_file_beside_tables_and_plot(compared: Path) -> None:

@@ -5,6 +5,7 @@ python toy_compare.py ARGUMENTS
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,4 +17,5 @@ from robot_attn_scripts.cli import main
 register()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
     sys.exit(main())
