@@ -43,8 +43,17 @@ ARM_DEFAULTS = """
     <velocity kv="20"/>
   </default>"""
 
-# At angles of 0 all links point up, and those of shoulder, elbow and wrist bend away from the base.
-ARM_BODY = f"""
+ARM_ACTUATORS = "".join(
+    f'<velocity class="arm" name="{name}" joint="{name}" ctrlrange="{-TURN} {TURN}"/>' for name in JOINTS
+)
+
+
+def arm_body(tool: str = "") -> str:
+    """The arm as MJCF text, for the world body; `tool` is added to its hand.
+
+    At angles of 0 all links point up, and those of shoulder, elbow and wrist bend away from the base.
+    """
+    return f"""
   <geom name="base" type="cylinder" size="0.07 0.05" pos="0 0 0.05" rgba="0.25 0.26 0.29 1"
         contype="0" conaffinity="1"/>
   <body name="column" pos="0 0 0.10" childclass="arm" gravcomp="1">
@@ -64,22 +73,18 @@ ARM_BODY = f"""
                 rgba="0.12 0.12 0.14 1"/>
           <geom name="finger_right" type="box" size="0.010 0.006 0.032" pos="0 -0.036 {TOOL - 0.032}"
                 rgba="0.12 0.12 0.14 1"/>
-          <site name="grip" pos="0 0 {TOOL}"/>
+          {tool}<site name="grip" pos="0 0 {TOOL}"/>
           <camera name="wrist" pos="-0.06 0 0.02" xyaxes="0 1 0 1 0 -0.15" fovy="90"/>
         </body>
       </body>
     </body>
   </body>"""
 
-ARM_ACTUATORS = "".join(
-    f'<velocity class="arm" name="{name}" joint="{name}" ctrlrange="{-TURN} {TURN}"/>' for name in JOINTS
-)
-
 
 class Arm:
     """Four hinges that carry a gripper with fixed fingers, pointing down, over a table at z = 0.
 
-    The MJCF is `ARM_DEFAULTS` in `<default>`, `ARM_BODY` in `<worldbody>` and `ARM_ACTUATORS` in
+    The MJCF is `ARM_DEFAULTS` in `<default>`, `arm_body()` in `<worldbody>` and `ARM_ACTUATORS` in
     `<actuator>`. Both are bound to simulations with `bind`.
     """
 

@@ -10,7 +10,7 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from .instructions import COLORS, Instruct
-from .objects import Objects, check_distractors
+from .objects import Objects, object_names
 from .rewards import progress
 from .task import Floats, Observed, Task
 
@@ -147,13 +147,14 @@ class Navigate(Task):
                 f"start_in_view is True, False, or a share of the episodes from 0 to 1, got {start_in_view!r}"
             )
         self._num_worlds, self._start_in_view = num_worlds, float(start_in_view)
-        slots = 1 + check_distractors(distractors) + check_distractors(spare_distractors)
+        names = object_names(distractors, spare_distractors)
+        slots = len(names)
         self._shapes = [DISTRACTOR_SHAPES[i % len(DISTRACTOR_SHAPES)] for i in range(slots - 1)]
         self._pillars = [PILLARS[i % len(PILLARS)] for i in range(obstacles)]
         self._radii = np.array([radius for _, _, radius in self._pillars])
         self.objects = Objects(
             num_worlds,
-            ["target", *(f"distractor{i}" for i in range(slots - 1))],
+            names,
             ["sphere", *(shape for shape, _ in self._shapes)],
             distractors=distractors,
             instruction=instruction,

@@ -129,12 +129,25 @@ class Objects:
                 if (name, shape) != asked and may_show(name, shape, self.instruction)
             ]
             self.colors[world, slot] = fit[rng.integers(len(fit))]
-        named = np.array([target, *slots])
-        rgb = np.array([COLORS[_NAMES[color]] for color in self.colors[world, named]])
-        self._paint(world, named, np.clip(rgb + rng.uniform(-_JITTER, _JITTER, rgb.shape), 0.0, 1.0))
+        self.paint_named(world, np.array([target, *slots]), rng)
+
+    def paint_named(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Give these slots about the colours that `colors` names them by."""
+        rgb = np.array([COLORS[_NAMES[color]] for color in self.colors[world, slots]])
+        self._paint(world, slots, np.clip(rgb + rng.uniform(-_JITTER, _JITTER, rgb.shape), 0.0, 1.0))
 
     def _paint(self, world: int, slots: NDArray[np.int64], rgb: NDArray[np.float64]) -> None:
         self._geom_rgba[world, self.geoms[slots], :3] = rgb
+
+
+def object_names(distractors: int, spare_distractors: int) -> list[str]:
+    """The slots of a target and its distractors by name, spare ones last.
+
+    Raises:
+        ValueError: as `check_distractors`.
+    """
+    count = check_distractors(distractors) + check_distractors(spare_distractors)
+    return ["target", *(f"distractor{i}" for i in range(count))]
 
 
 def check_distractors(distractors: int) -> int:

@@ -25,7 +25,6 @@ WINGS = "".join(
               rgba="0.12 0.12 0.14 1"/>"""
     for side, sign in (("left", 1), ("right", -1))
 )
-GRIP = '<site name="grip"'  # in the hand's body
 MARK = """<body name="mark" mocap="true">
               <geom name="rim" type="cylinder" contype="0" conaffinity="0"
                     size="0.05 0.001" rgba="0.05 0.05 0.05 1"/>
@@ -152,7 +151,7 @@ class Push(Task):
         self._cost = np.zeros(num_worlds)
 
     def mjcf(self) -> str:
-        return self._table.mjcf("push", MARK).replace(GRIP, WINGS + GRIP)
+        return self._table.mjcf("push", MARK, WINGS)
 
     def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
         self._seconds = model.opt.timestep * self.substeps
@@ -204,8 +203,7 @@ class Push(Task):
         away = np.clip(distance - NEAR, 0.0, 2.0 * self._start)
         to_side = np.linalg.norm(_behind(target, PUSHING_SIDE) - self._arm.grip, axis=1)
         grip_away = np.minimum(to_side, 2.0 * self._grip_start)
-        moved = self._table.moved()
-        moved[np.arange(len(moved)), self.objects.target] = 0.0
+        moved = self._table.others_moved()
         cost = MOVED_COST * np.minimum(moved.sum(axis=1) / MOVED, 1.0)
         pushed = progress(self._away, away, self._start)
         approached = progress(self._grip_away, grip_away, self._grip_start)

@@ -153,8 +153,7 @@ class Reach(Task):
 
     def score(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
         distance = np.linalg.norm(self._table.target() - self._arm.grip, axis=1)
-        moved = self._table.moved()
-        moved[np.arange(len(moved)), self.objects.target] = 0.0
+        moved = self._table.others_moved()
         knocked = (moved > KNOCKED).any(axis=1)
         self._near_steps[:] = np.where(distance <= NEAR, self._near_steps + 1, 0)
         success = (self._near_steps >= HOLD) & ~knocked

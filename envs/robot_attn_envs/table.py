@@ -10,9 +10,9 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from .arm import ARM_ACTUATORS, ARM_BODY, ARM_DEFAULTS
+from .arm import ARM_ACTUATORS, ARM_DEFAULTS, arm_body
 from .instructions import COLORS, Instruct
-from .objects import Objects, check_distractors
+from .objects import Objects, object_names
 from .task import Floats
 
 TIMESTEP = 0.01  # s
@@ -65,17 +65,17 @@ class Table:
         instruction: Instruct,
         kinds: Sequence[tuple[str, str, float]] = KINDS,
     ) -> None:
-        slots = 1 + check_distractors(distractors) + check_distractors(spare_distractors)
+        names = object_names(distractors, spare_distractors)
+        slots = len(names)
         self._kinds = [kinds[slot % len(kinds)] for slot in range(slots)]
         self._heights = np.array([height for *_, height in self._kinds])
-        names = ["target", *(f"distractor{i}" for i in range(slots - 1))]
         shapes = [shape for shape, *_ in self._kinds]
         self.objects = Objects(num_worlds, names, shapes, distractors=distractors, instruction=instruction)
         self.starts = np.zeros((num_worlds, slots, 3))
         self.episode: dict[str, NDArray[np.generic]] = {"starts": self.starts}
 
-    def mjcf(self, model: str, more: str = "") -> str:
-        """The scene with the arm as MJCF text; `more` is added to its world body."""
+    def mjcf(self, model: str, more: str = "", tool: str = "") -> str:
+        """The scene with the arm as MJCF text; `more` is added to its world body, `tool` to the hand."""
         bodies = "".join(
             _body(i, name, *kind)
             for i, (name, kind) in enumerate(zip(self.objects.names, self._kinds, strict=True))
@@ -99,7 +99,8 @@ class Table:
             <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
             <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
             <geom name="table" type="plane" size="2 2 0.1" rgba="0.72 0.64 0.53 1"/>
-            <camera name="fixed" pos="1.16 0 0.66" xyaxes="0 1 0 -0.58 0 0.81" fovy="36"/>{ARM_BODY}{bodies}
+            <camera name="fixed" pos="1.16 0 0.66" xyaxes="0 1 0 -0.58 0 0.81" fovy="36"/>
+            {arm_body(tool)}{bodies}
             {more}
           </worldbody>
           <actuator>{ARM_ACTUATORS}</actuator>
@@ -125,6 +126,12 @@ class Table:
     def moved(self) -> Floats:
         """How far each object is from where it was put, [num_worlds, slots], m; 0 for those not there."""
         moved: Floats = np.linalg.norm(self.positions - self.starts, axis=2) * self.objects.present
+        return moved
+
+    def others_moved(self) -> Floats:
+        """`moved`, with 0 for the target too."""
+        moved = self.moved()
+        moved[np.arange(len(moved)), self.objects.target] = 0.0
         return moved
 
     def reset(self, world: int, rng: np.random.Generator) -> None:

@@ -10,7 +10,7 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from .instructions import COLORS, Instruct
-from .objects import Objects, check_distractors
+from .objects import Objects, object_names
 from .rewards import linear_falloff
 from .task import Floats, Observed, Task
 
@@ -118,11 +118,12 @@ class Track(Task):
         if not isinstance(out_of_view, int | float) or not 0.0 <= out_of_view <= 1.0:
             raise ValueError(f"out_of_view is a share of the episodes, from 0 to 1, got {out_of_view!r}")
         self._num_worlds = num_worlds
-        self._bodies = 1 + check_distractors(distractors) + check_distractors(spare_distractors)
+        names = object_names(distractors, spare_distractors)
+        self._bodies = len(names)
         self._shapes = [_shape(i) for i in range(self._bodies - 1)]
         self.objects = Objects(
             num_worlds,
-            ["target", *(f"distractor{i}" for i in range(self._bodies - 1))],
+            names,
             ["sphere", *(shape for shape, _ in self._shapes)],
             distractors=distractors,
             instruction=instruction,

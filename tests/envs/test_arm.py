@@ -11,7 +11,6 @@ from mujoco.batch import Batch
 
 from robot_attn_envs.arm import (
     ARM_ACTUATORS,
-    ARM_BODY,
     ARM_DEFAULTS,
     HIGH,
     JOINTS,
@@ -24,6 +23,7 @@ from robot_attn_envs.arm import (
     TURN,
     Arm,
     angles,
+    arm_body,
     resolve,
 )
 
@@ -33,7 +33,7 @@ SCENE = f"""
   <compiler angle="radian"/>
   <option timestep="0.01" integrator="implicitfast"/>
   <default>{ARM_DEFAULTS}</default>
-  <worldbody>{ARM_BODY}</worldbody>
+  <worldbody>{arm_body()}</worldbody>
   <actuator>{ARM_ACTUATORS}</actuator>
 </mujoco>"""
 

@@ -17,7 +17,6 @@ ALIKE = (frozenset({"sphere", "ellipsoid", "capsule"}), frozenset({"box", "cylin
 # Degrees of hue from the target's colour, at intensities 0 and 1, of distractors that look ...
 OF_ITS_SHAPE = ((50.0, 70.0), (28.0, 45.0))
 OF_ANOTHER_SHAPE = ((35.0, 50.0), (12.0, 22.0))
-JITTER = 0.06  # of each channel of a named colour
 
 
 class Lookalikes(Shift):
@@ -62,5 +61,4 @@ class Lookalikes(Shift):
             if not same and may_show(names[color], shape, objects.instruction):
                 break
         objects.colors[world, slot] = color
-        rgb = np.array(COLORS[names[color]]) + rng.uniform(-JITTER, JITTER, 3)
-        self._task.geom_rgba[world, objects.geoms[slot], :3] = np.clip(rgb, 0.0, 1.0)
+        objects.paint_named(world, np.array([slot]), rng)
