@@ -1,0 +1,548 @@
+"""Does what a policy looks at decide what it does and earns? Measured, with verdicts that can say no.
+
+Three questions, each with figures and thresholds that were fixed before anything was measured with them:
+
+- *Is it faithful?* The policy plays while pixels are taken from its frames: those that its attention names,
+  and as many others (`play_erased`). The map is always that of the whole frame, the action that of what is
+  left of it.
+- *Which head carries the decision?* Heads are silenced, one at a time and all but one (`play_silenced`).
+- *Does it follow the target for the right reason?* In the simulator, one thing is moved, recoloured or
+  removed, and nothing else (`imagine_edits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from robot_attn import Percept
+from robot_attn.explain import (
+    HeadInputs,
+    action_change,
+    centred_places,
+    discs,
+    erase,
+    random_places,
+    spread,
+    top_pixels,
+)
+from robot_attn.focus import FocusMeter, FocusTotals, center_bias_map, pointing_game
+from robot_attn_policies.evaluate import (
+    Actor,
+    Cells,
+    Observation,
+    Step,
+    normalised_score,
+    rollout_episodes,
+)
+from robot_attn_policies.statistics import Interval, bootstrap_interval, ratio_of_sums
+
+SHARE = 0.1
+"""Of the frame's pixels: what the verdict is about."""
+
+Thing: TypeAlias = Literal["target", "distractor"]
+Outcome: TypeAlias = Literal["yes", "no", "undecided"]
+Watch: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
+"""Told which episodes come next; gives what to call after each of their steps."""
+
+ERASURES: dict[str, str] = {
+    "deleted": "the most-attended pixels deleted",
+    "kept": "all but the most-attended pixels deleted",
+    "random": "a disc deleted, at a place drawn anew in every frame",
+    "centred": "a disc deleted, at a place drawn about the frame's centre",
+    "centre": "the disc at the frame's centre deleted",
+    "borrowed": "the pixels deleted that are most attended to in another episode",
+    "blind": "all pixels deleted",
+}
+"""What is taken from the frames, by name.
+
+"centre" and "borrowed" are no controls where the policy keeps its target at a fixed place in the frame, as
+one that tracks does: they hide the target. They tell what deletion at the target's usual place costs,
+whatever the frame shows; a map that says more than that costs more when its pixels go.
+"""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What E episodes earned as they are, with pixels erased, and by random actions; on the same seeds."""
+
+    share: float
+    """Of the pixels, in all but "blind"."""
+    full: NDArray[np.float64]
+    """[E] returns."""
+    random: NDArray[np.float64]
+    """[E] returns of the random policy."""
+    erased: dict[str, NDArray[np.float64]]
+    """[E] returns by the name of what was erased."""
+    focus: FocusTotals | None
+    """Of two maps, in the episodes as they are: the one that pixels are chosen by, and the centre-biased one.
+    None where the environment gives no target masks."""
+
+    def plain(self, name: str) -> Interval:
+        """The share of its return that the policy keeps; NaN where it earned nothing above 0."""
+        return bootstrap_interval(np.stack([self.erased[name], self.full], axis=1), ratio_of_sums)
+
+    def above_random(self, name: str) -> Interval:
+        """The same with the random policy's return as zero: what a policy has that sees nothing.
+
+        Raises:
+            ValueError: the policy earned no more than the random one.
+        """
+        return normalised_score(self.erased[name], self.random, self.full)
+
+    @property
+    def gain(self) -> Interval:
+        """Return above the random policy's."""
+        return bootstrap_interval(self.full - self.random)
+
+
+def play_erased(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    cells: Cells,
+    random: NDArray[np.float64],
+    *,
+    names: Sequence[str] = tuple(ERASURES),
+    share: float = SHARE,
+    weights: NDArray[np.float64] | None = None,
+    image: str = "image",
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Erased:
+    """Play the episodes of `seeds` as they are and once for each of `names`, with pixels erased.
+
+    Args:
+        act: the policy, which must say where it looks.
+        env: its environment, of two or more at once for "borrowed".
+        seeds: of the episodes.
+        cells: where the cells of its maps lie.
+        random: [E] the random policy's returns on these seeds.
+        names: of `ERASURES`.
+        share: of the pixels.
+        weights: [heads] for `spread`; None for their mean.
+        image: the observation's entry with the frames, where it is a mapping.
+        seed: of what is drawn by lot.
+        watch: called with "full" and each of `names`.
+
+    Raises:
+        ValueError: as `rollout_episodes` and `spread`; an unknown name; no attention; frames of another size
+            than the maps'; or "borrowed" from a single environment.
+    """
+    unknown = [name for name in names if name not in ERASURES]
+    if unknown:
+        raise ValueError(f"nothing is erased by the name {unknown[0]!r}; there are {sorted(ERASURES)}")
+    if "borrowed" in names and env.num_envs < 2:
+        raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
+    watch = watch or (lambda name: None)
+    center = center_bias_map(cells.image_size)[None]
+    meter = FocusMeter(len(seeds), 2)
+    measured = False
+    after = watch("full")
+
+    def see(step: Step) -> None:
+        nonlocal measured
+        maps = _maps(step.percept, cells, weights)[step.running]
+        if "target_mask" in step.info:
+            measured = True
+            pair = np.stack([maps, np.broadcast_to(center, maps.shape)], axis=1)
+            meter.add(step.episode[step.running], pair, step.info["target_mask"][step.running])
+        if after is not None:
+            after(step)
+
+    full = rollout_episodes(act, env, seeds, watch=see).returns
+    erased = {}
+    for name in names:
+        rng = np.random.default_rng(seed)
+
+        def act_erased(
+            observation: Observation, name: str = name, rng: np.random.Generator = rng
+        ) -> tuple[NDArray[Any], Percept | None]:
+            _, percept = act(observation)
+            masks = _holes(name, _maps(percept, cells, weights), share, rng)
+            left = erase(_frames(observation, image, cells), masks)
+            actions, _ = act(_with_frames(observation, image, cells, left))
+            return actions, percept
+
+        erased[name] = rollout_episodes(act_erased, env, seeds, watch=watch(name)).returns
+    return Erased(share, full, random, erased, meter.totals() if measured else None)
+
+
+def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The pixels to erase by this name, bool [B, H, W]."""
+    count, size = len(maps), (maps.shape[1], maps.shape[2])
+    if name == "blind":
+        return np.ones(maps.shape, np.bool_)
+    if name == "random":
+        return discs(random_places(count, size, rng), size, share)
+    if name == "centred":
+        return discs(centred_places(count, size, rng), size, share)
+    if name == "centre":
+        return discs(np.tile((np.array(size) - 1) / 2, (count, 1)), size, share)
+    top = top_pixels(maps, share, rng)
+    if name == "borrowed":
+        return np.roll(top, 1, axis=0)
+    return ~top if name == "kept" else top
+
+
+def _maps(percept: Percept | None, cells: Cells, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if percept is None:
+        raise ValueError("the policy gives no attention to test; give an actor that returns a Percept")
+    return spread(percept.attention.numpy(force=True), cells.image_size, cells.ys, cells.xs, weights)
+
+
+def _frames(observation: Observation, image: str, cells: Cells) -> NDArray[Any]:
+    """The observation's frames as [B, H, W, C], whichever way round it has them."""
+    frames, channels = _stored(observation, image, cells)
+    return np.moveaxis(frames, channels, -1)
+
+
+def _with_frames(observation: Observation, image: str, cells: Cells, frames: NDArray[Any]) -> Observation:
+    """The observation with these frames [B, H, W, C] in place of its own."""
+    _, channels = _stored(observation, image, cells)
+    frames = np.moveaxis(frames, -1, channels)
+    return {**observation, image: frames} if isinstance(observation, Mapping) else frames
+
+
+def _stored(observation: Observation, image: str, cells: Cells) -> tuple[NDArray[Any], int]:
+    """The observation's frames as they are, and which of their axes is that of colours."""
+    if not isinstance(observation, Mapping):
+        frames = observation
+    elif image in observation:
+        frames = observation[image]
+    else:
+        raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
+    for channels in (3, 1):
+        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*cells.image_size]:
+            return frames, channels
+    raise ValueError(f"expected frames of {cells.image_size} pixels, as the maps, got {list(frames.shape)}")
+
+
+@dataclass(frozen=True)
+class Silenced:
+    """What heads carry: returns on the same seeds, and the change in action in the episodes as they are."""
+
+    full: NDArray[np.float64]
+    """[E] returns."""
+    without: NDArray[np.float64]
+    """[heads, E] returns with one head silenced."""
+    alone: NDArray[np.float64]
+    """[heads, E] returns with all the other heads silenced."""
+    action_change: NDArray[np.float64]
+    """[heads] mean change in action with one head silenced, in units of that with all of them silenced."""
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """[heads] their shares in the change in action, with sum 1: weights for `spread`."""
+        return np.asarray(self.action_change / self.action_change.sum())
+
+
+def play_silenced(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    heads: HeadInputs,
+    *,
+    returns: bool = True,
+    watch: Watch | None = None,
+) -> Silenced:
+    """Play the episodes of `seeds` as they are, without each head, and with each head alone.
+
+    A silenced head says what it says on average in the episodes as they are. Heads that look at the same
+    thing stand in for each other: silencing one of them costs little, and either alone may do.
+
+    Args:
+        act: the policy whose perception `heads` is of.
+        env: its environment.
+        seeds: of the episodes.
+        heads: `head_inputs` of its perception.
+        returns: whether to play on without heads. Else only actions are compared, and returns are empty.
+        watch: called with "full", and "without 3" or "only 3" for head 3.
+
+    Raises:
+        ValueError: as `rollout_episodes`; or the actions do not depend on any head.
+    """
+    watch = watch or (lambda name: None)
+    every = range(len(heads.columns))
+    met: list[tuple[Observation, NDArray[Any], NDArray[np.bool_]]] = []
+    after = watch("full")
+
+    def see(step: Step) -> None:
+        met.append((step.observation, step.actions, step.running))
+        if after is not None:
+            after(step)
+
+    with heads.watched() as seen:
+        full = rollout_episodes(act, env, seeds, watch=see).returns
+    usual = torch.cat(seen).mean(dim=0)
+
+    def change(silent: Sequence[int]) -> float:
+        with heads.silenced(silent, usual):
+            changes = [action_change(actions, act(observation)[0])[on] for observation, actions, on in met]
+        return float(np.concatenate(changes).mean())
+
+    def play(name: str, silent: Sequence[int]) -> NDArray[np.float64]:
+        if not returns:
+            return np.empty(0)
+        with heads.silenced(silent, usual):
+            return rollout_episodes(act, env, seeds, watch=watch(name)).returns
+
+    scale = change(every)
+    if scale == 0:
+        raise ValueError("the actions are the same with all heads silenced: no head decides anything")
+    return Silenced(
+        full,
+        np.stack([play(f"without {head}", [head]) for head in every]),
+        np.stack([play(f"only {head}", [other for other in every if other != head]) for head in every]),
+        np.array([change([head]) for head in every]) / scale,
+    )
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "moved": {"shift": (0.25, 0.0)},
+    "recoloured": {"rgba": (0.45, 0.45, 0.5, 1.0)},
+    "removed": {"removed": True},
+}
+"""What is done to a thing, as arguments of an environment's `imagine`."""
+THINGS: tuple[Thing, ...] = ("target", "distractor")
+SMALLEST = 8
+"""Pixels: of a thing of which less is seen, no change is expected to be noticed."""
+
+
+class Imagine(Protocol):
+    """What an environment offers as `imagine`: the present frames with one thing changed, and nothing else.
+
+    It gives `image` [N, H, W, C]; and where things are seen, bool [N, H, W]: `before` the thing as it is,
+    `after` the thing changed, `target` the target as it is, `target_after` the target in `image`.
+    """
+
+    def __call__(self, what: Thing, **edit: Any) -> Mapping[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True)
+class EditEffect:
+    """What one edit of one thing did, as sums over the frames of E episodes that count, [E] each.
+
+    A frame counts where the thing is seen, and the target too. A thing that is moved must stay in view. An
+    edit of a distractor must leave the target as it was seen: what uncovers or hides it edits the target.
+    """
+
+    frames: NDArray[np.float64]
+    action: NDArray[np.float64]
+    """Change in action."""
+    attention: NDArray[np.float64]
+    """Share of the map that moved: half the sum of absolute differences, in [0, 1]."""
+    hits: NDArray[np.float64]
+    """Score of the pointing game on the thing, where it is seen after the edit."""
+
+
+def imagine_edits(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    cells: Cells,
+    *,
+    every: int = 10,
+    weights: NDArray[np.float64] | None = None,
+    image: str = "image",
+    watch: Callable[[Step], None] | None = None,
+) -> dict[tuple[Thing, str], EditEffect]:
+    """Play the episodes of `seeds`, and now and then imagine them otherwise: by (thing, edit).
+
+    Args:
+        act: the policy, which must say where it looks.
+        env: its environment, whose `unwrapped` has a method `imagine` (see `Imagine`).
+        seeds: of the episodes.
+        cells: where the cells of its maps lie.
+        every: steps from one imagination to the next.
+        weights: [heads] for `spread`; None for their mean.
+        image: the observation's entry with the frames.
+        watch: called after each step.
+
+    Raises:
+        ValueError: as `rollout_episodes` and `spread`; or the environment cannot imagine.
+    """
+    imagine: Imagine | None = getattr(env.unwrapped, "imagine", None)
+    if imagine is None:
+        raise ValueError("this environment cannot imagine its frames otherwise: it has no `imagine`")
+    sums = {(thing, edit): np.zeros((4, len(seeds))) for thing in THINGS for edit in EDITS}
+    pending: dict[tuple[Thing, str], NDArray[np.float64]] = {}
+    clock = 0
+
+    def act_and_imagine(observation: Observation) -> tuple[NDArray[Any], Percept | None]:
+        nonlocal clock
+        actions, percept = act(observation)
+        if clock % every == 0:
+            maps = _maps(percept, cells, weights)
+            for thing, edit in sums:
+                imagined = imagine(thing, **EDITS[edit])
+                frames = imagined["image"]
+                changed, seen = act(_with_frames(observation, image, cells, frames))
+                rows = _effects(actions, changed, maps, _maps(seen, cells, weights), imagined)
+                pending[thing, edit] = rows * _counts(thing, edit, imagined)
+        clock += 1
+        return actions, percept
+
+    def see(step: Step) -> None:
+        for which, rows in pending.items():
+            sums[which][:, step.episode[step.running]] += rows[:, step.running]
+        pending.clear()
+        if watch is not None:
+            watch(step)
+
+    rollout_episodes(act_and_imagine, env, seeds, watch=see)
+    return {which: EditEffect(*rows) for which, rows in sums.items()}
+
+
+def _effects(
+    actions: NDArray[Any],
+    changed: NDArray[Any],
+    maps: NDArray[np.float64],
+    others: NDArray[np.float64],
+    imagined: Mapping[str, NDArray[Any]],
+) -> NDArray[np.float64]:
+    """The rows of an `EditEffect` for one step, [4, N]."""
+    return np.stack(
+        [
+            np.ones(len(maps)),
+            action_change(actions, changed),
+            np.abs(others - maps).sum(axis=(1, 2)) / 2,
+            pointing_game(others[:, None], imagined["after"])[:, 0],
+        ]
+    )
+
+
+def _counts(thing: Thing, edit: str, imagined: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which of the N frames count for an edit."""
+    pixels = {name: imagined[name].sum(axis=(1, 2)) for name in ("before", "after", "target")}
+    counts = (pixels["before"] >= SMALLEST) & (pixels["target"] >= SMALLEST)
+    if edit == "moved":
+        counts &= pixels["after"] >= SMALLEST
+    if thing == "distractor":
+        counts &= (imagined["target"] == imagined["target_after"]).all(axis=(1, 2))
+    return np.asarray(counts)
+
+
+POINTING, OVER_CENTRE = 0.5, 2.0
+"""Focused: the map's maximum is on the target in at least half of the frames in which that is seen, and the
+map has at least twice the mass there that one has which always looks at the centre."""
+LEFT, KEPT = 0.25, 0.85
+"""Faithful: without the most-attended pixels at most a quarter of the return above the random policy's is
+left; with nothing but them, and without as many others, 85 % or more."""
+SHARE_OF_CHANGE = 0.75
+"""For the right reason: an edit of the target changes action and attention at least three times as much as
+the same edit of a distractor, so that three quarters of both changes are the target's; and the map's maximum
+is on the target, where that was moved to, in at least half of the frames."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure, and what was asked of it before it was measured."""
+
+    text: str
+    figure: Interval
+    limit: float
+    at_least: bool
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the whole interval is on the right side of the limit, or on the wrong one."""
+        low, high = (
+            (self.figure.low, self.figure.high) if self.at_least else (-self.figure.high, -self.figure.low)
+        )
+        limit = self.limit if self.at_least else -self.limit
+        return "yes" if low >= limit else "no" if high < limit else "undecided"
+
+    def __str__(self) -> str:
+        value, low, high = self.figure
+        asked = f"at {'least' if self.at_least else 'most'} {self.limit:g} asked"
+        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {asked}: {self.outcome}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer, and the checks that it comes from."""
+
+    question: str
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """No where one check says no, undecided where one is undecided, else yes."""
+        outcomes = {check.outcome for check in self.checks}
+        return "no" if "no" in outcomes else "undecided" if "undecided" in outcomes else "yes"
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not say yes: where it fails."""
+        return tuple(check for check in self.checks if check.outcome != "yes")
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.question} {self.outcome}", *(f"- {check}" for check in self.checks)])
+
+
+def judge_focus(focus: FocusTotals) -> Verdict:
+    """Whether the policy looks at its target; `focus` as `Erased` has it."""
+    pointing = bootstrap_interval(np.stack(focus.pointing(0), axis=1), ratio_of_sums)
+    over = bootstrap_interval(np.stack(focus.mass_over(0, 1), axis=1), ratio_of_sums)
+    return Verdict(
+        "Focused?",
+        (
+            Check("share of the frames whose most-attended pixel is on the target", pointing, POINTING, True),
+            Check("mass on the target, times that of a map of the centre", over, OVER_CENTRE, True),
+        ),
+    )
+
+
+def judge_faithfulness(erased: Erased) -> Verdict:
+    """Whether what the policy looks at decides what it earns.
+
+    Of a policy that does not earn more than random actions nothing else is asked: it has nothing to lose.
+    """
+    gain = Check("return above the random policy's", erased.gain, 0.0, True)
+    if gain.outcome != "yes":
+        return Verdict("Faithful?", (gain,))
+    limits = {"deleted": (LEFT, False), "kept": (KEPT, True), "random": (KEPT, True), "centred": (KEPT, True)}
+    return Verdict(
+        "Faithful?",
+        (
+            gain,
+            *(
+                Check(
+                    f"share of the return left, {ERASURES[name]}", erased.above_random(name), limit, at_least
+                )
+                for name, (limit, at_least) in limits.items()
+            ),
+        ),
+    )
+
+
+def judge_edits(effects: Mapping[tuple[Thing, str], EditEffect]) -> Verdict:
+    """Whether action and attention follow the target, and leave distractors alone."""
+    checks = []
+    for edit in EDITS:
+        target, distractor = effects["target", edit], effects["distractor", edit]
+        for name, ours, theirs in (
+            ("action", target.action, distractor.action),
+            ("attention", target.attention, distractor.attention),
+        ):
+            rows = np.stack([ours, target.frames, theirs, distractor.frames], axis=1)
+            text = f"change in {name} with the target {edit}, as a share of that and of a distractor's"
+            checks.append(Check(text, bootstrap_interval(rows, _share_of_change), SHARE_OF_CHANGE, True))
+    moved = effects["target", "moved"]
+    found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)
+    text = "share of the frames whose most-attended pixel is on the target where it was moved to"
+    return Verdict("For the right reason?", (*checks, Check(text, found, POINTING, True)))
+
+
+def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Means [..., 0] / [..., 1] and [..., 2] / [..., 3]: the first over their sum, a half if both are 0."""
+    ours, theirs = ratio_of_sums(rows[..., :2], axis), ratio_of_sums(rows[..., 2:], axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(ours + theirs == 0, 0.5, ours / (ours + theirs))

@@ -1,0 +1,575 @@
+
+"use strict";
+// Draws the episode that build_page put into #data. Everything is a function of one number, the step.
+(async () => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const [HEIGHT, WIDTH] = data.size;
+  const LAST = data.steps - 1;
+  const LINES = ["#ffc454", "#60acff", "#6ad696", "#ff7f9d", "#c79bff", "#4fd8e0", "#ff9e5e", "#cfd5e2"];
+  const OUTLINE = "#40ffd6";
+  const HALO = "rgb(0 0 0 / 75%)";
+  const SMALLEST = 480; // pixels of the drawing's shorter side, so that lines stay fine
+  const id = (name) => document.getElementById(name);
+
+  const make = (tag, attributes = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("--")) element.style.setProperty(name, value);
+      else if (value === true) element.setAttribute(name, "");
+      else if (value !== false) element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  };
+  const draw = (tag, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const icon = (name) => {
+    const svg = draw("svg", { "aria-hidden": "true", class: `kind-${name}` });
+    svg.append(draw("use", { href: `#${name}` }));
+    return svg;
+  };
+
+  // What was packed: zlib, then base64.
+  const unpack = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  };
+  const picture = async (source) => {
+    const image = new Image();
+    image.src = source;
+    await image.decode();
+    return image;
+  };
+
+  const sheets = await Promise.all(data.frames.sheets.map(picture));
+  const masks = data.masks === null ? null : await unpack(data.masks);
+  const maps = data.attention;
+  const heads = maps === null ? 0 : maps.heads;
+  const [levels, halves, usable] =
+    maps === null ? [] : await Promise.all([maps.levels, maps.halves, maps.usable].map(unpack));
+
+  // ---- Numbers and words ----
+
+  const number = (value, digits = 2) => {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(value);
+    if (size >= 1e5 || (size > 0 && size < 1e-3)) return value.toExponential(1);
+    const text = value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : digits);
+    return Number(text) === 0 ? text.replace("-", "") : text;
+  };
+  const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(0 < value && value < 0.0995 ? 1 : 0)} %`);
+  const seconds = (step) => `${(step * data.dt).toFixed(2)} s`;
+  const focusOf = (step, head) => (data.focus === null ? null : data.focus[step][head]);
+  const timesChance = (step, head) => {
+    const ratio = focusOf(step, head) / data.chance[step];
+    return `${ratio.toFixed(ratio < 9.95 ? 1 : 0)} ×`;
+  };
+  const hidden = (step) => data.visible !== null && !data.visible[step];
+
+  // ---- Attention: from cells to pixels, as robot_attn.overlay.HeatScale does ----
+
+  const between = (centers, pixels, size) =>
+    Array.from({ length: size }, (_, place) => {
+      const at = ((place + 0.5) * pixels) / size - 0.5;
+      const above = centers.findIndex((center) => center > at);
+      if (above === -1) return [centers.length - 1, centers.length - 1, 0];
+      if (above === 0) return [0, 0, 0];
+      const part = (at - centers[above - 1]) / (centers[above] - centers[above - 1]);
+      return [above - 1, above, part * part * (3 - 2 * part)];
+    });
+
+  class Heat {
+    constructor(height, width) {
+      Object.assign(this, { height, width });
+      this.down = between(maps.ys, HEIGHT, height);
+      this.across = between(maps.xs, WIDTH, width);
+      this.canvas = make("canvas", { width, height });
+      this.context = this.canvas.getContext("2d");
+      this.pixels = this.context.createImageData(width, height);
+    }
+
+    // Levels 0 to 255 of one head, [height x width], laid into `field` where they are higher.
+    raise(field, step, head) {
+      const [rows, columns] = [maps.ys.length, maps.xs.length];
+      const start = (step * heads + head) * rows * columns;
+      const line = new Float32Array(columns);
+      for (let y = 0; y < this.height; y++) {
+        const [top, bottom, share] = this.down[y];
+        for (let x = 0; x < columns; x++) {
+          const [a, b] = [levels[start + top * columns + x], levels[start + bottom * columns + x]];
+          line[x] = a + (b - a) * share;
+        }
+        for (let x = 0; x < this.width; x++) {
+          const [left, right, part] = this.across[x];
+          const level = line[left] + (line[right] - line[left]) * part;
+          const place = y * this.width + x;
+          if (level > field[place]) field[place] = level;
+        }
+      }
+      return field;
+    }
+
+    field(step, some) {
+      const field = new Float32Array(this.height * this.width);
+      for (const head of some) this.raise(field, step, head);
+      return field;
+    }
+
+    // A canvas with the heat of the heads in `some`, the strongest of them at each pixel.
+    paint(step, some) {
+      const field = this.field(step, some);
+      const bytes = this.pixels.data;
+      for (let i = 0; i < field.length; i++) bytes.set(maps.palette[Math.round(field[i])], 4 * i);
+      this.context.putImageData(this.pixels, 0, 0);
+      return this.canvas;
+    }
+  }
+
+  // The line along which a field [h x w] has the value `level`, in units of its pixels: marching squares.
+  // Outside of the field everything is low, so that lines close along the frame's edge.
+  const contour = (field, height, width, level) => {
+    const path = new Path2D();
+    const at = (y, x) => (y < 0 || x < 0 || y >= height || x >= width ? 0 : field[y * width + x]);
+    const cross = (y0, x0, y1, x1) => {
+      const [a, b] = [at(y0, x0), at(y1, x1)];
+      const part = (level - a) / (b - a);
+      const [y, x] = [y0 + (y1 - y0) * part + 0.5, x0 + (x1 - x0) * part + 0.5];
+      return [Math.min(Math.max(x, 0), width), Math.min(Math.max(y, 0), height)];
+    };
+    for (let y = -1; y < height; y++) {
+      for (let x = -1; x < width; x++) {
+        const corners = [at(y, x), at(y, x + 1), at(y + 1, x + 1), at(y + 1, x)].map((v) => v >= level);
+        const places = [[y, x], [y, x + 1], [y + 1, x + 1], [y + 1, x]];
+        const cuts = [0, 1, 2, 3]
+          .filter((side) => corners[side] !== corners[(side + 1) % 4])
+          .map((side) => cross(...places[side], ...places[(side + 1) % 4]));
+        // Of a saddle's four cuts the first corner's own two belong together.
+        const pairs = cuts.length === 4 ? [[cuts[3], cuts[0]], [cuts[1], cuts[2]]] : [cuts];
+        for (const [from, to] of pairs) {
+          if (from === undefined) continue;
+          path.moveTo(...from);
+          path.lineTo(...to);
+        }
+      }
+    }
+    return path;
+  };
+
+  // The edges between the target's pixels and the others, in pixels of the frame.
+  const outline = (step) => {
+    const path = new Path2D();
+    const on = (y, x) => {
+      if (y < 0 || x < 0 || y >= HEIGHT || x >= WIDTH) return false;
+      const bit = (step * HEIGHT + y) * WIDTH + x;
+      return (masks[bit >> 3] >> (7 - (bit & 7))) & 1;
+    };
+    const edge = (x0, y0, x1, y1) => {
+      path.moveTo(x0, y0);
+      path.lineTo(x1, y1);
+    };
+    for (let y = 0; y < HEIGHT; y++) {
+      for (let x = 0; x < WIDTH; x++) {
+        if (!on(y, x)) continue;
+        if (!on(y - 1, x)) edge(x, y, x + 1, y);
+        if (!on(y + 1, x)) edge(x, y + 1, x + 1, y + 1);
+        if (!on(y, x - 1)) edge(x, y, x, y + 1);
+        if (!on(y, x + 1)) edge(x + 1, y, x + 1, y + 1);
+      }
+    }
+    return path;
+  };
+
+  // ---- The large frame ----
+
+  const frame = id("frame");
+  const scale = Math.max(1, Math.ceil(SMALLEST / Math.min(HEIGHT, WIDTH)));
+  frame.width = WIDTH * scale;
+  frame.height = HEIGHT * scale;
+  const screen = frame.getContext("2d");
+  const fine = maps === null ? null : new Heat(HEIGHT * Math.min(scale, 4), WIDTH * Math.min(scale, 4));
+  const chosen = new Set(maps === null || maps.uniform ? [] : [maps.best]);
+  const mode = () => document.querySelector("input[name=mode]:checked").value;
+  let step = 0;
+
+  const paintFrame = (context, width, height) => {
+    const { columns, rows } = data.frames;
+    const place = step % (columns * rows);
+    const sheet = sheets[Math.floor(step / (columns * rows))];
+    const [x, y] = [(place % columns) * WIDTH, Math.floor(place / columns) * HEIGHT];
+    context.imageSmoothingEnabled = false;
+    context.drawImage(sheet, x, y, WIDTH, HEIGHT, 0, 0, width, height);
+    context.imageSmoothingEnabled = true;
+  };
+  const stroke = (path, factor, color, width) => {
+    const scaled = new Path2D();
+    scaled.addPath(path, new DOMMatrix().scale(factor));
+    screen.lineCap = screen.lineJoin = "round";
+    for (const [style, extra] of [[HALO, 3], [color, 0]]) {
+      screen.strokeStyle = style;
+      screen.lineWidth = ((width + extra) * frame.width) / SMALLEST / Math.max(1, WIDTH / HEIGHT);
+      screen.stroke(scaled);
+    }
+  };
+  const paintContours = () => {
+    for (const head of chosen) {
+      const half = halves[step * heads + head];
+      if (half === 0) continue;
+      const field = fine.field(step, [head]);
+      const color = LINES[head % LINES.length];
+      stroke(contour(field, fine.height, fine.width, half - 0.5), frame.width / fine.width, color, 2.5);
+      const peak = field.indexOf(field.reduce((most, level) => Math.max(most, level)));
+      const unit = frame.width / fine.width;
+      screen.font = `600 ${Math.round(frame.height / 28)}px system-ui, sans-serif`;
+      screen.textAlign = "center";
+      screen.textBaseline = "middle";
+      screen.lineWidth = frame.height / 120;
+      screen.strokeStyle = HALO;
+      screen.fillStyle = color;
+      const [x, y] = [((peak % fine.width) + 0.5) * unit, (Math.floor(peak / fine.width) + 0.5) * unit];
+      screen.strokeText(String(head), x, y);
+      screen.fillText(String(head), x, y);
+    }
+  };
+  const paintStage = () => {
+    paintFrame(screen, frame.width, frame.height);
+    if (mode() === "heat" && chosen.size > 0) {
+      screen.drawImage(fine.paint(step, chosen), 0, 0, frame.width, frame.height);
+    }
+    if (masks !== null && id("outline").checked) stroke(outline(step), scale, OUTLINE, 2);
+    if (mode() === "contour") paintContours();
+    id("unseen").hidden = !hidden(step);
+  };
+
+  const explainColours = () => {
+    const kind = maps === null ? "off" : mode();
+    const count = maps === null ? 0 : maps.ys.length * maps.xs.length;
+    const share = chosen.size > 1 ? ", strongest head" : "";
+    id("ramp").hidden = kind !== "heat";
+    id("legend-low").textContent =
+      { heat: "uniform", contour: "Each line holds half of its head's attention.", off: "" }[kind];
+    id("legend-high").textContent = kind === "heat" ? `${count} × uniform${share}` : "";
+  };
+
+  // ---- Heads ----
+
+  const tiles = [];
+  const small = maps === null ? null : new Heat(...[HEIGHT, WIDTH].map((side) => Math.min(side, 96)));
+  const buildHeads = () => {
+    if (maps === null) {
+      id("choices").hidden = id("modes").hidden = true;
+      id("heads-note").textContent = "This episode has no attention maps.";
+      return;
+    }
+    for (let head = 0; head < heads; head++) {
+      const best = head === maps.best && heads > 1 && !maps.uniform;
+      const canvas = make("canvas", { "aria-hidden": "true", width: 128, height: Math.round((128 * HEIGHT) / WIDTH) });
+      const score = make("span", { class: "score" });
+      const name = make("b", {}, `Head ${head}`, ...(best ? [make("i", {}, "best")] : []));
+      const color = `var(--head-${head % LINES.length})`;
+      const button = make("button", { type: "button", class: "tile", "aria-pressed": "false", "--color": color }, canvas, make("span", { class: "words" }, name, score));
+      button.addEventListener("click", () => choose(chosen.has(head) ? [...chosen].filter((k) => k !== head) : [...chosen, head]));
+      id("tiles").append(button);
+      tiles.push({ button, canvas, score, context: canvas.getContext("2d") });
+    }
+    const scored = data.focus === null ? "" : "The share is what falls on the target; chance is the share of the frame that the target covers.";
+    id("heads-note").textContent = maps.uniform ? "Uniform by construction: it does not say where the policy looked." : scored;
+    id("choose-best").addEventListener("click", () => choose([maps.best]));
+    id("choose-all").addEventListener("click", () => choose(tiles.keys()));
+    id("choose-none").addEventListener("click", () => choose([]));
+  };
+  const paintHeads = () => {
+    tiles.forEach(({ button, canvas, score, context }, head) => {
+      paintFrame(context, canvas.width, canvas.height);
+      context.drawImage(small.paint(step, [head]), 0, 0, canvas.width, canvas.height);
+      button.setAttribute("aria-pressed", String(chosen.has(head)));
+      const mass = focusOf(step, head);
+      if (!usable[step * heads + head]) score.textContent = "no map at this step";
+      else if (mass !== null) score.textContent = `${percent(mass)} · ${timesChance(step, head)}`;
+      else score.textContent = hidden(step) ? "target not in view" : "";
+    });
+  };
+  const choose = (some) => {
+    chosen.clear();
+    for (const head of [...some].sort((a, b) => a - b)) chosen.add(head);
+    explainColours();
+    paint();
+  };
+
+  // ---- The timeline ----
+
+  const fraction = (at) => (LAST === 0 ? 0 : at / LAST);
+  const plots = [];
+  const addPlot = (name, lines, { low, high, show, main }) => {
+    const svg = draw("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const height = (value) => (high > low ? (value - low) / (high - low) : 0.5);
+    if (data.visible !== null) {
+      for (let start = 0; start <= LAST; start++) {
+        if (data.visible[start]) continue;
+        let stop = start;
+        while (stop < LAST && !data.visible[stop + 1]) stop++;
+        const [left, right] = [Math.max(0, fraction(start - 0.5)), Math.min(1, fraction(stop + 0.5))];
+        svg.append(draw("rect", { x: 1000 * left, y: -8, width: 1000 * (right - left), height: 116 }));
+        start = stop;
+      }
+    }
+    const drawn = lines.map(({ values, kind, color, head }) => {
+      let corners = "";
+      values.forEach((value, at) => {
+        if (value === null) return;
+        const [x, y] = [1000 * fraction(at), 100 * (1 - height(value))].map((v) => v.toFixed(2));
+        const alone = at === 0 || values[at - 1] === null;
+        corners += alone ? `M${x} ${y}L${x} ${y}` : `L${x} ${y}`;
+      });
+      const path = draw("path", { d: corners, class: kind });
+      path.style.setProperty("--color", color);
+      svg.append(path);
+      return { path, head };
+    });
+    const known = lines[main].values.filter((value) => value !== null);
+    const [least, most] = [Math.min(...known), Math.max(...known)].map((value) => show(value));
+    const words = known.length > 0 ? `${name}: between ${least} and ${most} over ${data.steps} steps` : `${name}: not known`;
+    const value = make("b");
+    const dot = make("span", { class: "dot", "--color": lines[main].color });
+    const inside = make("div", { class: "inside" }, svg, make("span", { class: "cursor" }), dot);
+    const area = make("div", { class: "area", role: "img", "aria-label": words }, inside);
+    const label = make("div", { class: "label" }, make("span", {}, name), value);
+    const axis = make("div", { class: "axis" }, make("span", {}, show(high)), make("span", {}, show(low)));
+    id("plots").append(make("div", { class: "row plot" }, label, make("div", { class: "track" }, area), axis));
+    const seek = (event) => {
+      const box = inside.getBoundingClientRect();
+      go(Math.round((LAST * (event.clientX - box.left)) / box.width));
+    };
+    area.addEventListener("pointerdown", (event) => {
+      area.setPointerCapture(event.pointerId);
+      seek(event);
+    });
+    area.addEventListener("pointermove", (event) => event.buttons & 1 && seek(event));
+    plots.push({ series: lines[main].values, drawn, dot, value, height, show });
+  };
+  const addSeries = (name, values, color) => {
+    if (values === null) return;
+    const known = values.filter((value) => value !== null);
+    const [low, high] = [Math.min(0, ...known), Math.max(0, ...known)];
+    addPlot(name, [{ values, kind: "best", color }], { low, high: high > low ? high : low + 1, show: (v) => number(v), main: 0 });
+  };
+  const buildTimeline = () => {
+    id("scrub").max = String(LAST);
+    if (data.focus !== null) {
+      const lines = [...tiles.keys()].map((head) => ({
+        values: data.focus.map((row) => row[head]), kind: head === maps.best ? "best" : "", color: `var(--head-${head % LINES.length})`, head,
+      }));
+      lines.push({ values: data.chance.map((share, at) => (data.visible[at] ? share : null)), kind: "chance", color: "var(--dim)" });
+      addPlot(`Focus on target, head ${maps.best}`, lines, { low: 0, high: 1, show: percent, main: maps.best });
+    }
+    addSeries("Reward", data.rewards, "var(--good)");
+    addSeries("Return so far", data.returns, "var(--strong)");
+    addSeries("Value estimate", data.values, "var(--head-4)");
+    for (const { step: at, kind, text } of data.moments) {
+      const when = data.dt ? seconds(at) : `step ${at}`;
+      const mark = make("button", { type: "button", tabindex: "-1", title: `${text} (${when})`, "--at": fraction(at) }, icon(kind));
+      mark.addEventListener("click", () => go(at));
+      id("marks").append(mark);
+      const item = make("button", { type: "button", "data-step": at }, icon(kind), make("span", {}, text), make("span", { class: "when" }, when));
+      item.addEventListener("click", () => go(at));
+      id("moments").append(make("li", {}, item));
+    }
+    new ResizeObserver(placeMarks).observe(id("marks"));
+    if (data.moments.length === 0) id("moments").append(make("li", { class: "hint" }, "Nothing stands out in this episode."));
+  };
+  // Marks that would lie on each other go into lanes, one above the other.
+  const placeMarks = () => {
+    const room = 24 / Math.max(1, id("marks").clientWidth);
+    const ends = [];
+    data.moments.forEach(({ step: at }, index) => {
+      const start = fraction(at);
+      const free = ends.findIndex((end) => start >= end);
+      const lane = free === -1 ? ends.length : free;
+      ends[lane] = start + room;
+      id("marks").children[index].style.setProperty("--lane", lane);
+    });
+    id("marks").style.setProperty("--lanes", Math.max(1, ends.length));
+  };
+  const paintTimeline = () => {
+    id("timeline").style.setProperty("--at", fraction(step));
+    const time = data.dt ? `${seconds(step)} of ${seconds(LAST)}` : "";
+    id("scrub").value = String(step);
+    id("scrub").setAttribute("aria-valuetext", `step ${step} of ${LAST}${time && `, ${time}`}`);
+    id("clock").replaceChildren(make("b", {}, `Step ${step} of ${LAST}`), make("span", {}, time));
+    for (const { series, drawn, dot, value, height, show } of plots) {
+      const now = series[step];
+      dot.hidden = now === null;
+      if (now !== null) dot.style.setProperty("--y", height(now));
+      value.textContent = show(now);
+      for (const { path, head } of drawn) {
+        path.style.display = head === undefined || head === maps.best || chosen.has(head) ? "" : "none";
+      }
+    }
+    for (const item of id("moments").querySelectorAll("button")) {
+      item.classList.toggle("here", Number(item.dataset.step) === step);
+    }
+    id("earlier-moment").disabled = !data.moments.some((moment) => moment.step < step);
+    id("later-moment").disabled = !data.moments.some((moment) => moment.step > step);
+  };
+
+  // ---- This step ----
+
+  const bars = [];
+  const buildSide = () => {
+    for (const [name, value] of data.facts) {
+      const tone = name === "Outcome" ? { success: "good", "no success": "bad" }[value] : undefined;
+      id("facts").append(make("div", {}, make("dt", {}, name), make("dd", { class: tone ?? "" }, value)));
+    }
+    id("notes").append(...data.notes.map((note) => make("li", {}, note)));
+    id("notes").hidden = data.notes.length === 0;
+    for (const { name, low, high, values } of data.actions) {
+      const place = (value) => (high > low ? (value - low) / (high - low) : 0);
+      const zero = place(Math.min(Math.max(0, low), high));
+      const text = make("b");
+      const fill = make("span");
+      const meter = make("div", { class: "meter", "aria-hidden": "true", "--zero": `${100 * zero}%` }, fill);
+      const ends = make("div", { class: "ends" }, make("span", {}, number(low)), make("span", {}, number(high)));
+      id("bars").append(make("li", {}, make("div", { class: "line" }, make("span", {}, name), text), meter, ends));
+      bars.push({ values, place, zero, text, fill });
+    }
+    if (data.actions.length === 0) id("bars").append(make("li", { class: "hint" }, "No actions."));
+  };
+  const paintSide = () => {
+    for (const { values, place, zero, text, fill } of bars) {
+      const value = values[step];
+      const end = value === null ? zero : place(value);
+      fill.style.setProperty("--from", `${100 * Math.min(zero, end)}%`);
+      fill.style.setProperty("--size", `${100 * Math.abs(end - zero)}%`);
+      fill.classList.toggle("down", end < zero);
+      text.textContent = value > 0 ? `+${number(value)}` : number(value);
+    }
+    const rows = [["Reward", number(data.rewards[step])], ["Return so far", number(data.returns[step])]];
+    if (data.values !== null) rows.push(["Value estimate", number(data.values[step])]);
+    if (data.focus !== null) {
+      const mass = focusOf(step, maps.best);
+      const more = mass === null ? "" : `${timesChance(step, maps.best)} chance`;
+      rows.push([`On target, head ${maps.best}`, hidden(step) ? "not in view" : percent(mass), more]);
+    }
+    id("now").replaceChildren(
+      ...rows.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, ...(more ? [make("small", {}, more)] : [])))),
+    );
+  };
+
+  // What a screen reader says, once the step has stood still.
+  let waiting;
+  const speak = () => {
+    clearTimeout(waiting);
+    if (playing) return;
+    waiting = setTimeout(() => {
+      const said = [`Step ${step} of ${LAST}`, `reward ${number(data.rewards[step])}`, `return ${number(data.returns[step])}`];
+      if (data.values !== null) said.push(`value estimate ${number(data.values[step])}`);
+      if (hidden(step)) said.push("target not in view");
+      else if (data.focus !== null && focusOf(step, maps.best) !== null) {
+        const share = percent(focusOf(step, maps.best));
+        said.push(`head ${maps.best}: ${share} on the target, ${timesChance(step, maps.best)} chance`);
+      }
+      said.push(...data.moments.filter((moment) => moment.step === step).map((moment) => moment.text));
+      id("spoken").textContent = `${said.join(", ")}.`;
+    }, 350);
+  };
+
+  // ---- Moving through the episode ----
+
+  const paint = () => {
+    paintStage();
+    paintHeads();
+    paintTimeline();
+    paintSide();
+    speak();
+  };
+  const go = (to) => {
+    step = Math.min(Math.max(Math.trunc(to), 0), LAST);
+    paint();
+  };
+  const hop = (direction) => {
+    const steps = data.moments.map((moment) => moment.step).filter((at) => direction * (at - step) > 0);
+    if (steps.length > 0) go(direction > 0 ? steps[0] : steps[steps.length - 1]);
+  };
+
+  let playing = false;
+  let before = 0;
+  let due = 0; // steps, with their fraction
+  const play = (on) => {
+    playing = on;
+    if (on && step === LAST) go(0);
+    id("toggle").setAttribute("aria-label", on ? "Pause" : "Play");
+    id("toggle").querySelector("use").setAttribute("href", on ? "#pause" : "#play");
+    due = 0;
+    before = performance.now();
+    if (on) requestAnimationFrame(tick);
+    else speak();
+  };
+  const tick = (now) => {
+    if (!playing) return;
+    due += (((now - before) / 1000) * Number(id("speed").value)) / (data.dt ?? 0.05);
+    before = now;
+    const whole = Math.floor(due);
+    if (whole > 0) {
+      due -= whole;
+      const next = step + whole;
+      if (next > LAST && id("loop").checked) go(next % data.steps);
+      else go(next);
+      if (step === LAST && !id("loop").checked) return play(false);
+    }
+    requestAnimationFrame(tick);
+  };
+
+  const KEYS = {
+    ArrowLeft: (event) => go(step - (event.shiftKey ? 10 : 1)),
+    ArrowRight: (event) => go(step + (event.shiftKey ? 10 : 1)),
+    Home: () => go(0),
+    End: () => go(LAST),
+    " ": () => play(!playing),
+  };
+  document.addEventListener("keydown", (event) => {
+    const action = KEYS[event.key];
+    if (action === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    // A choice has its own use for these keys, and a button for the space bar.
+    const own = event.key === " " ? "button, select, input:not([type=range])" : "select, input[type=radio]";
+    if (event.target.closest?.(own)) return;
+    event.preventDefault();
+    action(event);
+  });
+  const click = (name, action) => id(name).addEventListener("click", action);
+  click("toggle", () => play(!playing));
+  click("step-back", () => go(step - 1));
+  click("step-forward", () => go(step + 1));
+  click("earlier-moment", () => hop(-1));
+  click("later-moment", () => hop(1));
+  id("scrub").addEventListener("input", () => go(Number(id("scrub").value)));
+  id("modes").addEventListener("change", () => {
+    explainColours();
+    paint();
+  });
+  id("outline").addEventListener("change", paint);
+  id("outline-choice").hidden = masks === null;
+
+  // page.html#step=42 opens at that step.
+  const follow = () => go(Number(/^#step=(\d+)$/.exec(location.hash)?.[1] ?? step));
+  addEventListener("hashchange", follow);
+
+  if (maps !== null) {
+    const stops = maps.palette.filter((_, level) => level % 15 === 0).map(([r, g, b, a]) => `rgb(${r} ${g} ${b} / ${a / 255})`);
+    id("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  }
+  buildSide();
+  buildHeads();
+  buildTimeline();
+  explainColours();
+  follow();
+  // For tests, and for the console of whoever wants to look closer.
+  window.replay = { data, go, step: () => step, levels: (at, some, height, width) => Array.from(new Heat(height, width).field(at, some)) };
+})().catch((error) => {
+  const problem = document.getElementById("problem");
+  problem.textContent = `This page could not be drawn: ${error.message}. It needs Chromium 80, Firefox 113, Safari 16.4 or newer.`;
+  problem.hidden = false;
+  throw error;
+});

@@ -1,0 +1,394 @@
+"""A recorded episode as one HTML page that needs nothing else: no network, no server, no other file.
+
+The page plays the frames on a canvas with each head's attention over them, and draws reward, return, value
+and focus on one timeline. Its three sources lie beside this file: page.html, page.css and page.js; the
+episode goes in as JSON. Names are escaped, and the page's own policy lets it run that one script and load
+nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn import focus
+from robot_attn._files import replacing
+from robot_attn.overlay import HeatScale, blend_heat
+from robot_attn_policies.moments import find_moments
+
+LOSSLESS = 4_000_000
+"""Pixels of an episode up to which its frames are kept bit for bit: 150 steps at 160 x 160."""
+
+_SHEET = 4096  # pixels a side: what every browser decodes
+_QUALITY = 90  # of the frames of larger episodes, from 0 to 100
+
+
+class Recorded(Protocol):
+    """What a page shows: the fields of `robot_attn_policies.episodes.Episode`, with its shapes.
+
+    `attention` may also be None, or hold maps that are no distribution: those are left out, and counted.
+    """
+
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+    @property
+    def actions(self) -> NDArray[np.float32]: ...
+    @property
+    def rewards(self) -> NDArray[np.float64]: ...
+    @property
+    def attention(self) -> NDArray[np.float32] | None: ...
+    @property
+    def ys(self) -> NDArray[np.float32]: ...
+    @property
+    def xs(self) -> NDArray[np.float32]: ...
+    @property
+    def env_args(self) -> Mapping[str, Any]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def target_masks(self) -> NDArray[np.bool_] | None: ...
+    @property
+    def success(self) -> bool | None: ...
+    @property
+    def dt(self) -> float | None: ...
+    @property
+    def best_head(self) -> int: ...
+    @property
+    def uniform(self) -> bool: ...
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def policy(self) -> str: ...
+
+
+class Maps(NamedTuple):
+    """Attention made ready: what can be drawn, and what cannot."""
+
+    weights: NDArray[np.float32]
+    """[T, K, rows, cols], each map with sum 1, or all zero where it was no distribution."""
+    usable: NDArray[np.bool_]
+    """[T, K]."""
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    episode: Recorded,
+    *,
+    title: str = "",
+    values: NDArray[np.floating] | None = None,
+    notes: Sequence[str] = (),
+    action_range: tuple[float, float] = (-1.0, 1.0),
+) -> None:
+    """Write the page of an episode, whole or not at all. Arguments and errors: `build_page`.
+
+    Raises:
+        OSError: the folder is missing or cannot be written, or the disk is full.
+    """
+    content = build_page(episode, title=title, values=values, notes=notes, action_range=action_range)
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def build_page(
+    episode: Recorded,
+    *,
+    title: str = "",
+    values: NDArray[np.floating] | None = None,
+    notes: Sequence[str] = (),
+    action_range: tuple[float, float] = (-1.0, 1.0),
+) -> str:
+    """The page of an episode, as HTML.
+
+    Args:
+        episode: what to show.
+        title: the heading; by default the environment and the seed.
+        values: [T] what the policy expected to earn from each step on, if it says so.
+        notes: sentences to show above the player, such as "The file was cut after step 87 of 150.".
+        action_range: the ends of the action bars; wider where an action went beyond them.
+
+    Raises:
+        ValueError: an episode without a step, or arrays that do not belong to its steps.
+        ModuleNotFoundError: opencv is not installed.
+    """
+    steps = len(episode.images)
+    if steps == 0:
+        raise ValueError("expected an episode of at least one step, got none; record it again")
+    heading = title or f"{episode.env_args.get('env_name', 'Episode')} · seed {episode.seed}"
+    content = _content(episode, values, notes, action_range)
+    script, style = _source("page.js"), _source("page.css")
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"script-src '{_digest(script)}'; style-src '{_digest(style)}'"
+    )
+    # None of these three characters has a meaning in JSON outside of strings, where an escape is the same.
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    data = re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", data)
+    parts = {
+        "policy": policy,
+        "title": html.escape(heading),
+        "style": style,
+        "data": data,
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _source("page.html"))
+
+
+def _source(name: str) -> str:
+    return files("robot_attn_policies").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
+
+
+def _content(
+    episode: Recorded,
+    values: NDArray[np.floating] | None,
+    notes: Sequence[str],
+    action_range: tuple[float, float],
+) -> dict[str, Any]:
+    """Everything that page.js reads."""
+    steps, height, width, _ = episode.images.shape
+    size = (height, width)
+    rewards = np.asarray(episode.rewards, dtype=np.float64)
+    actions = np.asarray(episode.actions, dtype=np.float64).reshape(steps, -1)
+    estimates = None if values is None else np.asarray(values, dtype=np.float64)
+    masks = episode.target_masks
+    series: dict[str, NDArray[Any] | None] = {
+        "actions": actions,
+        "rewards": rewards,
+        "values": estimates,
+        "masks": masks,
+        "attention maps": episode.attention,
+    }
+    for name, array in series.items():
+        if array is not None and len(array) != steps:
+            raise ValueError(f"expected {steps} {name}, one for each frame, got {len(array)}")
+
+    maps = _maps(episode)
+    mass = None if maps is None or masks is None else _mass(maps, masks, size, episode)
+    telling = maps is not None and not episode.uniform
+    best = episode.best_head
+    moments = find_moments(
+        rewards,
+        values=estimates,
+        masks=masks,
+        maps=maps.weights[:, best] if maps is not None and telling else None,
+        mass=mass[:, best] if mass is not None and telling else None,
+        ys=episode.ys,
+        xs=episode.xs,
+    )
+    names = episode.action_names or tuple(f"action {i}" for i in range(actions.shape[1]))
+    low, high = action_range
+    return {
+        "facts": _facts(episode, rewards),
+        "notes": [*notes, *_findings(episode, maps, estimates)],
+        "steps": steps,
+        "size": size,
+        "dt": episode.dt,
+        "frames": _frames(episode.images),
+        "attention": None if maps is None else _attention(episode, maps),
+        "masks": None if masks is None else _packed(np.packbits(masks.reshape(-1))),
+        "focus": _numbers(mass),
+        "chance": None if masks is None else _numbers(focus.chance(masks)),
+        "visible": None if masks is None else masks.any(axis=(1, 2)).tolist(),
+        "rewards": _numbers(rewards),
+        "returns": _numbers(np.cumsum(rewards)),
+        "values": _numbers(estimates),
+        "actions": [
+            {
+                "name": name,
+                "low": min(low, float(column.min())),
+                "high": max(high, float(column.max())),
+                "values": _numbers(column),
+            }
+            for name, column in zip(names, actions.T, strict=True)
+        ],
+        "moments": [moment._asdict() for moment in moments],
+    }
+
+
+def _maps(episode: Recorded) -> Maps | None:
+    attention = episode.attention
+    if attention is None or attention.shape[1] == 0:
+        return None
+    if not 0 <= episode.best_head < attention.shape[1]:
+        raise ValueError(f"expected a best head from 0 to {attention.shape[1] - 1}, got {episode.best_head}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = attention.sum(axis=(2, 3), keepdims=True)
+        usable = (attention >= 0).all(axis=(2, 3), keepdims=True) & np.isfinite(total) & (total > 0)
+        weights = np.where(usable, attention / np.where(usable, total, 1), 0).astype(np.float32)
+    return Maps(weights, usable[..., 0, 0])
+
+
+def _mass(
+    maps: Maps, masks: NDArray[np.bool_], size: tuple[int, int], episode: Recorded
+) -> NDArray[np.float64]:
+    """[T, K] the share of each map on the target; NaN where there is no target or no map."""
+    pixels = focus.upsample(maps.weights, size, episode.ys, episode.xs)
+    known = maps.usable & np.asarray(masks.any(axis=(1, 2)))[:, None]
+    return np.where(known, focus.mass_on_target(pixels, masks), np.nan)
+
+
+def cell_levels(
+    weights: NDArray[np.floating],
+    ys: NDArray[np.floating],
+    xs: NDArray[np.floating],
+    image_size: tuple[int, int],
+) -> NDArray[np.uint8]:
+    """Heat levels uint8 of the cells of maps [..., rows, cols]; between them page.js does as `HeatScale`."""
+    count = len(ys) * len(xs)
+    peaks = focus.upsample(np.eye(count).reshape(1, -1, len(ys), len(xs)), image_size, ys, xs).max(
+        axis=(2, 3)
+    )
+    share = (1 / peaks / (1 / peaks).sum()).reshape(len(ys), len(xs))
+    with np.errstate(divide="ignore"):
+        level = np.log(weights / share) / math.log(max(count, 2))
+    return np.asarray(np.rint(255 * np.clip(level, 0, 1)), dtype=np.uint8)
+
+
+def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
+    """The highest level such that the pixels at or above it hold half of the weight; both [H, W].
+
+    0 where it takes pixels that get no more than uniform attention would give them, or there is no weight.
+    """
+    at_level = np.bincount(levels.reshape(-1), weights.reshape(-1), minlength=256)
+    above = at_level[::-1].cumsum()[::-1]
+    return int(np.flatnonzero(above >= 0.5 * above[0])[-1]) if above[0] > 0 else 0
+
+
+def _attention(episode: Recorded, maps: Maps) -> dict[str, Any]:
+    size = (episode.images.shape[1], episode.images.shape[2])
+    scale = HeatScale(episode.ys, episode.xs, size, size)
+    halves = [
+        [
+            half_level(levels, pixels)
+            for levels, pixels in zip(
+                scale.levels(weights),
+                focus.upsample(weights[None], size, episode.ys, episode.xs)[0],
+                strict=True,
+            )
+        ]
+        for weights in maps.weights
+    ]
+    return {
+        "heads": maps.weights.shape[1],
+        "best": episode.best_head,
+        "uniform": episode.uniform,
+        "ys": episode.ys.tolist(),
+        "xs": episode.xs.tolist(),
+        "usable": _packed(maps.usable.astype(np.uint8)),
+        "levels": _packed(cell_levels(maps.weights, episode.ys, episode.xs, size)),
+        "halves": _packed(np.array(halves, dtype=np.uint8)),
+        "palette": _palette().tolist(),
+    }
+
+
+def _palette() -> NDArray[np.uint8]:
+    """[256, 4] the colour and opacity of each heat level, as `blend_heat` lays them over black and white."""
+    levels = np.arange(256, dtype=np.uint8)[None]
+    black, white = (
+        blend_heat(np.full((1, 256, 3), ground, dtype=np.uint8), levels).astype(np.float64)
+        for ground in (0, 255)
+    )
+    alpha = 255 - (white - black)[..., :1]
+    color = black * 255 / np.maximum(alpha, 1)
+    return np.asarray(np.rint(np.concatenate([color, alpha], axis=2)[0]).clip(0, 255), dtype=np.uint8)
+
+
+def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
+    """Frames on sheets, filled row by row, as pictures that a browser reads."""
+    import cv2
+
+    steps, height, width, _ = images.shape
+    columns = max(1, min(_SHEET // width, math.ceil(math.sqrt(steps))))
+    rows = max(1, min(_SHEET // height, math.ceil(steps / columns)))
+    lossless = steps * height * width <= LOSSLESS
+    ending, options = (
+        (".png", [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        if lossless
+        else (".webp", [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
+    )
+    sheets = []
+    for start in range(0, steps, rows * columns):
+        some = images[start : start + rows * columns]
+        sheet = np.zeros((rows * columns, height, width, 3), dtype=np.uint8)
+        sheet[: len(some)] = some
+        sheet = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+        done, data = cv2.imencode(
+            ending, sheet.reshape(rows * height, columns * width, 3)[..., ::-1], options
+        )
+        if not done:
+            raise ValueError(f"opencv could not encode frames of {height} x {width} pixels as {ending}")
+        sheets.append(f"data:image/{ending[1:]};base64,{base64.b64encode(data.tobytes()).decode()}")
+    return {"columns": columns, "rows": rows, "sheets": sheets, "lossless": lossless}
+
+
+def _facts(episode: Recorded, rewards: NDArray[np.float64]) -> list[tuple[str, str]]:
+    """What stands under the heading: names and their values."""
+    facts = [("Task", str(episode.env_args.get("env_name", "not known")))]
+    options = episode.env_args.get("env_kwargs") or {}
+    if options:
+        facts.append(("Scene", ", ".join(f"{name} {value}" for name, value in sorted(options.items()))))
+    facts += [("Seed", str(episode.seed)), ("Policy", episode.policy or "not known")]
+    length = f"{len(rewards)} steps"
+    if episode.dt:
+        length += f", {len(rewards) * episode.dt:.1f} s"
+    return [*facts, ("Length", length), ("Return", f"{rewards.sum():.1f}"), ("Outcome", _outcome(episode))]
+
+
+def _outcome(episode: Recorded) -> str:
+    return {True: "success", False: "no success", None: "not known"}[episode.success]
+
+
+def _findings(episode: Recorded, maps: Maps | None, values: NDArray[np.float64] | None) -> list[str]:
+    """What the reader should know before believing the page."""
+    found = []
+    if maps is None:
+        found.append("This episode has no attention maps: only what the policy saw and did is shown.")
+    elif episode.uniform:
+        found.append(
+            "The attention of this policy is uniform by construction: it does not say where it looked."
+        )
+    if maps is not None and not maps.usable.all():
+        missing = [
+            f"head {head} at {count} of {len(maps.usable)} steps"
+            for head, count in enumerate((~maps.usable).sum(axis=0))
+            if count
+        ]
+        found.append(f"Maps that are all zero or not finite are not drawn: {', '.join(missing)}.")
+    masks = episode.target_masks
+    if masks is None:
+        found.append("Where the target was is not recorded: there is no outline and no focus.")
+    elif not masks.any():
+        found.append("The target was never in view: there is no focus.")
+    if values is None:
+        found.append("The policy's value estimates are not recorded.")
+    if not np.isfinite(episode.rewards).all():
+        found.append("Some rewards are not finite: the return is not known from there on.")
+    return found
+
+
+def _packed(array: NDArray[np.uint8]) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def _numbers(array: NDArray[np.floating] | None) -> Any:
+    """Nested lists of numbers with six digits, null where one is not finite."""
+    if array is None:
+        return None
+    if array.ndim > 1:
+        return [_numbers(row) for row in array]
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in array.tolist()]

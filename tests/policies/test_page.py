@@ -1,0 +1,437 @@
+"""The page of a recorded episode, before a browser sees it: what goes in, and the moments worth a look."""
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+cv2 = pytest.importorskip("cv2")
+
+from robot_attn import focus  # noqa: E402
+from robot_attn.overlay import HeatScale, blend_heat  # noqa: E402
+from robot_attn_policies.episodes import Episode  # noqa: E402
+from robot_attn_policies.moments import (  # noqa: E402
+    Fall,
+    attention_left,
+    find_moments,
+    largest_fall,
+    largest_jump,
+    target_lost,
+)
+from robot_attn_policies.page import build_page, cell_levels, half_level, write_page  # noqa: E402
+
+T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5
+YS, XS = np.arange(ROWS, dtype=np.float32) * 4 + 1.5, np.arange(COLS, dtype=np.float32) * 4 + 1.5
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Loose:
+    """An episode as one from elsewhere may be: `attention` is not checked, and may be missing."""
+
+    attention: NDArray[np.float32] | None
+    images: NDArray[np.uint8]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    ys: NDArray[np.float32]
+    xs: NDArray[np.float32]
+    env_args: dict[str, Any]
+    seed: int
+    target_masks: NDArray[np.bool_] | None
+    success: bool | None
+    dt: float | None
+    best_head: int
+    uniform: bool
+    action_names: tuple[str, ...]
+    policy: str
+
+
+def make(**changes: Any) -> Loose:
+    rng = np.random.default_rng(0)
+    attention = np.zeros((T, HEADS, ROWS, COLS), dtype=np.float32)
+    attention[:, 0, 1, 2] = 1  # rows 4 to 7, columns 8 to 11: the target
+    attention[:, 1] = 1 / (ROWS * COLS)
+    masks = np.zeros((T, H, W), dtype=bool)
+    masks[:, 4:8, 8:12] = True
+    parts: dict[str, Any] = {
+        "images": rng.integers(0, 256, (T, H, W, 3), dtype=np.uint8),
+        "actions": np.linspace(-1, 1, 2 * T, dtype=np.float32).reshape(T, 2),
+        "rewards": np.array([0.5, 1.0, 0.25, 0.0, 0.75]),
+        "attention": attention,
+        "ys": YS,
+        "xs": XS,
+        "env_args": {"env_name": "RobotAttn/Track-v0", "env_kwargs": {"distractors": 6}},
+        "seed": 7,
+        "target_masks": masks,
+        "success": True,
+        "dt": 0.05,
+        "best_head": 0,
+        "uniform": False,
+        "action_names": ("pan", "tilt"),
+        "policy": "runs/track/query-0 (best)",
+    }
+    return Loose(**{**parts, **changes})
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would build."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.tags[-1][0] if self.tags else "", data))
+
+
+def content(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def unpack(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
+
+
+# ---- What goes into the page ----
+
+
+def test_frames_come_back_bit_for_bit() -> None:
+    episode = make()
+    frames = content(build_page(episode))["frames"]
+    assert (frames["columns"], frames["rows"], frames["lossless"]) == (3, 2, True)  # 5 frames on 2 x 3
+    (sheet,) = frames["sheets"]
+    data = np.frombuffer(base64.b64decode(sheet.removeprefix("data:image/png;base64,")), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    for step in range(T):
+        y, x = step // 3 * H, step % 3 * W
+        assert np.array_equal(picture[y : y + H, x : x + W], episode.images[step])
+
+
+def test_focus_chance_and_mask_by_hand() -> None:
+    data = content(build_page(make()))
+    assert data["focus"] == [[1.0, pytest.approx(1 / 15, rel=1e-5)]] * T  # one of 15 cells is the target
+    assert data["chance"] == [pytest.approx(16 / 240, rel=1e-5)] * T
+    bits = np.unpackbits(unpack(data["masks"]))[: T * H * W].reshape(T, H, W).astype(bool)
+    assert np.array_equal(bits, make().target_masks)
+    assert data["returns"] == [0.5, 1.5, 1.75, 1.75, 2.5]
+    assert [action["name"] for action in data["actions"]] == ["pan", "tilt"]
+
+
+def test_levels_of_cells_are_those_of_the_video() -> None:
+    weights = np.random.default_rng(0).dirichlet(np.full(ROWS * COLS, 0.3)).reshape(1, ROWS, COLS)
+    levels = cell_levels(weights, YS, XS, (H, W))
+    # In a picture of three pixels a cell, the middle one of them has the cell's own centre.
+    drawn = HeatScale(YS, XS, (H, W), (3 * ROWS, 3 * COLS)).levels(weights)
+    assert np.array_equal(drawn[:, 1::3, 1::3], levels)
+    assert cell_levels(np.full((1, ROWS, COLS), 1 / 15), YS, XS, (H, W)).max() <= 1  # uniform: nothing
+    one = np.zeros((1, ROWS, COLS))
+    one[0, 2, 4] = 1
+    assert cell_levels(one, YS, XS, (H, W)).reshape(-1).tolist() == [0] * 14 + [255]
+
+
+def test_the_palette_gives_the_colours_of_the_video() -> None:
+    palette = np.array(content(build_page(make()))["attention"]["palette"], dtype=np.float64)
+    assert palette.shape == (256, 4)
+    ground = np.full((1, 256, 3), (200, 90, 30), dtype=np.uint8)
+    alpha = palette[:, 3:] / 255
+    ours = palette[:, :3] * alpha + ground[0] * (1 - alpha)
+    assert np.abs(ours - blend_heat(ground, np.arange(256, dtype=np.uint8)[None])[0]).max() <= 2
+
+
+def test_half_of_the_weight_lies_at_or_above_the_level() -> None:
+    levels = np.array([[200, 100], [100, 0]], dtype=np.uint8)
+    assert half_level(levels, np.array([[0.5, 0.25], [0.25, 0.0]])) == 200
+    assert half_level(levels, np.array([[0.4, 0.1], [0.2, 0.3]])) == 100
+    assert half_level(levels, np.array([[0.1, 0.1], [0.1, 0.7]])) == 0
+    assert half_level(levels, np.zeros((2, 2))) == 0
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_higher_level_holds_half(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, 256, (4, 6), dtype=np.uint8)
+    weights = rng.random((4, 6))
+    half = half_level(levels, weights)
+    assert weights[levels >= half].sum() >= 0.5 * weights.sum() * (1 - 1e-12)
+    higher = levels[levels > half]
+    if higher.size > 0:
+        assert weights[levels >= higher.min()].sum() < 0.5 * weights.sum()
+
+
+# ---- Safety ----
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\"'{{script}}\u2028"
+
+
+def test_names_are_text_wherever_they_appear() -> None:
+    episode = make(
+        env_args={"env_name": NASTY, "env_kwargs": {NASTY: NASTY}},
+        policy=NASTY,
+        action_names=(NASTY, "b"),
+    )
+    page = build_page(episode, title=NASTY, notes=[NASTY])
+    plain, nasty = Reader(build_page(make())), Reader(page)
+    assert [tag for tag, _ in nasty.tags] == [tag for tag, _ in plain.tags]
+    assert next(text for tag, text in nasty.texts if tag == "title") == NASTY
+    assert next(text for tag, text in nasty.texts if tag == "h1") == NASTY
+    data = content(page)
+    assert data["actions"][0]["name"] == NASTY
+    assert data["notes"][0] == NASTY
+    assert dict(data["facts"])["Policy"] == NASTY
+
+
+def test_the_page_names_nothing_outside_and_may_run_its_own_script_alone() -> None:
+    page = build_page(make())
+    reader = Reader(page)
+    (policy,) = [a["content"] for tag, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; ")
+    assert "unsafe" not in policy
+    for tag in ("script", "style"):
+        source = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
+        assert len(source) == 1
+        digest = base64.b64encode(hashlib.sha256(source[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    for tag, attributes in reader.tags:
+        assert not {name for name in attributes if name.startswith("on") or name == "style"}, tag
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    assert re.findall(r"(?<!www\.w3\.org/2000/svg)https?://(?!www\.w3\.org/2000/svg)", page) == []
+
+
+# ---- What may be missing ----
+
+
+def notes(episode: Loose, **options: Any) -> list[str]:
+    found: list[str] = content(build_page(episode, **options))["notes"]
+    return found
+
+
+def test_a_whole_episode_needs_no_note() -> None:
+    assert notes(make(), values=np.zeros(T)) == []
+    assert notes(make(), values=np.zeros(T), notes=["Cut after step 5."]) == ["Cut after step 5."]
+
+
+@pytest.mark.parametrize("attention", [None, np.zeros((T, 0, ROWS, COLS), np.float32)])
+def test_an_episode_without_attention_says_so(attention: NDArray[np.float32] | None) -> None:
+    data = content(build_page(make(attention=attention)))
+    assert data["attention"] is None
+    assert data["focus"] is None
+    assert "This episode has no attention maps" in data["notes"][0]
+
+
+def test_an_episode_without_masks_or_values_says_so() -> None:
+    data = content(build_page(make(target_masks=None)))
+    assert (data["masks"], data["focus"], data["chance"], data["values"]) == (None, None, None, None)
+    assert "no outline and no focus" in data["notes"][0]
+    assert "value estimates are not recorded" in data["notes"][1]
+    unseen = make(target_masks=np.zeros((T, H, W), dtype=bool))
+    assert content(build_page(unseen))["focus"] == [[None, None]] * T
+    assert "never in view" in notes(unseen)[0]
+
+
+def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attention() -> None:
+    moving = make().attention
+    assert moving is not None
+    moving[3:, 0] = 0
+    moving[3:, 0, 0, 0] = 1
+    kinds = {moment["kind"] for moment in content(build_page(make(attention=moving)))["moments"]}
+    assert {"left", "jump"} <= kinds
+    data = content(build_page(make(attention=moving, uniform=True)))
+    assert not {moment["kind"] for moment in data["moments"]} & {"left", "jump"}
+    assert "uniform by construction" in data["notes"][0]
+
+
+@pytest.mark.parametrize("bad", [0.0, NAN, float("inf"), -1.0])
+def test_maps_that_are_none_are_left_out_and_counted(bad: float) -> None:
+    attention = make().attention
+    assert attention is not None
+    attention[1:3, 1] = bad
+    data = content(build_page(make(attention=attention)))
+    assert data["notes"][0] == "Maps that are all zero or not finite are not drawn: head 1 at 2 of 5 steps."
+    assert unpack(data["attention"]["usable"]).reshape(T, HEADS).tolist() == [
+        [1, 1],
+        [1, 0],
+        [1, 0],
+        [1, 1],
+        [1, 1],
+    ]
+    assert [row[1] is None for row in data["focus"]] == [False, True, True, False, False]
+    assert [row[0] for row in data["focus"]] == [1.0] * T
+    assert not unpack(data["attention"]["levels"]).reshape(T, HEADS, ROWS, COLS)[1:3, 1].any()
+
+
+def test_maps_of_any_sum_are_drawn_by_their_shares() -> None:
+    attention = make().attention
+    assert attention is not None
+    assert content(build_page(make(attention=1000 * attention)))["focus"][0][0] == 1.0
+
+
+def test_rewards_that_are_no_numbers_leave_a_gap_and_a_note() -> None:
+    data = content(build_page(make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0])), values=np.zeros(T)))
+    assert data["rewards"] == [1.0, None, 1.0, 1.0, 1.0]
+    assert data["returns"] == [1.0, None, None, None, None]
+    assert "not finite" in data["notes"][0]
+
+
+def test_an_action_beyond_its_range_widens_the_bar() -> None:
+    actions = np.array([[0.5, -3.0]] * T, dtype=np.float32)
+    first, second = content(build_page(make(actions=actions)))["actions"]
+    assert (first["low"], first["high"]) == (-1, 1)
+    assert (second["low"], second["high"]) == (-3, 1)
+
+
+def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
+    images = np.zeros((T, 900, 1000, 3), dtype=np.uint8)
+    images[4] = 200
+    episode = make(images=images, target_masks=None)
+    page = build_page(episode)
+    assert not content(page)["frames"]["lossless"]
+    assert len(page) < 1_000_000
+    large = make(
+        images=np.zeros((3, 2100, 2100, 3), np.uint8),
+        attention=None,
+        target_masks=None,
+        actions=np.zeros((3, 1), np.float32),
+        rewards=np.zeros(3),
+        action_names=(),
+    )
+    frames = content(build_page(large))["frames"]
+    assert (frames["columns"], frames["rows"], len(frames["sheets"])) == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, "at least one step, got none"),
+        ({"rewards": np.zeros(T - 1)}, {}, "expected 5 rewards, one for each frame, got 4"),
+        ({}, {"values": np.zeros(T + 1)}, "expected 5 values, one for each frame, got 6"),
+        ({"best_head": HEADS}, {}, "best head from 0 to 1, got 2"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_page(make(**changes), **options)
+
+
+def test_one_step_is_an_episode() -> None:
+    whole = make()
+    one = replace(
+        whole,
+        **{name: getattr(whole, name)[:1] for name in ("images", "actions", "rewards", "attention")},
+        target_masks=whole.target_masks[:1] if whole.target_masks is not None else None,
+    )
+    assert content(build_page(one))["steps"] == 1
+
+
+def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    loose = make()
+    episode = Episode(**vars(loose), dones=np.arange(T) == T - 1)
+    write_page(tmp_path / "a.html", episode)
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
+    with pytest.raises(ValueError, match="expected 5 values"):
+        write_page(tmp_path / "a.html", episode, values=np.zeros(1))
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
+    with pytest.raises(OSError, match="no folder"):
+        write_page(tmp_path / "none" / "a.html", episode)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+# ---- Moments, by hand ----
+
+
+def seen(*flags: int) -> NDArray[np.bool_]:
+    masks = np.zeros((len(flags), 4, 5), dtype=bool)
+    masks[:, 1, 1] = flags
+    return masks
+
+
+def test_a_target_is_lost_when_it_goes_out_of_view() -> None:
+    assert target_lost(seen(0, 0, 1, 1, 0, 0, 0, 1, 0)) == [(4, 7), (8, 9)]
+    assert target_lost(seen(0, 0)) == target_lost(seen(1, 1)) == target_lost(seen(0, 1)) == []
+
+
+def test_attention_leaves_once_and_must_have_been_there() -> None:
+    chance = np.full(10, 0.1)  # leaves below 0.2, arrives above 0.4
+    mass = np.array([0.3, 0.1, 0.5, 0.25, 0.1, 0.3, 0.1, 0.5, 0.3, 0.15])
+    assert attention_left(mass, chance) == [4, 9]
+    hidden = np.array([0.5, NAN, 0.1, 0.5, 0.1])
+    assert attention_left(hidden, np.full(5, 0.1)) == [4]
+    assert attention_left(mass, chance, factor=1.2) == [1, 4, 6]
+
+
+def test_the_largest_jump_is_the_centre_of_mass_that_moved_most() -> None:
+    maps = np.zeros((4, ROWS, COLS))
+    maps[0, 0, 0] = maps[1, 0, 1] = maps[2, 2, 4] = 1
+    maps[3, 2, 4], maps[3, 2, 3] = 0.5, 0.5
+    step, pixels = largest_jump(maps, YS, XS) or (0, 0.0)
+    assert step == 2
+    assert pixels == pytest.approx(np.hypot(8, 12))  # two rows and three columns of 4 pixels
+    maps[2] = 0  # no map: the jump over it cannot be told
+    assert largest_jump(maps, YS, XS) == (1, 4.0)
+    assert largest_jump(np.zeros((4, ROWS, COLS)), YS, XS) is None
+    assert largest_jump(maps[:1], YS, XS) is None
+    assert largest_jump(np.repeat(maps[:1], 4, axis=0), YS, XS) is None
+
+
+def test_the_largest_fall_within_a_window() -> None:
+    assert largest_fall(np.array([0.0, 1.0, 0.9, 0.2, 0.8])) == Fall(1, 3)
+    assert largest_fall(np.array([1.0, 1.0, 0.0])) == Fall(1, 2)  # from the last of equal heights
+    slow = np.arange(20.0, -1.0, -1.0)
+    assert largest_fall(slow, window=4) == Fall(0, 4)
+    assert largest_fall(np.array([1.0, 0.95, 1.0])) is None  # less than a tenth
+    assert largest_fall(np.arange(5.0)) is None
+    assert largest_fall(np.array([1.0, NAN, 0.2])) == Fall(0, 2)
+    assert largest_fall(np.array([NAN, NAN])) is None
+    assert largest_fall(np.array([5.0])) is None
+
+
+def test_moments_are_said_in_words_in_the_order_of_steps() -> None:
+    masks = seen(1, 1, 1, 0, 0)
+    maps = np.zeros((5, ROWS, COLS))
+    maps[:2, 0, 0] = maps[2:, 0, 2] = 1
+    moments = find_moments(
+        np.array([0.5, 1.0, 0.25, 0.0, 0.0]),
+        values=np.array([3.0, 3.0, 3.0, 3.0, 1.0]),
+        masks=masks,
+        maps=maps,
+        mass=np.array([0.9, 0.9, 0.06, NAN, NAN]),
+        ys=YS,
+        xs=XS,
+    )
+    assert [tuple(moment) for moment in moments] == [
+        (1, "reward", "Reward dropped from 1.00 to 0.00 within 2 steps"),
+        (2, "left", "Attention left the target: 1.2 × chance"),  # of 1 in 20 pixels
+        (2, "jump", "Largest attention jump: 8 pixels"),
+        (3, "lost", "Target lost from view until the end"),
+        (3, "value", "Value estimate dropped from 3.00 to 1.00 within 1 step"),
+    ]
+
+
+def test_focus_is_that_of_the_evaluation() -> None:
+    rng = np.random.default_rng(3)
+    attention = rng.dirichlet(np.ones(ROWS * COLS), (T, HEADS)).reshape(T, HEADS, ROWS, COLS)
+    masks = rng.random((T, H, W)) < 0.2
+    data = content(build_page(make(attention=attention.astype(np.float32), target_masks=masks)))
+    expected = focus.mass_on_target(focus.upsample(attention, (H, W), YS, XS), masks)
+    assert np.array(data["focus"]) == pytest.approx(expected, abs=1e-5)

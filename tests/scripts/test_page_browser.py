@@ -1,0 +1,385 @@
+"""The page of an episode in a real browser: Chromium without a window, driven through Playwright."""
+
+import base64
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("h5py")
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_run import make_run, register  # noqa: E402
+
+from robot_attn.focus import upsample  # noqa: E402
+from robot_attn.overlay import HeatScale  # noqa: E402
+from robot_attn_policies.episodes import Episode  # noqa: E402
+from robot_attn_policies.page import half_level, write_page  # noqa: E402
+from robot_attn_scripts.replay import Options, record  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
+    """An untrained policy's episode, in which the target is out of view from step 3 to 4."""
+    torch.manual_seed(0)
+    register()
+    folder = make_run(tmp_path_factory.mktemp("runs") / "query")
+    recorded = record(Options(folder, seed=5, calibration_episodes=2))
+    assert recorded.target_masks is not None
+    masks = recorded.target_masks.copy()
+    masks[3:5] = False
+    return replace(recorded, target_masks=masks)
+
+
+@pytest.fixture(scope="module")
+def written(episode: Episode, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / "page.html"
+    write_page(path, episode, title="A <b>small</b> task", values=np.linspace(9, 1, len(episode)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Any]:
+    """Open a file as a page; at the end nothing may have been complained about or asked of a network."""
+    contexts, complaints, requests = [], [], []
+
+    def opened(path: Path, *, width: int = 1280, height: int = 900, at: str = "", **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri() + at)
+        sync_api.expect(page.locator("#clock")).to_contain_text("Step")  # drawn
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def step_of(page: Any) -> int:
+    step: int = page.evaluate("replay.step()")
+    assert page.locator("#scrub").input_value() == str(step)
+    assert page.locator("#clock b").inner_text().startswith(f"Step {step} of ")
+    return step
+
+
+def until(page: Any, reached: Callable[[int], bool]) -> None:
+    """Wait for a step; Playwright's own `wait_for_function` is what the page's policy forbids: eval."""
+    for _ in range(2000):
+        if reached(page.evaluate("replay.step()")):
+            return
+        page.wait_for_timeout(5)
+    raise AssertionError(f"still at step {step_of(page)}")
+
+
+def drawing(page: Any) -> Any:
+    """The large frame's pixels, [height, width, 3]."""
+    url = page.evaluate("document.querySelector('#frame').toDataURL('image/png')")
+    data = np.frombuffer(base64.b64decode(url.removeprefix("data:image/png;base64,")), np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def draw_as(page: Any, mode: str) -> None:
+    page.get_by_role("radio", name=mode).check()
+
+
+def test_it_shows_the_episode(show: Any, written: Path, episode: Episode) -> None:
+    page = show(written)
+    assert page.title() == "A <b>small</b> task"
+    assert page.locator("h1").inner_text() == "A <b>small</b> task"
+    assert f"{episode.rewards.sum():.1f}" in page.locator("#facts").inner_text()
+    assert page.locator(".plot").count() == 4  # focus, reward, return, value
+    assert page.locator("#bars li").count() == 2
+    assert "up" in page.locator("#bars").inner_text()
+    assert page.locator(".tile").count() == 3
+    assert page.locator("#problem").is_hidden()
+
+
+def test_the_frame_is_drawn_bit_for_bit(show: Any, written: Path, episode: Episode) -> None:
+    page = show(written)
+    page.locator("#choose-none").click()
+    page.locator("#outline").uncheck()
+    height, width = episode.image_size
+    for step in (0, len(episode) - 1):
+        page.evaluate(f"replay.go({step})")
+        shown = drawing(page)
+        scale = shown.shape[0] // height
+        assert shown.shape[:2] == (height * scale, width * scale)
+        assert np.array_equal(shown[scale // 2 :: scale, scale // 2 :: scale], episode.images[step])
+
+
+def test_heat_lies_where_the_video_has_it(show: Any, written: Path, episode: Episode) -> None:
+    page = show(written)
+    size = (3 * episode.image_size[0], 2 * episode.image_size[1])
+    scale = HeatScale(episode.ys, episode.xs, episode.image_size, size)
+    for step in (0, 2):
+        expected = scale.levels(episode.attention[step]).astype(int)
+        for head in range(3):
+            levels = page.evaluate(f"replay.levels({step}, [{head}], {size[0]}, {size[1]})")
+            assert np.abs(np.array(levels).reshape(size) - expected[head]).max() <= 1.01
+        both = page.evaluate(f"replay.levels({step}, [0, 2], {size[0]}, {size[1]})")
+        assert np.abs(np.array(both).reshape(size) - expected[[0, 2]].max(axis=0)).max() <= 1.01
+
+
+def test_heads_are_switched_on_and_off(show: Any, written: Path, episode: Episode) -> None:
+    page = show(written)
+    page.locator("#outline").uncheck()
+    tiles = page.locator(".tile")
+    pressed = lambda: [tiles.nth(i).get_attribute("aria-pressed") == "true" for i in range(3)]  # noqa: E731
+    best = [head == episode.best_head for head in range(3)]
+    assert pressed() == best
+    with_best = drawing(page)
+    tiles.nth(episode.best_head).focus()
+    page.keyboard.press("Space")  # the button's own; it does not start the player
+    assert pressed() == [False] * 3
+    assert page.locator("#toggle").get_attribute("aria-label") == "Play"
+    bare = drawing(page)
+    assert not np.array_equal(bare, with_best)
+    page.locator("#choose-all").click()
+    assert pressed() == [True] * 3
+    assert page.locator("path.chance").count() == 1
+    page.locator("#choose-best").click()
+    assert pressed() == best
+    assert np.array_equal(drawing(page), with_best)
+    draw_as(page, "Frame only")
+    assert np.array_equal(drawing(page), bare)
+
+
+def test_a_contour_holds_half_of_the_weight(show: Any, episode: Episode, tmp_path: Path) -> None:
+    attention = np.zeros_like(episode.attention)
+    attention[:, :, 1, 1] = 1  # all in one cell
+    peaked = replace(episode, attention=attention)
+    write_page(tmp_path / "page.html", peaked)
+    page = show(tmp_path / "page.html")
+    page.locator("#outline").uncheck()
+    draw_as(page, "Frame only")
+    bare = drawing(page)
+    draw_as(page, "Contour")
+    assert "half of its head's attention" in page.locator("#legend").inner_text()
+    drawn = (drawing(page) != bare).any(axis=2)
+    # The same in NumPy: the pixels at or above the level that half of the weight reaches.
+    size = episode.image_size
+    levels = HeatScale(episode.ys, episode.xs, size, size).levels(attention[0])[0]
+    half = half_level(levels, upsample(attention[:1], size, episode.ys, episode.xs)[0, 0])
+    inside = HeatScale(episode.ys, episode.xs, size, drawn.shape).levels(attention[0])[0] >= half
+    assert 0 < inside.mean() < 0.2
+    width = 4  # half of the line with its halo, and what the field's pixels leave open
+    for axis in (0, 1):
+        line, area = np.flatnonzero(drawn.any(axis=axis)), np.flatnonzero(inside.any(axis=axis))
+        assert line[0] == pytest.approx(area[0], abs=width)
+        assert line[-1] == pytest.approx(area[-1], abs=width)
+
+
+def test_keys_step_and_jump(show: Any, written: Path, episode: Episode) -> None:
+    last = len(episode) - 1
+    page = show(written)
+    press = page.keyboard.press
+    for key, expected in [
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("Shift+ArrowRight", min(11, last)),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+        ("End", last),
+        ("ArrowRight", last),
+        ("Shift+ArrowLeft", max(last - 10, 0)),
+    ]:
+        press(key)
+        assert step_of(page) == expected, key
+    page.locator("#scrub").focus()
+    press("Home")
+    press("ArrowRight")  # once, not once for the page and once for the slider
+    assert step_of(page) == 1
+    page.locator("#modes input").first.focus()
+    press("ArrowRight")  # a choice keeps its keys
+    assert page.locator("#modes input").nth(1).is_checked()
+    assert step_of(page) == 1
+
+
+def test_the_slider_and_the_plots_scrub(show: Any, written: Path, episode: Episode) -> None:
+    last = len(episode) - 1
+    page = show(written)
+    box = page.locator("#scrub").bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
+    assert step_of(page) == last
+    page.locator("#scrub").fill("2")
+    assert step_of(page) == 2
+    inside = page.locator(".plot .inside").nth(1)
+    inside.scroll_into_view_if_needed()
+    box = inside.bounding_box()
+    page.mouse.move(box["x"] + 1, box["y"] + 10)
+    page.mouse.down()
+    assert step_of(page) == 0
+    page.mouse.move(box["x"] + box["width"] / last, box["y"] + 10)
+    assert step_of(page) == 1
+    page.mouse.up()
+    page.mouse.move(box["x"] + box["width"], box["y"] + 10)
+    assert step_of(page) == 1
+    # The line under which a plot is read stands where the slider's knob does.
+    page.locator("#scrub").fill(str(last // 2))
+    line, area = page.locator(".cursor").first.bounding_box(), inside.bounding_box()
+    middle = area["x"] + area["width"] * (last // 2) / last
+    assert line["x"] + line["width"] / 2 == pytest.approx(middle, abs=1)
+
+
+def test_it_plays_pauses_and_loops(show: Any, written: Path, episode: Episode) -> None:
+    last = len(episode) - 1
+    page = show(written)
+    page.locator("#speed").select_option("4")
+    toggle = page.locator("#toggle")
+    assert toggle.get_attribute("aria-label") == "Play"
+    page.locator("body").press("Space")
+    until(page, lambda step: step == last)
+    sync_api.expect(toggle).to_have_attribute("aria-label", "Play")  # to the end, and no farther
+    page.locator("#loop").check()
+    toggle.click()  # begins anew
+    until(page, lambda step: 0 < step < last)
+    until(page, lambda step: step >= last - 2)
+    until(page, lambda step: step < last - 2)
+    assert toggle.get_attribute("aria-label") == "Pause"
+    toggle.click()
+    stopped = step_of(page)
+    page.wait_for_timeout(200)
+    assert step_of(page) == stopped
+
+
+def test_moments_are_buttons_that_jump(show: Any, written: Path) -> None:
+    page = show(written)
+    lost = page.locator("#moments button", has_text="Target lost from view for 2 steps")
+    lost.press("Enter")
+    assert step_of(page) == 3
+    assert page.locator("#unseen").is_visible()
+    assert "not in view" in page.locator("#now").inner_text()
+    steps = [int(item.get_attribute("data-step")) for item in page.locator("#moments button").all()]
+    assert page.locator("#marks button").count() == len(steps) > 1
+    assert steps == sorted(steps)
+    page.keyboard.press("Home")
+    for expected in sorted(set(steps) - {0}):
+        page.locator("#later-moment").click()
+        assert step_of(page) == expected
+    assert page.locator("#later-moment").is_disabled()
+    page.locator("#marks button").first.click()
+    assert step_of(page) == steps[0]
+
+
+def test_a_link_opens_at_its_step(show: Any, written: Path) -> None:
+    page = show(written, at="#step=4")
+    assert step_of(page) == 4
+    page.evaluate("location.hash = '#step=2'")
+    until(page, lambda step: step == 2)
+
+
+def test_a_step_is_spoken_once_it_stands_still(show: Any, written: Path, episode: Episode) -> None:
+    page = show(written)
+    page.keyboard.press("ArrowRight")
+    spoken = page.locator("#spoken")
+    sync_api.expect(spoken).to_contain_text(f"Step 1 of {len(episode) - 1}, reward ")
+    assert "value estimate" in spoken.inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(spoken).to_contain_text("Step 3")
+    assert "target not in view" in spoken.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_it_is_accessible_and_fits(show: Any, written: Path, scheme: str, width: int) -> None:
+    page = show(written, width=width, color_scheme=scheme)
+    page.locator("#choose-all").click()
+    rules = {"runOnly": STANDARDS, "rules": {"target-size": {"enabled": True}}}
+    found = axe.Axe().run(page, options=rules)
+    assert found.response["violations"] == []
+    assert len(found.response["passes"]) > 20
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
+    assert light == (scheme == "light")
+
+
+@pytest.mark.parametrize("missing", ["masks", "everything"])
+def test_what_is_missing_is_said_and_the_rest_works(
+    show: Any, episode: Episode, tmp_path: Path, missing: str
+) -> None:
+    parts: dict[str, Any] = {"target_masks": None, "dt": None}
+    if missing == "everything":
+        parts |= {"uniform": True, "attention": np.zeros_like(episode.attention)}
+    write_page(tmp_path / "page.html", replace(episode, **parts))
+    page = show(tmp_path / "page.html")
+    assert "no outline and no focus" in page.locator("#notes").inner_text()
+    assert page.locator("#outline-choice").is_hidden()
+    assert page.locator(".plot").count() == 2  # reward and return
+    if missing == "everything":
+        assert "uniform by construction" in page.locator("#notes").inner_text()
+        assert page.locator(".tile", has_text="no map at this step").count() == 3
+    page.locator("#choose-all").click()
+    draw_as(page, "Contour")
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    assert axe.Axe().run(page, options={"runOnly": STANDARDS}).response["violations"] == []
+
+
+def test_an_episode_of_one_step_without_attention(show: Any, episode: Episode, tmp_path: Path) -> None:
+    class Bare:
+        """What a policy without attention leaves."""
+
+        attention = None
+
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(episode, name)
+            return value[:1] if name in ("images", "actions", "rewards", "target_masks") else value
+
+    write_page(tmp_path / "page.html", Bare())  # type: ignore[arg-type]
+    page = show(tmp_path / "page.html")
+    assert "no attention maps" in page.locator("#heads").inner_text()
+    assert page.locator("#modes").is_hidden()
+    assert np.array_equal(drawing(page)[1, 1], episode.images[0, 0, 0])
+    page.locator("body").press("Space")
+    page.keyboard.press("ArrowRight")
+    assert step_of(page) == 0
+
+
+def test_150_steps_of_a_busy_scene_are_under_5_megabytes(episode: Episode, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    attention = rng.dirichlet(np.ones(225), (150, 8)).reshape(150, 8, 15, 15).astype(np.float32)
+    noise = Episode(
+        images=rng.integers(0, 256, (150, 64, 64, 3), dtype=np.uint8),  # nothing packs worse
+        actions=rng.normal(size=(150, 7)).astype(np.float32),
+        rewards=rng.random(150),
+        dones=np.arange(150) == 149,
+        attention=attention,
+        ys=np.arange(15, dtype=np.float32) * 4 + 3.5,
+        xs=np.arange(15, dtype=np.float32) * 4 + 3.5,
+        env_args=episode.env_args,
+        seed=0,
+        target_masks=rng.random((150, 64, 64)) < 0.5,
+    )
+    write_page(tmp_path / "page.html", noise, values=rng.random(150))
+    assert (tmp_path / "page.html").stat().st_size < 5_000_000
