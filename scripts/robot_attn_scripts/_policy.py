@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from robot_attn_scripts._pairs import parse_pairs
 
 if TYPE_CHECKING:
-    from robot_attn_policies.evaluate import Actor, Calibration, Cells, Focus, Rollouts, Step
+    from robot_attn_policies.evaluate import Actor, Calibration, Focus, Rollouts, Step
+    from robot_attn_policies.eyes import Eyes
     from robot_attn_policies.presets import Json, TrainConfig
 
 Watch = Callable[[str, int], "Callable[[Step], None]"]
@@ -29,13 +30,7 @@ class Ends(NamedTuple):
 class LoadedPolicy:
     """A trained policy, ready to act."""
 
-    act: Actor
-    cells: Cells
-    image: str | None
-    """The key of the image that it looks at, where observations have keys."""
-    heads: int
-    uniform: bool
-    """Its attention says nothing, by construction."""
+    eyes: Eyes
     config: TrainConfig
     name: str
     """The run's folder and which policy of it, for titles."""
@@ -50,7 +45,9 @@ class LoadedPolicy:
         }
 
 
-def load(run: Path, which: Literal["best", "last"], module: str | None = None) -> LoadedPolicy:
+def load(
+    run: Path, which: Literal["best", "last"], module: str | None = None, *, gradients: bool = False
+) -> LoadedPolicy:
     """The policy in the run folder `run`.
 
     Args:
@@ -58,14 +55,12 @@ def load(run: Path, which: Literal["best", "last"], module: str | None = None) -
         which: the best policy of the run, or its last.
         module: the module whose import registers the run's environment, where that is another's: what a
             folder names is not imported unless a person names it too.
+        gradients: whether to give gradients in place of attention that is uniform by construction.
 
     Raises:
         ValueError: the folder is incomplete, damaged or edited; or its environment wants another module.
     """
-    import numpy as np
-
-    from robot_attn_policies.evaluate import Cells, policy_actor
-    from robot_attn_policies.extractor import find_extractor
+    from robot_attn_policies.eyes import eyes_of
     from robot_attn_policies.run_folder import load_policy
 
     policy, config = load_policy(run, which=which)
@@ -75,20 +70,7 @@ def load(run: Path, which: Literal["best", "last"], module: str | None = None) -
             f"the environment of {run} is registered by importing {wanted!r}, which runs its code: if you "
             f"trust it, add --module {wanted}"
         )
-    extractor = find_extractor(policy)
-    perception = extractor.perception
-    ys, xs = (
-        np.asarray(centers.numpy(force=True), dtype=np.float32) for centers in perception.token_centers()
-    )
-    return LoadedPolicy(
-        act=policy_actor(policy),
-        cells=Cells(ys, xs, perception.image_shape[1:]),
-        image=extractor.image_key,
-        heads=perception.heads,
-        uniform=perception.uniform,
-        config=config,
-        name=f"{run} ({which})",
-    )
+    return LoadedPolicy(eyes_of(policy, gradients=gradients), config, f"{run} ({which})")
 
 
 def scene(
@@ -130,7 +112,7 @@ def calibrated(policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, watch:
 
     with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
         watcher = watch("calibration: choosing a head", len(seeds) * int(env.horizon))
-        return calibrate(policy.act, env, seeds, policy.cells, watch=watcher)
+        return calibrate(policy.eyes.act, env, seeds, policy.eyes.cells, watch=watcher)
 
 
 def score(
@@ -141,7 +123,7 @@ def score(
 
     calibration = calibrated(policy, calibration_seeds, env.num_envs, watch)
     watcher = watch("evaluation: the policy", len(seeds) * int(env.horizon))
-    return evaluate_policy(policy.act, env, seeds, policy.cells, calibration, watch=watcher)
+    return evaluate_policy(policy.eyes.act, env, seeds, policy.eyes.cells, calibration, watch=watcher)
 
 
 def ends(env: Any, seeds: Sequence[int], watch: Watch) -> Ends:

@@ -136,7 +136,7 @@ def run(options: Options) -> dict[str, object]:
         for scene in cells:
             cells[scene][arm] = [[job.answer() for job in table[scene, run]] for run in runs]
     seeds = {arm: [configs[run].seed for run in runs] for arm, runs in arms.items()}
-    uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].uniform)
+    uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].eyes.uniform)
     comparison = compare(cells, seeds, uniform)
 
     figures = figures_of(comparison, options, {arm: {run: configs[run] for run in arms[arm]} for arm in arms})

@@ -92,7 +92,7 @@ def evaluate(options: Options) -> dict[str, object]:
         if _policy.has_masks(env):
             rollouts, focus = _policy.score(policy, env, seeds, calibration_seeds, watch)
         else:
-            rollouts = _policy.play("the policy", policy.act, env, seeds, watch)
+            rollouts = _policy.play("the policy", policy.eyes.act, env, seeds, watch)
         if _policy.has_oracle(env):
             random, oracle = _policy.ends(env, seeds, watch)
         else:
@@ -107,7 +107,7 @@ def evaluate(options: Options) -> dict[str, object]:
         "episodes": {"value": len(seeds), "unit": "episodes"},
         "seeds": {"first": seeds[0], "last": seeds[-1]},
         **_score_figures(rollouts, random, oracle),
-        "focus": None if focus is None else _focus_figures(focus, policy.uniform, calibration_seeds),
+        "focus": None if focus is None else _focus_figures(focus, policy.eyes.uniform, calibration_seeds),
     }
 
 

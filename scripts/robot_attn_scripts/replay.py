@@ -140,19 +140,19 @@ def record(options: Options) -> Episode:
         closing(_policy.make_env(policy.config.task, scene, 1)) as env,
         _policy.step_bar(Console(stderr=True)) as watch,
     ):
-        if policy.heads > 1 and _policy.has_masks(env):
+        if policy.eyes.heads > 1 and _policy.has_masks(env):
             count = max(1, options.calibration_episodes)
             seeds = [s for s in range(CALIBRATION_SEED, CALIBRATION_SEED + count + 1) if s != seed][:count]
             best_head = _policy.calibrated(policy, seeds, 32, watch).best_head
         return record_episode(
-            policy.act,
+            policy.eyes.act,
             env,
             seed,
-            policy.cells,
+            policy.eyes.cells,
             env_args={"env_name": env_id(policy.config.task), "env_kwargs": scene},
-            image=policy.image or "image",
+            image=policy.eyes.image or "image",
             best_head=best_head,
-            uniform=policy.uniform,
+            uniform=policy.eyes.uniform,
             policy=policy.name,
             watch=watch("recording the episode", int(env.horizon)),
         )
