@@ -58,7 +58,7 @@ def _cv2() -> Any:
 
 @cache
 def _palette() -> tuple[Image, Image]:
-    """Heat level 0 to 255 -> colour times its opacity, and 255 times what the frame keeps; both [256, 1, 3].
+    """Heat level 0 to 255 -> colour times its opacity [256, 1, 3], and 255 times what the frame keeps [256].
 
     The colours are inferno's without its black end, which would read as shadow on a frame.
     """
@@ -66,10 +66,10 @@ def _palette() -> tuple[Image, Image]:
     level = np.linspace(0.0, 1.0, 256)
     hue = np.rint(255 * (_LEAST_HUE + (1 - _LEAST_HUE) * level)).astype(np.uint8)
     color = cv2.applyColorMap(hue[:, None], cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float64)
-    alpha = (_MOST_ALPHA * np.minimum(1.0, 1.6 * level))[:, None, None]
+    alpha = _MOST_ALPHA * np.minimum(1.0, 1.6 * level)
     return (
-        np.ascontiguousarray(np.rint(color * alpha).astype(np.uint8)),
-        np.ascontiguousarray(np.rint(np.repeat(255 * (1 - alpha), 3, axis=2)).astype(np.uint8)),
+        np.ascontiguousarray(np.rint(color * alpha[:, None, None]).astype(np.uint8)),
+        np.rint(255 * (1 - alpha)).astype(np.uint8),
     )
 
 
@@ -87,22 +87,37 @@ class HeatScale:
     ) -> None:
         ys, xs = np.asarray(ys, dtype=np.float64), np.asarray(xs, dtype=np.float64)
         # A cell's share of the frame is what uniform attention would put there: the inverse of its density.
-        cells = np.eye(len(ys) * len(xs)).reshape(1, -1, len(ys), len(xs))
-        share = 1 / focus.upsample(cells, image_size, ys, xs).max(axis=(2, 3)).reshape(len(ys), len(xs))
-        self._share = (share / share.sum()).astype(np.float32)
-        self._log_cells = math.log(max(len(ys) * len(xs), 2))
+        cells = _extents(ys, image_size[0])[:, None] * _extents(xs, image_size[1])
+        self._share = (cells / cells.sum()).astype(np.float32)
+        self._log_cells = math.log(max(cells.size, 2))
+        self._size = size
         self._down = _between(ys, image_size[0], size[0])
-        self._across = _between(xs, image_size[1], size[1])
+        self._across = np.ascontiguousarray(_between(xs, image_size[1], size[1]).T)
+
+    def cell_levels(self, attention: NDArray[np.floating]) -> Image:
+        """Attention [..., rows, cols] -> levels uint8 of its cells: 0 at or below uniform, 255 for all."""
+        return np.asarray(np.rint(self._cell_levels(attention)), dtype=np.uint8)
 
     def levels(self, attention: NDArray[np.floating]) -> Image:
         """Attention [K, rows, cols] -> uint8 [K, h, w]: 0 at or below uniform, 255 where a cell has all.
 
         Between the cells' centres the level runs smoothly, without rising above either.
         """
+        smooth = self._down @ self._cell_levels(attention) @ self._across
+        rounded = _cv2().convertScaleAbs(smooth.reshape(-1, self._size[1]))
+        return np.asarray(rounded).reshape(-1, *self._size)
+
+    def _cell_levels(self, attention: NDArray[np.floating]) -> NDArray[np.float32]:
         with np.errstate(divide="ignore"):
             level = np.log(attention / self._share) / self._log_cells
-        level = np.clip(level, 0.0, 1.0).astype(np.float32) * 255
-        return np.asarray(np.rint(self._down @ level @ self._across.T), dtype=np.uint8)
+        return np.clip(level, 0.0, 1.0).astype(np.float32) * 255
+
+
+def _extents(centers: NDArray[np.float64], pixels: int) -> NDArray[np.float64]:
+    """[n] the share of an axis of `pixels` that each of n cells covers, up to a factor."""
+    eye = np.eye(len(centers))[None, :, :, None]
+    spread = focus.upsample(eye, (pixels, 1), centers, [0.0])
+    return np.asarray(1 / spread.max(axis=(2, 3))[0])
 
 
 def _between(centers: NDArray[np.float64], pixels: int, size: int) -> NDArray[np.float32]:
@@ -118,8 +133,14 @@ def blend_heat(image: Image, levels: Image) -> Image:
     """Lay heat levels uint8 [h, w] over a picture uint8 [h, w, 3]: a new picture."""
     cv2 = _cv2()
     added, kept = _palette()
-    faded = cv2.multiply(image, cv2.applyColorMap(levels, kept), scale=1 / 255)
-    return np.asarray(cv2.add(faded, cv2.applyColorMap(levels, added)))
+    blended = image.copy()
+    x, y, width, height = cv2.boundingRect(levels)  # beyond it there is no heat
+    if width > 0:
+        hot = Box(x, y, width, height)
+        part, level = hot.of(blended), hot.of(levels)
+        faded = cv2.multiply(part, cv2.cvtColor(cv2.LUT(level, kept), cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        part[:] = cv2.add(faded, cv2.applyColorMap(level, added))
+    return blended
 
 
 def find_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> Sequence[NDArray[np.int32]]:

@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn import Percept
 from robot_attn.focus import FocusMeter, FocusTotals, MaskMean, center_bias_map, uniform_map, upsample
-from robot_attn_policies.extractor import perceive
+from robot_attn_policies.extractor import find_extractor
 from robot_attn_policies.statistics import Interval, Statistic, bootstrap_interval, mean
 
 Observation: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -139,12 +139,22 @@ def _success(info: Mapping[str, Any], index: int) -> bool | None:
 
 
 def policy_actor(policy: BasePolicy) -> Actor:
-    """A Stable-Baselines3 policy, without its exploration noise, and where it looks (`perceive`)."""
+    """A Stable-Baselines3 policy, without its exploration noise, and where it looks, in one pass.
+
+    Raises:
+        ValueError: as `find_extractor`.
+    """
+    perception = find_extractor(policy).perception
 
     def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
-        # SB3's hint wants a dict where a mapping does.
-        actions, _ = policy.predict(cast(Any, observation), deterministic=True)
-        return actions, perceive(policy, observation)
+        looked: list[Percept] = []
+        handle = perception.register_forward_hook(lambda module, given, percept: looked.append(percept))
+        try:
+            # SB3's hint wants a dict where a mapping does.
+            actions, _ = policy.predict(cast(Any, observation), deterministic=True)
+        finally:
+            handle.remove()
+        return actions, looked[-1]
 
     return act
 

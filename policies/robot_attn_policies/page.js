@@ -45,7 +45,9 @@
     return image;
   };
 
-  const sheets = await Promise.all(data.frames.sheets.map(picture));
+  for (const frames of [data.frames, data.view]) {
+    if (frames !== null) frames.pictures = await Promise.all(frames.sheets.map(picture));
+  }
   const masks = data.masks === null ? null : await unpack(data.masks);
   const maps = data.attention;
   const heads = maps === null ? 0 : maps.heads;
@@ -69,6 +71,9 @@
     return `${ratio.toFixed(ratio < 9.95 ? 1 : 0)} ×`;
   };
   const hidden = (step) => data.visible !== null && !data.visible[step];
+  const gradient = maps !== null && maps.gradient;
+  const headName = (head) => (gradient ? "Gradient" : `Head ${head}`);
+  const headLabel = (head) => (gradient ? "gradient" : `head ${head}`);
 
   // ---- Attention: from cells to pixels, as robot_attn.overlay.HeatScale does ----
 
@@ -190,20 +195,27 @@
   frame.width = WIDTH * scale;
   frame.height = HEIGHT * scale;
   const screen = frame.getContext("2d");
+  const view = data.view === null ? null : id("view").getContext("2d");
+  if (view !== null) {
+    [id("view").height, id("view").width] = data.view.size;
+    id("view").setAttribute("aria-label", `The same moment from the camera ${data.view.name}`);
+    id("view-name").textContent = `Camera ${data.view.name}`;
+    id("other").hidden = false;
+  }
   const fine = maps === null ? null : new Heat(HEIGHT * Math.min(scale, 4), WIDTH * Math.min(scale, 4));
   const chosen = new Set(maps === null || maps.uniform ? [] : [maps.best]);
   const mode = () => document.querySelector("input[name=mode]:checked").value;
   let step = 0;
 
-  const paintFrame = (context, width, height) => {
-    const { columns, rows } = data.frames;
+  const paintSheet = (context, { columns, rows, size, pictures }, width, height) => {
     const place = step % (columns * rows);
-    const sheet = sheets[Math.floor(step / (columns * rows))];
-    const [x, y] = [(place % columns) * WIDTH, Math.floor(place / columns) * HEIGHT];
+    const [high, wide] = size;
+    const [x, y] = [(place % columns) * wide, Math.floor(place / columns) * high];
     context.imageSmoothingEnabled = false;
-    context.drawImage(sheet, x, y, WIDTH, HEIGHT, 0, 0, width, height);
+    context.drawImage(pictures[Math.floor(step / (columns * rows))], x, y, wide, high, 0, 0, width, height);
     context.imageSmoothingEnabled = true;
   };
+  const paintFrame = (context, width, height) => paintSheet(context, data.frames, width, height);
   const stroke = (path, factor, color, width) => {
     const scaled = new Path2D();
     scaled.addPath(path, new DOMMatrix().scale(factor));
@@ -236,6 +248,7 @@
   };
   const paintStage = () => {
     paintFrame(screen, frame.width, frame.height);
+    if (view !== null) paintSheet(view, data.view, view.canvas.width, view.canvas.height);
     if (mode() === "heat" && chosen.size > 0) {
       screen.drawImage(fine.paint(step, chosen), 0, 0, frame.width, frame.height);
     }
@@ -250,7 +263,7 @@
     const share = chosen.size > 1 ? ", strongest head" : "";
     id("ramp").hidden = kind !== "heat";
     id("legend-low").textContent =
-      { heat: "uniform", contour: "Each line holds half of its head's attention.", off: "" }[kind];
+      { heat: "uniform", contour: `Each line holds half of ${gradient ? "the gradient" : "its head's attention"}.`, off: "" }[kind];
     id("legend-high").textContent = kind === "heat" ? `${count} × uniform${share}` : "";
   };
 
@@ -268,7 +281,7 @@
       const best = head === maps.best && heads > 1 && !maps.uniform;
       const canvas = make("canvas", { "aria-hidden": "true", width: 128, height: Math.round((128 * HEIGHT) / WIDTH) });
       const score = make("span", { class: "score" });
-      const name = make("b", {}, `Head ${head}`, ...(best ? [make("i", {}, "best")] : []));
+      const name = make("b", {}, headName(head), ...(best ? [make("i", {}, "best")] : []));
       const color = `var(--head-${head % LINES.length})`;
       const button = make("button", { type: "button", class: "tile", "aria-pressed": "false", "--color": color }, canvas, make("span", { class: "words" }, name, score));
       button.addEventListener("click", () => choose(chosen.has(head) ? [...chosen].filter((k) => k !== head) : [...chosen, head]));
@@ -277,6 +290,11 @@
     }
     const scored = data.focus === null ? "" : "The share is what falls on the target; chance is the share of the frame that the target covers.";
     id("heads-note").textContent = maps.uniform ? "Uniform by construction: it does not say where the policy looked." : scored;
+    if (gradient) {
+      id("heads-name").textContent = "Gradient of the action";
+      id("modes-name").textContent = "The gradient is drawn as";
+      frame.setAttribute("aria-label", "Camera frame with the gradient of the action drawn over it");
+    }
     id("choose-best").addEventListener("click", () => choose([maps.best]));
     id("choose-all").addEventListener("click", () => choose(tiles.keys()));
     id("choose-none").addEventListener("click", () => choose([]));
@@ -363,7 +381,7 @@
         values: data.focus.map((row) => row[head]), kind: head === maps.best ? "best" : "", color: `var(--head-${head % LINES.length})`, head,
       }));
       lines.push({ values: data.chance.map((share, at) => (data.visible[at] ? share : null)), kind: "chance", color: "var(--dim)" });
-      addPlot(`Focus on target, head ${maps.best}`, lines, { low: 0, high: 1, show: percent, main: maps.best });
+      addPlot(`Focus on target, ${headLabel(maps.best)}`, lines, { low: 0, high: 1, show: percent, main: maps.best });
     }
     addSeries("Reward", data.rewards, "var(--good)");
     addSeries("Return so far", data.returns, "var(--strong)");
@@ -419,6 +437,7 @@
 
   const bars = [];
   const buildSide = () => {
+    for (const [text, address] of data.links) id("links").append(make("a", { href: address }, text));
     for (const [name, value] of data.facts) {
       const tone = name === "Outcome" ? { success: "good", "no success": "bad" }[value] : undefined;
       id("facts").append(make("div", {}, make("dt", {}, name), make("dd", { class: tone ?? "" }, value)));
@@ -451,7 +470,7 @@
     if (data.focus !== null) {
       const mass = focusOf(step, maps.best);
       const more = mass === null ? "" : `${timesChance(step, maps.best)} chance`;
-      rows.push([`On target, head ${maps.best}`, hidden(step) ? "not in view" : percent(mass), more]);
+      rows.push([`On target, ${headLabel(maps.best)}`, hidden(step) ? "not in view" : percent(mass), more]);
     }
     id("now").replaceChildren(
       ...rows.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, ...(more ? [make("small", {}, more)] : [])))),
@@ -469,7 +488,7 @@
       if (hidden(step)) said.push("target not in view");
       else if (data.focus !== null && focusOf(step, maps.best) !== null) {
         const share = percent(focusOf(step, maps.best));
-        said.push(`head ${maps.best}: ${share} on the target, ${timesChance(step, maps.best)} chance`);
+        said.push(`${headLabel(maps.best)}: ${share} on the target, ${timesChance(step, maps.best)} chance`);
       }
       said.push(...data.moments.filter((moment) => moment.step === step).map((moment) => moment.text));
       id("spoken").textContent = `${said.join(", ")}.`;

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,10 @@ class Recorded(Protocol):
     def action_names(self) -> tuple[str, ...]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def values(self) -> NDArray[np.float64] | None: ...
+    @property
+    def maps(self) -> str: ...
 
 
 class Maps(NamedTuple):
@@ -82,13 +87,22 @@ class Maps(NamedTuple):
     """[T, K]."""
 
 
+class View(NamedTuple):
+    """The episode from a camera that the policy does not see through."""
+
+    name: str
+    images: NDArray[np.uint8]
+    """[T, H, W, 3], of any size."""
+
+
 def write_page(
     path: str | os.PathLike[str],
     episode: Recorded,
     *,
     title: str = "",
-    values: NDArray[np.floating] | None = None,
     notes: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+    view: View | None = None,
     action_range: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
     """Write the page of an episode, whole or not at all. Arguments and errors: `build_page`.
@@ -96,7 +110,9 @@ def write_page(
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full.
     """
-    content = build_page(episode, title=title, values=values, notes=notes, action_range=action_range)
+    content = build_page(
+        episode, title=title, notes=notes, links=links, view=view, action_range=action_range
+    )
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -105,8 +121,9 @@ def build_page(
     episode: Recorded,
     *,
     title: str = "",
-    values: NDArray[np.floating] | None = None,
     notes: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+    view: View | None = None,
     action_range: tuple[float, float] = (-1.0, 1.0),
 ) -> str:
     """The page of an episode, as HTML.
@@ -114,8 +131,9 @@ def build_page(
     Args:
         episode: what to show.
         title: the heading; by default the environment and the seed.
-        values: [T] what the policy expected to earn from each step on, if it says so.
         notes: sentences to show above the player, such as "The file was cut after step 87 of 150.".
+        links: names of files beside the page, by the words that lead to them.
+        view: the same steps from another camera, to show beside.
         action_range: the ends of the action bars; wider where an action went beyond them.
 
     Raises:
@@ -126,7 +144,7 @@ def build_page(
     if steps == 0:
         raise ValueError("expected an episode of at least one step, got none; record it again")
     heading = title or f"{episode.env_args.get('env_name', 'Episode')} · seed {episode.seed}"
-    content = _content(episode, values, notes, action_range)
+    content = _content(episode, notes, links or {}, view, action_range)
     script, style = _source("page.js"), _source("page.css")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
@@ -155,8 +173,9 @@ def _digest(source: str) -> str:
 
 def _content(
     episode: Recorded,
-    values: NDArray[np.floating] | None,
     notes: Sequence[str],
+    links: Mapping[str, str],
+    view: View | None,
     action_range: tuple[float, float],
 ) -> dict[str, Any]:
     """Everything that page.js reads."""
@@ -164,7 +183,7 @@ def _content(
     size = (height, width)
     rewards = np.asarray(episode.rewards, dtype=np.float64)
     actions = np.asarray(episode.actions, dtype=np.float64).reshape(steps, -1)
-    estimates = None if values is None else np.asarray(values, dtype=np.float64)
+    estimates = episode.values
     masks = episode.target_masks
     series: dict[str, NDArray[Any] | None] = {
         "actions": actions,
@@ -172,6 +191,7 @@ def _content(
         "values": estimates,
         "masks": masks,
         "attention maps": episode.attention,
+        "frames from another camera": None if view is None else view.images,
     }
     for name, array in series.items():
         if array is not None and len(array) != steps:
@@ -179,7 +199,7 @@ def _content(
 
     maps = _maps(episode)
     mass = None if maps is None or masks is None else _mass(maps, masks, size, episode)
-    telling = maps is not None and not episode.uniform
+    telling = maps is not None and not episode.uniform and episode.maps == "attention"
     best = episode.best_head
     moments = find_moments(
         rewards,
@@ -194,11 +214,13 @@ def _content(
     low, high = action_range
     return {
         "facts": _facts(episode, rewards),
-        "notes": [*notes, *_findings(episode, maps, estimates)],
+        "notes": [*notes, *_findings(episode, maps)],
+        "links": [(text, quote(name)) for text, name in links.items()],
         "steps": steps,
         "size": size,
         "dt": episode.dt,
         "frames": _frames(episode.images),
+        "view": None if view is None else {"name": view.name, **_frames(view.images)},
         "attention": None if maps is None else _attention(episode, maps),
         "masks": None if masks is None else _packed(np.packbits(masks.reshape(-1))),
         "focus": _numbers(mass),
@@ -287,6 +309,7 @@ def _attention(episode: Recorded, maps: Maps) -> dict[str, Any]:
         "heads": maps.weights.shape[1],
         "best": episode.best_head,
         "uniform": episode.uniform,
+        "gradient": episode.maps == "gradient",
         "ys": episode.ys.tolist(),
         "xs": episode.xs.tolist(),
         "usable": _packed(maps.usable.astype(np.uint8)),
@@ -308,6 +331,10 @@ def _palette() -> NDArray[np.uint8]:
     return np.asarray(np.rint(np.concatenate([color, alpha], axis=2)[0]).clip(0, 255), dtype=np.uint8)
 
 
+def _lossless(images: NDArray[np.uint8]) -> bool:
+    return images[..., 0].size <= LOSSLESS
+
+
 def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
     """Frames on sheets, filled row by row, as pictures that a browser reads."""
     import cv2
@@ -315,7 +342,7 @@ def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
     steps, height, width, _ = images.shape
     columns = max(1, min(_SHEET // width, math.ceil(math.sqrt(steps))))
     rows = max(1, min(_SHEET // height, math.ceil(steps / columns)))
-    lossless = steps * height * width <= LOSSLESS
+    lossless = _lossless(images)
     ending, options = (
         (".png", [cv2.IMWRITE_PNG_COMPRESSION, 9])
         if lossless
@@ -333,7 +360,7 @@ def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
         if not done:
             raise ValueError(f"opencv could not encode frames of {height} x {width} pixels as {ending}")
         sheets.append(f"data:image/{ending[1:]};base64,{base64.b64encode(data.tobytes()).decode()}")
-    return {"columns": columns, "rows": rows, "sheets": sheets, "lossless": lossless}
+    return {"columns": columns, "rows": rows, "size": (height, width), "sheets": sheets, "lossless": lossless}
 
 
 def _facts(episode: Recorded, rewards: NDArray[np.float64]) -> list[tuple[str, str]]:
@@ -353,7 +380,7 @@ def _outcome(episode: Recorded) -> str:
     return {True: "success", False: "no success", None: "not known"}[episode.success]
 
 
-def _findings(episode: Recorded, maps: Maps | None, values: NDArray[np.float64] | None) -> list[str]:
+def _findings(episode: Recorded, maps: Maps | None) -> list[str]:
     """What the reader should know before believing the page."""
     found = []
     if maps is None:
@@ -361,6 +388,11 @@ def _findings(episode: Recorded, maps: Maps | None, values: NDArray[np.float64] 
     elif episode.uniform:
         found.append(
             "The attention of this policy is uniform by construction: it does not say where it looked."
+        )
+    elif episode.maps == "gradient":
+        found.append(
+            "This policy has no attention. The maps are gradients: they show which parts of the frame would "
+            "change the action most, not where it looked."
         )
     if maps is not None and not maps.usable.all():
         missing = [
@@ -374,10 +406,12 @@ def _findings(episode: Recorded, maps: Maps | None, values: NDArray[np.float64] 
         found.append("Where the target was is not recorded: there is no outline and no focus.")
     elif not masks.any():
         found.append("The target was never in view: there is no focus.")
-    if values is None:
+    if episode.values is None:
         found.append("The policy's value estimates are not recorded.")
     if not np.isfinite(episode.rewards).all():
         found.append("Some rewards are not finite: the return is not known from there on.")
+    if not _lossless(episode.images):
+        found.append("The frames are packed with some loss (WebP), to keep this page small.")
     return found
 
 
