@@ -15,7 +15,8 @@ setup: ## make .venv and install what is missing
 demo: setup ## train, evaluate and replay a tracking policy from nothing
 	@$(BIN)/robot-attn demo $(ARGS)
 
-test: setup ## run the whole test suite
+test: ## run the whole test suite
+	@sh scripts/setup.sh browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup ## check style, format and types

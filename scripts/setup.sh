@@ -4,7 +4,8 @@
 #
 # Run by every target of the Makefile. When nothing is missing it ends in a fraction of a second. What only
 # root can install is installed with apt when we are root; otherwise the exact command is printed and we stop
-# with exit code 2. PYTHON=/path/to/python3 chooses the interpreter that .venv is made from.
+# with exit code 2. The argument "browser" asks for a browser too, for the tests of pages: where none can be
+# had we go on. PYTHON=/path/to/python3 chooses the interpreter that .venv is made from.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,13 +13,14 @@ VENV=.venv
 STAMP=$VENV/complete # written last, so an interrupted set-up has none and starts anew
 OLDEST=11            # Python 3.11
 
+has() { command -v "$1" >/dev/null; }
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "setup: $*"; exit 2; }
 
 # apt_install REASON PACKAGE...: as root install the packages; otherwise say which command does.
 apt_install() {
     reason=$1; shift
-    command -v apt-get >/dev/null || stop "$reason. Install it with your system's package manager (Debian: $*), then run this again."
+    has apt-get || stop "$reason. Install it with your system's package manager (Debian: $*), then run this again."
     [ "$(id -u)" -eq 0 ] || stop "$reason. Run this, then start again:
     sudo apt-get update && sudo apt-get install -y $*"
     say "setup: $reason: apt-get install $*"
@@ -70,7 +72,7 @@ PY
 }
 
 # Two targets started at once take turns; the lock is on this file, so none is left behind.
-if command -v flock >/dev/null; then
+if has flock; then
     exec 9<scripts/setup.sh
     flock 9
 fi
@@ -103,6 +105,12 @@ if [ -n "$packages" ]; then
     apt_install "OpenCV or OpenGL needs system libraries that are not installed" $packages
     packages=$(missing_libraries)
     [ -z "$packages" ] || stop "system libraries still do not load; reinstall $packages."
+fi
+
+# Pages are tested in a browser. Without one those tests are left out, and pytest's summary says so.
+if [ "${1:-}" = browser ] && ! has chromium && ! has chromium-browser && ! has google-chrome; then
+    (apt_install "The pages' tests need a browser" chromium fonts-dejavu-core) ||
+        say "setup: going on without a browser: the pages are not tested."
 fi
 
 [ "$current" != "$wanted" ] || exit 0

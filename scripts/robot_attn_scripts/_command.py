@@ -30,6 +30,9 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "imageio",
     ),
     "video": ("cv2", "imageio_ffmpeg", "h5py"),
+    "explain": ("captum", "sklearn"),
+    "rerun": ("rerun",),
+    "minari": ("minari",),
 }
 """The modules that each extra of pyproject.toml brings itself. `train` includes `sim`."""
 
