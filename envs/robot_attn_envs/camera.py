@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +45,8 @@ PER_WORLD = ("geom_rgba", "light_diffuse")
 # Cores are seldom equally fast; with one chunk for each of four threads all wait for the slowest, and
 # frames come 1.2 x as slowly.
 RAYS_PER_CHUNK = 64 * 64
+SEEN_GROUPS = (0, 1, 2)  # of geoms: those of the robot that would fill its own camera's view are in others
+ALL_GROUPS = range(mujoco.mjNGROUP)
 SKY = (0.62, 0.74, 0.86, 1.0)
 
 # Geoms in a leaf of a world's bounding volume hierarchy. On a CPU, looking at as many one by one is
@@ -138,8 +140,11 @@ class BatchCamera:
         depth: whether to draw depth too.
         device: Warp device, "cpu" or e.g. "cuda:0".
         lens: what frames go through; None: nothing.
+        groups: of geoms, those that are drawn.
 
     Attributes:
+        name: of the camera in the model.
+        image_size: (height, width).
         rgb: uint8 [num_worlds, height, width, 3], the frames of the last `render`.
         geom_id: int32 [num_worlds, height, width], the geom seen at each pixel, -1 for none.
         depth: float32 [num_worlds, height, width], metres along the optical axis (0: nothing hit), or None.
@@ -160,6 +165,7 @@ class BatchCamera:
         depth: bool = False,
         device: str = "cpu",
         lens: Lens | None = None,
+        groups: Sequence[int] = SEEN_GROUPS,
     ) -> None:
         if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera) < 0:
             names = [model.camera(i).name for i in range(model.ncam)]
@@ -170,7 +176,7 @@ class BatchCamera:
             self._device = wp.get_device(device)
         except ValueError as error:
             raise ValueError(f"no device {device!r} on this machine") from error
-        self._camera = camera
+        self.name, self.image_size = camera, (height, width)
         self._threads = max(1, threads or available_cores()) if self._device.is_cpu else 1
         self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))
         self.rgb: NDArray[np.uint8] = np.zeros((num_worlds, height, width, 3), np.uint8)
@@ -188,10 +194,11 @@ class BatchCamera:
                 model,
                 nworld=1,
                 cam_res=(width, height),
-                cam_active=[self._camera],
+                cam_active=[self.name],
                 render_rgb=True,
                 render_depth=depth,
                 render_seg=True,
+                enabled_geom_groups=list(groups),
                 # The scenes are matte and lit without shadows: what is never seen is not compiled.
                 use_shadows=False,
                 enable_specular=False,

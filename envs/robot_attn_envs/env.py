@@ -243,6 +243,19 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             "target_after": ids == target,
         }
 
+    def view(
+        self, camera: str | None = None, image_size: int | Sequence[int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The present scene from any camera of the model, at any size, as `Worlds.view`.
+
+        Returns:
+            rgb uint8 [num_envs, H, W, 3], and where the target is seen, bool [num_envs, H, W].
+
+        Raises:
+            ValueError: no such camera, or a size out of its range.
+        """
+        return self.worlds.view(camera, image_size)
+
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One larger frame a world, where `render_mode` is "rgb_array"."""
         return tuple(self.worlds.picture()) if self.render_mode == "rgb_array" else None

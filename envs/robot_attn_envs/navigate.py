@@ -218,6 +218,7 @@ class Navigate(Task):
           <worldbody>
             <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
             <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
+            <camera name="overview" pos="-4.2 0 6.2" xyaxes="0 -1 0 0.82 0 0.57" fovy="56"/>
             <geom name="floor" type="plane" size="{ARENA} {ARENA} 0.1" contype="1" conaffinity="0"
                   material="floor"/>{walls}
             <body name="chassis" pos="0 0 {WHEEL_RADIUS}">

@@ -161,6 +161,7 @@ class Track(Task):
           <worldbody>
             <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
             <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
+            <camera name="overview" pos="-2.2 0 4.6" xyaxes="0 -1 0 0.68 0 0.73" fovy="58"/>
             <geom name="floor" type="plane" size="5 5 0.1" material="floor"/>
             <geom name="wall_north" type="plane" size="2 5 0.1" pos="5 0 2" zaxis="-1 0 0" material="wall_x"/>
             <geom name="wall_south" type="plane" size="2 5 0.1" pos="-5 0 2" zaxis="1 0 0" material="wall_x"/>
@@ -189,7 +190,8 @@ class Track(Task):
     def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
         self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
         self._ctrl, self._mocap_pos = batch.bind("ctrl"), batch.bind("mocap_pos")[:, : self._bodies]
-        self._eye_pos, self._eye_mat = batch.bind("cam_xpos"), batch.bind("cam_xmat")
+        eye = model.camera(self.camera).id
+        self._eye_pos, self._eye_mat = batch.bind("cam_xpos")[:, eye], batch.bind("cam_xmat")[:, eye]
         self._control_dt = model.opt.timestep * self.substeps
         self._reach_y = math.tan(math.radians(FOVY / 2))  # of the frame's edge at unit distance
         self._reach_x = self._reach_y * aspect
@@ -246,9 +248,9 @@ class Track(Task):
 
     def score(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
         # The target in the camera's axes: x right, y up, z backwards.
-        eye_mat = self._eye_mat[:, 0].reshape(-1, 3, 3)
+        eye_mat = self._eye_mat.reshape(-1, 3, 3)
         target = self._mocap_pos[self._worlds, self.objects.target]
-        x, y, z = np.einsum("nji,nj->in", eye_mat, target - self._eye_pos[:, 0])
+        x, y, z = np.einsum("nji,nj->in", eye_mat, target - self._eye_pos)
         angle = np.arctan2(np.hypot(x, y), -z)
         in_view = (z < 0) & (np.abs(x) <= -z * self._reach_x) & (np.abs(y) <= -z * self._reach_y)
         self._steps_in_view += in_view

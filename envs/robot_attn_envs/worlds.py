@@ -15,13 +15,14 @@ from mujoco import mjtWarning as _Warning
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from .camera import KINEMATICS, BatchCamera, available_cores
+from .camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera, available_cores
 from .instructions import MAX_TOKENS, TOKENS
 from .occluders import Occluders
 from .shifts import ShiftOption, Shifts, chosen_shifts
 from .task import Floats, Task, make_task
 
 MIN_SIZE, MAX_SIZE = 32, 512
+MAX_VIEW_SIZE = 2048  # pixels, of frames that no policy sees
 REMOVED = (0.0, 0.0, -50.0)  # m, where what is imagined away is put
 _WORD = (1 << 64) - 1
 # MuJoCo's warnings after which it puts a simulation back to its start.
@@ -99,7 +100,7 @@ class Worlds:
             device=device,
             lens=self.shifts.lens,
         )
-        self._close_up: BatchCamera | None = None
+        self._other_camera: BatchCamera | None = None
         self.task.geom_rgba = self.camera.geom_rgba
         self.task.bind(self.model, self.batch, width / height)
         self.occluders.bind(self.model, self.batch, self.task)
@@ -216,20 +217,56 @@ class Worlds:
     def picture(self, size: int = 480) -> NDArray[np.uint8]:
         """The policy's view drawn larger, by the same renderer, uint8 [num_worlds, size, width, 3]."""
         height, width = self.image_size
-        shape = (size, round(size * width / height))
-        if self._close_up is None or self._close_up.rgb.shape[1:3] != shape:
-            self._close_up = BatchCamera(
+        return self.view(image_size=(size, round(size * width / height)))[0]
+
+    def view(
+        self, camera: str | None = None, image_size: int | Sequence[int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The present scene from any camera of the model, at any size, by the same renderer.
+
+        Patches, blur and noise of shifts are before the lens of the policy's camera, and of no other. Others
+        see the robot that carries it.
+
+        Args:
+            camera: its name in the model; None for the policy's.
+            image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None
+                for the policy's.
+
+        Returns:
+            rgb uint8 [num_worlds, H, W, 3], and where the target is seen, bool [num_worlds, H, W].
+
+        Raises:
+            ValueError: no such camera, those that there are named; or a size out of its range.
+        """
+        name = self.task.camera if camera is None else camera
+        size = self.image_size if image_size is None else check_image_size(image_size, MAX_VIEW_SIZE)
+        seen = self.camera
+        if (name, size) != (self.task.camera, self.image_size):
+            seen = self._draw_from(name, size)
+        return seen.rgb.copy(), seen.geom_id == self.task.objects.target_geoms()[:, None, None]
+
+    def _draw_from(self, name: str, image_size: tuple[int, int]) -> BatchCamera:
+        """Another camera than the policy's, or of another size, which has drawn the present."""
+        camera = self._other_camera
+        if camera is None or (camera.name, camera.image_size) != (name, image_size):
+            camera = BatchCamera(
                 self.model,
                 self.num_worlds,
-                self.task.camera,
-                shape,
+                name,
+                image_size,
                 threads=self.threads,
                 device=self._device,
                 lens=self.shifts.lens,
+                groups=SEEN_GROUPS if name == self.task.camera else ALL_GROUPS,
             )
-        self._close_up.geom_rgba[:] = self.camera.geom_rgba
-        self._render(self._close_up, None, recolor=True)
-        return self._close_up.rgb.copy()
+            self._close_other()
+            self._other_camera = camera
+        camera.geom_rgba[:] = self.camera.geom_rgba
+        shown = self.shifts.apply(self._kinematics, self.steps)
+        if name != self.task.camera:
+            self.shifts.clean_lens()
+        camera.render(shown, recolor=True)
+        return camera
 
     def imagine(
         self,
@@ -318,8 +355,12 @@ class Worlds:
     def close(self) -> None:
         """Stop the camera's threads."""
         self.camera.close()
-        if self._close_up is not None:
-            self._close_up.close()
+        self._close_other()
+
+    def _close_other(self) -> None:
+        if self._other_camera is not None:
+            self._other_camera.close()
+            self._other_camera = None
 
     def _refresh(self, worlds: NDArray[np.intp]) -> None:
         """Bring positions and frames of these worlds up to date with their physics state."""
@@ -348,13 +389,13 @@ class Worlds:
         return values
 
 
-def check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from one number or two, each from 32 to 512 pixels, or a ValueError."""
+def check_image_size(image_size: int | Sequence[int], largest: int = MAX_SIZE) -> tuple[int, int]:
+    """(height, width) from one number or two, each from 32 to `largest` pixels, or a ValueError."""
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
-    if len(sides) != 2 or not all(isinstance(s, int) and MIN_SIZE <= s <= MAX_SIZE for s in sides):
+    if len(sides) != 2 or not all(isinstance(s, int) and MIN_SIZE <= s <= largest for s in sides):
         raise ValueError(
             "image_size is one side or (height, width), whole numbers of pixels "
-            f"from {MIN_SIZE} to {MAX_SIZE}, got {image_size!r}"
+            f"from {MIN_SIZE} to {largest}, got {image_size!r}"
         )
     return sides[0], sides[1]
 

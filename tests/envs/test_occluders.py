@@ -42,13 +42,14 @@ def test_it_comes_once_in_each_part_and_stays_as_long_as_it_may(count: int) -> N
 def test_it_stands_half_way_to_the_target_and_hides_it(worlds: Worlds) -> None:
     starts = worlds.occluders.episode["starts"]
     screen = worlds.batch.bind("mocap_pos")[:, -1]
-    eye, geoms = worlds.batch.bind("cam_xpos"), worlds.batch.bind("geom_xpos")
+    camera = worlds.model.camera("eye").id
+    eye, geoms = worlds.batch.bind("cam_xpos")[:, camera], worlds.batch.bind("geom_xpos")
     target = int(worlds.task.objects.target_geoms()[0])
     first = int(starts[0, 0])
     for _ in range(first):
         worlds.step(worlds.oracle())
     assert worlds.target_mask()[0].any()
-    middle = eye[0, 0] + NEARNESS * (geoms[0, target] - eye[0, 0])
+    middle = eye[0] + NEARNESS * (geoms[0, target] - eye[0])
     worlds.step(worlds.oracle())
     np.testing.assert_allclose(np.linalg.norm(screen[0] - middle), 1.5 * HALF_WIDTH * 0.15, rtol=1e-9)
     for _ in range(7):  # 0.15 of its 40 steps to slide in

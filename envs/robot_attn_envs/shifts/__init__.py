@@ -180,3 +180,8 @@ class Shifts:
         for shift in self._shifts.values():
             shift.show(shown, self._views, steps)
         return shown
+
+    def clean_lens(self) -> None:
+        """Take from the lens, until the next `apply`, what is before the policy's camera alone."""
+        for name in ("patch_width", "patch_height", "blur", "noise"):
+            self._views[name] = 0.0
