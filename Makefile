@@ -35,3 +35,4 @@ benchmark: setup ## measure rendering, tasks, training, attention and the famili
 	@$(BIN)/robot-attn benchmark extractor $(ARGS)
 	@$(BIN)/robot-attn benchmark attention $(ARGS)
 	@$(BIN)/robot-attn benchmark pointing $(ARGS)
+	@$(BIN)/robot-attn benchmark overlay $(ARGS)

@@ -13,12 +13,13 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from robot_attn import focus
 from robot_attn._files import replacing
@@ -85,7 +86,7 @@ class HeatScale:
     def __init__(
         self, ys: ArrayLike, xs: ArrayLike, image_size: tuple[int, int], size: tuple[int, int]
     ) -> None:
-        ys, xs = np.asarray(ys, dtype=np.float64), np.asarray(xs, dtype=np.float64)
+        ys, xs = np.ascontiguousarray(ys, dtype=np.float64), np.ascontiguousarray(xs, dtype=np.float64)
         # A cell's share of the frame is what uniform attention would put there: the inverse of its density.
         cells = _extents(ys, image_size[0])[:, None] * _extents(xs, image_size[1])
         self._share = (cells / cells.sum()).astype(np.float32)
@@ -103,14 +104,21 @@ class HeatScale:
 
         Between the cells' centres the level runs smoothly, without rising above either.
         """
-        smooth = self._down @ self._cell_levels(attention) @ self._across
-        rounded = _cv2().convertScaleAbs(smooth.reshape(-1, self._size[1]))
-        return np.asarray(rounded).reshape(-1, *self._size)
+        cv2 = _cv2()
+        levels = np.empty((len(attention), *self._size), dtype=np.uint8)
+        for cells, level in zip(self._cell_levels(attention), levels, strict=True):
+            cv2.convertScaleAbs(self._down @ cells @ self._across, dst=level)
+        return levels
 
     def _cell_levels(self, attention: NDArray[np.floating]) -> NDArray[np.float32]:
+        if attention.shape[-2:] != self._share.shape:
+            raise ValueError(
+                f"expected attention [..., {', '.join(map(str, self._share.shape))}], a weight for each of "
+                f"the centres, got {list(attention.shape)}"
+            )
         with np.errstate(divide="ignore"):
             level = np.log(attention / self._share) / self._log_cells
-        return np.clip(level, 0.0, 1.0).astype(np.float32) * 255
+        return np.asarray(255 * np.clip(level, 0.0, 1.0).astype(np.float32))
 
 
 def _extents(centers: NDArray[np.float64], pixels: int) -> NDArray[np.float64]:
@@ -127,6 +135,13 @@ def _between(centers: NDArray[np.float64], pixels: int, size: int) -> NDArray[np
     return (straight**2 * (3 - 2 * straight)).astype(
         np.float32
     )  # keeps rows at sum 1, since s(w) + s(1 - w) = 1
+
+
+def usable_maps(attention: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which maps [..., rows, cols] can be drawn: finite, with no weight below zero and some above it."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = attention.sum(axis=(-2, -1))
+    return np.asarray((attention >= 0).all(axis=(-2, -1)) & np.isfinite(total) & (total > 0))
 
 
 def blend_heat(image: Image, levels: Image) -> Image:
@@ -167,6 +182,121 @@ def scale_frame(frame: Image, size: tuple[int, int]) -> Image:
     grows = size[0] >= frame.shape[0]
     mode = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
     return np.asarray(cv2.resize(frame, (size[1], size[0]), interpolation=mode))
+
+
+def overlay(
+    frame: ArrayLike | Tensor,
+    attention: ArrayLike | Tensor,
+    *,
+    ys: ArrayLike | Tensor | None = None,
+    xs: ArrayLike | Tensor | None = None,
+    head: int | None = None,
+    mask: ArrayLike | Tensor | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> Image:
+    """Lay the heat of an attention map over a camera frame: a picture uint8 [h, w, 3] RGB.
+
+        picture = overlay(frame, module(frames).attention[0])
+
+    Arrays or tensors, of any library's policy: nothing is asked of what made them.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB, or grey [H, W] or [H, W, 1].
+        attention: [rows, cols] or [heads, rows, cols], 0 or more; a map of the frame's own size, too. What
+            is drawn is scaled to sum 1.
+        ys, xs: the cells' centres in pixels of the frame, [rows] and [cols], as a module's `token_centers()`
+            gives them. By default the cells share the frame evenly.
+        head: the head to draw; by default the mean of all.
+        mask: bool [H, W], True on the target, whose outline is then drawn.
+        size: height of the picture in pixels, or (h, w). By default the largest whole multiple of the frame
+            within 640 x 640, and no smaller than the frame.
+
+    Raises:
+        ValueError: another shape or dtype, a head that is not there, or a map that is all zero, or holds
+            weights that are negative, NaN or infinite.
+        ModuleNotFoundError: opencv is not installed.
+    """
+    shown = _as_rgb(_as_array(frame))
+    height, width = image_size = shown.shape[0], shown.shape[1]
+    weights = _one_map(_as_array(attention), head)
+    down = _evenly(weights.shape[0], height) if ys is None else _as_array(ys)
+    across = _evenly(weights.shape[1], width) if xs is None else _as_array(xs)
+    picture_size = _picture_size(image_size, size)
+    scale = _scale(tuple(down.tolist()), tuple(across.tolist()), image_size, picture_size)
+    levels = scale.levels(weights[None])[0]
+    picture = blend_heat(scale_frame(shown, picture_size), levels)
+    if mask is not None:
+        target = _as_array(mask)
+        if target.dtype != np.bool_ or target.shape != image_size:
+            raise ValueError(
+                f"expected a mask bool [{height}, {width}], as the frame, got {target.dtype} "
+                f"{list(target.shape)}"
+            )
+        draw_outline(picture, find_outline(target, picture_size), max(2, round(picture_size[0] / 360)))
+    return picture
+
+
+@lru_cache(maxsize=8)
+def _scale(
+    ys: tuple[float, ...], xs: tuple[float, ...], image_size: tuple[int, int], size: tuple[int, int]
+) -> HeatScale:
+    """A scale kept for the next frames of the same episode: it takes longer to make than to use."""
+    return HeatScale(ys, xs, image_size, size)
+
+
+def _as_array(value: ArrayLike | Tensor) -> NDArray[Any]:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value  # NumPy has no bfloat16
+    return np.asarray(value)
+
+
+def _as_rgb(frame: NDArray[Any]) -> Image:
+    grey = frame.ndim == 2 or frame.shape[2:] == (1,)
+    if frame.dtype != np.uint8 or not (grey or (frame.ndim == 3 and frame.shape[2] == 3)) or frame.size == 0:
+        raise ValueError(
+            "expected a frame uint8 [H, W, 3] in RGB, [H, W] or [H, W, 1], with the channels last, got "
+            f"{frame.dtype} {list(frame.shape)}"
+        )
+    return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2) if grey else frame
+
+
+def _one_map(attention: NDArray[Any], head: int | None) -> NDArray[np.float64]:
+    """The map to draw [rows, cols], with sum 1."""
+    if attention.ndim not in (2, 3) or attention.size == 0 or attention.dtype.kind not in "fiub":
+        raise ValueError(
+            f"expected attention [rows, cols] or [heads, rows, cols], got {attention.dtype} "
+            f"{list(attention.shape)}; of a batch, give one row"
+        )
+    heads = attention.reshape(-1, *attention.shape[-2:]).astype(np.float64)
+    if head is not None:
+        if not 0 <= head < len(heads):
+            raise ValueError(f"there is no head {head}: the heads are 0 to {len(heads) - 1}")
+        heads = heads[head : head + 1]
+    if not np.isfinite(heads).all() or heads.min() < 0:
+        raise ValueError(
+            f"expected attention of finite weights, 0 or more, got {heads.min():g} to {heads.max():g}"
+        )
+    if heads.max() == 0:
+        raise ValueError("this attention is all zero: there is nothing to draw")
+    weights = (heads / heads.max()).mean(axis=0)
+    return np.asarray(weights / weights.sum())
+
+
+def _evenly(cells: int, pixels: int) -> NDArray[np.float64]:
+    """The centres of `cells` that share an axis of `pixels` evenly."""
+    return (np.arange(cells) + 0.5) * pixels / cells - 0.5
+
+
+def _picture_size(image_size: tuple[int, int], size: int | tuple[int, int] | None) -> tuple[int, int]:
+    height, width = image_size
+    if size is None:
+        times = max(1, min(640 // height, 640 // width))
+        return times * height, times * width
+    wanted = size if isinstance(size, tuple) else (size, max(1, round(width * size / height)))
+    if len(wanted) != 2 or min(wanted) < 1:
+        raise ValueError(f"expected the size of a picture as its height, or (h, w), 1 or more, got {size}")
+    return wanted
 
 
 def _text(
@@ -294,14 +424,18 @@ class Replay:
         masks: bool [T, H, W], True on the target; None if not known.
         best_head: the head shown large.
         uniform: the attention says nothing (the control "cnn"); it is said in place of a score.
+        maps: what `attention` holds, to say so: "attention", or "gradient" of the action, for a policy that
+            has no attention.
         size: height of the pictures in pixels, even; the width follows.
         title: what is shown.
         action_names: A names.
         action_range: the ends of the action bars.
         dt: seconds a step, to show the time; None to leave it out.
 
+    A map that is no distribution (`usable_maps`) is not drawn: "no map" is said in its place.
+
     Raises:
-        ValueError: arrays that do not belong together, or a size that is odd or too small.
+        ValueError: arrays that do not belong together, a size that is odd or too small, or unknown `maps`.
     """
 
     def __init__(
@@ -316,6 +450,7 @@ class Replay:
         masks: NDArray[np.bool_] | None = None,
         best_head: int = 0,
         uniform: bool = False,
+        maps: str = "attention",
         size: int = 720,
         title: str = "",
         action_names: Sequence[str] | None = None,
@@ -340,8 +475,11 @@ class Replay:
             )
         if not 0 <= best_head < attention.shape[1]:
             raise ValueError(f"there is no head {best_head}: the heads are 0 to {attention.shape[1] - 1}")
-        self.frames, self.masks = frames, masks
-        self.attention = attention.astype(np.float32, copy=False)
+        if maps not in ("attention", "gradient"):
+            raise ValueError(f'expected maps "attention" or "gradient", got {maps!r}')
+        self.frames, self.masks, self.maps = frames, masks, maps
+        self.usable = usable_maps(attention)  # [T, heads]
+        self.attention = np.where(self.usable[..., None, None], attention, 0).astype(np.float32)
         self.actions = np.asarray(actions, dtype=np.float64)
         self.rewards = np.asarray(rewards, dtype=np.float64)
         self.returns = np.cumsum(self.rewards)
@@ -350,9 +488,8 @@ class Replay:
         self.action_names = list(action_names or (f"action {i}" for i in range(self.actions.shape[1])))
         if len(self.action_names) != self.actions.shape[1]:
             raise ValueError(f"{self.actions.shape[1]} action dimensions, but names {self.action_names}")
-        self.mass = self._mass_on_target(
-            ys, xs
-        )  # [T, heads]; NaN where the target is not visible or not known
+        # [T, heads]; NaN where the target is not visible or not known, or there is no map.
+        self.mass = self._mass_on_target(ys, xs)
         self.layout = plan(image_size, attention.shape[1], size)
         self._main_heat = HeatScale(ys, xs, image_size, (self.layout.main.h, self.layout.main.w))
         tile = self.layout.tiles[0]
@@ -401,8 +538,11 @@ class Replay:
         parts.append(f"reward {self.rewards[step]:.2f}")
         if self.masks is not None and not self.masks[step].any():
             parts.append("target not visible")
-        elif self.masks is not None and not self.uniform:
-            parts.append(f"on target {self.mass[step, self.best_head]:.0%}")
+        elif self.masks is not None and not self.uniform and self.usable[step, self.best_head]:
+            name = "on target" if self.maps == "attention" else "gradient on target"
+            parts.append(f"{name} {self.mass[step, self.best_head]:.0%}")
+        if not self.uniform and not self.usable[step, self.best_head]:
+            parts.append("no map")
         return "   ".join(parts)
 
     def _mass_on_target(self, ys: ArrayLike, xs: ArrayLike) -> NDArray[np.float64]:
@@ -414,7 +554,8 @@ class Replay:
                 part = slice(start, start + 16)
                 maps = focus.upsample(self.attention[part], self.masks.shape[1:], ys, xs)
                 mass[part] = focus.mass_on_target(maps, self.masks[part])
-            mass[~self.masks.any(axis=(1, 2))] = np.nan
+            visible = np.asarray(self.masks.any(axis=(1, 2)))
+            mass[~(self.usable & visible[:, None])] = np.nan
         return mass
 
     # The parts that never change.
@@ -432,7 +573,7 @@ class Replay:
             edge = max(2, round(2 * u))
             corner = (tile.x - edge, tile.y - edge), (tile.x + tile.w + edge - 1, tile.y + tile.h + edge - 1)
             cv2.rectangle(image, *corner, _ACCENT, edge)
-        for i, name in enumerate(("return", "reward", "attention on target")):
+        for i, name in enumerate(("return", "reward", f"{self.maps} on target")):
             self._draw_plot_still(image, i, name)
         self._draw_action_still(image)
         self._draw_footer(image)
@@ -443,8 +584,13 @@ class Replay:
         layout, u = self.layout, self.layout.unit
         x, y, scale = 16 * u, layout.footer, 0.4 * u
         if not self.uniform:
-            _text(image, "heat: weight relative to uniform attention", x, y, scale, _DIM)
-            x += cv2.getTextSize("heat: weight relative to uniform attention", 0, scale, 1)[0][0] + 14 * u
+            heat = (
+                "heat: weight relative to uniform attention"
+                if self.maps == "attention"
+                else "heat: gradient, since this policy has no attention"
+            )
+            _text(image, heat, x, y, scale, _DIM)
+            x += cv2.getTextSize(heat, 0, scale, 1)[0][0] + 14 * u
             cells = self.attention.shape[2] * self.attention.shape[3]
             _text(image, "1x", x, y, scale, _DIM)
             x += 22 * u
@@ -474,10 +620,19 @@ class Replay:
                 image, "no attention: this policy weighs the whole frame alike", main.x, main.y - 7 * u, scale
             )
             return
-        head = f"head {self.best_head}" + ("" if self.masks is None else " (best)")
-        _text(image, f"{head}: {self._share(step, self.best_head)}", main.x, main.y - 7 * u, scale, _ACCENT)
+        name = self._name(self.best_head)
+        if self.maps == "gradient":
+            name += " of the action"
+        elif self.masks is not None:
+            name += " (best)"
+        _text(image, f"{name}: {self._share(step, self.best_head)}", main.x, main.y - 7 * u, scale, _ACCENT)
+
+    def _name(self, head: int) -> str:
+        return f"head {head}" if self.maps == "attention" else "gradient"
 
     def _share(self, step: int, head: int) -> str:
+        if not self.usable[step, head]:
+            return "no map"
         if self.masks is None:
             return "target not known"
         mass = self.mass[step, head]
@@ -502,12 +657,16 @@ class Replay:
             tile.of(image)[:] = picture
             best = head == self.best_head and not self.uniform
             color = _ACCENT if best else _TEXT
-            _text(
-                image, "uniform" if self.uniform else f"head {head}", tile.x, tile.y - 7 * u, 0.44 * u, color
-            )
-            if self.masks is not None and not self.uniform and not np.isnan(self.mass[step, head]):
-                right = tile.x + tile.w
-                _text(image, f"{self.mass[step, head]:.0%}", right, tile.y - 7 * u, 0.44 * u, color, "right")
+            above = tile.y - 7 * u
+            name = "uniform" if self.uniform else self._name(head)
+            _text(image, name, tile.x, above, 0.44 * u, color)
+            if self.uniform:
+                continue
+            if not self.usable[step, head]:
+                _text(image, "no map", tile.x + tile.w, above, 0.44 * u, _DIM, "right")
+            elif not np.isnan(self.mass[step, head]):
+                mass = f"{self.mass[step, head]:.0%}"
+                _text(image, mass, tile.x + tile.w, above, 0.44 * u, color, "right")
 
     # The strip.
 

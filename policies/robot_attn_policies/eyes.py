@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 from robot_attn import Percept, to_float
 from robot_attn_policies.evaluate import Actor, Cells, Observation, policy_actor
-from robot_attn_policies.extractor import PerceptionExtractor, find_extractor
+from robot_attn_policies.extractor import PerceptionExtractor, find_extractor, perceive
 from robot_attn_policies.policy import PerceptionPolicy
 
+Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""What a recurrent policy of sb3-contrib remembers, each [layers, B, size]."""
 Kind: TypeAlias = Literal["attention", "gradient", "uniform"]
 KINDS: dict[Kind, str] = {
     "attention": "attention",
@@ -110,14 +112,67 @@ def _gradient_eyes(policy: BasePolicy, image: str | None, image_size: tuple[int,
     return Eyes(policy, act, Cells(ys, xs, image_size), image, 1, "gradient")
 
 
-def gradient_maps(policy: BasePolicy, observation: Observation, image: str | None) -> Tensor:
+def frames_of(observation: Observation, image: str, cells: Cells) -> NDArray[Any]:
+    """The observation's frames as [B, H, W, C], whichever way round it has them."""
+    frames, channels = _stored(observation, image, cells)
+    return np.moveaxis(frames, channels, -1)
+
+
+def with_frames(observation: Observation, image: str, cells: Cells, frames: NDArray[Any]) -> Observation:
+    """The observation with these frames [B, H, W, C] in place of its own."""
+    _, channels = _stored(observation, image, cells)
+    frames = np.moveaxis(frames, -1, channels)
+    return {**observation, image: frames} if isinstance(observation, Mapping) else frames
+
+
+def _stored(observation: Observation, image: str, cells: Cells) -> tuple[NDArray[Any], int]:
+    """The observation's frames as they are, and which of their axes is that of colours."""
+    if not isinstance(observation, Mapping):
+        frames = observation
+    elif image in observation:
+        frames = observation[image]
+    else:
+        raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
+    for channels in (3, 1):
+        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*cells.image_size]:
+            return frames, channels
+    raise ValueError(f"expected frames of {cells.image_size} pixels, as the maps, got {list(frames.shape)}")
+
+
+def remembering(eyes: Eyes) -> Actor:
+    """Act through one episode, with what a recurrent policy remembers carried from step to step.
+
+    `eyes.act` itself meets every observation as an episode's first. For a policy that remembers nothing it is
+    the same.
+    """
+    policy = eyes.policy
+    memory: Memory | None = None
+    if not hasattr(policy, "lstm_actor"):
+        return eyes.act
+
+    def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
+        nonlocal memory
+        before = memory
+        actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
+        memory = cast(Memory, after)
+        if eyes.kind == "gradient":
+            maps = gradient_maps(policy, observation, eyes.image, memory=before)
+            return actions, Percept(maps.new_empty((len(maps), 0)), maps[:, None])
+        return actions, perceive(policy, observation)
+
+    return act
+
+
+def gradient_maps(
+    policy: BasePolicy, observation: Observation, image: str | None, *, memory: Memory | None = None
+) -> Tensor:
     """How much each cell of the frame would change the action, [B, rows, cols], each with sum 1.
 
     The length of the gradient of `decision` with respect to a pixel, over actions and colours (Simonyan et
     al. 2013, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034, section 3), averaged
     over each cell. A policy that the frame does not move at all gets a uniform map.
     """
-    frames, decide = decision(policy, observation, image)
+    frames, decide = decision(policy, observation, image, memory=memory)
     frames.requires_grad_()
     outputs = decide(frames)
     squares = torch.zeros_like(frames)
@@ -134,18 +189,20 @@ def gradient_maps(policy: BasePolicy, observation: Observation, image: str | Non
 
 
 def decision(
-    policy: BasePolicy, observation: Observation, image: str | None
+    policy: BasePolicy, observation: Observation, image: str | None, *, memory: Memory | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """What a policy is about to do, as a function of its frames that can be differentiated.
 
     Of continuous actions it is their means [B, A] (before SAC's tanh). Of choices it is how far the score of
     the chosen one (its logit, or its Q-value) is above the mean of all, [B, 1], or [B, choices] of several
-    at once. A recurrent policy decides as at an episode's start.
+    at once.
 
     Args:
         policy: the policy.
         observation: a batch as the environment gives it, or one observation.
         image: the key of the frames, None where the observation is the frames.
+        memory: what a recurrent policy remembers, as its `predict` gives it; by default it decides as at an
+            episode's start.
 
     Returns:
         The frames, float [B, C, H, W] in [0, 1], and the function. It takes n B frames too: the observation's
@@ -164,23 +221,23 @@ def decision(
 
     def decide(frames: Tensor) -> Tensor:
         given = frames * 255 if divides else frames
-        if image is None:
-            return _scores(policy, given)
         count = len(frames) // len(seen)
+        if image is None:
+            return _scores(policy, given, memory, count)
         others = {
             name: entry.repeat(count, *[1] * (entry.ndim - 1)) if count > 1 else entry
             for name, entry in cast(Mapping[str, Tensor], tensors).items()
             if name != image
         }
-        return _scores(policy, {**others, image: given})
+        return _scores(policy, {**others, image: given}, memory, count)
 
     return frames, decide
 
 
-def _scores(policy: Any, observation: Any) -> Tensor:
-    """`decision`, of an observation as tensors."""
+def _scores(policy: Any, observation: Any, memory: Memory | None, count: int) -> Tensor:
+    """`decision`, of an observation as tensors, which holds what the memory goes with `count` times."""
     if hasattr(policy, "lstm_actor"):
-        return _of_distribution(_first_distribution(policy, observation))
+        return _of_distribution(_recurrent_distribution(policy, observation, memory, count))
     if isinstance(policy, ActorCriticPolicy):
         return _of_distribution(policy.get_distribution(observation))
     actor = getattr(policy, "actor", None)
@@ -197,12 +254,17 @@ def _scores(policy: Any, observation: Any) -> Tensor:
     )
 
 
-def _first_distribution(policy: Any, observation: Any) -> Any:
+def _recurrent_distribution(policy: Any, observation: Any, memory: Memory | None, count: int) -> Any:
     frames = observation if isinstance(observation, Tensor) else next(iter(observation.values()))
     layers, _, size = policy.lstm_hidden_state_shape
-    state = torch.zeros(layers, len(frames), size, device=policy.device)
-    starts = torch.ones(len(frames), device=policy.device)
-    return policy.get_distribution(observation, (state, state), starts)[0]
+    if memory is None:
+        memory = (np.zeros((layers, len(frames) // count, size), dtype=np.float32),) * 2
+    state = tuple(
+        torch.as_tensor(part, dtype=torch.float32, device=policy.device).repeat(1, count, 1)
+        for part in memory
+    )
+    starts = torch.zeros(len(frames), device=policy.device)
+    return policy.get_distribution(observation, state, starts)[0]
 
 
 def _of_distribution(distribution: Any) -> Tensor:
@@ -226,7 +288,7 @@ def _values(policy: Any, observation: Any) -> Tensor | None:
     if isinstance(policy, ActorCriticPolicy):
         return policy.predict_values(observation)
     if hasattr(policy, "critic"):
-        critics = policy.critic(observation, policy.actor(observation))
+        critics = policy.critic(observation, policy._predict(observation, deterministic=True))
         if isinstance(critics, Tensor):  # sb3-contrib's TQC: [B, critics, quantiles]
             return critics.mean(dim=(1, 2))
         return torch.cat(critics, dim=1).amin(dim=1)

@@ -1,15 +1,31 @@
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 cv2 = pytest.importorskip("cv2")
 
-from robot_attn import overlay  # noqa: E402
-from robot_attn.overlay import HeatScale, Replay, blend_heat, contact_sheet, find_outline, plan  # noqa: E402
+import robot_attn.overlay as overlay_module  # noqa: E402
+from robot_attn.overlay import (  # noqa: E402
+    HeatScale,
+    Replay,
+    blend_heat,
+    contact_sheet,
+    draw_outline,
+    find_outline,
+    overlay,
+    plan,
+    scale_frame,
+    usable_maps,
+)
 
 H, W = 40, 56
 YS, XS = np.arange(5) * 8 + 3.5, np.arange(7) * 8 + 3.5  # cells of 8 x 8 pixels that tile the frame
@@ -63,6 +79,19 @@ def test_heat_levels_by_hand() -> None:
     assert scale.levels(half)[0].max() == pytest.approx(255 / 2 * near**2, abs=1)
 
 
+def test_levels_of_cells_are_those_of_their_centres() -> None:
+    weights = np.random.default_rng(0).dirichlet(np.full(35, 0.3)).reshape(1, 5, 7)
+    # In a picture of three pixels a cell, the middle one of them has the cell's own centre.
+    scale = HeatScale(YS, XS, (H, W), (15, 21))
+    assert np.array_equal(scale.levels(weights)[:, 1::3, 1::3], scale.cell_levels(weights))
+    assert scale.cell_levels(np.full((2, 1, 5, 7), 1 / 35)).max() <= 1
+    assert scale.cell_levels(one_hot([(4, 6)])).reshape(-1).tolist() == [0] * 34 + [255]
+    # 1 / sqrt(35) is the square root of 35 times uniform: the middle of the logarithm.
+    assert scale.cell_levels(np.full((5, 7), 35**-0.5))[2, 2] == 128
+    with pytest.raises(ValueError, match=r"5, 7\], a weight for each"):
+        scale.levels(np.zeros((1, 1, 7)))
+
+
 def test_heat_is_where_the_attention_is_at_any_size() -> None:
     for size in ((31, 43), (H * 7, W * 7), (97, 211)):
         levels = HeatScale(YS, XS, (H, W), size).levels(one_hot([(4, 0), (0, 6), (2, 3)]))
@@ -103,6 +132,20 @@ def test_heat_grows_brighter_with_the_level() -> None:
     assert shown[0, 255] > shown[0, 128] > shown[0, 0]
 
 
+def test_blending_a_part_is_blending_all_of_it() -> None:
+    generator = np.random.default_rng(1)
+    image = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    levels = generator.integers(0, 256, (40, 50), dtype=np.uint8)  # heat everywhere
+    some = levels.copy()
+    some[:7], some[30:], some[:, :11], some[:, 45:] = 0, 0, 0, 0
+    expected = image.copy()
+    expected[7:30, 11:45] = blend_heat(image, levels)[7:30, 11:45]
+    before = image.copy()
+    assert np.array_equal(blend_heat(image, some), expected)
+    assert np.array_equal(image, before)
+    assert np.array_equal(blend_heat(image, np.zeros_like(levels)), image)
+
+
 def test_outline_runs_along_the_mask() -> None:
     mask = np.zeros((H, W), dtype=bool)
     mask[8:16, 16:32] = True
@@ -122,14 +165,14 @@ def test_the_large_panel_shows_the_best_heads_heat_and_the_target() -> None:
     # Head 1 looks at cell (4, 0): rows 32 to 39, columns 0 to 7.
     assert heat[36 * scale, 3 * scale]
     assert not heat[36 * scale, 30 * scale]
-    outline = (panel == np.array(overlay._OUTLINE)).all(axis=2)
+    outline = (panel == np.array(overlay_module._OUTLINE)).all(axis=2)
     ys, xs = np.nonzero(outline)
     assert abs(ys.min() - 8 * scale) <= 3
     assert abs(ys.max() - 16 * scale) <= 3
     assert abs(xs.min() - 16 * scale) <= 3
     assert abs(xs.max() - 32 * scale) <= 3
     assert not outline[12 * scale, 24 * scale]  # an outline, not a filling
-    assert count(replay.large(2), overlay._OUTLINE) == 0  # not visible: no outline
+    assert count(replay.large(2), overlay_module._OUTLINE) == 0  # not visible: no outline
 
 
 def test_mass_is_that_of_focus() -> None:
@@ -152,11 +195,15 @@ def test_every_part_is_drawn_in_its_place() -> None:
         y, x = [(12, 27), (36, 3)][head]
         assert hot[y * tile.h // H, x * tile.w // W]
     # The action bars: both negative at first, both positive at last.
-    assert count(layout.actions.of(first), overlay._RED) > count(layout.actions.of(last), overlay._RED) == 0
-    assert count(layout.actions.of(last), overlay._BLUE) > 0
+    assert (
+        count(layout.actions.of(first), overlay_module._RED)
+        > count(layout.actions.of(last), overlay_module._RED)
+        == 0
+    )
+    assert count(layout.actions.of(last), overlay_module._BLUE) > 0
     # The curves grow.
     returns = layout.plots[0]
-    assert count(returns.of(last), overlay._BLUE) > count(returns.of(first), overlay._BLUE)
+    assert count(returns.of(last), overlay_module._BLUE) > count(returns.of(first), overlay_module._BLUE)
 
 
 def test_drawing_a_step_twice_gives_the_same_picture() -> None:
@@ -188,7 +235,7 @@ def test_uniform_attention_draws_no_heat_and_claims_nothing() -> None:
     replay = make_replay(attention=np.full((T, 1, 5, 7), 1 / 35, np.float32), uniform=True)
     assert (replay.large(2) == 100).all()
     assert "%" not in replay.caption(0)
-    assert count(replay.draw(0), overlay._ACCENT) == 0
+    assert count(replay.draw(0), overlay_module._ACCENT) == 0
 
 
 def test_captions() -> None:
@@ -196,6 +243,60 @@ def test_captions() -> None:
     assert replay.caption(1) == "0.1 s   reward 0.20   on target 100%"
     assert replay.caption(2) == "0.2 s   reward 0.40   target not visible"
     assert make_replay(dt=None, masks=None).caption(5) == "step 6   reward 1.00"
+    assert make_replay(maps="gradient").caption(1) == "0.1 s   reward 0.20   gradient on target 100%"
+
+
+def with_bad_maps() -> np.ndarray:
+    """Of head 0 the maps of steps 0, 1, 3 and 4 cannot be drawn; head 1 has all of its own."""
+    attention = np.repeat(one_hot([(1, 3), (4, 0)])[None], T, axis=0)
+    attention[0, 0] = 0
+    attention[1, 0, 2, 2] = np.nan
+    attention[3, 0, 2, 2] = -0.1
+    attention[4, 0, 2, 2] = np.inf
+    return attention
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_map_that_cannot_be_drawn_is_left_out_and_it_is_said(known: bool) -> None:
+    masks = {} if known else {"masks": None}
+    attention = with_bad_maps()
+    replay, good = make_replay(attention=attention, **masks), make_replay(**masks)
+    bad = [0, 1, 3, 4]
+    assert usable_maps(attention).tolist() == [[step not in bad, True] for step in range(T)]
+    for step in range(T):
+        assert replay.caption(step).endswith("no map") == (step in bad)
+        drawn = replay.draw(step)
+        if step in bad:
+            assert np.array_equal(replay.large(step), make_replay(uniform=True, **masks).large(step))
+            assert np.isnan(replay.mass[step, 0])
+        else:
+            assert np.array_equal(replay.large(step), good.large(step))
+        tiles = [tile.of(drawn) for tile in replay.layout.tiles]
+        expected = [tile.of(good.draw(step)) for tile in replay.layout.tiles]
+        assert np.array_equal(tiles[1], expected[1]) == (step not in bad)
+        assert np.array_equal(tiles[2], expected[2])
+    nothing = make_replay(attention=np.zeros((T, 2, 5, 7), np.float32), **masks)
+    assert nothing.draw(0).shape == good.draw(0).shape
+
+
+def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    real = overlay_module._text
+    monkeypatch.setattr(
+        overlay_module, "_text", lambda image, text, *rest: (written.append(text), real(image, text, *rest))
+    )
+    attention = np.repeat(one_hot([(1, 3)])[None], T, axis=0)
+    make_replay(attention=attention).draw(0)
+    assert not any("gradient" in text for text in written)
+    assert {"head 0 (best): 100% on the target", "head 0", "attention on target"} <= set(written)
+    written.clear()
+    make_replay(attention=attention, maps="gradient").draw(0)
+    assert {"gradient of the action: 100% on the target", "gradient", "gradient on target"} <= set(written)
+    assert [text for text in written if "attention" in text] == [
+        "heat: gradient, since this policy has no attention"
+    ]
+    assert not any("head" in text for text in written)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +309,7 @@ def test_captions() -> None:
         ({"size": 721}, "even number"),
         ({"size": 300}, "from 600"),
         ({"best_head": 2}, "no head 2"),
+        ({"maps": "saliency"}, "got 'saliency'"),
         ({"action_names": ["pan"]}, "2 action dimensions"),
     ],
 )
@@ -230,16 +332,129 @@ def test_contact_sheet_holds_every_picture() -> None:
 
 
 def test_moments_span_the_episode() -> None:
-    assert overlay.moments(150) == [0, 14, 27, 41, 54, 68, 81, 95, 108, 122, 135, 149]
-    assert overlay.moments(3) == [0, 1, 2]
+    assert overlay_module.moments(150) == [0, 14, 27, 41, 54, 68, 81, 95, 108, 122, 135, 149]
+    assert overlay_module.moments(3) == [0, 1, 2]
 
 
 def test_png_comes_back_in_the_right_colours(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
-    overlay.write_png(tmp_path / "a.png", image)
+    overlay_module.write_png(tmp_path / "a.png", image)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
     with pytest.raises(OSError, match="no folder"):
-        overlay.write_png(tmp_path / "none" / "a.png", image)
+        overlay_module.write_png(tmp_path / "none" / "a.png", image)
+
+
+FRAME = np.random.default_rng(3).integers(0, 256, (H, W, 3), dtype=np.uint8)
+
+
+def heat(frame: np.ndarray, weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    levels = HeatScale(YS, XS, (H, W), size).levels(weights[None])[0]
+    return blend_heat(scale_frame(frame, size), levels)
+
+
+def test_an_overlay_is_the_large_panel_of_a_replay() -> None:
+    attention = np.random.default_rng(4).dirichlet(np.full(35, 0.1), 3).reshape(3, 5, 7).astype(np.float32)
+    mask = np.zeros((H, W), dtype=bool)
+    mask[8:16, 16:32] = True
+    drawn = overlay(FRAME, attention, ys=YS, xs=XS, head=1, mask=mask)
+    assert drawn.shape == (11 * H, 11 * W, 3) and drawn.dtype == np.uint8  # 12 * 56 is more than 640
+    expected = heat(FRAME, attention[1], (11 * H, 11 * W))
+    draw_outline(expected, find_outline(mask, (11 * H, 11 * W)), 2)
+    assert np.array_equal(drawn, expected)
+    # Cells that share the frame evenly have the centres of YS and XS; a map may have any sum.
+    assert np.array_equal(overlay(FRAME, 1000 * attention, head=1, mask=mask), expected)
+    mean = overlay(FRAME, attention)
+    assert np.array_equal(mean, heat(FRAME, attention.mean(axis=0), mean.shape[:2]))
+    assert np.array_equal(overlay(FRAME, attention[2]), overlay(FRAME, attention, head=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
+def test_tensors_are_as_good_as_arrays(dtype: torch.dtype) -> None:
+    attention = torch.zeros(2, 5, 7, dtype=dtype)
+    attention[0, 1, 3], attention[1, 4, 0] = 1, 3
+    expected = overlay(FRAME, np.asarray(attention.double()))
+    given = attention.requires_grad_(dtype.is_floating_point)
+    mask = np.ones((H, W), bool)
+    assert np.array_equal(overlay(torch.from_numpy(FRAME), given, ys=torch.tensor(YS)), expected)
+    assert np.array_equal(
+        overlay(FRAME, given, mask=torch.from_numpy(mask)), overlay(FRAME, given, mask=mask)
+    )
+
+
+def test_grey_frames_and_other_sizes() -> None:
+    weights = one_hot([(1, 3)])
+    grey = FRAME[..., 0]
+    expected = overlay(np.stack([grey] * 3, axis=2), weights)
+    assert np.array_equal(overlay(grey, weights), expected)
+    assert np.array_equal(overlay(grey[..., None], weights), expected)
+    for size, shape in ((80, (80, 112, 3)), (30, (30, 42, 3)), ((50, 60), (50, 60, 3))):
+        assert overlay(FRAME, weights, size=size).shape == shape  # type: ignore[arg-type]
+    assert overlay(np.zeros((700, 30, 3), np.uint8), weights).shape == (700, 30, 3)
+
+
+def test_a_map_of_the_frames_own_size() -> None:
+    weights = np.zeros((H, W))
+    weights[20, 30] = 2.0
+    changed = (overlay(FRAME, weights, size=(H, W)) != FRAME).any(axis=2)
+    assert changed[20, 30] and changed.sum() == 1
+    large = overlay(np.zeros((480, 640, 3), np.uint8), np.arange(480 * 640).reshape(480, 640))
+    assert large.shape == (480, 640, 3) and large[0].max() == 0 < large[-1].min(axis=0).max()
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(0, 1e300),
+    ),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 60),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_map_that_is_not_all_zero_is_drawn(
+    attention: np.ndarray, height: int, width: int, size: int
+) -> None:
+    frame = np.full((height, width, 3), 90, np.uint8)
+    if attention.max() == 0:
+        with pytest.raises(ValueError, match="all zero"):
+            overlay(frame, attention, size=size)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert overlay(frame, attention, size=size).shape[0] == size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frame": np.moveaxis(FRAME, -1, 0)}, "channels last, got uint8 .3, 40, 56."),
+        ({"frame": FRAME / 255}, "got float64"),
+        ({"frame": FRAME[None]}, "expected a frame uint8"),
+        ({"frame": FRAME[:0]}, "expected a frame uint8"),
+        ({"attention": np.full((2, 2, 5, 7), 1 / 35)}, "of a batch, give one row"),
+        ({"attention": np.zeros((0, 5, 7))}, "expected attention"),
+        ({"attention": np.full((5, 7), "a")}, "expected attention"),
+        ({"attention": np.zeros((5, 7))}, "all zero"),
+        ({"attention": np.full((5, 7), np.nan)}, "finite weights"),
+        ({"attention": np.full((5, 7), np.inf)}, "finite weights"),
+        ({"attention": np.eye(5, 7) - 0.1}, "0 or more, got -0.1 to 0.9"),
+        ({"head": 1}, "no head 1: the heads are 0 to 0"),
+        ({"head": -1}, "no head -1"),
+        ({"ys": YS[:3]}, "3, 7., a weight for each of the centres, got .1, 5, 7."),
+        ({"xs": XS[::-1]}, "rise"),
+        ({"xs": XS + W}, "frame's 56 pixels"),
+        ({"mask": np.ones((H, W))}, "mask bool .40, 56."),
+        ({"mask": np.ones((W, H), bool)}, "mask bool .40, 56."),
+        ({"size": 0}, "1 or more, got 0"),
+        ({"size": (40, 50, 3)}, "or .h, w."),
+    ],
+)
+def test_an_overlay_of_what_cannot_be_drawn_says_why(changes: dict[str, Any], message: str) -> None:
+    parts: dict[str, Any] = {"frame": FRAME, "attention": np.full((5, 7), 1 / 35)}
+    parts |= changes
+    with pytest.raises(ValueError, match=message):
+        overlay(parts.pop("frame"), parts.pop("attention"), **parts)
 
 
 def test_opencv_is_imported_only_to_draw() -> None:

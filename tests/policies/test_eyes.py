@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robot_attn_policies.evaluate import policy_actor
 from robot_attn_policies.extractor import PerceptionExtractor, perceive
-from robot_attn_policies.eyes import GRID, decision, eyes_of, gradient_maps
+from robot_attn_policies.eyes import GRID, decision, eyes_of, gradient_maps, remembering
 
 H, W = 37, 53
 
@@ -83,15 +83,42 @@ def test_a_policy_without_attention_shows_gradients(
     assert decide(frames).shape == (4, outputs)
     values = eyes.values(FRAMES)
     assert values is not None and values.shape == (4,) and len(set(values.tolist())) == 4
+    assert_array_equal(values, eyes.values(FRAMES))  # of the action without its noise
 
 
 def test_a_recurrent_policy_decides_as_at_the_start_and_has_no_values() -> None:
     model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8})
     eyes = eyes_of(model)
     frames, decide = decision(model.policy, FRAMES, None)
-    starting = model.predict(FRAMES, episode_start=np.ones(4, bool), deterministic=True)[0]
+    starting, memory = model.predict(FRAMES, episode_start=np.ones(4, bool), deterministic=True)
     assert_allclose(decide(frames).detach(), starting, atol=1e-6)
     assert eyes.values(FRAMES) is None
+    frames, decide = decision(model.policy, FRAMES, None, memory=memory)  # type: ignore[arg-type]
+    later = model.predict(FRAMES, state=memory, deterministic=True)[0]
+    assert np.abs(later - starting).max() > 1e-5
+    assert_allclose(decide(frames.repeat(2, 1, 1, 1)).detach(), np.concatenate([later] * 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "attention"])
+def test_a_recurrent_policy_remembers_from_step_to_step(kind: str) -> None:
+    options: dict[str, Any] = {"lstm_hidden_size": 8}
+    if kind == "attention":
+        options |= {"features_extractor_class": PerceptionExtractor}
+    model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs=options)
+    eyes = eyes_of(model)
+    act, state = remembering(eyes), None
+    for _ in range(3):
+        expected, state = model.predict(FRAMES, state=state, deterministic=True)
+        actions, percept = act(FRAMES)
+        assert_array_equal(actions, expected)
+        assert eyes.kind == kind and percept is not None and percept.attention.shape[:2] == (4, eyes.heads)
+    if kind == "attention":
+        assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
+
+
+def test_a_policy_that_remembers_nothing_acts_as_ever() -> None:
+    eyes = eyes_of(make(PPO, CONTINUOUS))
+    assert remembering(eyes) is eyes.act
 
 
 class Flat(BaseFeaturesExtractor):

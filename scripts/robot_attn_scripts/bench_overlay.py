@@ -1,0 +1,142 @@
+"""How many pictures of attention a second are drawn on one core, beside the plain way to do it.
+
+The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells each, as the Track task's policy gives them, and the
+target's mask. Every way draws the same frames, in turns within each round. The peer lays one head over the
+frame as tutorials do: the map enlarged by opencv, coloured by Matplotlib's inferno, and blended as floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from robot_attn_scripts import _report
+from robot_attn_scripts._timing import Step, one_thread, ratios, take_turns
+
+FRAME, HEADS, CELLS, STEPS = 64, 8, 15, 60
+PEER = "matplotlib and floats, one head"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure."""
+
+    size: int = 640
+    """Height of the pictures in pixels, an even number from 600."""
+    rounds: int = 15
+    """Times that each way is measured."""
+    json: Path | None = None
+    """Write the figures, with their units, to this file."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Measure, print the table, write the JSON if asked to, and return the figures.
+
+    Raises:
+        ValueError: nothing to measure, or a size in which a replay cannot be drawn.
+    """
+    import cv2
+
+    if options.rounds < 1:
+        raise ValueError("--rounds is 1 or more")
+    ways = drawings(options.size)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with one_thread(), Console().status("measuring"):
+            times = take_turns(ways, options.rounds)
+    finally:
+        cv2.setNumThreads(threads)
+    rates = {name: [1e3 / milliseconds for milliseconds in row] for name, row in times.items()}
+    figures: dict[str, object] = {
+        "benchmark": "overlay",
+        "machine": _report.machine("robot-attn", "opencv-python", "numpy", "matplotlib"),
+        "size": _report.figure(options.size, "pixels"),
+        "frames_per_second_on_one_core": {
+            name: _report.spread(rate, "frames/s") for name, rate in rates.items()
+        },
+        "ratios": {
+            f"{name} / {PEER}": _report.spread(ratios(rate, rates[PEER]), "x")
+            for name, rate in rates.items()
+            if name != PEER
+        },
+    }
+    title = f"{FRAME} x {FRAME} frames with {HEADS} heads at {options.size} pixels: frames/s on one core"
+    Console().print(_report.spread_table(title, rates, "{:,.0f}"))
+    if options.json is not None:
+        _report.write_json(options.json, figures)
+    return figures
+
+
+def drawings(size: int) -> dict[str, Step]:
+    """The ways to draw, by name: each call draws the next frame.
+
+    Raises:
+        ValueError: a size in which a replay cannot be drawn.
+    """
+    from robot_attn.overlay import HeatScale, Replay, blend_heat, overlay, scale_frame
+
+    frames, attention, masks = _episode()
+    centers = (np.arange(CELLS) + 0.5) * FRAME / CELLS - 0.5
+    shape = (FRAME, FRAME), (size, size)
+    replay = Replay(
+        frames,
+        attention,
+        np.zeros((STEPS, 2)),
+        np.linspace(0, 1, STEPS),
+        ys=centers,
+        xs=centers,
+        masks=masks,
+        size=size,
+    )
+    scale = HeatScale(centers, centers, *shape)
+
+    def every_head(step: int) -> list[NDArray[np.uint8]]:
+        frame = scale_frame(frames[step], shape[1])
+        return [blend_heat(frame, levels) for levels in scale.levels(attention[step])]
+
+    ways = {
+        "replay: large, 8 heads, curves, bars": replay.draw,
+        "overlay: one picture, mean of 8 heads": lambda step: overlay(
+            frames[step], attention[step], mask=masks[step], size=size
+        ),
+        "8 pictures, one a head": every_head,
+        PEER: lambda step: plainly(frames[step], attention[step, 0], size),
+    }
+    return {name: _next_step(draw) for name, draw in ways.items()}
+
+
+def plainly(
+    frame: NDArray[np.uint8], weights: NDArray[np.float32], size: int, opacity: float = 0.5
+) -> NDArray[np.uint8]:
+    """One head over its frame, uint8 [size, size, 3], without a thought for speed."""
+    import cv2
+    import matplotlib
+
+    large = cv2.resize(frame, (size, size), interpolation=cv2.INTER_NEAREST)
+    heat = cv2.resize(weights / weights.max(), (size, size), interpolation=cv2.INTER_CUBIC)
+    colors = matplotlib.colormaps["inferno"](heat)[..., :3]
+    blended = (1 - opacity) * large.astype(np.float64) / 255 + opacity * colors
+    return np.asarray(255 * np.clip(blended, 0, 1), dtype=np.uint8)
+
+
+def _next_step(draw: Any) -> Step:
+    steps = cycle(range(STEPS))
+    return lambda: draw(next(steps))
+
+
+def _episode() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Frames of noise, maps of a few spots each (as of trained heads), and masks of 9 x 9 pixels."""
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (STEPS, FRAME, FRAME, 3), dtype=np.uint8)
+    attention = generator.dirichlet(np.full(CELLS**2, 0.05), (STEPS, HEADS)).astype(np.float32)
+    masks = np.zeros((STEPS, FRAME, FRAME), dtype=bool)
+    for mask, (y, x) in zip(masks, generator.integers(0, FRAME - 9, (STEPS, 2)), strict=True):
+        mask[y : y + 9, x : x + 9] = True
+    return frames, attention.reshape(STEPS, HEADS, CELLS, CELLS), masks
