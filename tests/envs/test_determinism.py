@@ -9,7 +9,7 @@ import pytest
 from robot_attn_envs import TASKS
 
 # Everything that draws: none of it may depend on how many worlds or threads there are.
-ALL = {"suite": "hard", "instruction": True, "occluders": 2, "masks": True}
+ALL = {"suite": "hard", "instruction": True, "occluders": 2, "masks": True, "image_size": 32}
 STEPS, RESET_AT = 14, 6
 
 

@@ -58,9 +58,11 @@ print([name for name in names if find_spec(name)])
     assert run(bare, code).stdout == "['torch', 'numpy']\n"
 
 
-def test_every_family_runs_on_torch_and_numpy_alone(bare: Path) -> None:
+def test_every_module_is_imported_and_every_family_runs_on_torch_and_numpy_alone(bare: Path) -> None:
     code = """
-import torch, robot_attn
+import importlib, pkgutil, torch, robot_attn
+print(*[importlib.import_module(module.name).__name__
+        for module in pkgutil.walk_packages(robot_attn.__path__, "robot_attn.")])
 for name in sorted(robot_attn.FAMILIES):
     module = robot_attn.build(name, (3, 40, 56), 2)
     frames = torch.randint(0, 256, (4, 3, 40, 56), dtype=torch.uint8)
@@ -71,16 +73,6 @@ for name in sorted(robot_attn.FAMILIES):
 """
     done = run(bare, code)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [f"{name} 1.0" for name in sorted(FAMILIES)]
-
-
-def test_every_module_of_the_package_can_be_imported(bare: Path) -> None:
-    code = """
-import importlib, pkgutil, robot_attn
-for module in pkgutil.walk_packages(robot_attn.__path__, "robot_attn."):
-    importlib.import_module(module.name)
-    print(module.name)
-"""
-    done = run(bare, code)
-    assert done.stderr == ""
-    assert {"robot_attn.overlay", "robot_attn.video", "robot_attn.export"} <= set(done.stdout.split())
+    modules, *families = done.stdout.splitlines()
+    assert {"robot_attn.overlay", "robot_attn.video", "robot_attn.export"} <= set(modules.split())
+    assert families == [f"{name} 1.0" for name in sorted(FAMILIES)]

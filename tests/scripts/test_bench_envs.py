@@ -29,7 +29,7 @@ def test_rates_are_compared_within_each_round() -> None:
 
 def test_a_rate_is_of_the_steps_of_all_environments() -> None:
     began = time.perf_counter()
-    figures = measure_rates({"track": TRACK}, 32, rounds=10, steps=64)["track"]
+    figures = measure_rates({"track": TRACK}, 32, rounds=3, steps=64)["track"]
     took = time.perf_counter() - began
     # The turns, of 64 steps each, are part of what the whole took; of a 32nd of the rate they would not be.
     turns = [64 / rate for seen in ("no shifts", "hard") for rate in figures[seen]["rounds"]]

@@ -9,7 +9,10 @@ import robot_attn
 from robot_attn_scripts import bench_extractor
 
 
-def test_figures_have_units_and_are_written_as_they_are_returned(tmp_path: Path) -> None:
+def test_figures_have_units_and_are_written_as_they_are_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_extractor, "FRAMES_A_ROUND", 6)
     path = tmp_path / "figures.json"
     options = bench_extractor.Options(batches=(2, 3), rounds=2, decisions=3, json=path)
     figures = bench_extractor.run(options)

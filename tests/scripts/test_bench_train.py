@@ -50,7 +50,7 @@ def test_the_plain_environment_is_track() -> None:
 @pytest.mark.slow
 def test_a_small_benchmark_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "train.json"
-    figures = run(Options(peers=("query", "cnn"), rounds=2, rollouts=1, n_steps=22, threads=1, json=path))
+    figures = run(Options(peers=("query", "cnn"), rounds=2, rollouts=1, n_steps=2, threads=1, json=path))
     assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
     rates = figures["frames_trained_per_second"]
     assert isinstance(rates, dict)
