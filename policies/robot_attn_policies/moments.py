@@ -7,14 +7,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["lost", "left", "jump", "reward", "value"]
+from robot_attn.explain import (
+    ON_TARGET,
+    Stretch,
+    expected_places,
+    jumps,
+    largest_fall,
+    stretches_of,
+)
 
-FACTOR = 2.0
-"""Attention counts as on the target down to this multiple of chance."""
-WINDOW = 10
-"""Steps within which a fall of the reward or the value is looked for."""
-LEAST_FALL = 0.1
-"""The smallest fall worth a mark, as a share of the largest magnitude in the episode."""
+Kind = Literal["lost", "left", "jump", "reward", "value"]
 
 
 class Moment(NamedTuple):
@@ -25,24 +27,14 @@ class Moment(NamedTuple):
     text: str
 
 
-class Fall(NamedTuple):
-    """A series went down from step `start` to step `stop`."""
-
-    start: int
-    stop: int
-
-
-def target_lost(masks: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def target_lost(masks: NDArray[np.bool_]) -> list[Stretch]:
     """The stretches [first, stop) in which a target that had been in view is not, for masks [T, H, W]."""
-    visible = np.asarray(masks.any(axis=(1, 2)))
-    change = np.diff(visible.astype(np.int8))
-    gone = np.flatnonzero(change == -1) + 1
-    back = [*np.flatnonzero(change == 1) + 1, len(visible)]
-    return [(int(first), int(next(stop for stop in back if stop > first))) for first in gone]
+    hidden = np.asarray(~masks.any(axis=(1, 2)))
+    return [stretch for stretch in stretches_of(hidden) if stretch.first > 0]
 
 
 def attention_left(
-    mass: NDArray[np.float64], chance: NDArray[np.float64], factor: float = FACTOR
+    mass: NDArray[np.float64], chance: NDArray[np.float64], factor: float = ON_TARGET
 ) -> list[int]:
     """The steps at which the mass on a visible target fell below `factor` times chance, for both [T].
 
@@ -66,27 +58,12 @@ def largest_jump(
     ys [rows], xs [cols]: the cells' centres in pixels. A map that is all zero has no centre and ends no jump.
     None where nothing moved by as much as the distance between two cells.
     """
-    total = maps.sum(axis=(1, 2), dtype=np.float64)
-    known = np.where(total > 0, total, np.nan)
-    y, x = maps.sum(axis=2) @ ys / known, maps.sum(axis=1) @ xs / known
-    moved = np.hypot(np.diff(y), np.diff(x))
+    moved = jumps(expected_places(maps, ys, xs))[1:]
     pitch = min((float(np.diff(row).min()) for row in (ys, xs) if len(row) > 1), default=0.0)
     if np.isnan(moved).all() or np.nanmax(moved) < pitch or np.nanmax(moved) == 0:
         return None
     step = int(np.nanargmax(moved))
     return step + 1, float(moved[step])
-
-
-def largest_fall(series: NDArray[np.float64], window: int = WINDOW) -> Fall | None:
-    """Where `series` [T] fell most within `window` steps; None where that is less than `LEAST_FALL`."""
-    finite = series[np.isfinite(series)]
-    best, deepest = None, LEAST_FALL * float(np.abs(finite).max(initial=0.0))
-    for stop in range(1, len(series)):
-        recent = series[max(0, stop - window) : stop][::-1]
-        start = stop - 1 - int(np.where(np.isfinite(recent), recent, -np.inf).argmax())  # of equals the last
-        if series[start] - series[stop] > deepest:
-            best, deepest = Fall(start, stop), float(series[start] - series[stop])
-    return best
 
 
 def find_moments(

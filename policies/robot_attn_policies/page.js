@@ -201,6 +201,7 @@
     id("view").setAttribute("aria-label", `The same moment from the camera ${data.view.name}`);
     id("view-name").textContent = `Camera ${data.view.name}`;
     id("other").hidden = false;
+    document.querySelector("main").classList.add("two-cameras");
   }
   const fine = maps === null ? null : new Heat(HEIGHT * Math.min(scale, 4), WIDTH * Math.min(scale, 4));
   const chosen = new Set(maps === null || maps.uniform ? [] : [maps.best]);

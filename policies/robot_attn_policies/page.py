@@ -9,15 +9,12 @@ nothing.
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
 import json
 import math
 import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -26,14 +23,14 @@ from numpy.typing import NDArray
 
 from robot_attn import focus
 from robot_attn._files import replacing
-from robot_attn.overlay import HeatScale, blend_heat
+from robot_attn.overlay import HeatScale, blend_heat, usable_maps
+from robot_attn_policies._html import fill_page, picture_uri
 from robot_attn_policies.moments import find_moments
 
 LOSSLESS = 4_000_000
 """Pixels of an episode up to which its frames are kept bit for bit: 150 steps at 160 x 160."""
 
 _SHEET = 4096  # pixels a side: what every browser decodes
-_QUALITY = 90  # of the frames of larger episodes, from 0 to 100
 
 
 class Recorded(Protocol):
@@ -76,6 +73,8 @@ class Recorded(Protocol):
     def values(self) -> NDArray[np.float64] | None: ...
     @property
     def maps(self) -> str: ...
+    @property
+    def cut(self) -> int | None: ...
 
 
 class Maps(NamedTuple):
@@ -110,9 +109,7 @@ def write_page(
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full.
     """
-    content = build_page(
-        episode, title=title, notes=notes, links=links, view=view, action_range=action_range
-    )
+    content = build_page(episode, title=title, notes=notes, links=links, view=view, action_range=action_range)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -131,7 +128,7 @@ def build_page(
     Args:
         episode: what to show.
         title: the heading; by default the environment and the seed.
-        notes: sentences to show above the player, such as "The file was cut after step 87 of 150.".
+        notes: sentences to show above the player, before those that the episode itself asks for.
         links: names of files beside the page, by the words that lead to them.
         view: the same steps from another camera, to show beside.
         action_range: the ends of the action bars; wider where an action went beyond them.
@@ -145,30 +142,10 @@ def build_page(
         raise ValueError("expected an episode of at least one step, got none; record it again")
     heading = title or f"{episode.env_args.get('env_name', 'Episode')} · seed {episode.seed}"
     content = _content(episode, notes, links or {}, view, action_range)
-    script, style = _source("page.js"), _source("page.css")
-    policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"script-src '{_digest(script)}'; style-src '{_digest(style)}'"
-    )
     # None of these three characters has a meaning in JSON outside of strings, where an escape is the same.
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", data)
-    parts = {
-        "policy": policy,
-        "title": html.escape(heading),
-        "style": style,
-        "data": data,
-        "script": script,
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _source("page.html"))
-
-
-def _source(name: str) -> str:
-    return files("robot_attn_policies").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(source: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
+    return fill_page("page.html", heading, style="page.css", script="page.js", parts={"data": data})
 
 
 def _content(
@@ -214,8 +191,8 @@ def _content(
     low, high = action_range
     return {
         "facts": _facts(episode, rewards),
-        "notes": [*notes, *_findings(episode, maps)],
-        "links": [(text, quote(name)) for text, name in links.items()],
+        "notes": [*notes, *_findings(episode, maps, view)],
+        "links": [(text, quote(name, safe="")) for text, name in links.items()],
         "steps": steps,
         "size": size,
         "dt": episode.dt,
@@ -248,11 +225,10 @@ def _maps(episode: Recorded) -> Maps | None:
         return None
     if not 0 <= episode.best_head < attention.shape[1]:
         raise ValueError(f"expected a best head from 0 to {attention.shape[1] - 1}, got {episode.best_head}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = attention.sum(axis=(2, 3), keepdims=True)
-        usable = (attention >= 0).all(axis=(2, 3), keepdims=True) & np.isfinite(total) & (total > 0)
-        weights = np.where(usable, attention / np.where(usable, total, 1), 0).astype(np.float32)
-    return Maps(weights, usable[..., 0, 0])
+    usable = usable_maps(attention)
+    weights = np.where(usable[..., None, None], attention, 0)
+    total = np.where(usable, weights.sum(axis=(2, 3)), 1)
+    return Maps((weights / total[..., None, None]).astype(np.float32), usable)
 
 
 def _mass(
@@ -262,23 +238,6 @@ def _mass(
     pixels = focus.upsample(maps.weights, size, episode.ys, episode.xs)
     known = maps.usable & np.asarray(masks.any(axis=(1, 2)))[:, None]
     return np.where(known, focus.mass_on_target(pixels, masks), np.nan)
-
-
-def cell_levels(
-    weights: NDArray[np.floating],
-    ys: NDArray[np.floating],
-    xs: NDArray[np.floating],
-    image_size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    """Heat levels uint8 of the cells of maps [..., rows, cols]; between them page.js does as `HeatScale`."""
-    count = len(ys) * len(xs)
-    peaks = focus.upsample(np.eye(count).reshape(1, -1, len(ys), len(xs)), image_size, ys, xs).max(
-        axis=(2, 3)
-    )
-    share = (1 / peaks / (1 / peaks).sum()).reshape(len(ys), len(xs))
-    with np.errstate(divide="ignore"):
-        level = np.log(weights / share) / math.log(max(count, 2))
-    return np.asarray(np.rint(255 * np.clip(level, 0, 1)), dtype=np.uint8)
 
 
 def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
@@ -313,7 +272,7 @@ def _attention(episode: Recorded, maps: Maps) -> dict[str, Any]:
         "ys": episode.ys.tolist(),
         "xs": episode.xs.tolist(),
         "usable": _packed(maps.usable.astype(np.uint8)),
-        "levels": _packed(cell_levels(maps.weights, episode.ys, episode.xs, size)),
+        "levels": _packed(scale.cell_levels(maps.weights)),  # between the cells page.js does as `HeatScale`
         "halves": _packed(np.array(halves, dtype=np.uint8)),
         "palette": _palette().tolist(),
     }
@@ -337,29 +296,18 @@ def _lossless(images: NDArray[np.uint8]) -> bool:
 
 def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
     """Frames on sheets, filled row by row, as pictures that a browser reads."""
-    import cv2
-
     steps, height, width, _ = images.shape
     columns = max(1, min(_SHEET // width, math.ceil(math.sqrt(steps))))
     rows = max(1, min(_SHEET // height, math.ceil(steps / columns)))
     lossless = _lossless(images)
-    ending, options = (
-        (".png", [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        if lossless
-        else (".webp", [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
-    )
     sheets = []
     for start in range(0, steps, rows * columns):
         some = images[start : start + rows * columns]
         sheet = np.zeros((rows * columns, height, width, 3), dtype=np.uint8)
         sheet[: len(some)] = some
         sheet = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-        done, data = cv2.imencode(
-            ending, sheet.reshape(rows * height, columns * width, 3)[..., ::-1], options
-        )
-        if not done:
-            raise ValueError(f"opencv could not encode frames of {height} x {width} pixels as {ending}")
-        sheets.append(f"data:image/{ending[1:]};base64,{base64.b64encode(data.tobytes()).decode()}")
+        sheet = sheet.reshape(rows * height, columns * width, 3)
+        sheets.append(picture_uri(sheet, lossless=lossless))
     return {"columns": columns, "rows": rows, "size": (height, width), "sheets": sheets, "lossless": lossless}
 
 
@@ -380,9 +328,12 @@ def _outcome(episode: Recorded) -> str:
     return {True: "success", False: "no success", None: "not known"}[episode.success]
 
 
-def _findings(episode: Recorded, maps: Maps | None) -> list[str]:
+def _findings(episode: Recorded, maps: Maps | None, view: View | None) -> list[str]:
     """What the reader should know before believing the page."""
     found = []
+    if episode.cut is not None:
+        steps = len(episode.images)
+        found.append(f"The file was cut after step {steps} of {episode.cut}: what follows is lost.")
     if maps is None:
         found.append("This episode has no attention maps: only what the policy saw and did is shown.")
     elif episode.uniform:
@@ -410,8 +361,10 @@ def _findings(episode: Recorded, maps: Maps | None) -> list[str]:
         found.append("The policy's value estimates are not recorded.")
     if not np.isfinite(episode.rewards).all():
         found.append("Some rewards are not finite: the return is not known from there on.")
-    if not _lossless(episode.images):
-        found.append("The frames are packed with some loss (WebP), to keep this page small.")
+    packed = {"frames": episode.images, "frames of the other camera": None if view is None else view.images}
+    for name, images in packed.items():
+        if images is not None and not _lossless(images):
+            found.append(f"The {name} are packed with some loss (WebP), to keep this page small.")
     return found
 
 

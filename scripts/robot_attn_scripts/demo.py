@@ -60,6 +60,7 @@ def run(options: Options) -> dict[str, object]:
     evaluate.show(figures, console)
     shown = {
         video: "what the policy looked at, as a video",
+        video.with_suffix(".html"): "the same, as a page to step through",
         video.with_suffix(".png"): "the same, as one picture",
         scores: "the scores above",
         options.out: "the trained policy",

@@ -1,26 +1,47 @@
 """Draw an episode: camera frame, each head's heat over it, target's outline, action, reward and return.
 
-From a run folder it plays one episode and writes the video, the recorded episode (.hdf5) beside it, and with
---png a contact sheet. From a recorded episode it draws again, at another size if you like, with no simulator
-and no policy.
+From a run folder it plays episodes and writes of each the video, a page that shows it step by step (.html),
+the recorded episode (.hdf5), and with --png a contact sheet. From a recorded episode it draws again, at
+another size or from another camera if you like, with no policy.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
 from robot_attn_scripts import _policy, _report
+from robot_attn_scripts._command import missing_modules
+from robot_attn_scripts._pairs import parse_pairs
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from robot_attn.overlay import Image
     from robot_attn_policies.episodes import Episode
+    from robot_attn_policies.evaluate import Step
+    from robot_attn_policies.page import View
+    from robot_attn_policies.presets import Json, TrainConfig
+    from robot_attn_policies.report import Report
+    from robot_attn_scripts._live import Window
+    from robot_attn_scripts._player import Player
+    from robot_attn_scripts._side_by_side import Pictures
 
 DEFAULT_FPS = 20.0
 """Frames a second for an episode that does not say how long its steps are."""
+
+VIEW_HEIGHT = 256
+"""Pixels of the frames of another camera, where `--image-size` asks for no other."""
+
+FRAMES = ("image_size", "depth")
+"""Options of an environment that decide what frames a policy gets, whatever the task."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +51,42 @@ class Options:
     source: tyro.conf.Positional[Path]
     """Run folder that `robot-attn train` made, or an .hdf5 that an earlier replay wrote."""
     out: Path = Path("replay.mp4")
-    """Where the video goes; the episode goes beside it, with the ending .hdf5."""
+    """Where the video goes; the page and the episode go beside it, with the endings .html and .hdf5. Of
+    several episodes each has its seed in the name: replay-7.mp4."""
     png: bool = False
     """Also write a contact sheet of 12 moments beside the video, with the ending .png."""
+    explain: bool = False
+    """Also explain the episode, on a page of its own: which head decides, what changes when things do, and
+    what deleting pixels does to the action. `robot-attn explain` plays many episodes, and gives verdicts."""
+    rerun: Path | None = None
+    """Also write a recording for the Rerun viewer here, a name that ends in .rrd."""
+    live: bool = False
+    """Show a window while the policy runs: space pauses, q or Esc stops."""
+    compare: Path | None = None
+    """Another run, or recorded episode: both policies side by side, from the same seed, in the same scene."""
     seed: int | None = None
     """The episode's seed; by default the first evaluation seed. The same seed gives the same episode."""
+    episodes: int = 1
+    """Episodes, one a seed: this one and those that follow."""
+    task: str | None = None
+    """Another task than that of training, which the policy must fit."""
+    suite: str | None = None
+    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
+    shift: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME[=INTENSITY] ...")] = ()
+    """Visual shifts to play under, such as background, or noise=0.5; the intensity is 1 unless given."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the environment that differ from training's, such as distractors=14."""
+    camera: str | None = None
+    """Also show the episode from this camera of the model."""
+    image_size: int | None = None
+    """Draw the camera frames again, this many pixels high; the policy still sees its own."""
     size: int = 720
     """Height of the video in pixels, an even number; the width follows from what is shown."""
     which: Literal["best", "last"] = "best"
     """The best policy of the run, or its last."""
-    calibration_episodes: int = 32
+    calibration_episodes: int = 8
     """Episodes, of other seeds, on which the head that is shown large is chosen; it is the first where the
     target is not known."""
-    suite: str | None = None
-    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
-    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the environment that differ from training's, such as distractors=14."""
     module: str | None = None
     """The module whose import registers the run's environment, where the run names one: its code runs."""
     json: Path | None = None
@@ -53,122 +94,328 @@ class Options:
 
 
 def run(options: Options) -> dict[str, object]:
-    """Write the files, print their paths, write the JSON if asked to, and return what was drawn."""
+    """Write the files, print their paths, write the JSON if asked to, and return what was drawn.
+
+    Interrupted, it leaves the episodes that it has finished.
+    """
     from rich.console import Console
 
+    from robot_attn_policies.evaluate import EVALUATION_SEED
+    from robot_attn_scripts._live import Stopped
+
+    sources = [options.source] if options.compare is None else [options.source, options.compare]
+    recorded = _check(options, sources)
+    first = EVALUATION_SEED if options.seed is None else options.seed
+    seeds = range(first, first + options.episodes)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    console, progress = Console(), Console(stderr=True)
+    files: list[Path] = []
+    figures: dict[str, object] = {"source": str(options.source)}
+    if options.compare is not None:
+        figures["compare"] = str(options.compare)
+    told: list[dict[str, object]] = []
+    try:
+        with ExitStack() as stack:
+            if not recorded:
+                players, window = _players(options, sources, seeds, progress, stack)
+            for seed in seeds:
+                out = options.out if options.episodes == 1 else _named(options.out, seed)
+                if recorded:
+                    episodes, reports, written = _load(sources), [], []
+                else:
+                    try:
+                        episodes = [_play(one, progress, window, options.size, seed) for one in players]
+                    except Stopped as stop:
+                        console.print(f"seed {seed}: {stop}, nothing of it is written", highlight=False)
+                        break
+                    reports = [_explain(one, seed, progress) for one in players] if options.explain else []
+                    written = _save(out, episodes)
+                number = seed if options.episodes > 1 else None
+                written += _draw(options, out, number, episodes, reports, progress)
+                told += [_tell(episode, console) for episode in episodes]
+                for path in written:
+                    console.print(f"  {path}", highlight=False, soft_wrap=True)
+                files += written
+    finally:
+        figures |= {"episodes": told, "files": [str(path) for path in files]}
+        if options.json is not None and told:
+            _report.write_json(options.json, figures)
+    return figures
+
+
+# ---- Playing ----
+
+
+def _players(
+    options: Options, folders: list[Path], seeds: Sequence[int], progress: Console, stack: ExitStack
+) -> tuple[list[Player], Window | None]:
+    """One player of each run, all in the scene of the first; and the window if there is one."""
+    from robot_attn_scripts._live import Window
+    from robot_attn_scripts._player import player_of
+
+    policies = [_policy.load(folder, options.which, options.module, gradients=True) for folder in folders]
+    base = policies[0].config
+    players = [
+        stack.enter_context(
+            player_of(
+                policy,
+                options.task or base.task,
+                _scene(options, base, policy.config),
+                seeds=seeds,
+                calibration_episodes=options.calibration_episodes,
+                progress=progress,
+            )
+        )
+        for policy in policies
+    ]
+    window = stack.enter_context(Window()) if options.live else None
+    return players, window
+
+
+def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> Episode:
+    """The episode of a seed, under a progress bar, and in the window if there is one."""
+    from robot_attn_scripts._live import LiveView
+
+    live = None
+    if window is not None:
+        eyes, title = player.policy.eyes, f"{player.policy.name}   seed {seed}"
+        live = LiveView(
+            eyes, player.best_head, window.show, window.wait, dt=player.env.dt, size=size, title=title
+        )
+    with _policy.step_bar(progress) as watch:
+        advance = watch(f"recording seed {seed}", int(player.env.horizon))
+
+        def after(step: Step) -> None:
+            advance(step)
+            if live is not None:
+                live(step)
+
+        return player.play(seed, after)
+
+
+def _explain(player: Player, seed: int, progress: Console) -> Report:
+    """The explanation of the episode of a seed, under a progress bar."""
+    from robot_attn_policies.explain import explain_episode
+
+    title, eyes = f"{player.env_args['env_name']}   seed {seed}", player.policy.eyes
+    with _policy.step_bar(progress) as watch:
+        return explain_episode(
+            eyes, player.env, seed, title=title, facts=[("Policy", player.policy.name)], watch=watch
+        )
+
+
+def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, Json]:
+    """Options of the environment: those of `base`, and what the command asks for in their place.
+
+    The frames are those that the policy was trained on, `own`. Of another task they are all that is kept.
+    """
+    from robot_attn_scripts._tasks import env_id
+
+    same = options.task is None or env_id(options.task) == env_id(base.task)
+    kept = {name: value for name, value in base.env.items() if same and name not in FRAMES}
+    frames = {name: own.env[name] for name in FRAMES if name in own.env}
+    scene = _policy.scene(kept | frames, options.env, options.suite)
+    if options.shift:
+        shifts = parse_pairs([pair if "=" in pair else f"{pair}=1" for pair in options.shift])
+        scene = {name: scene[name] for name in scene if name not in ("suite", "intensity")}
+        scene["shift"] = shifts
+    return scene
+
+
+def _load(sources: list[Path]) -> list[Episode]:
+    from robot_attn_policies.episodes import load_episode
+
+    episodes = [load_episode(source) for source in sources]
+    starts = [(_task_title(episode), episode.seed) for episode in episodes]
+    if len(set(starts)) > 1:
+        told = " and ".join(f"{task} with seed {seed}" for task, seed in starts)
+        raise ValueError(f"to compare takes two episodes of one task and seed, got {told}")
+    return episodes
+
+
+def _save(out: Path, episodes: list[Episode]) -> list[Path]:
+    from robot_attn_policies.episodes import save_episode
+
+    paths = [path.with_suffix(".hdf5") for path in _beside(out, episodes)]
+    for path, episode in zip(paths, episodes, strict=True):
+        save_episode(path, episode, _versions())
+    return paths
+
+
+# ---- Drawing ----
+
+
+class Shown(NamedTuple):
+    """An episode as it is drawn: its frames may be sharper than the policy's."""
+
+    episode: Episode
+    view: View | None
+    notes: list[str]
+
+
+def _draw(
+    options: Options,
+    out: Path,
+    seed: int | None,
+    episodes: list[Episode],
+    reports: list[Report],
+    progress: Console,
+) -> list[Path]:
+    """Write the video, the pages and what else is asked for; give their paths."""
     from robot_attn.overlay import Replay, contact_sheet, moments, write_png
     from robot_attn.video import write_video
-    from robot_attn_policies.episodes import load_episode, save_episode
+    from robot_attn_policies.page import write_page
+    from robot_attn_policies.report import write_report
+    from robot_attn_scripts._rerun import write_rerun
+    from robot_attn_scripts._side_by_side import SideBySide, WithCamera
 
-    if options.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is a video whose name ends in .mp4, got {options.out}")
-    recorded = options.source.is_file()
-    if not recorded and not options.source.is_dir():
-        raise ValueError(f"{options.source} is neither a run folder nor a recorded episode")
-    _check_size(options.size)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    written = [options.out]
-    if recorded:
-        episode = load_episode(options.source)
+    shown = [_shown(options, episode, progress) for episode in episodes]
+    replays = [
+        Replay(
+            one.episode.images,
+            one.episode.attention,
+            one.episode.actions,
+            one.episode.rewards,
+            ys=one.episode.ys,
+            xs=one.episode.xs,
+            masks=one.episode.target_masks,
+            best_head=one.episode.best_head,
+            uniform=one.episode.uniform,
+            maps=one.episode.maps,
+            size=options.size,
+            title=_title(one.episode),
+            action_names=one.episode.action_names or None,
+            dt=one.episode.dt,
+        )
+        for one in shown
+    ]
+    first = shown[0].episode
+    pictures: Pictures
+    if len(replays) == 2:
+        title = f"{_task_title(first)}   seed {first.seed}"
+        pictures = SideBySide(replays, [_name(one.episode) for one in shown], title)
+    elif (view := shown[0].view) is not None:
+        pictures = WithCamera(replays[0], view.name, view.images)
     else:
-        episode = record(options)
-        beside = options.out.with_suffix(".hdf5")
-        save_episode(beside, episode, _versions())
-        written.append(beside)
+        pictures = replays[0]
 
-    title = f"{_task_title(episode)}   seed {episode.seed}   {episode.policy}"
-    replay = Replay(
-        episode.images,
-        episode.attention,
-        episode.actions,
-        episode.rewards,
-        ys=episode.ys,
-        xs=episode.xs,
-        masks=episode.target_masks,
-        best_head=episode.best_head,
-        uniform=episode.uniform,
-        size=options.size,
-        title=title,
-        action_names=episode.action_names or None,
-        dt=episode.dt,
-    )
-    fps = 1 / episode.dt if episode.dt else DEFAULT_FPS
-    write_video(options.out, _drawn(replay, Console(stderr=True)), fps)
+    written = [out]
+    write_video(out, _drawn(pictures, progress), 1 / first.dt if first.dt else DEFAULT_FPS)
+    pages = [path.with_suffix(".html") for path in _beside(out, episodes)]
+    for i, (page, one) in enumerate(zip(pages, shown, strict=True)):
+        links = {f"Compare with {_name(shown[1 - i].episode)}": pages[1 - i].name} if len(shown) == 2 else {}
+        if reports:
+            explained = _named(page, "explained")
+            write_report(explained, reports[i])
+            written += [explained, explained.with_suffix(".json")]
+            links["Explanation of this episode"] = explained.name
+        write_page(page, one.episode, title=_title(one.episode), notes=one.notes, links=links, view=one.view)
+        written.append(page)
     if options.png:
-        sheet = options.out.with_suffix(".png")
-        steps = moments(len(episode))
-        pictures, captions = [replay.large(step) for step in steps], [replay.caption(step) for step in steps]
-        write_png(sheet, contact_sheet(pictures, captions, title=title))
+        sheet = out.with_suffix(".png")
+        steps = moments(len(pictures))
+        large, captions = [pictures.large(step) for step in steps], [pictures.caption(step) for step in steps]
+        write_png(sheet, contact_sheet(large, captions, title=_title(first)))
         written.append(sheet)
+    if options.rerun is not None:
+        target = options.rerun if seed is None else _named(options.rerun, seed)
+        for path, one, replay in zip(_beside(target, episodes), shown, replays, strict=True):
+            write_rerun(path, one.episode, replay.mass, title=_title(one.episode), view=one.view)
+            written.append(path)
+    return written
 
+
+def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
+    """The episode as it is drawn: from the states in it where another size or camera is asked for."""
+    if options.image_size is None and options.camera is None:
+        return Shown(episode, None, [])
+    from robot_attn_policies.page import View
+    from robot_attn_scripts._redraw import redraw  # needs the simulator, unlike the stored frames
+
+    height, width = episode.image_size
+    high = max(height, VIEW_HEIGHT) if options.image_size is None else options.image_size
+    size = high, round(high * width / height)
+    view, shown, notes = None, episode, []
+    with progress.status("drawing the frames again"):
+        if options.camera is not None:
+            view = View(options.camera, redraw(episode, image_size=size, camera=options.camera).images)
+        if options.image_size is not None:
+            again = redraw(episode, image_size=size)
+            shown = replace(
+                episode,
+                images=again.images,
+                target_masks=None if episode.target_masks is None else again.target_masks,
+                ys=_rescaled(episode.ys, height, size[0]),
+                xs=_rescaled(episode.xs, width, size[1]),
+            )
+            notes = [
+                f"The policy saw frames of {height} × {width} pixels; they are drawn again at "
+                f"{size[0]} × {size[1]}."
+            ]
+    return Shown(shown, view, notes)
+
+
+def _rescaled(centers: NDArray[np.float32], pixels: int, size: int) -> NDArray[np.float32]:
+    """Places along an axis of `pixels`, where 0 is the centre of the first, along the same axis of `size`."""
+    return ((centers + 0.5) * size / pixels - 0.5).astype(centers.dtype)
+
+
+def _drawn(pictures: Pictures, console: Console) -> Iterator[Image]:
+    """The pictures, one at a time, under a progress bar."""
+    from rich.progress import track
+
+    for step in track(range(len(pictures)), "drawing and encoding", console=console, transient=True):
+        yield pictures.draw(step)
+
+
+# ---- Names and words ----
+
+
+def _named(path: Path, *parts: object) -> Path:
+    """replay.mp4 -> replay-7.mp4."""
+    return path.with_name("-".join([path.stem, *map(str, parts)]) + path.suffix)
+
+
+def _beside(path: Path, episodes: Sized) -> list[Path]:
+    """A path for each episode: the same, or of two replay-a and replay-b."""
+    return [path] if len(episodes) == 1 else [_named(path, "a"), _named(path, "b")]
+
+
+def _task_title(episode: Episode) -> str:
+    return str(episode.env_args.get("env_name", "episode"))
+
+
+def _name(episode: Episode) -> str:
+    return ", ".join([episode.policy or "unknown policy", *_cut(episode)])
+
+
+def _title(episode: Episode) -> str:
+    return "   ".join([_task_title(episode), f"seed {episode.seed}", *_cut(episode), episode.policy])
+
+
+def _cut(episode: Episode) -> list[str]:
+    return [] if episode.cut is None else [f"cut after step {len(episode)} of {episode.cut}"]
+
+
+def _tell(episode: Episode, console: Console) -> dict[str, object]:
+    """Say how an episode went, and give the same as figures."""
     total = float(episode.rewards.sum())
-    figures: dict[str, object] = {
-        "source": str(options.source),
-        "environment": _task_title(episode),
-        "seed": episode.seed,
-        "steps": _report.figure(len(episode), "steps"),
-        "return": _report.figure(total, "reward an episode"),
-        "success": episode.success,
-        "files": [str(path) for path in written],
-    }
-    console = Console()
     outcome = {True: "success", False: "no success", None: "success not known"}[episode.success]
     console.print(
         f"{_task_title(episode)}, seed {episode.seed}: {len(episode)} steps, return {total:.1f}, {outcome}",
         highlight=False,
     )
-    for path in written:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
-    if options.json is not None:
-        _report.write_json(options.json, figures)
-    return figures
-
-
-def record(options: Options) -> Episode:
-    """Play one episode of the run with its policy; calibration episodes choose the head to show."""
-    from rich.console import Console
-
-    from robot_attn_policies.episodes import record_episode
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
-    from robot_attn_scripts._tasks import env_id
-
-    policy = _policy.load(options.source, options.which, options.module)
-    seed = EVALUATION_SEED if options.seed is None else options.seed
-    scene = _policy.scene(policy.config.env, options.env, options.suite)
-    best_head = 0
-    with (
-        closing(_policy.make_env(policy.config.task, scene, 1)) as env,
-        _policy.step_bar(Console(stderr=True)) as watch,
-    ):
-        if policy.eyes.heads > 1 and _policy.has_masks(env):
-            count = max(1, options.calibration_episodes)
-            seeds = [s for s in range(CALIBRATION_SEED, CALIBRATION_SEED + count + 1) if s != seed][:count]
-            best_head = _policy.calibrated(policy, seeds, 32, watch).best_head
-        return record_episode(
-            policy.eyes.act,
-            env,
-            seed,
-            policy.eyes.cells,
-            env_args={"env_name": env_id(policy.config.task), "env_kwargs": scene},
-            image=policy.eyes.image or "image",
-            best_head=best_head,
-            uniform=policy.eyes.uniform,
-            policy=policy.name,
-            watch=watch("recording the episode", int(env.horizon)),
-        )
-
-
-def _check_size(size: int) -> None:
-    from robot_attn.overlay import MIN_SIZE
-
-    if size < MIN_SIZE or size % 2:
-        raise ValueError(
-            f"--size is the video's height, an even number of pixels from {MIN_SIZE}, got {size}"
-        )
-
-
-def _task_title(episode: Episode) -> str:
-    return str(episode.env_args.get("env_name", "episode"))
+    for cut in _cut(episode):
+        console.print(f"  the file was {cut}: what follows is lost", style="yellow", highlight=False)
+    return {
+        "environment": _task_title(episode),
+        "policy": episode.policy,
+        "seed": episode.seed,
+        "steps": _report.figure(len(episode), "steps"),
+        "cut": None if episode.cut is None else _report.figure(episode.cut, "steps before the file was cut"),
+        "return": _report.figure(total, "reward an episode"),
+        "success": episode.success,
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -178,10 +425,59 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _drawn(replay: Any, console: Any) -> Any:
-    """The pictures of a replay, one at a time, under a progress bar."""
-    from rich.progress import track
+# ---- Checks, before any work ----
 
-    steps = range(len(replay))
-    for step in track(steps, description="drawing and encoding", console=console, transient=True):
-        yield replay.draw(step)
+
+def _check(options: Options, sources: Sequence[Path]) -> bool:
+    """Whether the sources are recorded episodes.
+
+    Raises:
+        ValueError: options that are out of range, or do not go together.
+        ModuleNotFoundError: what an option needs is not installed.
+    """
+    from robot_attn.overlay import MIN_SIZE
+    from robot_attn_scripts._live import check_display
+    from robot_attn_scripts._rerun import rerun_module
+
+    if options.out.suffix.lower() != ".mp4":
+        raise ValueError(f"--out is a video whose name ends in .mp4, got {options.out}")
+    if options.rerun is not None and options.rerun.suffix.lower() != ".rrd":
+        raise ValueError(f"--rerun is a recording whose name ends in .rrd, got {options.rerun}")
+    if options.size < MIN_SIZE or options.size % 2:
+        raise ValueError(
+            f"--size is the video's height, an even number of pixels from {MIN_SIZE}, got {options.size}"
+        )
+    if options.episodes < 1:
+        raise ValueError(f"--episodes is 1 or more, got {options.episodes}")
+    if options.suite is not None and options.shift:
+        raise ValueError("give --suite or --shift, not both: a suite is a fixed combination of shifts")
+    for source in sources:
+        if not source.is_file() and not source.is_dir():
+            raise ValueError(f"{source} is neither a run folder nor a recorded episode")
+    recorded = {source.is_file() for source in sources}
+    if len(recorded) > 1:
+        raise ValueError("--compare takes two run folders, or two recorded episodes, not one of each")
+    if recorded == {True}:
+        played = {
+            "--task": options.task is not None,
+            "--suite": options.suite is not None,
+            "--shift": bool(options.shift),
+            "--env": bool(options.env),
+            "--seed": options.seed is not None,
+            "--episodes": options.episodes > 1,
+            "--live": options.live,
+            "--explain": options.explain,
+        }
+        if any(played.values()):
+            names = ", ".join(name for name, given in played.items() if given)
+            raise ValueError(
+                f"{names}: for a run folder, but {options.source} is an episode that has been played"
+            )
+    if options.rerun is not None:
+        rerun_module()
+    if options.live:
+        check_display()
+    if options.explain and (missing := missing_modules(["explain"])):
+        line = 'pip install "robot-attn[explain]"'
+        raise ModuleNotFoundError(f"--explain needs {', '.join(missing)}; install with: {line}")
+    return recorded == {True}

@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 cv2 = pytest.importorskip("cv2")
 
 from robot_attn import focus  # noqa: E402
-from robot_attn.overlay import HeatScale, blend_heat  # noqa: E402
+from robot_attn.explain import Fall, largest_fall  # noqa: E402
+from robot_attn.overlay import blend_heat  # noqa: E402
 from robot_attn_policies.episodes import Episode  # noqa: E402
 from robot_attn_policies.moments import (  # noqa: E402
-    Fall,
     attention_left,
     find_moments,
-    largest_fall,
     largest_jump,
     target_lost,
 )
-from robot_attn_policies.page import build_page, cell_levels, half_level, write_page  # noqa: E402
+from robot_attn_policies.page import View, build_page, half_level, write_page  # noqa: E402
 
 T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5
 YS, XS = np.arange(ROWS, dtype=np.float32) * 4 + 1.5, np.arange(COLS, dtype=np.float32) * 4 + 1.5
@@ -55,6 +54,9 @@ class Loose:
     uniform: bool
     action_names: tuple[str, ...]
     policy: str
+    values: NDArray[np.float64] | None
+    maps: str
+    cut: int | None
 
 
 def make(**changes: Any) -> Loose:
@@ -80,6 +82,9 @@ def make(**changes: Any) -> Loose:
         "uniform": False,
         "action_names": ("pan", "tilt"),
         "policy": "runs/track/query-0 (best)",
+        "values": np.zeros(T),
+        "maps": "attention",
+        "cut": None,
     }
     return Loose(**{**parts, **changes})
 
@@ -133,18 +138,6 @@ def test_focus_chance_and_mask_by_hand() -> None:
     assert np.array_equal(bits, make().target_masks)
     assert data["returns"] == [0.5, 1.5, 1.75, 1.75, 2.5]
     assert [action["name"] for action in data["actions"]] == ["pan", "tilt"]
-
-
-def test_levels_of_cells_are_those_of_the_video() -> None:
-    weights = np.random.default_rng(0).dirichlet(np.full(ROWS * COLS, 0.3)).reshape(1, ROWS, COLS)
-    levels = cell_levels(weights, YS, XS, (H, W))
-    # In a picture of three pixels a cell, the middle one of them has the cell's own centre.
-    drawn = HeatScale(YS, XS, (H, W), (3 * ROWS, 3 * COLS)).levels(weights)
-    assert np.array_equal(drawn[:, 1::3, 1::3], levels)
-    assert cell_levels(np.full((1, ROWS, COLS), 1 / 15), YS, XS, (H, W)).max() <= 1  # uniform: nothing
-    one = np.zeros((1, ROWS, COLS))
-    one[0, 2, 4] = 1
-    assert cell_levels(one, YS, XS, (H, W)).reshape(-1).tolist() == [0] * 14 + [255]
 
 
 def test_the_palette_gives_the_colours_of_the_video() -> None:
@@ -226,8 +219,9 @@ def notes(episode: Loose, **options: Any) -> list[str]:
 
 
 def test_a_whole_episode_needs_no_note() -> None:
-    assert notes(make(), values=np.zeros(T)) == []
-    assert notes(make(), values=np.zeros(T), notes=["Cut after step 5."]) == ["Cut after step 5."]
+    assert notes(make()) == []
+    assert notes(make(), notes=["Drawn again."]) == ["Drawn again."]
+    assert notes(make(cut=150)) == ["The file was cut after step 5 of 150: what follows is lost."]
 
 
 @pytest.mark.parametrize("attention", [None, np.zeros((T, 0, ROWS, COLS), np.float32)])
@@ -239,7 +233,7 @@ def test_an_episode_without_attention_says_so(attention: NDArray[np.float32] | N
 
 
 def test_an_episode_without_masks_or_values_says_so() -> None:
-    data = content(build_page(make(target_masks=None)))
+    data = content(build_page(make(target_masks=None, values=None)))
     assert (data["masks"], data["focus"], data["chance"], data["values"]) == (None, None, None, None)
     assert "no outline and no focus" in data["notes"][0]
     assert "value estimates are not recorded" in data["notes"][1]
@@ -258,6 +252,43 @@ def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attenti
     data = content(build_page(make(attention=moving, uniform=True)))
     assert not {moment["kind"] for moment in data["moments"]} & {"left", "jump"}
     assert "uniform by construction" in data["notes"][0]
+
+
+def test_gradients_are_called_so_and_give_no_moments_of_attention() -> None:
+    moving = make().attention
+    assert moving is not None
+    moving[3:, 0] = 0
+    moving[3:, 0, 0, 0] = 1
+    data = content(build_page(make(attention=moving, maps="gradient")))
+    assert data["notes"] == [
+        "This policy has no attention. The maps are gradients: they show which parts of the frame would "
+        "change the action most, not where it looked."
+    ]
+    assert data["attention"]["gradient"]
+    assert not {moment["kind"] for moment in data["moments"]} & {"left", "jump"}
+    assert data["focus"][0][0] == 1.0  # still scored against the target
+    assert not content(build_page(make()))["attention"]["gradient"]
+
+
+def test_another_camera_comes_beside_the_frames_of_the_policy() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (T, 6, 8, 3), dtype=np.uint8)
+    data = content(build_page(make(), view=View("top", images)))
+    view = data["view"]
+    assert (view["name"], view["size"], view["columns"], view["lossless"]) == ("top", [6, 8], 3, True)
+    bytes_of = np.frombuffer(base64.b64decode(view["sheets"][0].partition(",")[2]), np.uint8)
+    assert np.array_equal(cv2.imdecode(bytes_of, cv2.IMREAD_COLOR)[6:12, 8:16, ::-1], images[4])
+    assert data["size"] == [H, W]
+    assert content(build_page(make()))["view"] is None
+
+
+def test_links_lead_to_files_beside_the_page_and_nowhere_else() -> None:
+    links = {"the other": "run b#1.html", NASTY: "javascript:alert(1)", "far": "//example.org/a?b"}
+    data = content(build_page(make(), links=links))
+    assert data["links"] == [
+        ["the other", "run%20b%231.html"],
+        [NASTY, "javascript%3Aalert%281%29"],
+        ["far", "%2F%2Fexample.org%2Fa%3Fb"],
+    ]
 
 
 @pytest.mark.parametrize("bad", [0.0, NAN, float("inf"), -1.0])
@@ -286,7 +317,7 @@ def test_maps_of_any_sum_are_drawn_by_their_shares() -> None:
 
 
 def test_rewards_that_are_no_numbers_leave_a_gap_and_a_note() -> None:
-    data = content(build_page(make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0])), values=np.zeros(T)))
+    data = content(build_page(make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0]))))
     assert data["rewards"] == [1.0, None, 1.0, 1.0, 1.0]
     assert data["returns"] == [1.0, None, None, None, None]
     assert "not finite" in data["notes"][0]
@@ -305,6 +336,10 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
     episode = make(images=images, target_masks=None)
     page = build_page(episode)
     assert not content(page)["frames"]["lossless"]
+    lossy = "The frames{} are packed with some loss (WebP), to keep this page small."
+    assert content(page)["notes"][-1] == lossy.format("")
+    beside = build_page(make(), view=View("top", images))
+    assert content(beside)["notes"] == [lossy.format(" of the other camera")]
     assert len(page) < 1_000_000
     large = make(
         images=np.zeros((3, 2100, 2100, 3), np.uint8),
@@ -312,6 +347,7 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
         target_masks=None,
         actions=np.zeros((3, 1), np.float32),
         rewards=np.zeros(3),
+        values=None,
         action_names=(),
     )
     frames = content(build_page(large))["frames"]
@@ -323,7 +359,8 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
     [
         ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, "at least one step, got none"),
         ({"rewards": np.zeros(T - 1)}, {}, "expected 5 rewards, one for each frame, got 4"),
-        ({}, {"values": np.zeros(T + 1)}, "expected 5 values, one for each frame, got 6"),
+        ({"values": np.zeros(T + 1)}, {}, "expected 5 values, one for each frame, got 6"),
+        ({}, {"view": View("top", np.zeros((T - 1, 6, 8, 3), np.uint8))}, "another camera, .* got 4"),
         ({"best_head": HEADS}, {}, "best head from 0 to 1, got 2"),
     ],
 )
@@ -338,7 +375,9 @@ def test_one_step_is_an_episode() -> None:
     whole = make()
     one = replace(
         whole,
-        **{name: getattr(whole, name)[:1] for name in ("images", "actions", "rewards", "attention")},
+        **{
+            name: getattr(whole, name)[:1] for name in ("images", "actions", "rewards", "values", "attention")
+        },
         target_masks=whole.target_masks[:1] if whole.target_masks is not None else None,
     )
     assert content(build_page(one))["steps"] == 1
@@ -349,8 +388,8 @@ def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -
     episode = Episode(**vars(loose), dones=np.arange(T) == T - 1)
     write_page(tmp_path / "a.html", episode)
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
-    with pytest.raises(ValueError, match="expected 5 values"):
-        write_page(tmp_path / "a.html", episode, values=np.zeros(1))
+    with pytest.raises(ValueError, match="expected 5 frames from another camera"):
+        write_page(tmp_path / "a.html", episode, view=View("top", episode.images[1:]))
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
     with pytest.raises(OSError, match="no folder"):
         write_page(tmp_path / "none" / "a.html", episode)

@@ -18,13 +18,14 @@ sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_run import make_run, register  # noqa: E402
+from toy_run import ID, ToyTask  # noqa: E402
 
+from robot_attn import Percept  # noqa: E402
 from robot_attn.focus import upsample  # noqa: E402
 from robot_attn.overlay import HeatScale  # noqa: E402
-from robot_attn_policies.episodes import Episode  # noqa: E402
-from robot_attn_policies.page import half_level, write_page  # noqa: E402
-from robot_attn_scripts.replay import Options, record  # noqa: E402
+from robot_attn_policies.episodes import Episode, record_episode  # noqa: E402
+from robot_attn_policies.evaluate import Cells  # noqa: E402
+from robot_attn_policies.page import View, half_level, write_page  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -33,54 +34,66 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pract
 
 
 @pytest.fixture(scope="module")
-def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
-    """An untrained policy's episode, in which the target is out of view from step 3 to 4."""
-    torch.manual_seed(0)
-    register()
-    folder = make_run(tmp_path_factory.mktemp("runs") / "query")
-    recorded = record(Options(folder, seed=5, calibration_episodes=2))
+def episode() -> Episode:
+    """An episode of a policy that looks about at random; its target is out of view from step 3 to 4."""
+    rng = np.random.default_rng(0)
+    ys, xs = (np.arange(count, dtype=np.float32) * 4 + 1.5 for count in (9, 11))
+    cells = Cells(ys, xs, (36, 44))
+
+    def act(observation: Any) -> tuple[np.ndarray, Percept]:
+        maps = rng.dirichlet(np.full(99, 0.2), 3).reshape(1, 3, 9, 11)
+        return -observation["state"], Percept(torch.zeros(1, 0), torch.from_numpy(maps))
+
+    recorded = record_episode(
+        act, ToyTask(1), 5, cells, env_args={"env_name": ID}, best_head=1, policy="looks about"
+    )
+    values = np.linspace(9, 1, len(recorded))
     assert recorded.target_masks is not None
     masks = recorded.target_masks.copy()
     masks[3:5] = False
-    return replace(recorded, target_masks=masks)
+    return replace(recorded, target_masks=masks, values=values)
 
 
 @pytest.fixture(scope="module")
 def written(episode: Episode, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pages") / "page.html"
-    write_page(path, episode, title="A <b>small</b> task", values=np.linspace(9, 1, len(episode)))
+    write_page(path, episode, title="A <b>small</b> task")
     return path
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def tab() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield opened
-        opened.close()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser.new_page()
+        browser.close()
 
 
 @pytest.fixture
-def show(browser: Any) -> Iterator[Any]:
+def show(tab: Any) -> Iterator[Any]:
     """Open a file as a page; at the end nothing may have been complained about or asked of a network."""
-    contexts, complaints, requests = [], [], []
+    complaints, requests = [], []
+    heard = {
+        "console": lambda message: complaints.append(message.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "request": lambda request: requests.append(request.url),
+    }
+    for event, listener in heard.items():
+        tab.on(event, listener)
 
-    def opened(path: Path, *, width: int = 1280, height: int = 900, at: str = "", **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri() + at)
-        sync_api.expect(page.locator("#clock")).to_contain_text("Step")  # drawn
-        return page
+    def opened(path: Path, *, width: int = 1280, scheme: str = "light", at: str = "") -> Any:
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme=scheme)
+        tab.goto("about:blank")  # so that nothing of what was shown before is left
+        tab.goto(path.as_uri() + at)
+        sync_api.expect(tab.locator("#clock")).to_contain_text("Step")  # drawn
+        return tab
 
     yield opened
-    for context in contexts:
-        context.close()
+    for event, listener in heard.items():
+        tab.remove_listener(event, listener)
     assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
 
 def step_of(page: Any) -> int:
@@ -99,9 +112,9 @@ def until(page: Any, reached: Callable[[int], bool]) -> None:
     raise AssertionError(f"still at step {step_of(page)}")
 
 
-def drawing(page: Any) -> Any:
-    """The large frame's pixels, [height, width, 3]."""
-    url = page.evaluate("document.querySelector('#frame').toDataURL('image/png')")
+def drawing(page: Any, canvas: str = "#frame") -> Any:
+    """The large frame's pixels, or another canvas's, [height, width, 3]."""
+    url = page.evaluate(f"document.querySelector('{canvas}').toDataURL('image/png')")
     data = np.frombuffer(base64.b64decode(url.removeprefix("data:image/png;base64,")), np.uint8)
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
 
@@ -312,7 +325,7 @@ def test_a_step_is_spoken_once_it_stands_still(show: Any, written: Path, episode
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 800, 1400])
 def test_it_is_accessible_and_fits(show: Any, written: Path, scheme: str, width: int) -> None:
-    page = show(written, width=width, color_scheme=scheme)
+    page = show(written, width=width, scheme=scheme)
     page.locator("#choose-all").click()
     rules = {"runOnly": STANDARDS, "rules": {"target-size": {"enabled": True}}}
     found = axe.Axe().run(page, options=rules)
@@ -324,11 +337,44 @@ def test_it_is_accessible_and_fits(show: Any, written: Path, scheme: str, width:
     assert light == (scheme == "light")
 
 
+def test_another_camera_is_shown_beside_and_a_link_leads_on(
+    show: Any, episode: Episode, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (len(episode), 30, 40, 3), dtype=np.uint8)
+    links = {"the other policy": "b 1.html"}
+    for path in (tmp_path / "a.html", tmp_path / "b 1.html"):
+        write_page(path, episode, view=View("top <b>", images), links=links)
+    for width in (360, 800, 1400):
+        page = show(tmp_path / "a.html", width=width)
+        assert page.locator("#view-name").inner_text() == "Camera top <b>"
+        for step in (0, 3):
+            page.evaluate(f"replay.go({step})")
+            assert np.array_equal(drawing(page, "#view"), images[step])
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert axe.Axe().run(page, options={"runOnly": STANDARDS}).response["violations"] == []
+    page.locator("#links a", has_text="the other policy").click()
+    sync_api.expect(page.locator("#clock")).to_contain_text("Step 0")
+    assert page.url.endswith("/b%201.html")
+
+
+def test_gradients_are_not_called_attention(show: Any, episode: Episode, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", replace(episode, maps="gradient"))
+    page = show(tmp_path / "page.html")
+    assert "This policy has no attention." in page.locator("#notes").inner_text()
+    assert page.locator("#heads-name").inner_text() == "Gradient of the action"
+    assert page.locator(".tile").first.inner_text().startswith("Gradient")
+    draw_as(page, "Contour")
+    assert page.locator("#legend").inner_text() == "Each line holds half of the gradient."
+    for text in (page.locator("main").inner_text(), page.locator("#frame").get_attribute("aria-label")):
+        assert "attention" not in text.lower()
+        assert "head" not in text.lower()
+
+
 @pytest.mark.parametrize("missing", ["masks", "everything"])
 def test_what_is_missing_is_said_and_the_rest_works(
     show: Any, episode: Episode, tmp_path: Path, missing: str
 ) -> None:
-    parts: dict[str, Any] = {"target_masks": None, "dt": None}
+    parts: dict[str, Any] = {"target_masks": None, "dt": None, "values": None}
     if missing == "everything":
         parts |= {"uniform": True, "attention": np.zeros_like(episode.attention)}
     write_page(tmp_path / "page.html", replace(episode, **parts))
@@ -350,7 +396,7 @@ def test_an_episode_of_one_step_without_attention(show: Any, episode: Episode, t
     class Bare:
         """What a policy without attention leaves."""
 
-        attention = None
+        attention = values = None
 
         def __getattr__(self, name: str) -> Any:
             value = getattr(episode, name)
@@ -380,6 +426,7 @@ def test_150_steps_of_a_busy_scene_are_under_5_megabytes(episode: Episode, tmp_p
         env_args=episode.env_args,
         seed=0,
         target_masks=rng.random((150, 64, 64)) < 0.5,
+        values=rng.random(150),
     )
-    write_page(tmp_path / "page.html", noise, values=rng.random(150))
+    write_page(tmp_path / "page.html", noise)
     assert (tmp_path / "page.html").stat().st_size < 5_000_000

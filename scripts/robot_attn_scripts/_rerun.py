@@ -1,0 +1,209 @@
+"""An episode as a Rerun recording: `rerun out.rrd` opens it, already laid out.
+
+On the timelines "step", and "time" where the length of a step is known:
+
+| entity            | what it is                                                                     |
+|-------------------|--------------------------------------------------------------------------------|
+| camera/frame      | what the policy saw                                                            |
+| camera/target     | the target's pixels, as a segmentation image                                   |
+| camera/regions    | boxes around what the best head looks at (`robot_attn.regions`)                |
+| view              | the same steps from another camera, where one is given                         |
+| maps/head_<k>     | the weights of each head, one number a cell                                    |
+| focus/head_<k>    | the share of the map on the target, where the target is seen                   |
+| focus/chance      | the target's share of the frame                                                |
+| reward            | of each step; return: their sum so far; value: what the policy expects to earn |
+| action/<name>     | one number of the action                                                       |
+
+Nothing is sent anywhere: the file is all there is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn import focus
+from robot_attn._files import replacing
+from robot_attn.overlay import usable_maps
+
+if TYPE_CHECKING:
+    from robot_attn_policies.episodes import Episode
+    from robot_attn_policies.page import View
+
+TARGET_COLOR = (64, 255, 214)
+COLORS = (
+    (255, 196, 84),
+    (96, 172, 255),
+    (106, 214, 150),
+    (255, 127, 157),
+    (199, 155, 255),
+    (79, 216, 224),
+    (255, 158, 94),
+    (207, 213, 226),
+)
+"""Of the heads, as on the page."""
+
+
+def rerun_module() -> Any:
+    """The module `rerun`.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    try:
+        import rerun
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'a Rerun recording needs rerun-sdk, which is not installed; run pip install "robot-attn[rerun]"',
+            name=error.name,
+        ) from error
+    return rerun
+
+
+def write_rerun(
+    path: str | os.PathLike[str],
+    episode: Episode,
+    mass: NDArray[np.floating],
+    *,
+    title: str = "",
+    view: View | None = None,
+) -> None:
+    """Write the recording of an episode, whole or not at all.
+
+    Args:
+        path: where to; ends in .rrd.
+        episode: what to write.
+        mass: [T, heads] the share of each map on the target, NaN where there is none.
+        title: the recording's name in the viewer.
+        view: the same steps from another camera.
+
+    Raises:
+        OSError: the folder is missing or cannot be written, or the disk is full.
+        ModuleNotFoundError: rerun-sdk is not installed.
+    """
+    rr = rerun_module()
+    lenient = not rr.strict_mode()
+    rr.set_strict_mode(True)  # what cannot be written is an error, not a warning
+    try:
+        with replacing(path) as temporary, rr.RecordingStream("robot-attn") as stream:
+            stream.set_log_tick_enabled(False)
+            stream.set_log_time_enabled(False)
+            stream.save(temporary, default_blueprint=_layout(rr, episode, view))
+            if title:
+                stream.send_recording_name(title)
+            _log(rr, stream, episode, mass, view)
+    finally:
+        if lenient:
+            rr.set_strict_mode(False)
+
+
+def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], view: View | None) -> None:
+    steps = np.arange(len(episode))
+
+    def timelines(at: NDArray[np.int64]) -> list[Any]:
+        columns = [rr.TimeColumn("step", sequence=at)]
+        return [*columns, rr.TimeColumn("time", duration=at * episode.dt)] if episode.dt else columns
+
+    def pictures(entity: str, archetype: Any, pixels: NDArray[Any], **still: Any) -> None:
+        """Raw bytes a step; their format, and what else stays, once."""
+        height, width = pixels.shape[1:3]
+        kind = rr.components.ImageFormat(
+            width=width,
+            height=height,
+            color_model=rr.ColorModel.RGB if pixels.ndim == 4 else None,
+            channel_datatype=rr.ChannelDatatype.from_np_dtype(pixels.dtype),
+        )
+        stream.log(entity, archetype.from_fields(format=kind, **still), static=True)
+        rows = archetype.columns(buffer=pixels.reshape(len(pixels), -1).view(np.uint8))
+        stream.send_columns(entity, indexes=timelines(steps), columns=rows)
+
+    def numbers(entity: str, values: NDArray[np.floating], **look: Any) -> None:
+        if look:
+            stream.log(entity, rr.SeriesLines(**look), static=True)
+        known = np.flatnonzero(np.isfinite(values))
+        columns = rr.Scalars.columns(scalars=values[known])
+        stream.send_columns(entity, indexes=timelines(known), columns=columns)
+
+    pictures("camera/frame", rr.Image, episode.images)
+    if view is not None:
+        pictures("view", rr.Image, view.images)
+    numbers("reward", episode.rewards)
+    numbers("return", np.cumsum(episode.rewards))
+    if episode.values is not None:
+        numbers("value", episode.values)
+    names = episode.action_names or [str(i) for i in range(episode.actions.shape[1])]
+    for name, values in zip(names, episode.actions.T, strict=True):
+        numbers(rr.new_entity_path(["action", name]), values)
+    masks = episode.target_masks
+    if masks is not None:
+        pictures("camera/target", rr.SegmentationImage, masks.astype(np.uint8), opacity=0.3)
+        classes = [rr.AnnotationInfo(0, color=(0, 0, 0, 0)), rr.AnnotationInfo(1, "target", TARGET_COLOR)]
+        stream.log("camera", rr.AnnotationContext(classes), static=True)
+        numbers("focus/chance", np.where(masks.any(axis=(1, 2)), focus.chance(masks), np.nan))
+        for head, share in enumerate(mass.T):
+            numbers(f"focus/head_{head}", share, names=f"head {head}", colors=COLORS[head % len(COLORS)])
+    if episode.uniform:
+        return
+    known = episode.attention[np.isfinite(episode.attention)]
+    highest = float(known.max(initial=0)) or 1.0  # one scale of colour for all heads and steps
+    for head in range(episode.attention.shape[1]):
+        pictures(
+            f"maps/head_{head}",
+            rr.DepthImage,
+            np.ascontiguousarray(episode.attention[:, head]),
+            colormap="inferno",
+            depth_range=(0, highest),
+            magnification_filter="nearest",
+        )
+    boxes = _boxes(episode)
+    places = np.array([box for found in boxes for box in found], dtype=np.float32).reshape(-1, 4)
+    halves = places[:, 2:] / 2
+    columns = rr.Boxes2D.columns(half_sizes=halves, centers=places[:, :2] + halves)
+    stream.log("camera/regions", rr.Boxes2D.from_fields(colors=COLORS[0]), static=True)
+    counts = [len(found) for found in boxes]
+    stream.send_columns("camera/regions", indexes=timelines(steps), columns=columns.partition(counts))
+
+
+def _boxes(episode: Episode) -> list[list[tuple[int, int, int, int]]]:
+    """(x, y, w, h) in pixels of what the shown head looks at, for each step."""
+    from robot_attn.regions import regions
+
+    shown = episode.attention[:, None, episode.best_head]
+    cells = np.where(usable_maps(shown)[..., None, None], shown, 0)
+    maps = (focus.upsample(one[None], episode.image_size, episode.ys, episode.xs)[0] for one in cells)
+    return [[region.box for region in regions(map)] for map in maps]
+
+
+def _layout(rr: Any, episode: Episode, view: View | None) -> Any:
+    """Camera and other views on the left, the heads in the middle, curves on the right."""
+    rrb = rr.blueprint
+    cameras = [rrb.Spatial2DView(origin="camera", name="Camera")]
+    if view is not None:
+        cameras.append(rrb.Spatial2DView(origin="view", name=f"Camera {view.name}"))
+    curves = [
+        rrb.TimeSeriesView(origin="reward", name="Reward"),
+        rrb.TimeSeriesView(contents=["/return", "/value"], name="Return so far, value estimate"),
+        rrb.TimeSeriesView(origin="action", name="Action"),
+    ]
+    if episode.target_masks is not None:
+        curves.insert(0, rrb.TimeSeriesView(origin="focus", name="Focus on target"))
+    columns = [rrb.Vertical(*cameras), rrb.Vertical(*curves)]
+    if not episode.uniform:
+        heads = [
+            rrb.Spatial2DView(
+                origin=f"maps/head_{head}",
+                name="Gradient of the action" if episode.maps == "gradient" else f"Head {head}",
+            )
+            for head in range(episode.attention.shape[1])
+        ]
+        columns.insert(1, rrb.Grid(*heads))
+    return rrb.Blueprint(
+        rrb.Horizontal(*columns),
+        rrb.TimePanel(timeline="step", fps=1 / episode.dt if episode.dt else None, state="collapsed"),
+        rrb.BlueprintPanel(state="hidden"),
+        rrb.SelectionPanel(state="hidden"),
+        auto_views=False,
+    )

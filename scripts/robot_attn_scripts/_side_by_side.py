@@ -1,0 +1,181 @@
+"""Pictures of an episode beside other pictures: those of another camera, or of another policy.
+
+All are drawn step by step, as `robot_attn.overlay.Replay` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn.overlay import Box, Color, Image, Replay, contact_sheet, scale_frame
+
+COLORS: tuple[Color, Color] = ((255, 196, 84), (96, 172, 255))
+"""Of the first policy and of the second."""
+_STILL: Color = (84, 91, 108)
+_TEXT: Color = (226, 230, 238)
+_BELOW = 42  # pixels of a contact sheet below its last picture
+_DARKER = 0.45  # of a picture that stands still, its episode having ended
+
+
+class Pictures(Protocol):
+    """What is drawn step by step."""
+
+    def __len__(self) -> int: ...
+
+    def draw(self, step: int) -> Image:
+        """The picture of a step, all of one size."""
+
+    def large(self, step: int) -> Image:
+        """The part of it that a contact sheet shows."""
+
+    def caption(self, step: int) -> str:
+        """What the contact sheet says below."""
+
+
+class WithCamera:
+    """A replay, and to its right the same steps from another camera: clean, since no map belongs to it.
+
+    Args:
+        replay: what the policy saw and did.
+        name: the other camera's.
+        frames: uint8 [T, H, W, 3].
+    """
+
+    def __init__(self, replay: Replay, name: str, frames: NDArray[np.uint8]) -> None:
+        self.replay, self.name, self.frames = replay, name, frames
+        height, width = frames.shape[1:3]
+        room = replay.layout.main.h
+        self._size = room, round(room * width / height)
+
+    def __len__(self) -> int:
+        return len(self.replay)
+
+    def draw(self, step: int) -> Image:
+        left = self.replay.draw(step)
+        frame = scale_frame(self.frames[step], self._size)
+        sheet = contact_sheet([frame], [""], most_width=self._size[1], title=f"camera {self.name}")
+        right: Image = np.empty((len(left), sheet.shape[1], 3), dtype=np.uint8)
+        right[:] = left[0, 0]
+        top = self.replay.layout.main.y + len(frame) + _BELOW - len(sheet)  # frames begin at one height
+        right[top : top + len(sheet)] = sheet
+        return np.concatenate([left, right], axis=1)
+
+    def large(self, step: int) -> Image:
+        return self.replay.large(step)
+
+    def caption(self, step: int) -> str:
+        return self.replay.caption(step)
+
+
+class SideBySide:
+    """Two policies from the same seed: both large panels, and both returns in one plot.
+
+    An episode that ends before the other stands still, darker, on its last step.
+
+    Args:
+        replays: of the two.
+        names: of the two policies.
+        title: what is shown.
+    """
+
+    def __init__(self, replays: Sequence[Replay], names: Sequence[str], title: str = "") -> None:
+        self.replays, self.names, self.title = list(replays), list(names), title
+        boxes = [replay.layout.main for replay in replays]
+        self._panel = max(box.h for box in boxes), max(box.w for box in boxes)
+        height, width, _ = self.draw_panels(0).shape
+        self._strip = Box(0, 0, width, max(150, replays[0].layout.height - height))
+        self._still = self._draw_still()
+
+    def __len__(self) -> int:
+        return max(len(replay) for replay in self.replays)
+
+    def draw(self, step: int) -> Image:
+        import cv2
+
+        strip = self._still.copy()
+        for i, replay in enumerate(self.replays):
+            last = min(step, len(replay) - 1)
+            self._draw_curve(strip, i, last + 1, COLORS[i])
+            x, y = self._corners(i)[last]
+            cv2.circle(strip, (int(x), int(y)), 5, COLORS[i], -1, cv2.LINE_AA)
+            _write(strip, f"{'AB'[i]}  {replay.returns[last]:.1f}", 16, 56 + 50 * i, COLORS[i], 0.62)
+            _write(strip, replay.caption(last), 16, 76 + 50 * i, _TEXT, 0.42)
+        return np.concatenate([self.draw_panels(step), strip])
+
+    def large(self, step: int) -> Image:
+        return np.concatenate([self._draw_panel(i, step) for i in range(2)], axis=1)
+
+    def caption(self, step: int) -> str:
+        shown = (self._steps(i, step) for i in range(2))
+        return "   ".join(f"{'AB'[i]} {replay.returns[at]:.1f}" for i, (replay, at) in enumerate(shown))
+
+    def draw_panels(self, step: int) -> Image:
+        """Both large panels with what is said about them."""
+        captions = [
+            f"{'AB'[i]}  {f'ended after {len(replay)} steps   ' if step >= len(replay) else ''}{name}"
+            for i, (replay, name) in enumerate(zip(self.replays, self.names, strict=True))
+        ]
+        panels = [self._draw_panel(i, step) for i in range(2)]
+        return contact_sheet(panels, captions, most_width=self._panel[1], title=self.title)
+
+    def _steps(self, i: int, step: int) -> tuple[Replay, int]:
+        replay = self.replays[i]
+        return replay, min(step, len(replay) - 1)
+
+    def _draw_panel(self, i: int, step: int) -> Image:
+        import cv2
+
+        replay, at = self._steps(i, step)
+        picture = replay.large(at)
+        if step >= len(replay):
+            picture = np.rint(picture * _DARKER).astype(np.uint8)
+        height, width = self._panel
+        panel: Image = np.zeros((height, width, 3), dtype=np.uint8)
+        middle = Box(
+            (width - picture.shape[1]) // 2, (height - len(picture)) // 2, picture.shape[1], len(picture)
+        )
+        middle.of(panel)[:] = picture
+        cv2.rectangle(panel, (0, 0), (width - 1, height - 1), COLORS[i], 3)
+        return panel
+
+    def _inside(self) -> Box:
+        left = 300
+        return Box(left, 20, self._strip.w - left - 24, self._strip.h - 44)
+
+    def _corners(self, i: int) -> NDArray[np.int32]:
+        """The return's curve [T, 2] in the strip, both on the same axes."""
+        inside = self._inside()
+        returns = [replay.returns for replay in self.replays]
+        low = min(0.0, *(float(np.nanmin(curve)) for curve in returns))
+        high = max(low + 1e-9, *(float(np.nanmax(curve)) for curve in returns))
+        x = inside.x + (np.arange(len(returns[i])) + 0.5) / len(self) * inside.w
+        y = inside.y + inside.h - (returns[i] - low) / (high - low) * inside.h
+        return np.rint(np.stack([x, y], axis=1)).astype(np.int32)
+
+    def _draw_still(self) -> Image:
+        import cv2
+
+        inside = self._inside()
+        strip: Image = np.empty((self._strip.h, self._strip.w, 3), dtype=np.uint8)
+        strip[:] = self.draw_panels(0)[0, 0]
+        for y in (inside.y, inside.y + inside.h):
+            cv2.line(strip, (inside.x, y), (inside.x + inside.w, y), _STILL, 1)
+        _write(strip, "return", 16, 30, _TEXT, 0.5)
+        for i, replay in enumerate(self.replays):
+            self._draw_curve(strip, i, len(replay), _STILL)
+        return strip
+
+    def _draw_curve(self, strip: Image, i: int, stop: int, color: Color) -> None:
+        import cv2
+
+        cv2.polylines(strip, [self._corners(i)[:stop]], False, color, 2, cv2.LINE_AA)
+
+
+def _write(image: Image, text: str, x: int, y: int, color: Color, scale: float) -> None:
+    import cv2
+
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
