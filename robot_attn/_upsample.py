@@ -26,6 +26,16 @@ def upsample_attention(attention: Tensor, image_size: tuple[int, int], ys: Tenso
     return down.T @ attention @ across
 
 
+def pool_maps(maps: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+    """Average maps over pixels [B, H, W] within each cell's box: float [B, rows, cols].
+
+    ys [rows], xs [cols]: the cells' centres in pixels, as for `upsample_attention`; errors as there.
+    """
+    down = _box_shares(ys, maps.shape[1]).to(maps)
+    across = _box_shares(xs, maps.shape[2]).to(maps)
+    return down @ maps @ across.T
+
+
 def _box_shares(centers: Tensor, length: int) -> Tensor:
     """[cells, length] float64: the share of each cell's box in each pixel of an axis; a row sums to 1."""
     at = (

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from robot_attn._upsample import upsample_attention
+from robot_attn._upsample import pool_maps, upsample_attention
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -41,6 +41,17 @@ def upsample(attention: Floats, image_size: tuple[int, int], ys: ArrayLike, xs: 
     cells = torch.from_numpy(np.ascontiguousarray(attention))
     centers = (torch.as_tensor(np.asarray(row, dtype=np.float64)) for row in (ys, xs))
     result: Floats = upsample_attention(cells, image_size, *centers).numpy()
+    return result
+
+
+def pool(maps: Floats, ys: ArrayLike, xs: ArrayLike) -> Floats:
+    """The mean of pixel maps [T, H, W] within each cell of an attention map: [T, rows, cols].
+
+    ys [rows], xs [cols]: the cells' centres, as for `upsample`.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(maps))
+    centers = (torch.as_tensor(np.asarray(row, dtype=np.float64)) for row in (ys, xs))
+    result: Floats = pool_maps(pixels, *centers).numpy()
     return result
 
 

@@ -41,6 +41,7 @@ from robot_attn_policies.evaluate import (
     normalised_score,
     rollout_episodes,
 )
+from robot_attn_policies.eyes import frames_of, with_frames
 from robot_attn_policies.statistics import Interval, bootstrap_interval, ratio_of_sums
 
 SHARE = 0.1
@@ -132,12 +133,16 @@ def play_erased(
         watch: called with "full" and each of `names`.
 
     Raises:
-        ValueError: as `rollout_episodes` and `spread`; an unknown name; no attention; frames of another size
-            than the maps'; or "borrowed" from a single environment.
+        ValueError: as `rollout_episodes` and `spread`; an unknown name; random returns of other seeds; no
+            attention; frames of another size than the maps'; or "borrowed" from a single environment.
     """
     unknown = [name for name in names if name not in ERASURES]
     if unknown:
         raise ValueError(f"nothing is erased by the name {unknown[0]!r}; there are {sorted(ERASURES)}")
+    if len(random) != len(seeds):
+        raise ValueError(
+            f"expected a return of the random policy for each of {len(seeds)} seeds, got {len(random)}"
+        )
     if "borrowed" in names and env.num_envs < 2:
         raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
     watch = watch or (lambda name: None)
@@ -166,8 +171,8 @@ def play_erased(
         ) -> tuple[NDArray[Any], Percept | None]:
             _, percept = act(observation)
             masks = _holes(name, _maps(percept, cells, weights), share, rng)
-            left = erase(_frames(observation, image, cells), masks)
-            actions, _ = act(_with_frames(observation, image, cells, left))
+            left = erase(frames_of(observation, image, cells), masks)
+            actions, _ = act(with_frames(observation, image, cells, left))
             return actions, percept
 
         erased[name] = rollout_episodes(act_erased, env, seeds, watch=watch(name)).returns
@@ -197,31 +202,8 @@ def _maps(percept: Percept | None, cells: Cells, weights: NDArray[np.float64] | 
     return spread(percept.attention.numpy(force=True), cells.image_size, cells.ys, cells.xs, weights)
 
 
-def _frames(observation: Observation, image: str, cells: Cells) -> NDArray[Any]:
-    """The observation's frames as [B, H, W, C], whichever way round it has them."""
-    frames, channels = _stored(observation, image, cells)
-    return np.moveaxis(frames, channels, -1)
-
-
-def _with_frames(observation: Observation, image: str, cells: Cells, frames: NDArray[Any]) -> Observation:
-    """The observation with these frames [B, H, W, C] in place of its own."""
-    _, channels = _stored(observation, image, cells)
-    frames = np.moveaxis(frames, -1, channels)
-    return {**observation, image: frames} if isinstance(observation, Mapping) else frames
-
-
-def _stored(observation: Observation, image: str, cells: Cells) -> tuple[NDArray[Any], int]:
-    """The observation's frames as they are, and which of their axes is that of colours."""
-    if not isinstance(observation, Mapping):
-        frames = observation
-    elif image in observation:
-        frames = observation[image]
-    else:
-        raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
-    for channels in (3, 1):
-        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*cells.image_size]:
-            return frames, channels
-    raise ValueError(f"expected frames of {cells.image_size} pixels, as the maps, got {list(frames.shape)}")
+class NoDecision(ValueError):
+    """Actions that do not depend on what is tested."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +248,8 @@ def play_silenced(
         watch: called with "full", and "without 3" or "only 3" for head 3.
 
     Raises:
-        ValueError: as `rollout_episodes`; or the actions do not depend on any head.
+        NoDecision: the actions do not depend on any head.
+        ValueError: as `rollout_episodes`.
     """
     watch = watch or (lambda name: None)
     every = range(len(heads.columns))
@@ -295,7 +278,7 @@ def play_silenced(
 
     scale = change(every)
     if scale == 0:
-        raise ValueError("the actions are the same with all heads silenced: no head decides anything")
+        raise NoDecision("the actions are the same with all heads silenced: no head decides anything")
     return Silenced(
         full,
         np.stack([play(f"without {head}", [head]) for head in every]),
@@ -383,7 +366,7 @@ def imagine_edits(
             for thing, edit in sums:
                 imagined = imagine(thing, **EDITS[edit])
                 frames = imagined["image"]
-                changed, seen = act(_with_frames(observation, image, cells, frames))
+                changed, seen = act(with_frames(observation, image, cells, frames))
                 rows = _effects(actions, changed, maps, _maps(seen, cells, weights), imagined)
                 pending[thing, edit] = rows * _counts(thing, edit, imagined)
         clock += 1
@@ -440,6 +423,10 @@ SHARE_OF_CHANGE = 0.75
 the same edit of a distractor, so that three quarters of both changes are the target's; and the map's maximum
 is on the target, where that was moved to, in at least half of the frames."""
 
+LIKENESS = 0.5
+"""About the weights: with all of them drawn anew, maps correlate with those of the policy by less than this,
+rank by rank."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -474,8 +461,8 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """No where one check says no, undecided where one is undecided, else yes."""
-        outcomes = {check.outcome for check in self.checks}
+        """No where one check says no, undecided where one is undecided or there is none, else yes."""
+        outcomes = {check.outcome for check in self.checks} or {"undecided"}
         return "no" if "no" in outcomes else "undecided" if "undecided" in outcomes else "yes"
 
     @property
@@ -503,10 +490,11 @@ def judge_focus(focus: FocusTotals) -> Verdict:
 def judge_faithfulness(erased: Erased) -> Verdict:
     """Whether what the policy looks at decides what it earns.
 
-    Of a policy that does not earn more than random actions nothing else is asked: it has nothing to lose.
+    Of a policy that earns no more than random actions nothing else is asked: it has nothing to lose. One that
+    may earn more, and earns it without what its map names too, is found out whatever luck did to the first.
     """
     gain = Check("return above the random policy's", erased.gain, 0.0, True)
-    if gain.outcome != "yes":
+    if gain.figure.value <= 0:
         return Verdict("Faithful?", (gain,))
     limits = {"deleted": (LEFT, False), "kept": (KEPT, True), "random": (KEPT, True), "centred": (KEPT, True)}
     return Verdict(
@@ -539,6 +527,12 @@ def judge_edits(effects: Mapping[tuple[Thing, str], EditEffect]) -> Verdict:
     found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)
     text = "share of the frames whose most-attended pixel is on the target where it was moved to"
     return Verdict("For the right reason?", (*checks, Check(text, found, POINTING, True)))
+
+
+def judge_weights(likeness: Interval) -> Verdict:
+    """Whether maps are about what was learned; `likeness` of those with other weights, in [-1, 1]."""
+    text = "rank correlation of the maps with those of random weights"
+    return Verdict("About the weights?", (Check(text, likeness, LIKENESS, False),))
 
 
 def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -78,8 +78,10 @@ def spread(
         _gaussian(length, max(least, _spacing(np.asarray(at), length)))
         for at, length in zip((ys, xs), image_size, strict=True)
     )
-    # Divided by what the blur leaves of a uniform map, so that one stays uniform up to the frame's edge.
-    edge = down.sum(1)[:, None] * across.sum(1)
+    # Divided by what becomes of uniform attention, so that it stays uniform: the blur loses some of it at the
+    # frame's edge, and the outermost cells' boxes may be larger than the others.
+    uniform = upsample(np.ones((1, 1, *attention.shape[2:])), image_size, ys, xs)[0, 0]
+    edge = down @ uniform @ across.T
     blurred = down @ np.tensordot(share, maps, (0, 1)) @ across.T / edge
     total = blurred.sum(axis=(1, 2), keepdims=True)
     blank = total == 0

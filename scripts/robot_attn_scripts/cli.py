@@ -19,6 +19,9 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("compare", "compare runs over scenes and seeds: table and plot", ("train",)),
     "curves": Command("curves", "draw the learning curves of runs", ("train",)),
     "replay": Command("replay", "draw an episode with what the policy looked at", ("train", "video")),
+    "explain": Command(
+        "explain", "test whether what a policy looks at decides what it does", ("train", "video", "explain")
+    ),
     "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families"),
     "families": Command("families", "list the perception families, and what each costs", ("train",)),

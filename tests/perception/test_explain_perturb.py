@@ -64,7 +64,13 @@ def test_heads_count_by_their_weights() -> None:
 
 def test_a_map_that_says_nothing_is_uniform_and_a_broken_one_is_refused() -> None:
     flat = np.full((1, 1, H, W), 1 / (H * W))
-    for attention, ys, xs in ((flat, np.arange(H), np.arange(W)), (0 * one_cell(0, 0), YS, XS)):
+    # Patches of 8 x 8 pixels, 4 apart: the outermost of them are nearest to 6 pixels, the others to 4.
+    patches = np.full((1, 1, 7, 11), 1 / 77)
+    for attention, ys, xs in (
+        (flat, np.arange(H), np.arange(W)),
+        (patches, 3.5 + 4 * np.arange(7), 3.5 + 4 * np.arange(11)),
+        (0 * one_cell(0, 0), YS, XS),
+    ):
         assert spread(attention, (H, W), ys, xs) == pytest.approx(np.full((1, H, W), 1 / (H * W)))
     for bad in (np.nan, np.inf, -0.1):
         broken = one_cell(3, 3)

@@ -16,6 +16,7 @@ from robot_attn import Percept
 from robot_attn.explain import discs, head_inputs
 from robot_attn_policies import evaluate as ev
 from robot_attn_policies import faithful as fa
+from robot_attn_policies.eyes import frames_of, with_frames
 from robot_attn_policies.statistics import Interval
 
 SIZE, STEPS, REACH = 32, 40, 12.0
@@ -197,6 +198,30 @@ def test_random_weights_are_caught(env: Circling, random: np.ndarray) -> None:
     assert follows.outcome == "no"
 
 
+def test_a_map_of_the_centre_is_caught_though_the_target_is_there(env: Circling, random: np.ndarray) -> None:
+    def centre(image: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.pad(np.ones((4, 4)), SIZE // 2 - 2), image.shape[:3])
+
+    focused, faithful, follows = judged(policy(centre), env, random)
+    # A target that is kept at the centre is where this map is; one that leaves a hole there is seen again.
+    assert (focused.outcome, faithful.outcome, follows.outcome) == ("yes", "no", "no")
+    assert ["the most-attended pixels deleted" in check.text for check in faithful.failed] == [True]
+    assert {check.figure for check in follows.checks if "change in attention" in check.text} == {(0.5,) * 3}
+
+
+def test_what_earns_as_much_without_its_map_is_unfaithful_even_if_that_is_little() -> None:
+    full, zero = np.array([4.0, -2.0, 3.0, -3.0, 1.0, 0.0]), np.zeros(6)
+    same = dict.fromkeys(("deleted", "kept", "random", "centred"), full)
+    verdict = fa.judge_faithfulness(fa.Erased(0.1, full, zero, same, None))
+    gain, deleted, *others = verdict.checks
+    assert (gain.outcome, deleted.outcome, verdict.outcome) == ("undecided", "no", "no")
+    assert deleted.figure == pytest.approx((1.0, 1.0, 1.0))
+    assert {check.outcome for check in others} == {"yes"}
+    for returns, outcome in ((-full, "undecided"), (full - 6, "no")):
+        verdict = fa.judge_faithfulness(fa.Erased(0.1, returns, zero, same, None))
+        assert ([check.text for check in verdict.checks], verdict.outcome) == ([gain.text], outcome)
+
+
 def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray) -> None:
     shown: list[np.ndarray] = []
 
@@ -239,21 +264,23 @@ def test_frames_may_come_channel_first_and_alone() -> None:
     filled = fa.erase(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
     first, filled_first = np.moveaxis(image, -1, 1), np.moveaxis(filled, -1, 1)
     for given, expected in ((image, filled), (first, filled_first)):
-        assert np.array_equal(fa._frames(given, "image", CELLS), image)
-        assert np.array_equal(fa._with_frames(given, "image", CELLS, filled), expected)
-        told = fa._with_frames({"image": given, "state": np.ones(2)}, "image", CELLS, filled)
+        assert np.array_equal(frames_of(given, "image", CELLS), image)
+        assert np.array_equal(with_frames(given, "image", CELLS, filled), expected)
+        told = with_frames({"image": given, "state": np.ones(2)}, "image", CELLS, filled)
         assert isinstance(told, dict)
         assert np.array_equal(told["image"], expected)
         assert told["state"].tolist() == [1, 1]
     with pytest.raises(ValueError, match=r"no frames by the name 'eye', only \['image'\]"):
-        fa._frames({"image": image}, "eye", CELLS)
+        frames_of({"image": image}, "eye", CELLS)
     with pytest.raises(ValueError, match=r"frames of \(32, 32\) pixels"):
-        fa._frames(image[:, 1:], "image", CELLS)
+        frames_of(image[:, 1:], "image", CELLS)
 
 
 def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'delete'"):
         fa.play_erased(HONEST, env, SEEDS, CELLS, random, names=["delete"])
+    with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
+        fa.play_erased(HONEST, env, SEEDS, CELLS, random[:5])
     with pytest.raises(ValueError, match="2 environments"):
         fa.play_erased(HONEST, Circling(1), SEEDS, CELLS, random)
     with pytest.raises(ValueError, match="no attention"):

@@ -1,0 +1,134 @@
+"""Policies made by hand, honest and not, that the tests of trust must tell apart.
+
+Each is a real `PerceptionPolicy` for `RobotAttn/Track-v0`. Its eyes are two keypoints: one finds what is red,
+as the target is, the other what is green or blue, as most distractors are. The expected place of one becomes
+a velocity, and a map is shown that may be another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from robot_attn import Percept, Perception
+from robot_attn.families import Keypoints
+from robot_attn_policies.extractor import PerceptionExtractor
+from robot_attn_policies.policy import PerceptionPolicy
+
+RED, COOL = 0, 1
+"""The two keypoints."""
+PALE = 0.12
+"""A patch counts by how far its colour is above this; walls, floor and what is nearly yellow are below."""
+SHARPNESS = 60.0
+"""Logits that a whole patch of pure colour is above one without."""
+
+
+def _at_the_centre(maps: Tensor) -> Tensor:
+    shown = torch.zeros_like(maps)
+    shown[:, :, maps.shape[2] // 2, maps.shape[3] // 2] = 1.0
+    return shown
+
+
+SHOWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "red": lambda maps: maps[:, [RED]],
+    "cool": lambda maps: maps[:, [COOL]],
+    "uniform": lambda maps: torch.full_like(maps[:, [RED]], 1 / maps[0, RED].numel()),
+    "elsewhere": lambda maps: maps[:, [RED]].roll((maps.shape[2] // 2, maps.shape[3] // 2), (2, 3)),
+    "centre": lambda maps: _at_the_centre(maps[:, [RED]]),
+}
+"""The map that is shown, of both keypoints' maps [B, 2, rows, cols]."""
+
+
+class TwoColors(Perception):
+    """The place of what the keypoint `follows` finds, and a map of `SHOWN`.
+
+    Features are x, -x, y and -y, each where it is positive.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        context_size: int = 0,
+        *,
+        follows: int = RED,
+        shows: str = "red",
+    ) -> None:
+        super().__init__(image_shape, context_size)
+        self.eyes = Keypoints(image_shape, features_size=4, heads=2, patch_size=4)
+        self.features_size, self.heads, self.attention_grid = 4, 1, self.eyes.attention_grid
+        self.shown = SHOWN[shows]
+        with torch.no_grad():
+            self._set_weights(follows)
+
+    def _set_weights(self, follows: int) -> None:
+        eyes = self.eyes
+        for parameter in eyes.parameters():
+            parameter.zero_()
+        # Of each patch r - g, b - g, g - r and b - r, where positive; of the first two follows r - max(g, b).
+        red, green, blue = torch.eye(3)
+        differences = torch.stack([red - green, blue - green, green - red, blue - red])
+        eyes.patches.weight += differences[:, :, None, None] / eyes.patches.weight[0, 0].numel()
+        eyes.around.weight[RED, :2, 1, 1] = torch.tensor([1.0, -1.0])
+        eyes.around.weight[COOL, 2:, 1, 1] = 1.0
+        eyes.around.bias[:2] = -PALE
+        for keypoint in (RED, COOL):
+            eyes.maps.weight[keypoint, keypoint] = SHARPNESS  # the learned temperature is e^0
+        # Where nothing is found the map is even, and its place the frame's centre: 0.
+        for unit, (axis, sign) in enumerate([(0, 1), (0, -1), (1, 1), (1, -1)]):
+            eyes.project.weight[unit, 2 * follows + axis] = sign
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        places, maps = self.eyes(frames)
+        return Percept(places, self.shown(maps))
+
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        return self.eyes.token_centers()
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "honest": {},
+    "ignores its map": {"shows": "elsewhere"},
+    "uniform": {"shows": "uniform"},
+    "looks at the centre": {"shows": "centre"},
+    "looks at distractors": {"shows": "cool"},
+    "follows distractors": {"shows": "cool", "follows": COOL},
+    "acts blindly": {},
+    "random weights": {},
+}
+"""Options of `TwoColors`, by the policy's name."""
+
+
+def make(name: str, image_size: int = 64) -> PerceptionPolicy:
+    """The policy of that name for Track in frames of that size; an untold target is what it knows."""
+    policy = PerceptionPolicy(
+        spaces.Dict(
+            image=spaces.Box(0, 255, (3, image_size, image_size), "uint8"),
+            state=spaces.Box(-4.0, 4.0, (4,)),
+        ),
+        spaces.Box(-1.0, 1.0, (2,)),
+        lambda _: 1e-3,
+        net_arch=[],
+        ortho_init=False,
+        features_extractor_class=PerceptionExtractor,
+        features_extractor_kwargs={"perception": TwoColors, **POLICIES[name]},
+    )
+    policy.set_training_mode(False)
+    with torch.no_grad():
+        # Actions are linear in the place, then the state: pan and tilt, and their velocities.
+        weight = policy.action_net.weight.zero_()
+        policy.action_net.bias.zero_()
+        if name == "acts blindly":
+            # Back to where the head points ahead: there targets wander about.
+            weight[0, 4] = weight[1, 5] = -1.0
+        else:
+            # Image axes are to the right and down, those of the head to the left and up.
+            weight[0, :2] = weight[1, 2:4] = torch.tensor([-4.0, 4.0])
+        if name == "random weights":
+            drawn = torch.Generator().manual_seed(0)
+            for parameter in policy.parameters():
+                parameter.normal_(0.0, 0.1, generator=drawn)
+    return policy
