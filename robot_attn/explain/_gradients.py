@@ -124,7 +124,9 @@ def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, fr
     found: list[nn.Module] = []
 
     def watch(part: nn.Module, given: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[1:]) > 1:
+        # One row a frame: what a network makes of parts of a frame has no place in the whole.
+        several = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[1:]) > 1
+        if several and len(output) == len(frames):
             found.append(part)
 
     leaves = [part for part in module.modules() if not any(True for _ in part.children())]

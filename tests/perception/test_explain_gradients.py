@@ -1,0 +1,177 @@
+"""Gradients as maps: of functions whose gradients are known, and of every family."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+pytest.importorskip("captum")
+
+import robot_attn
+from robot_attn.explain import METHODS, attention_gradient, gradient_maps, rank_agreement
+from robot_attn.explain._gradients import blurred, last_feature_map
+from robot_attn.focus import pool
+
+B, C, H, W = 3, 3, 37, 43
+FRAMES = torch.rand(B, C, H, W, generator=torch.Generator().manual_seed(0))
+
+
+class Linear(nn.Module):
+    """Two outputs, each a weighted sum of all pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, C, H, W))
+        with torch.no_grad():
+            self.weight[0, 0, 5, 7], self.weight[0, 1, 5, 7] = 3.0, 4.0  # length 5 over colours
+            self.weight[1, 2, 5, 7] = 12.0  # 13 over outputs
+            self.weight[1, 0, 30, 11] = -26.0
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.flatten(1) @ self.weight.flatten(1).T
+
+
+def test_saliency_of_a_linear_function_is_the_length_of_its_weights() -> None:
+    maps = gradient_maps(Linear(), FRAMES, "saliency")
+    expected = np.zeros((B, H, W))
+    expected[:, 5, 7], expected[:, 30, 11] = 13 / 39, 26 / 39
+    assert_allclose(maps, expected, rtol=1e-6)
+
+
+def test_integrated_gradients_of_a_linear_function_are_weights_times_the_way() -> None:
+    module = Linear()
+    way = (FRAMES - blurred(FRAMES))[:, None] * module.weight.detach()
+    expected = way.square().sum(dim=(1, 2)).sqrt().numpy()
+    maps = gradient_maps(module, FRAMES, "integrated")
+    assert_allclose(maps, expected / expected.sum(axis=(1, 2), keepdims=True), atol=1e-6)
+
+
+def test_integrated_gradients_add_up_to_the_change_in_the_output() -> None:
+    """Completeness (Sundararajan et al. 2017, proposition 1), of the cube of a pixel."""
+    pixel = torch.zeros(1, C, H, W)
+    pixel[0, 1, 9, 9] = 1.0
+
+    def function(frames: Tensor) -> Tensor:
+        return (frames * pixel).sum(dim=(1, 2, 3), keepdim=False)[:, None] ** 3
+
+    from captum.attr import IntegratedGradients
+
+    found = IntegratedGradients(function).attribute(FRAMES, baselines=blurred(FRAMES), target=0, n_steps=16)
+    assert_allclose(found.sum(dim=(1, 2, 3)), (function(FRAMES) - function(blurred(FRAMES)))[:, 0], atol=1e-6)
+    maps = gradient_maps(function, FRAMES, "integrated")
+    assert_allclose(maps[:, 9, 9], 1.0)
+
+
+class Convolved(nn.Module):
+    """Two feature maps, of red and of green in each 4 x 4 patch; the output is the mean of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(C, 2, 4, 4, bias=False)
+        self.rest = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.features.weight.zero_()
+            self.features.weight[0, 0], self.features.weight[1, 1] = 1.0, 1.0
+            self.rest.weight.copy_(torch.tensor([[1.0, 0.0]]))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.rest(self.features(frames).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def test_grad_cam_lies_where_the_feature_that_counts_is() -> None:
+    frames = torch.zeros(1, C, 40, 40)
+    frames[0, 0, 8:12, 20:24] = 1.0  # red: counts
+    frames[0, 1, 28:32, 4:8] = 1.0  # green: does not
+    module = Convolved()
+    assert last_feature_map(module, module, frames) is module.features
+    maps = gradient_maps(module, frames, "grad_cam", module=module)
+    assert np.unravel_index(maps[0].argmax(), maps[0].shape) in {(y, x) for y in (9, 10) for x in (21, 22)}
+    assert maps[0, 28:32, 4:8].sum() == 0
+    assert_allclose(maps.sum(), 1.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_function_that_does_not_see_has_no_map(method: str) -> None:
+    module = Convolved()
+    with torch.no_grad():
+        module.rest.weight.zero_()
+    maps = gradient_maps(module, FRAMES, method, module=module)  # type: ignore[arg-type]
+    assert_array_equal(maps, np.zeros((B, H, W)))
+
+
+def test_bad_requests_say_what_was_expected() -> None:
+    with pytest.raises(ValueError, match=r"expected a method of \['saliency'"):
+        gradient_maps(Linear(), FRAMES, "lime")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="name the module"):
+        gradient_maps(Linear(), FRAMES, "grad_cam")
+    with pytest.raises(ValueError, match="Linear has no layer that gives feature maps"):
+        gradient_maps(Linear(), FRAMES, "grad_cam", module=Linear())
+
+
+@pytest.mark.parametrize("family", robot_attn.FAMILIES)
+def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> None:
+    torch.manual_seed(0)
+    module = robot_attn.build(family, image_shape=(C, H, W), context_size=2)
+    context = torch.rand(B, 2)
+    for method in METHODS:
+
+        def function(frames: Tensor) -> Tensor:
+            times = len(frames) // B
+            return module(frames, context.repeat(times, 1)).features[:, :2]
+
+        maps = gradient_maps(function, FRAMES, method, module=module, steps=2)
+        assert maps.shape == (B, H, W) and (maps >= 0).all()
+        sums = maps.sum(axis=(1, 2))
+        assert (np.isclose(sums, 1) | (sums == 0)).all()
+    moved = attention_gradient(module, FRAMES, context)
+    assert moved.shape == (B, module.heads, H, W)
+    # What chooses nothing, or without a gradient, is moved by no pixel.
+    assert (moved.sum() > 0) == (family not in ("cnn",))
+
+
+def test_a_head_is_moved_by_what_it_looks_at() -> None:
+    """Keypoints that find red: only the patches on the red square can move the place."""
+    module = robot_attn.build("keypoints", image_shape=(C, 48, 48), heads=1, patch_size=2)
+    frames = torch.zeros(1, C, 48, 48)
+    frames[0, 0, 20:24, 28:32] = 1.0
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.patches.weight[0, 0] = 1 / 64  # type: ignore[union-attr, index, operator]
+        module.patches.weight[0, 1] = -1 / 64  # type: ignore[union-attr, index, operator]
+        module.around.weight[0, 0, 1, 1] = 1.0  # type: ignore[union-attr, index, operator]
+        module.maps.weight[0, 0] = 60.0  # type: ignore[union-attr, index, operator]
+    moved = attention_gradient(module, frames)[0, 0]
+    assert moved[12:32, 20:40].sum() > 0.5
+    assert moved[:8].sum() + moved[:, :16].sum() < 0.25
+
+
+@given(
+    arrays(np.float64, (2, 5, 7), elements=st.integers(-3, 3)),
+    arrays(np.float64, (2, 5, 7), elements=st.floats(-1, 1)),
+)
+def test_rank_agreement_is_spearmans(maps: np.ndarray, others: np.ndarray) -> None:
+    for ours, theirs, found in zip(maps, others, rank_agreement(maps, others), strict=True):
+        constant = len(np.unique(ours)) == 1 or len(np.unique(theirs)) == 1
+        expected = np.nan if constant else spearmanr(ours.ravel(), theirs.ravel()).statistic
+        assert_allclose(found, expected, atol=1e-9)
+
+
+def test_rank_agreement_takes_maps_of_one_shape() -> None:
+    with pytest.raises(ValueError, match="expected two batches of maps"):
+        rank_agreement(np.zeros((1, 5, 7)), np.zeros((1, 7, 5)))
+
+
+def test_pooling_is_the_mean_in_each_cell() -> None:
+    maps = np.arange(6 * 10, dtype=np.float64).reshape(1, 6, 10)
+    ys, xs = [1.0, 4.0], [2.0, 7.0]  # boxes of 3 x 5 pixels
+    pooled = pool(maps, ys, xs)
+    expected = maps.reshape(1, 2, 3, 2, 5).mean(axis=(2, 4))
+    assert_allclose(pooled, expected)
