@@ -36,3 +36,4 @@ benchmark: setup ## measure rendering, tasks, training, attention and the famili
 	@$(BIN)/robot-attn benchmark attention $(ARGS)
 	@$(BIN)/robot-attn benchmark pointing $(ARGS)
 	@$(BIN)/robot-attn benchmark overlay $(ARGS)
+	@$(BIN)/robot-attn benchmark watch $(ARGS)

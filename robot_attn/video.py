@@ -1,11 +1,16 @@
-"""Frames to an H.264 file that a browser plays, through the ffmpeg that imageio-ffmpeg brings."""
+"""Frames to an H.264 file that a browser plays, and frames from a video file or a camera.
+
+Writing goes through the ffmpeg that imageio-ffmpeg brings, reading through OpenCV. All frames are uint8
+[H, W, 3] RGB.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -23,9 +28,16 @@ _COLOURS = (
 )
 _INSTALL = 'pip install "robot-attn[video]"'
 
+SIDES = (16, 8192)
+"""The fewest and most pixels that a side of a frame may have to be read."""
+MOST_FPS = 240.0
+"""A frame rate above this is not believed: some files give the ticks of their clock."""
+_MOST_ASPECT = 8
+_LEAST_MISSING = 0.01  # what a file says of its length is its duration times its rate, rounded
+
 
 class VideoError(OSError):
-    """A video could not be written: one sentence, with ffmpeg's own last line if it said anything."""
+    """A video could not be written or read: one sentence, with ffmpeg's own last line if it said anything."""
 
 
 def ffmpeg_path() -> str:
@@ -93,7 +105,11 @@ def write_video(
         ]
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                process_group=0,  # Ctrl-C is for us: we may have a video to finish
             )
         except OSError as error:
             raise VideoError(f"the ffmpeg program {program} cannot be run: {error.strerror}") from error
@@ -147,3 +163,194 @@ def _last_words(complaints: bytes, status: int) -> str:
     if lines:
         return lines[-1]
     return f"it was stopped by signal {-status}" if status < 0 else f"it ended with status {status}"
+
+
+class VideoReader:
+    """The frames of a video file, uint8 [H, W, 3] RGB, one after the other: iterate over it once.
+
+        with VideoReader("drive.mp4") as video:
+            for frame in video:
+                ...
+
+    Any file that OpenCV reads, by its FFmpeg; a pattern such as frames/%04d.png names pictures in a row. The
+    frame is turned upright where the file says how it was held. A file that was cut, by a broken download
+    say, gives the frames before the cut, and `cut` then says so.
+
+    Raises:
+        VideoError: no such file, or none that can be read; no frame in it; or frames of a size that no
+            camera has.
+        ModuleNotFoundError: opencv is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._name = os.fspath(path)
+        source = Path(path)
+        if source.is_dir():
+            raise VideoError(f"{source} is a folder: name a video in it, or its pictures, such as %04d.png")
+        if not source.exists() and "%" not in source.name:
+            raise VideoError(f"there is no video {source}")
+        self._capture = _open(self._name)
+        if not self._capture.isOpened():
+            raise VideoError(
+                f"{source} cannot be read as a video: it is none, or it was cut before the index at its end"
+            )
+        cv2 = _cv2()
+        width, height, fps, length = (
+            self._capture.get(which)
+            for which in (
+                cv2.CAP_PROP_FRAME_WIDTH,
+                cv2.CAP_PROP_FRAME_HEIGHT,
+                cv2.CAP_PROP_FPS,
+                cv2.CAP_PROP_FRAME_COUNT,
+            )
+        )
+        self.fps: float | None = fps if 0 < fps <= MOST_FPS else None
+        """Frames a second; None where the file does not say."""
+        self.length: int | None = int(length) if 0 < length < 1e9 else None
+        """How many frames the file says it has; None where it does not say."""
+        self.count = 0
+        """How many frames were given so far."""
+        try:
+            _check_size(self._name, (int(height), int(width)))  # before anything of that size is made
+            self._next = self._decode()
+            if self._next is None:
+                raise VideoError(f"{source} holds no frame that can be read")
+            self.size: tuple[int, int] = self._next.shape[0], self._next.shape[1]
+            """(H, W) of the frames."""
+            _check_size(self._name, self.size)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        while self._next is not None:
+            frame = self._next
+            self.count += 1
+            yield frame
+            self._next = self._decode()
+
+    @property
+    def cut(self) -> int | None:
+        """How many frames the file should have had, once fewer could be read of it; else None."""
+        if self._next is not None or self.length is None:
+            return None
+        missing = self.length - self.count
+        return self.length if missing > max(1, _LEAST_MISSING * self.length) else None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._capture.release()
+
+    def _decode(self) -> NDArray[np.uint8] | None:
+        done, frame = self._capture.read()
+        return _rgb(frame) if done else None
+
+
+class Camera:
+    """The newest frame of a camera, uint8 [H, W, 3] RGB, whenever one is asked for: iterate over it.
+
+    Frames that come while the last one is being worked on are let go, so that what is seen is now. A thread
+    of its own takes them from the camera. The iteration ends when the camera does.
+
+    Args:
+        source: the camera's number, or its device, such as /dev/video0.
+        patience: seconds to wait for a frame.
+
+    Raises:
+        VideoError: it cannot be opened, or gives no frame in that time.
+        ModuleNotFoundError: opencv is not installed.
+    """
+
+    def __init__(self, source: int | str, *, patience: float = 5.0) -> None:
+        self._name = f"camera {source}"
+        self._patience = patience
+        self._capture = _open(source)
+        if not self._capture.isOpened():
+            raise VideoError(
+                f"{self._name} cannot be opened: it is not there, it is in use, or you may not read it"
+            )
+        cv2 = _cv2()
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps: float | None = fps if 0 < fps <= MOST_FPS else None
+        """Frames a second; None where the camera does not say."""
+        self.taken = 0
+        """Frames that the camera gave so far."""
+        self.count = 0
+        """How many of them were given on."""
+        self._newest: Any = None
+        self._ended = False
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        while True:
+            with self._news:
+                there = self._news.wait_for(lambda: self._newest is not None or self._ended, self._patience)
+                frame, self._newest = self._newest, None
+            if not there:
+                raise VideoError(
+                    f"{self._name} gave no frame for {self._patience:g} s: is it still plugged in?"
+                )
+            if frame is None:
+                return
+            self.count += 1
+            yield _rgb(frame)
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        self._ended = True
+        self._thread.join(self._patience)
+        self._capture.release()
+
+    def _take(self) -> None:
+        while not self._ended:
+            done, frame = self._capture.read()
+            with self._news:
+                self._ended |= not done
+                self._newest = frame if done else self._newest
+                self.taken += done
+                self._news.notify()
+
+
+def _open(source: int | str) -> Any:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what a file lacks is said once, by us
+    return _cv2().VideoCapture(source)
+
+
+def _rgb(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    """What OpenCV gives, 8 bits of blue, green and red whatever the source has, as RGB."""
+    cv2 = _cv2()
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    least, most = min(size), max(size)
+    if not (SIDES[0] <= least and most <= SIDES[1] and most <= _MOST_ASPECT * least):
+        raise VideoError(
+            f"{name} has frames of {size[1]} x {size[0]}: expected sides from {SIDES[0]} to {SIDES[1]} "
+            f"pixels, and none longer than {_MOST_ASPECT} times the other"
+        )
+
+
+def _cv2() -> Any:
+    try:
+        import cv2
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"reading a video needs opencv, which is not installed; run {_INSTALL}", name=error.name
+        ) from error
+    return cv2

@@ -267,7 +267,7 @@ def weights_section(eyes: Eyes, seen: Seen) -> Section:
     stages: dict[str, list[NDArray[np.float64]]] = {}
     for seed in range(DRAWS):
         for name, maps in _maps_without_weights(eyes, some, seed):
-            stages.setdefault(name, []).append(rank_agreement(some.together, maps))
+            stages.setdefault(name, []).append(_likeness(some.together, maps))
     likeness = [_by_episode(np.mean(draws, axis=0), some.episode) for draws in stages.values()]
     return Section(
         "weights",
@@ -289,6 +289,12 @@ def weights_section(eyes: Eyes, seen: Seen) -> Section:
             ),
         ),
     )
+
+
+def _likeness(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank correlation [N]; of a map that says nothing 0 with one that does, and 1 with one that does not."""
+    empty = np.stack([np.ptp(batch, axis=(1, 2)) == 0 for batch in (maps, others)])
+    return np.where(empty.any(axis=0), empty.all(axis=0), rank_agreement(maps, others))
 
 
 def _maps_without_weights(eyes: Eyes, seen: Seen, seed: int) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -9,14 +9,11 @@ import io
 import math
 import os
 import random
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -30,6 +27,7 @@ from torch.distributions import Distribution
 
 from robot_attn_policies._display import Display
 from robot_attn_policies._sharded import Sharded
+from robot_attn_policies._stop import stop_on_signal
 from robot_attn_policies.evaluate import Observation, rollout_episodes
 from robot_attn_policies.policy import PerceptionPolicy, fill_policy, policy_kwargs, policy_weights
 from robot_attn_policies.ppo import Interrupted, PerceptionPPO
@@ -154,7 +152,7 @@ def train(
     path = Path(folder)
     if not resume and not is_unused(path):
         raise RunError(f"{path} is not empty: go on with what is in it with --resume, or name another folder")
-    with locked(path), _stop_on_signal() as stop, _torch_settings():
+    with locked(path), stop_on_signal() as stop, _torch_settings():
         resumed = resume and (path / CONFIG).is_file()
         if resumed:
             stored = read_config(path)
@@ -569,29 +567,6 @@ def usable_cores() -> int:
         if limit != "max":
             cores = min(cores, math.ceil(int(limit) / int(period)))
     return max(cores, 1)
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """A question whether SIGINT or SIGTERM came. The second one acts as it would have done without this."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # signals go to the main thread
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "video": ("cv2", "imageio_ffmpeg", "h5py"),
     "explain": ("captum", "sklearn"),
     "rerun": ("rerun",),
-    "minari": ("minari",),
+    "minari": ("minari", "h5py"),
 }
 """The modules that each extra of pyproject.toml brings itself. `train` includes `sim`."""
 

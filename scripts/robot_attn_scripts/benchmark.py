@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, Command] = {
     "extractor": Command("bench_extractor", "the cost of each family, against NatureCNN", ("train",)),
     "attention": Command("bench_attention", "attention over many tokens, against torch's own", ("train",)),
     "pointing": Command("bench_pointing", "whether each family learns to find the target", ("train",)),
+    "watch": Command("bench_watch", "frames of a video watched a second, on one core", ("train", "video")),
     "overlay": Command(
         "bench_overlay", "pictures of attention drawn a second, against Matplotlib", ("train", "video")
     ),

@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command(
         "explain", "test whether what a policy looks at decides what it does", ("train", "video", "explain")
     ),
+    "record": Command("record", "play episodes and keep them, as files or for Minari", ("train", "video")),
+    "watch": Command("watch", "show what a policy attends to in a video or a camera", ("train", "video")),
     "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families"),
     "families": Command("families", "list the perception families, and what each costs", ("train",)),

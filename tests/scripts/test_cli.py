@@ -58,6 +58,8 @@ def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixt
         "extractor",
         "attention",
         "pointing",
+        "watch",
+        "overlay",
     ]
 
 
@@ -74,7 +76,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["zzz"],
             "robot-attn has no command 'zzz': "
-            "choose one of train, evaluate, compare, curves, replay, gallery, benchmark, families, demo",
+            "choose one of train, evaluate, compare, curves, replay, explain, record, watch, gallery, "
+            "benchmark, families, demo",
         ),
     ],
 )

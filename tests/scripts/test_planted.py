@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("mujoco_warp")
 pytest.importorskip("stable_baselines3")
+pytest.importorskip("captum")
+pytest.importorskip("sklearn")
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted
@@ -19,6 +21,7 @@ from robot_attn_envs.env import BatchEnv
 from robot_attn_envs.track import Track
 from robot_attn_policies import evaluate as ev
 from robot_attn_policies import faithful as fa
+from robot_attn_policies.explain import explain
 from robot_attn_policies.eyes import eyes_of
 
 SIZE, SEEDS = 48, list(range(8))
@@ -48,51 +51,57 @@ def oracle(env: BatchEnv) -> np.ndarray:
     return ev.rollout_episodes(ev.oracle_actor(env), env, SEEDS).returns
 
 
-def examined(
-    name: str, env: BatchEnv, random: np.ndarray
-) -> tuple[fa.Erased, fa.Verdict, fa.Verdict, fa.Verdict]:
-    """What is measured of the policy of that name: is it focused, faithful, and for the right reason?"""
-    eyes = eyes_of(planted.make(name, SIZE))
-    erased = fa.play_erased(eyes.act, env, SEEDS, eyes.cells, random, names=NAMES)
-    assert erased.focus is not None
-    edits = fa.imagine_edits(eyes.act, env, SEEDS, eyes.cells, every=16)
-    return erased, fa.judge_focus(erased.focus), fa.judge_faithfulness(erased), fa.judge_edits(edits)
+def verdicts_of(name: str, env: BatchEnv) -> dict[str, fa.Verdict]:
+    """What the report says of the policy of that name, by section."""
+    report = explain(planted.make(name, SIZE), env, seeds=SEEDS, curves=False, erasures=NAMES)
+    return {section.name: section.verdict for section in report.sections if section.verdict is not None}
+
+
+def score_of(name: str, env: BatchEnv, random: np.ndarray, oracle: np.ndarray) -> float:
+    """The lower end of its score: 0 is random, 1 the oracle."""
+    returns = ev.rollout_episodes(eyes_of(planted.make(name, SIZE)).act, env, SEEDS).returns
+    return ev.normalised_score(returns, random, oracle).low
 
 
 def test_the_honest_policy_tracks_and_is_trusted(
     env: BatchEnv, random: np.ndarray, oracle: np.ndarray
 ) -> None:
-    erased, *verdicts = examined("honest", env, random)
-    assert ev.normalised_score(erased.full, random, oracle).low > 0.7
-    assert [verdict.outcome for verdict in verdicts] == ["yes", "yes", "yes"], "\n".join(map(str, verdicts))
+    assert score_of("honest", env, random, oracle) > 0.7
+    verdicts = verdicts_of("honest", env)
+    said = {name: verdict.outcome for name, verdict in verdicts.items()}
+    assert said == {"focus": "yes", "faithful": "yes", "reason": "yes", "weights": "yes"}, verdicts
 
 
 @pytest.mark.parametrize(
-    ("name", "focused", "faithful"),
+    ("name", "focused", "faithful", "weights"),
     [
-        ("ignores its map", "no", "no"),
-        ("uniform", "no", "no"),
+        ("ignores its map", "no", "no", "yes"),
+        ("uniform", "no", "no", "no"),
         # Where it does track, its target is at the centre: whether it looks there cannot be told from that.
-        ("looks at the centre", "undecided", "no"),
-        ("looks at distractors", "no", "no"),
-        ("follows distractors", "no", "no"),
-        ("acts blindly", "yes", "no"),
-        ("random weights", "no", "undecided"),
+        ("looks at the centre", "undecided", "no", "no"),
+        ("looks at distractors", "no", "no", "yes"),
+        ("follows distractors", "no", "no", "yes"),
+        ("acts blindly", "yes", "no", "yes"),
+        ("random weights", "no", "undecided", "yes"),
     ],
 )
 def test_the_others_are_not(
-    name: str, focused: str, faithful: str, env: BatchEnv, random: np.ndarray, oracle: np.ndarray
+    name: str,
+    focused: str,
+    faithful: str,
+    weights: str,
+    env: BatchEnv,
+    random: np.ndarray,
+    oracle: np.ndarray,
 ) -> None:
-    erased, *verdicts = examined(name, env, random)
-    assert [verdict.outcome for verdict in verdicts] == [focused, faithful, "no"], "\n".join(
-        map(str, verdicts)
-    )
-    without = verdicts[2].failed
+    verdicts = verdicts_of(name, env)
+    said = {section: verdict.outcome for section, verdict in verdicts.items()}
+    assert said == {"focus": focused, "faithful": faithful, "reason": "no", "weights": weights}, verdicts
+    without = verdicts["reason"].failed
     acts_on_red = "shows" in planted.POLICIES[name] and "follows" not in planted.POLICIES[name]
     # It is what they say that is wrong, of the four that do as the honest one does; of another what it does.
     if acts_on_red:
-        assert ev.normalised_score(erased.full, random, oracle).low > 0.7
+        assert score_of(name, env, random, oracle) > 0.7
         assert not any("change in action" in check.text for check in without)
     if name == "acts blindly":
-        assert erased.plain("deleted") == (1.0, 1.0, 1.0)
         assert all("change in action" in check.text for check in without)

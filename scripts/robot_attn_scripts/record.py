@@ -1,0 +1,289 @@
+"""Play episodes of a trained policy and keep all of them: what was seen, done and earned, bit for bit.
+
+Without --minari each episode is a file, as `robot-attn replay` writes it, which replay draws. With it all are
+one dataset for Minari, which keeps observations, the last one of an episode included, actions, rewards, ends,
+seeds, infos (among them where the target is, and the policy's attention) and what makes the environment
+again. The dataset goes where MINARI_DATASETS_PATH says, else to ~/.minari/datasets.
+
+Interrupted, it keeps the episodes that have ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from robot_attn_scripts import _peers, _policy, _pool, _report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robot_attn_policies.presets import Json
+    from robot_attn_scripts._player import Player
+
+FEWEST = 4
+"""Episodes for which another process, which takes seconds to start, is worth it."""
+BATCH = 16
+"""Environments side by side; what they have seen is in memory until all of their episodes have ended."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to record, and where to."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder that `robot-attn train` made."""
+    episodes: int = 16
+    """Episodes, one a seed."""
+    out: Path | None = None
+    """Folder for the files, each named after its seed; by default the folder episodes."""
+    minari: str | None = None
+    """Name of a new Minari dataset to make instead, such as track/query-v0."""
+    seed: int | None = None
+    """First seed; the others follow it. By default the first evaluation seed."""
+    suite: str | None = None
+    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the environment that differ from training's, such as distractors=14."""
+    at_once: int | None = None
+    """Episodes played at a time: for files each in a process of its own, by default one for each core; for
+    Minari in a batch, by default 16."""
+    which: Literal["best", "last"] = "best"
+    """The best policy of the run, or its last."""
+    calibration_episodes: int = 32
+    """For files: episodes, of other seeds, on which the head that a replay shows large is chosen."""
+    module: str | None = None
+    """The module whose import registers the run's environment, where the run names one: its code runs."""
+    json: Path | None = None
+    """Write the figures here, with their units."""
+
+
+def run(options: Options) -> dict[str, object]:
+    """Record, say what there is, write the JSON if asked to, and return the figures.
+
+    Raises:
+        ValueError: options out of range, a name that Minari does not take, or files that are there already.
+        ModuleNotFoundError: Minari is not installed.
+        KeyboardInterrupt: interrupted, after what is there was printed.
+    """
+    from rich.console import Console
+
+    from robot_attn_policies.evaluate import EVALUATION_SEED
+
+    at_once = 1 if options.at_once is None else options.at_once
+    if min(options.episodes, options.calibration_episodes, at_once) < 1:
+        raise ValueError("--episodes, --calibration-episodes and --at-once are 1 or more")
+    first = EVALUATION_SEED if options.seed is None else options.seed
+    if first < 0:
+        raise ValueError(f"--seed is 0 or more, got {first}")
+    seeds = range(first, first + options.episodes)
+    console, progress = Console(), Console(stderr=True)
+    write = _write_files if options.minari is None else _write_dataset
+    figures = write(options, seeds, console, progress)
+    if options.json is not None:
+        _report.write_json(options.json, {"run": str(options.run), "policy": options.which, **figures})
+    return figures
+
+
+def _scene(options: Options, policy: _policy.LoadedPolicy) -> dict[str, Json]:
+    return _policy.scene(policy.config.env, options.env, options.suite)
+
+
+# ---- A file an episode ----
+
+
+class Job(NamedTuple):
+    """Episodes for one process."""
+
+    options: Options
+    out: Path
+    seeds: Sequence[int]
+    best_head: int
+
+
+def _write_files(
+    options: Options, seeds: Sequence[int], console: Console, progress: Console
+) -> dict[str, object]:
+    from robot_attn_scripts._player import player_of
+
+    out = options.out or Path("episodes")
+    present = [path for path in (_path(out, seed) for seed in seeds) if path.exists()]
+    if present:
+        raise ValueError(f"{present[0]} is there already: name another folder with --out, or other seeds")
+    policy = _policy.load(options.run, options.which, options.module, gradients=True)
+    scene = _scene(options, policy)
+    processes = min(options.at_once or len(_peers.available_cores()), math.ceil(len(seeds) / FEWEST))
+    out.mkdir(parents=True, exist_ok=True)
+    told: dict[int, dict[str, object]] = {}
+    try:
+        with (
+            player_of(
+                policy,
+                policy.config.task,
+                scene,
+                seeds=seeds,
+                calibration_episodes=options.calibration_episodes,
+                progress=progress,
+            ) as player,
+            _bar(progress, int(player.env.horizon) * len(seeds)) as advance,
+        ):
+            jobs = [Job(options, out, seeds[i::processes], player.best_head) for i in range(processes)]
+            if processes == 1:
+                told |= _play(player, jobs[0], advance)
+            else:
+                _pool.run_jobs(
+                    record_job,
+                    jobs,
+                    processes,
+                    told=lambda place, steps: advance(steps),
+                    finished=lambda place, episodes: told.update(episodes),
+                )
+    finally:
+        paths = [_path(out, seed) for seed in seeds]
+        for path in paths:
+            for half in out.glob(f".{path.stem}.*.tmp{path.suffix}"):
+                half.unlink(missing_ok=True)  # of a process that was ended while it wrote
+        _tell(console, sum(path.exists() for path in paths), len(seeds), out)
+    return {
+        "scene": scene,
+        "episodes": [told[seed] for seed in seeds],
+        "files": [str(path) for path in paths],
+    }
+
+
+def record_job(job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
+    """Record the job's episodes, in a process of its own, and say by seed how they went."""
+    from robot_attn_scripts._player import Player
+    from robot_attn_scripts._tasks import env_id
+
+    options = job.options
+    policy = _policy.load(options.run, options.which, options.module, gradients=True)
+    scene = _scene(options, policy)
+    with closing(_policy.make_env(policy.config.task, scene, 1)) as env:
+        env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
+        return _play(Player(policy, env, env_args, job.best_head), job, tell)
+
+
+def _play(player: Player, job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
+    from robot_attn_policies.episodes import save_episode
+    from robot_attn_policies.run_folder import library_versions
+
+    told: dict[int, dict[str, object]] = {}
+    for seed in job.seeds:
+        episode = player.play(seed, lambda step: tell(1))
+        save_episode(_path(job.out, seed), episode, library_versions())
+        told[seed] = _figures(seed, len(episode), float(episode.rewards.sum()), episode.success)
+    return told
+
+
+def _path(out: Path, seed: int) -> Path:
+    return out / f"episode-{seed}.hdf5"
+
+
+# ---- A Minari dataset ----
+
+
+def _write_dataset(
+    options: Options, seeds: Sequence[int], console: Console, progress: Console
+) -> dict[str, object]:
+    from robot_attn_policies._stop import stop_on_signal
+    from robot_attn_policies.evaluate import Step, rollout_episodes
+    from robot_attn_scripts import _minari
+    from robot_attn_scripts._tasks import env_id, is_ours
+
+    if options.out is not None:
+        raise ValueError("--out is for files: a Minari dataset goes where MINARI_DATASETS_PATH says")
+    assert options.minari is not None
+    name = options.minari
+    _minari.minari_module()
+    place = _minari.place_of(name)
+    policy = _policy.load(options.run, options.which, options.module)
+    config, eyes, scene = policy.config, policy.eyes, _scene(options, policy)
+    task, policy_name = env_id(config.task), f"{options.run.name} ({options.which})"
+    kept: list[dict[str, object]] = []
+    try:
+        with ExitStack() as stack:
+            env = stack.enter_context(
+                closing(_policy.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
+            )
+            single = _minari.recoverable(env, {**scene, "masks": True} if is_ours(config.task) else scene)
+            if single is None:
+                told = "the environment cannot be described in JSON: the dataset is without it"
+                console.print(told, style="yellow", highlight=False)
+            else:
+                stack.enter_context(closing(single))
+            about = _minari.About(
+                env=single,
+                observation_space=env.single_observation_space,
+                action_space=env.single_action_space,
+                algorithm=f"PPO, perception {config.perception}",
+                description=f"{policy_name} in {task}, without exploration noise.",
+                more={"token_centers": {"ys": eyes.cells.ys.tolist(), "xs": eyes.cells.xs.tolist()}},
+            )
+            take = stack.enter_context(_minari.new_dataset(name, about))
+
+            def keep(episodes: Sequence[Any]) -> None:
+                take(episodes)
+                kept.extend(
+                    _figures(each.seed, len(each), float(each.rewards.sum()), _success(each.infos))
+                    for each in episodes
+                )
+
+            collector = _minari.Collector(env, eyes, seeds, keep)
+            stack.callback(collector.flush)
+            stopped = stack.enter_context(stop_on_signal())
+            advance = stack.enter_context(_bar(progress, int(env.horizon) * len(seeds)))
+
+            def see(step: Step) -> None:
+                collector.watch(step)
+                advance(int(step.running.sum()))
+                if stopped():
+                    raise KeyboardInterrupt
+
+            rollout_episodes(eyes.act, collector, seeds, watch=see)
+    finally:
+        _tell(
+            console, len(kept) if place.exists() else 0, len(seeds), f"the Minari dataset {name}, at {place}"
+        )
+    return {"scene": scene, "episodes": kept, "dataset": name, "files": [str(place)]}
+
+
+def _success(infos: Mapping[str, Any]) -> bool | None:
+    for name in ("success", "is_success"):
+        if name in infos:
+            return bool(infos[name][-1])
+    return None
+
+
+# ---- Words and bars ----
+
+
+def _tell(console: Console, count: int, wanted: int, where: object) -> None:
+    part = f"{count} of {wanted} episodes"
+    console.print(f"{part} in {where}" if count else "no episode has ended", highlight=False, soft_wrap=True)
+
+
+def _figures(seed: int, steps: int, total: float, success: bool | None) -> dict[str, object]:
+    return {
+        "seed": seed,
+        "steps": _report.figure(steps, "steps"),
+        "return": _report.figure(total, "reward an episode"),
+        "success": success,
+    }
+
+
+@contextmanager
+def _bar(console: Console, steps: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of so many steps at most: call it with the steps more that were done."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("recording"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=steps)
+        yield lambda more: progress.advance(task, more)

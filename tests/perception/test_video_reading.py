@@ -1,0 +1,155 @@
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("imageio_ffmpeg")
+cv2 = pytest.importorskip("cv2")
+
+from robot_attn.video import Camera, VideoError, VideoReader, ffmpeg_path, write_video  # noqa: E402
+
+COUNT = 60
+
+
+def picture(t: int, height: int = 48, width: int = 80) -> np.ndarray:
+    """A ground of noise, so that a file has bytes to cut, and grey that says which frame it is."""
+    frame = np.random.default_rng(t).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    frame[: height // 2] = 4 * t
+    return frame
+
+
+def number(frame: np.ndarray) -> int:
+    return round(float(frame[2:20, 4:-4].mean()) / 4)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "a.mp4"
+    write_video(path, (picture(t) for t in range(COUNT)), 12.5)
+    return path
+
+
+def cut(video: Path, to: Path, share: float) -> Path:
+    data = video.read_bytes()
+    to.write_bytes(data[: round(share * len(data))])
+    return to
+
+
+def write_pictures(folder: Path, count: int) -> str:
+    for t in range(count):
+        cv2.imwrite(str(folder / f"{t:03}.png"), picture(t)[..., ::-1])
+    return str(folder / "%03d.png")
+
+
+def test_all_frames_come_in_order_with_what_the_file_says(video: Path) -> None:
+    with VideoReader(video) as reader:
+        assert (reader.size, reader.fps, reader.length) == ((48, 80), 12.5, COUNT)
+        numbers = []
+        for frame in reader:
+            assert frame.dtype == np.uint8 and frame.shape == (48, 80, 3)
+            numbers.append(number(frame))
+            assert reader.count == len(numbers)
+        assert numbers == list(range(COUNT))
+        assert reader.cut is None
+
+
+def test_red_is_red(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), (210, 40, 30), np.uint8)] * 3, 10)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert next(iter(reader))[16, 16] == pytest.approx(np.array([210, 40, 30]), abs=6)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_of_a_file_that_was_cut_the_frames_before_the_cut_are_read(
+    video: Path, tmp_path: Path, share: float
+) -> None:
+    with VideoReader(cut(video, tmp_path / "a.mp4", share)) as reader:
+        assert reader.cut is None  # not known yet
+        numbers = [number(frame) for frame in reader]
+        assert reader.cut == COUNT
+    assert numbers == list(range(len(numbers)))
+    # Frames are of about one size, a group of pictures aside.
+    assert abs(len(numbers) - share * COUNT) < 8
+
+
+def test_a_cut_before_the_index_is_told(video: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late.mp4"  # its index at the end
+    subprocess.run([ffmpeg_path(), "-loglevel", "error", "-i", video, "-c", "copy", late], check=True)
+    with VideoReader(late) as reader:
+        assert [number(frame) for frame in reader] == list(range(COUNT))
+    with pytest.raises(VideoError, match="cut before the index at its end"):
+        VideoReader(cut(late, tmp_path / "cut.mp4", 0.6))
+
+
+def test_what_is_no_video_is_refused(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n" * 40)
+    (tmp_path / "empty.mp4").touch()
+    for name, message in (
+        ("none.mp4", "there is no video"),
+        ("text.mp4", "cannot be read as a video"),
+        ("empty.mp4", "cannot be read as a video"),
+        (".", "is a folder"),
+    ):
+        with pytest.raises(VideoError, match=message):
+            VideoReader(tmp_path / name)
+    # The index is whole, and no frame behind it.
+    head = video.read_bytes().index(b"mdat") + 4
+    (tmp_path / "none_whole.mp4").write_bytes(video.read_bytes()[:head])
+    with pytest.raises(VideoError, match=r"cannot be read as a video|holds no frame"):
+        VideoReader(tmp_path / "none_whole.mp4")
+
+
+@pytest.mark.parametrize("size", [(8, 64), (16, 160)])
+def test_frames_that_no_camera_gives_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    write_video(tmp_path / "a.mp4", [np.zeros((*size, 3), np.uint8)] * 2, 10)
+    with pytest.raises(VideoError, match=f"frames of {size[1]} x {size[0]}: expected sides from 16 to 8192"):
+        VideoReader(tmp_path / "a.mp4")
+
+
+def test_pictures_in_a_row_are_a_video(tmp_path: Path) -> None:
+    with VideoReader(write_pictures(tmp_path, 5)) as reader:
+        frames = list(reader)
+    assert [np.array_equal(frame, picture(t)) for t, frame in enumerate(frames)] == [True] * 5
+
+
+def test_grey_pictures_and_transparent_ones_become_rgb(tmp_path: Path) -> None:
+    grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
+    cv2.imwrite(str(tmp_path / "grey_0.png"), (grey // 4).astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "clear_0.png"), np.full((32, 32, 4), (10, 20, 30, 77), np.uint8))
+    cv2.imwrite(str(tmp_path / "deep_0.png"), grey)
+    with VideoReader(tmp_path / "grey_%d.png") as reader:
+        assert np.array_equal(next(iter(reader)), np.repeat((grey // 4).astype(np.uint8)[..., None], 3, 2))
+    with VideoReader(tmp_path / "clear_%d.png") as reader:
+        assert next(iter(reader))[5, 5].tolist() == [30, 20, 10]
+    with VideoReader(tmp_path / "deep_%d.png") as reader:  # 16 bits a colour
+        assert next(iter(reader))[..., 1] == pytest.approx(grey / 257, abs=1)
+
+
+def test_of_a_camera_the_newest_frame_is_seen_and_no_older_one(tmp_path: Path) -> None:
+    # OpenCV plays pictures in a row as it does a camera, as fast as they are read.
+    with Camera(write_pictures(tmp_path, 12)) as camera:
+        while camera.taken < 12:
+            time.sleep(0.001)
+        assert [np.array_equal(frame, picture(11)) for frame in camera] == [True]
+        assert (camera.count, camera.taken) == (1, 12)
+
+
+def test_what_comes_while_a_frame_is_worked_on_is_let_go(tmp_path: Path) -> None:
+    seen = []
+    with Camera(write_pictures(tmp_path, 40)) as camera:
+        for frame in camera:
+            seen.append(number(frame))
+            before = camera.taken
+            while camera.taken < min(before + 3, 40):
+                time.sleep(0.0005)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 39
+    assert len(seen) <= 15  # at least every third frame came while another was worked on
+    assert camera.count == len(seen)
+
+
+def test_a_camera_that_is_not_there_is_named() -> None:
+    with pytest.raises(VideoError, match="camera 63 cannot be opened"):
+        Camera(63)
