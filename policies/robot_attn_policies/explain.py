@@ -79,7 +79,7 @@ def explain(
         calibration: seeds of other episodes, on which heads are weighed by how much each changes the action
             (`Silenced.weights`); by default all count alike.
         curves: whether to play on for the curves of return, 16 times all episodes.
-        erasures: of `ERASURES`; the verdict needs "deleted", "kept", "random" and "centred".
+        erasures: of `ERASURES`, beside "deleted", "kept", "random" and "centred", which the verdict needs.
         stack: how many frames one observation holds, as `record` takes it.
         max_steps: where an episode that does not end is cut.
         watch: told of every part, for a progress bar.
@@ -279,7 +279,8 @@ class _Stage:
 
             return keep
 
-        names = [name for name in erasures if name != "borrowed" or self.env.num_envs > 1]
+        asked = dict.fromkeys([*_sections.CURVE, *erasures])
+        names = [name for name in asked if name != "borrowed" or self.env.num_envs > 1]
         return self._play(random, names, SHARE, watch), keeper.seen(self.weights)
 
     def erase_share(self, share: float, random: NDArray[np.float64]) -> Erased:

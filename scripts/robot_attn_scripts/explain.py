@@ -63,6 +63,8 @@ def run(options: Options) -> dict[str, object]:
         raise ValueError(f"--out is a page whose name ends in .html, got {options.out}")
     if options.envs is not None and options.envs < 1:
         raise ValueError(f"--envs is 1 or more, got {options.envs}")
+    if options.calibration_episodes < 0:
+        raise ValueError(f"--calibration-episodes is 0 or more, got {options.calibration_episodes}")
     if options.episodes < 2:
         raise ValueError(f"an explanation with intervals takes 2 episodes or more, got {options.episodes}")
     policy = _policy.load(options.run, options.which, options.module, gradients=True)
