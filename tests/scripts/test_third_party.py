@@ -166,10 +166,10 @@ def test_the_extractor_learns_on_reacher_from_pixels(with_state: bool) -> None:
             "features_extractor_kwargs": {"perception": "query", "heads": 3},
         },
     )
-    before = [weights.clone() for weights in model.policy.features_extractor.parameters()]
     model.learn(32)
-    after = list(model.policy.features_extractor.parameters())
-    assert [bool((a == b).all()) for a, b in zip(before, after, strict=True)] == [False] * len(before)
+    # By its moving mean of gradients: a step of a tiny one may be rounded away.
+    seen, state = model.policy.features_extractor.named_parameters(), model.policy.optimizer.state
+    assert [name for name, weights in seen if not state[weights]["exp_avg"].any()] == []
     percept = perceive(model, env.reset(seed=1)[0])
     heads, cells = percept.attention.shape[1], percept.attention.flatten(2)
     assert heads == 3
