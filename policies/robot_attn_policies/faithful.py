@@ -12,9 +12,9 @@ Three questions, each with figures and thresholds that were fixed before anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -265,10 +265,13 @@ def play_silenced(
         full = rollout_episodes(act, env, seeds, watch=see).returns
     usual = torch.cat(seen).mean(dim=0)
 
+    observed = [_joined([observation for observation, _, _ in some]) for some in _batches(met)]
+    done, on = (np.concatenate([row[i] for row in met]) for i in (1, 2))
+
     def change(silent: Sequence[int]) -> float:
         with heads.silenced(silent, usual):
-            changes = [action_change(actions, act(observation)[0])[on] for observation, actions, on in met]
-        return float(np.concatenate(changes).mean())
+            actions = np.concatenate([act(observation)[0] for observation in observed])
+        return float(action_change(done, actions)[on].mean())
 
     def play(name: str, silent: Sequence[int]) -> NDArray[np.float64]:
         if not returns:
@@ -285,6 +288,20 @@ def play_silenced(
         np.stack([play(f"only {head}", [other for other in every if other != head]) for head in every]),
         np.array([change([head]) for head in every]) / scale,
     )
+
+
+def _batches(met: list[Any]) -> Iterator[list[Any]]:
+    """Steps by the few, so that a policy looks at some 64 frames at a time and not at one."""
+    size = max(1, 64 // len(met[0][1]))
+    for start in range(0, len(met), size):
+        yield met[start : start + size]
+
+
+def _joined(observations: Sequence[Observation]) -> Observation:
+    first = observations[0]
+    if isinstance(first, Mapping):
+        return {name: np.concatenate([cast(Any, each)[name] for each in observations]) for name in first}
+    return np.concatenate(cast(Any, observations))
 
 
 EDITS: dict[str, dict[str, Any]] = {

@@ -111,7 +111,8 @@ def blurred(frames: Tensor, share: float = 0.25) -> Tensor:
     """Frames [B, C, H, W] without their detail: means over `share` of the shorter side, twice."""
     size = max(3, round(share * min(frames.shape[2:]))) | 1
     for _ in range(2):
-        frames = F.avg_pool2d(frames, size, stride=1, padding=size // 2, count_include_pad=False)
+        for kernel, padding in (((size, 1), (size // 2, 0)), ((1, size), (0, size // 2))):
+            frames = F.avg_pool2d(frames, kernel, stride=1, padding=padding, count_include_pad=False)
     return frames.detach()
 
 

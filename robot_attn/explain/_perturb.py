@@ -146,11 +146,11 @@ def erase(frames: Frames, masks: Bools) -> Frames:
         )
     height, width = masks.shape[1:]
     sigma = SURROUNDINGS * min(height, width)
-    down, across = _gaussian(height, sigma), _gaussian(width, sigma)
+    down, across = (_gaussian(length, sigma).astype(np.float32) for length in (height, width))
     # Where nothing is left outside the hole, all of it counts.
     whole = np.asarray(masks.all(axis=(1, 2)))[:, None, None]
-    left = (~masks | whole).astype(np.float64)
-    planes = np.moveaxis(frames, -1, 1).astype(np.float64) * left[:, None]
+    left = (~masks | whole).astype(np.float32)
+    planes = np.moveaxis(frames, -1, 1).astype(np.float32) * left[:, None]
     fill = (down @ planes @ across.T) / (down @ left @ across.T)[:, None]
     fill = np.where(whole[:, None], planes.mean((2, 3), keepdims=True), fill)
     if np.issubdtype(frames.dtype, np.integer):
