@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from robot_attn_policies.evaluate import (
     rollout_episodes,
 )
 from robot_attn_policies.eyes import frames_of, with_frames
+from robot_attn_policies.seen import joined
 from robot_attn_policies.statistics import Interval, bootstrap_interval, ratio_of_sums
 
 SHARE = 0.1
@@ -265,7 +266,7 @@ def play_silenced(
         full = rollout_episodes(act, env, seeds, watch=see).returns
     usual = torch.cat(seen).mean(dim=0)
 
-    observed = [_joined([observation for observation, _, _ in some]) for some in _batches(met)]
+    observed = [joined([observation for observation, _, _ in some]) for some in _batches(met)]
     done, on = (np.concatenate([row[i] for row in met]) for i in (1, 2))
 
     def change(silent: Sequence[int]) -> float:
@@ -295,13 +296,6 @@ def _batches(met: list[Any]) -> Iterator[list[Any]]:
     size = max(1, 64 // len(met[0][1]))
     for start in range(0, len(met), size):
         yield met[start : start + size]
-
-
-def _joined(observations: Sequence[Observation]) -> Observation:
-    first = observations[0]
-    if isinstance(first, Mapping):
-        return {name: np.concatenate([cast(Any, each)[name] for each in observations]) for name in first}
-    return np.concatenate(cast(Any, observations))
 
 
 EDITS: dict[str, dict[str, Any]] = {

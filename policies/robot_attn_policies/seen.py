@@ -70,6 +70,14 @@ def rows_of(observation: Observation, rows: NDArray[Any]) -> Observation:
     return np.asarray(observation[rows])
 
 
+def joined(observations: Sequence[Observation]) -> Observation:
+    """Batches of observations as one."""
+    first = observations[0]
+    if isinstance(first, Mapping):
+        return {name: _joined([cast(Any, rows)[name] for rows in observations]) for name in first}
+    return _joined(observations)
+
+
 @dataclass
 class Keeper:
     """Collects `Seen` as what a rollout calls after every step."""
@@ -104,20 +112,13 @@ class Keeper:
         percepts = [step.percept for step in steps if step.percept is not None]
         if len(percepts) != len(steps):
             raise ValueError("the policy gave no attention; give an actor that returns a Percept")
-        observations = [step.observation for step in steps]
-        first = observations[0]
-        observation: Observation = (
-            {name: _joined([cast(Any, rows)[name] for rows in observations]) for name in first}
-            if isinstance(first, Mapping)
-            else _joined(observations)
-        )
         known = all("target_mask" in step.info for step in steps)
         episode = _joined([step.episode for step in steps])
         at = np.concatenate([np.full(len(step.episode), index) for index, step in self._kept])
         attention = _joined([percept.attention.numpy(force=True).astype(np.float32) for percept in percepts])
         heads = attention.shape[1]
         seen = Seen(
-            observation,
+            joined([step.observation for step in steps]),
             attention,
             np.full(heads, 1 / heads) if weights is None else weights / weights.sum(),
             _joined([step.actions for step in steps]),

@@ -20,10 +20,14 @@ cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
 
+from robot_attn.overlay import overlay  # noqa: E402
 from robot_attn.video import ffmpeg_path  # noqa: E402
 from robot_attn_policies.episodes import Episode, load_episode  # noqa: E402
 from robot_attn_policies.evaluate import EVALUATION_SEED, random_actor  # noqa: E402
+from robot_attn_policies.explain import explain  # noqa: E402
 from robot_attn_policies.extractor import PerceptionExtractor, perceive  # noqa: E402
+from robot_attn_policies.record import record  # noqa: E402
+from robot_attn_policies.report import write_report  # noqa: E402
 from robot_attn_policies.run_folder import load_policy, read_config, read_trainer  # noqa: E402
 from robot_attn_policies.train import Training, _seed_after  # noqa: E402
 from robot_attn_scripts import _third_party  # noqa: E402
@@ -114,6 +118,26 @@ def reacher(**options: Any) -> gymnasium.Env[Any, Any]:
     env.reset(seed=0)
     env.render()
     return AddRenderObservation(env, **options)
+
+
+def test_a_plain_cnn_policy_is_recorded_drawn_and_explained(tmp_path: Path) -> None:
+    """Neither the policy nor the environment knows of us."""
+    pytest.importorskip("captum")
+    pytest.importorskip("sklearn")
+    env = reacher(render_only=True)
+    model = PPO("CnnPolicy", env, n_steps=8, batch_size=8, seed=0)
+    episode = record(model, env, seed=3)
+    assert len(episode) == STEPS and episode.maps == "gradient"
+    picture = overlay(episode.images[0], episode.attention[0], ys=episode.ys, xs=episode.xs)
+    plain = overlay(episode.images[0], np.ones((1, 1)))
+    assert picture.shape == plain.shape == (640, 640, 3)
+    assert (picture != plain).any()
+    report = explain(model, env, seeds=range(2), curves=False, erasures=())
+    write_report(tmp_path / "report.html", report)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["facts"]["Maps"] == "gradient of the action: this policy has no attention"
+    assert told["sections"]["faithful"]["verdict"]["outcome"] in ("yes", "no", "undecided")
+    env.close()
 
 
 @pytest.fixture(scope="module")
