@@ -134,14 +134,7 @@ def explain_episode(
     """
     stage, show = _stage(source, env, [seed], stack, max_steps, watch)
     eyes, keeper = stage.eyes, Keeper(stage.horizon, 1)
-    after = stage.part("the episode as it is")
-
-    def keep(step: Step) -> None:
-        keeper(step)
-        if after is not None:
-            after(step)
-
-    rollout_episodes(eyes.act, stage.env, [seed], watch=keep)
+    rollout_episodes(eyes.act, stage.env, [seed], watch=stage.part("the episode as it is", keeper))
     silenced = stage.silence(returns=False)
     seen = keeper.seen(None if silenced is None else silenced.weights)
     stage = replace(stage, weights=seen.weights)
@@ -253,9 +246,18 @@ class _Stage:
     weights: NDArray[np.float64] | None = None
     """[heads] how much each counts; None for alike."""
 
-    def part(self, name: str) -> Callable[[Step], None] | None:
-        """What to call after each step of all episodes, the part called `name`."""
-        return None if self.watch is None else self.watch(name, len(self.seeds) * self.horizon)
+    def part(self, name: str, keeper: Keeper | None = None) -> Callable[[Step], None] | None:
+        """What to call after each step of all episodes, the part called `name`; it may be kept."""
+        after = None if self.watch is None else self.watch(name, len(self.seeds) * self.horizon)
+        if keeper is None:
+            return after
+
+        def keep(step: Step) -> None:
+            keeper(step)
+            if after is not None:
+                after(step)
+
+        return keep
 
     @property
     def image(self) -> str:
@@ -268,16 +270,8 @@ class _Stage:
         keeper = Keeper(self.horizon, len(self.seeds))
 
         def watch(name: str) -> Callable[[Step], None] | None:
-            after = self.part(ERASURES.get(name, "the episodes as they are"))
-            if name != "full":
-                return after
-
-            def keep(step: Step) -> None:
-                keeper(step)
-                if after is not None:
-                    after(step)
-
-            return keep
+            words = ERASURES.get(name, "the episodes as they are")
+            return self.part(words, keeper if name == "full" else None)
 
         asked = dict.fromkeys([*_sections.CURVE, *erasures])
         names = [name for name in asked if name != "borrowed" or self.env.num_envs > 1]
