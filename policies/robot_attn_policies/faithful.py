@@ -70,6 +70,10 @@ whatever the frame shows; a map that says more than that costs more when its pix
 """
 
 
+LOOKED = ("deleted", "kept", "borrowed")
+"""Of `ERASURES`, those that depend on where the policy looks."""
+
+
 @dataclass(frozen=True)
 class Erased:
     """What E episodes earned as they are, with pixels erased, and by random actions; on the same seeds."""
@@ -170,9 +174,10 @@ def play_erased(
         def act_erased(
             observation: Observation, name: str = name, rng: np.random.Generator = rng
         ) -> tuple[NDArray[Any], Percept | None]:
-            _, percept = act(observation)
-            masks = _holes(name, _maps(percept, cells, weights), share, rng)
-            left = erase(frames_of(observation, image, cells), masks)
+            percept = act(observation)[1] if name in LOOKED else None
+            frames = frames_of(observation, image, cells)
+            maps = _maps(percept, cells, weights) if name in LOOKED else np.empty(frames.shape[:3])
+            left = erase(frames, _holes(name, maps, share, rng))
             actions, _ = act(with_frames(observation, image, cells, left))
             return actions, percept
 

@@ -66,13 +66,15 @@ def spread(
     """
     if not np.isfinite(attention).all() or (attention < 0).any():
         raise ValueError("attention must be finite and not negative: the policy or the file is broken")
-    maps = upsample(attention.astype(np.float64, copy=False), image_size, ys, xs)
-    heads = maps.shape[1]
+    heads = attention.shape[1]
     share = np.ones(heads) if weights is None else np.asarray(weights, np.float64)
     if share.shape != (heads,) or (share < 0).any() or not 0 < share.sum() < np.inf:
         raise ValueError(
             f"expected a weight of at least 0 for each of {heads} heads, one above 0, got {share.tolist()}"
         )
+    # Put together as cells, of which there are fewer than pixels.
+    together = np.tensordot(share, attention.astype(np.float64, copy=False), (0, 1))
+    maps = upsample(together[:, None], image_size, ys, xs)[:, 0]
     least = FINEST * min(image_size)
     down, across = (
         _gaussian(length, max(least, _spacing(np.asarray(at), length)))
@@ -82,7 +84,7 @@ def spread(
     # frame's edge, and the outermost cells' boxes may be larger than the others.
     uniform = upsample(np.ones((1, 1, *attention.shape[2:])), image_size, ys, xs)[0, 0]
     edge = down @ uniform @ across.T
-    blurred = down @ np.tensordot(share, maps, (0, 1)) @ across.T / edge
+    blurred = down @ maps @ across.T / edge
     total = blurred.sum(axis=(1, 2), keepdims=True)
     blank = total == 0
     return np.asarray(np.where(blank, 1.0, blurred) / np.where(blank, edge.size, total))

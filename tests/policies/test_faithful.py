@@ -231,9 +231,19 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
 
     for name in fa.ERASURES:
         shown.clear()
-        fa.play_erased(act, env, SEEDS[:6], CELLS, random[:6], names=[name])
-        pairs = shown[STEPS:]  # after the episodes as they are: a whole frame, then what is left of it
-        whole, left = np.stack(pairs[::2]), np.stack(pairs[1::2])
+        met: list[np.ndarray] = []
+        fa.play_erased(
+            act,
+            env,
+            SEEDS[:6],
+            CELLS,
+            random[:6],
+            names=[name],
+            watch=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
+        )
+        erased = shown[STEPS:]  # after the episodes as they are
+        # Where the policy has looked, each frame is met whole, and then what is left of it.
+        whole, left = np.stack(met[STEPS:]), np.stack(erased[1::2] if name in fa.LOOKED else erased)
         gone = (whole != left).any(axis=-1)
         count = {"blind": SIZE**2, "kept": SIZE**2 - 102}.get(name, 102)
         assert gone.sum(axis=(2, 3)).max() <= count  # 10 % of 1024 pixels are 102
