@@ -53,7 +53,7 @@ from robot_attn_policies.faithful import (
 )
 from robot_attn_policies.report import Cell, Chart, Picture, Section, Series, Table
 from robot_attn_policies.seen import Seen
-from robot_attn_policies.statistics import Interval, Statistic, bootstrap_interval, ratio_of_sums
+from robot_attn_policies.statistics import RESAMPLES, Interval, Statistic, bootstrap_interval, ratio_of_sums
 
 CURVE = ("deleted", "kept", "random", "centred")
 """Of `ERASURES`, in the curves of return."""
@@ -61,8 +61,8 @@ FRAMES = 240
 """Of those that were kept, at most, in the curves of action."""
 FEW = 32
 """Frames at most for what takes many passes over each: gradients, and other weights."""
-DRAWS = 3
-"""Of random weights."""
+DRAWS = {"attention": 12, "gradient": 3, "uniform": 1}
+"""Of random weights, by the kind of map: attention varies most with the draw, and gradients cost most."""
 LOOSE = 0.3
 """Mean distance from the medoid above which a group is said to differ much."""
 PICTURE = 256
@@ -265,18 +265,27 @@ def weights_section(eyes: Eyes, seen: Seen) -> Section:
     """Whether maps change as weights are drawn anew (Adebayo et al. 2018)."""
     some = seen.some(FEW)
     stages: dict[str, list[NDArray[np.float64]]] = {}
-    for seed in range(DRAWS):
+    draws = DRAWS[eyes.kind]
+    for seed in range(draws):
         for name, maps in _maps_without_weights(eyes, some, seed):
             stages.setdefault(name, []).append(_likeness(some.together, maps))
-    likeness = [_by_episode(np.mean(draws, axis=0), some.episode) for draws in stages.values()]
+    likeness = [_by_draw_and_episode(np.stack(rows), some.episode) for rows in stages.values()]
     return Section(
         "weights",
         "Does the map depend on what was learned?",
         (
-            f"Weights were drawn anew, layer by layer from the output to the input, {DRAWS} times in "
+            f"Weights were drawn anew, layer by layer from the output to the input, {draws} times in "
             f"{len(some)} frames. A map that then stays as it is shows what is in the frame, or nothing at "
             "all, but not what the policy has learned to look at. What counts is the last stage, where all "
             "weights are random.",
+            *(
+                [
+                    "Maps of gradients resemble each other from frame to frame too: where they fail here, "
+                    "that says little of what the policy has learned."
+                ]
+                if eyes.kind == "gradient"
+                else []
+            ),
         ),
         judge_weights(likeness[-1]),
         charts=(
@@ -289,6 +298,21 @@ def weights_section(eyes: Eyes, seen: Seen) -> Section:
             ),
         ),
     )
+
+
+def _by_draw_and_episode(values: NDArray[np.float64], episode: NDArray[np.int64]) -> Interval:
+    """The mean of [draws, N] values, with the interval that other draws and other episodes would give."""
+    _, which = np.unique(episode, return_inverse=True)
+    of = np.eye(which.max() + 1)[which]
+    sums, counts = values @ of, of.sum(axis=0)
+    figure = float(sums.sum() / (len(values) * counts.sum()))
+    if len(counts) == 1:
+        return Interval(figure, float("nan"), float("nan"))
+    rng = np.random.default_rng(0)
+    draws, episodes = (rng.multinomial(n, [1 / n] * n, size=RESAMPLES) for n in sums.shape)
+    again = ((draws @ sums) * episodes).sum(axis=1) / (len(values) * (episodes @ counts))
+    low, high = np.quantile(again, [0.025, 0.975])
+    return Interval(figure, float(low), float(high))
 
 
 def _likeness(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

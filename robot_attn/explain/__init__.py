@@ -21,6 +21,7 @@ from robot_attn.explain._gradients import Method as Method
 from robot_attn.explain._gradients import attention_gradient as attention_gradient
 from robot_attn.explain._gradients import gradient_maps as gradient_maps
 from robot_attn.explain._gradients import rank_agreement as rank_agreement
+from robot_attn.explain._gradients import top_agreement as top_agreement
 from robot_attn.explain._perturb import ActionCurves as ActionCurves
 from robot_attn.explain._perturb import HeadInputs as HeadInputs
 from robot_attn.explain._perturb import action_change as action_change

@@ -26,6 +26,8 @@ METHODS: dict[Method, str] = {
 }
 STEPS = 16
 """Of the path of integrated gradients."""
+PIXELS = 2**20
+"""Of the frames that go through a function at once on that path, unless the batch alone has more."""
 
 
 def gradient_maps(
@@ -49,32 +51,52 @@ def gradient_maps(
     Of several outputs the maps' squares are added up; of colours too.
 
     Args:
-        function: frames float [B, C, H, W] -> outputs [B, K], each row of its own frame alone; for
-            "integrated" also of `steps` times as many frames, all of them over and over.
-        frames: float [B, C, H, W] in [0, 1].
+        function: frames float [B, C, H, W] -> outputs [B] or [B, K], each row of its own frame alone; for
+            "integrated" also of up to `steps` times as many frames, all of them over and over.
+        frames: float [B, C, H, W] in [0, 1], at least one.
         method: of `METHODS`.
         module: for "grad_cam", what `function` runs the frames through.
         steps: of "integrated".
 
     Returns:
-        [B, H, W], each with sum 1, or all 0 where nothing depends on the frame.
+        [B, H, W], each with sum 1; all 0 where nothing depends on the frame, and all NaN where the gradient
+        is not finite.
 
     Raises:
-        ValueError: an unknown method; no `module`, or none that gives feature maps.
+        ValueError: an unknown method; frames of another kind; no `module`, or none that gives feature maps.
         ModuleNotFoundError: Captum is not installed.
     """
     if method not in get_args(Method):
         raise ValueError(f"expected a method of {list(METHODS)}, got {method!r}")
-    attribute = _attribution(function, frames, method, module, steps)
+    _check_frames(frames)
+
+    def rows(part: Tensor) -> Tensor:
+        return function(part).reshape(len(part), -1)
+
+    attribute = _attribution(rows, frames, method, module, steps)
     frames = frames.detach()
     with torch.no_grad():
-        outputs = function(frames).shape[1]
-    squares = torch.zeros(len(frames), *frames.shape[2:], dtype=torch.float64)
+        outputs = rows(frames).shape[1]
+    squares = torch.zeros(len(frames), *frames.shape[2:], dtype=torch.float64, device=frames.device)
     for k in range(outputs):
         squares += attribute(frames.clone().requires_grad_(), k).detach().double().square().sum(dim=1)
-    maps = squares.sqrt().numpy(force=True)
-    total = maps.sum(axis=(1, 2), keepdims=True)
-    return np.asarray(np.divide(maps, total, out=np.zeros_like(maps), where=total > 0))
+    return _sum_to_one(squares.sqrt())
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or not len(frames) or not frames.is_floating_point():
+        raise ValueError(
+            f"expected float frames [B, C, H, W] in [0, 1], got {frames.dtype} {list(frames.shape)}; "
+            "`robot_attn.to_float` makes them of uint8"
+        )
+
+
+def _sum_to_one(maps: Tensor) -> NDArray[np.float64]:
+    """Maps [..., H, W] over their sum: 0 where that is 0, and NaN as a whole where it is not finite."""
+    values = maps.numpy(force=True)
+    total = values.sum(axis=(-2, -1), keepdims=True)
+    shares = np.divide(values, total, out=np.zeros_like(values), where=(total > 0) & np.isfinite(total))
+    return np.asarray(np.where(np.isfinite(total), shares, np.nan))
 
 
 def _attribution(
@@ -91,9 +113,13 @@ def _attribution(
     if method == "saliency":
         return lambda part, k: cast(Tensor, Saliency(function).attribute(part, target=k))
     if method == "integrated":
+        # Some steps of all frames at once, never some of the frames: a row may have more to it than a frame.
+        at_once = max(len(frames), PIXELS // (frames.shape[2] * frames.shape[3]))
         return lambda part, k: cast(
             Tensor,
-            IntegratedGradients(function).attribute(part, baselines=blurred(part), target=k, n_steps=steps),
+            IntegratedGradients(function).attribute(
+                part, baselines=blurred(part), target=k, n_steps=steps, internal_batch_size=at_once
+            ),
         )
     if module is None:
         raise ValueError("Grad-CAM looks into a network: name the module that the frames go through")
@@ -143,6 +169,7 @@ def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, fr
     return found[-1]
 
 
+@torch.enable_grad()  # where a caller has them off, every map would come out as moved by nothing
 def attention_gradient(
     perception: Perception, frames: Tensor, context: Tensor | None = None
 ) -> NDArray[np.float64]:
@@ -158,27 +185,33 @@ def attention_gradient(
 
     Returns:
         [B, heads, H, W]: of each head the length of the gradient over x, y and colours. Each sums to 1, or
-        to 0 where no pixel moves the map.
+        to 0 where no pixel moves the map; all NaN where the gradient is not finite.
+
+    Raises:
+        ValueError: frames or a context that the perception does not take.
     """
+    _check_frames(frames)
     coordinates = frame_coordinates(*perception.token_centers(), perception.image_shape[1:])
     given = frames.detach().clone().requires_grad_()
     attention = perception(given, context).attention
     places = attention.flatten(2) @ coordinates.T.to(attention)  # [B, heads, 2]
-    maps = torch.zeros(*attention.shape[:2], *frames.shape[2:], dtype=torch.float64)
+    squares = torch.zeros(
+        *attention.shape[:2], *frames.shape[2:], dtype=torch.float64, device=attention.device
+    )
     for head in range(places.shape[1] if places.requires_grad else 0):
         for axis in range(2):
             (slope,) = torch.autograd.grad(
                 places[:, head, axis].sum(), given, retain_graph=True, allow_unused=True
             )
             if slope is not None:
-                maps[:, head] += slope.double().square().sum(dim=1)
-    maps = maps.sqrt()
-    total = maps.sum(dim=(2, 3), keepdim=True)
-    return torch.where(total > 0, maps / total.clamp_min(torch.finfo(torch.float64).tiny), 0.0).numpy()
+                squares[:, head] += slope.double().square().sum(dim=1)
+    return _sum_to_one(squares.sqrt())
 
 
 def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Spearman's rank correlation of two maps a frame, in [-1, 1]; NaN where one of the two is constant.
+    """Spearman's rank correlation of two maps a frame, in [-1, 1].
+
+    NaN where one of the two is constant, which ranks nothing, or holds a NaN.
 
     Args:
         maps: [B, rows, cols].
@@ -187,10 +220,7 @@ def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> 
     Raises:
         ValueError: maps of different shapes.
     """
-    if maps.shape != others.shape or maps.ndim != 3:
-        raise ValueError(
-            f"expected two batches of maps [B, rows, cols], got {list(maps.shape)} and {list(others.shape)}"
-        )
+    _check_pair(maps, others)
     ours, theirs = (_ranks(batch.reshape(len(batch), -1)) for batch in (maps, others))
     ours -= ours.mean(axis=1, keepdims=True)
     theirs -= theirs.mean(axis=1, keepdims=True)
@@ -199,10 +229,51 @@ def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> 
     return np.asarray(np.divide((ours * theirs).sum(axis=1), scale, out=agreement, where=scale > 0))
 
 
+def top_agreement(
+    maps: NDArray[np.floating], others: NDArray[np.floating], share: float = 0.1
+) -> NDArray[np.float64]:
+    """How much of the highest `share` of the cells two maps have in common, a frame, in [0, 1].
+
+    Two maps that have nothing to do with each other share `share` of them. Of cells that tie for the last
+    places each counts as much as the lot would give it on average. NaN as for `rank_agreement`.
+
+    Args:
+        maps: [B, rows, cols].
+        others: [B, rows, cols].
+        share: of the cells, in (0, 1); at least one cell is taken.
+
+    Raises:
+        ValueError: maps of different shapes; a share outside (0, 1).
+    """
+    _check_pair(maps, others)
+    if not 0 < share < 1:
+        raise ValueError(f"a share of the cells lies between 0 and 1, such as 0.1, got {share}")
+    ours, theirs = (_in_top(batch.reshape(len(batch), -1), share) for batch in (maps, others))
+    return np.asarray((ours * theirs).sum(axis=1) / ours.sum(axis=1))
+
+
+def _check_pair(maps: NDArray[np.floating], others: NDArray[np.floating]) -> None:
+    if maps.shape != others.shape or maps.ndim != 3:
+        raise ValueError(
+            f"expected two batches of maps [B, rows, cols], got {list(maps.shape)} and {list(others.shape)}"
+        )
+
+
 def _ranks(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks from 0 within each row [B, N], ties averaged."""
+    """Ranks from 0 within each row [B, N], ties averaged; NaN in a row that holds one."""
     ranks = np.empty(rows.shape)
     for row, rank in zip(rows, ranks, strict=True):
         _, which, count = np.unique(row, return_inverse=True, return_counts=True)
         rank[:] = (np.cumsum(count) - (count + 1) / 2)[which]
+    ranks[np.isnan(rows).any(axis=1)] = np.nan
     return ranks
+
+
+def _in_top(rows: NDArray[np.floating], share: float) -> NDArray[np.float64]:
+    """How far each cell of rows [B, N] is among the highest, in [0, 1]; NaN where a row ranks nothing."""
+    count = max(1, round(share * rows.shape[1]))
+    least = np.sort(rows, axis=1)[:, -count, None]
+    above, tied = rows > least, rows == least
+    places = (count - above.sum(axis=1, keepdims=True)) / np.maximum(tied.sum(axis=1, keepdims=True), 1)
+    says = rows.max(axis=1) > rows.min(axis=1)  # a NaN is the maximum and the minimum, and above nothing
+    return np.where(says[:, None], above + tied * places, np.nan)

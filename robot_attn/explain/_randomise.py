@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
 
+Order: TypeAlias = Literal["cascade", "independent"]
 
-def randomised(module: nn.Module, *, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a module with ever more of its layers drawn anew, from the output back to the input.
+
+def randomised(
+    module: nn.Module, *, order: Order = "cascade", seed: int = 0
+) -> Iterator[tuple[str, nn.Module]]:
+    """A copy of a module with its layers drawn anew, one after the other, from the output back to the input.
+
+    In "cascade" those that were drawn stay so, until none is left. In "independent" each is put back before
+    the next is drawn: what the map owes to that layer alone.
 
     The parameters of a layer are drawn from a normal distribution with their own mean and standard deviation,
     so that only what they say is lost and not how large they are. A layer is a module with parameters of its
@@ -23,19 +31,30 @@ def randomised(module: nn.Module, *, seed: int = 0) -> Iterator[tuple[str, nn.Mo
 
     Args:
         module: stays as it is.
-        seed: of the draws.
+        order: what becomes of the layers that were drawn before.
+        seed: of the draws, which are the same in either order.
 
     Yields:
         The name of the layer that was drawn anew last, and the copy: the same one each time, changed further.
+
+    Raises:
+        ValueError: an unknown order.
     """
+    if order not in get_args(Order):
+        raise ValueError(f"expected an order of {list(get_args(Order))}, got {order!r}")
     changed = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, part) for name, part in changed.named_modules() if list(part.parameters(recurse=False))]
     for name, part in reversed(layers):
+        learned = [(parameter, parameter.detach().clone()) for parameter in part.parameters(recurse=False)]
         with torch.no_grad():
-            for parameter in part.parameters(recurse=False):
+            for parameter, _ in learned:
                 mean = parameter.mean()
                 spread = parameter.std() if parameter.numel() > 1 else torch.zeros_like(mean)
                 drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
                 parameter.copy_(mean + spread * drawn)
         yield name or type(module).__name__, changed
+        if order == "independent":
+            with torch.no_grad():
+                for parameter, before in learned:
+                    parameter.copy_(before)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 pytest.importorskip("captum")
 
 import robot_attn
-from robot_attn.explain import METHODS, attention_gradient, gradient_maps, rank_agreement
-from robot_attn.explain._gradients import blurred, last_feature_map
+from robot_attn.explain import METHODS, attention_gradient, gradient_maps, rank_agreement, top_agreement
+from robot_attn.explain._gradients import PIXELS, blurred, last_feature_map
 from robot_attn.focus import pool
 
 B, C, H, W = 3, 3, 37, 43
@@ -106,6 +106,56 @@ def test_a_function_that_does_not_see_has_no_map(method: str) -> None:
     assert_array_equal(maps, np.zeros((B, H, W)))
 
 
+def test_one_output_may_come_without_an_axis() -> None:
+    module = Linear()
+    maps = gradient_maps(lambda frames: module(frames)[:, 0], FRAMES, "saliency")
+    assert_array_equal(np.argwhere(maps[0]), [[5, 7]])
+    assert_allclose(maps[:, 5, 7], 1.0)
+
+
+def test_the_path_is_walked_in_parts_and_ends_at_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Convolved()
+    given: list[int] = []
+
+    def function(frames: Tensor) -> Tensor:
+        given.append(len(frames))
+        return module(frames) ** 3
+
+    whole = gradient_maps(function, FRAMES, "integrated", steps=7)
+    assert max(given) == 7 * B <= PIXELS // (H * W)
+    given.clear()
+    # Two steps of three frames fit, and a frame more.
+    monkeypatch.setattr("robot_attn.explain._gradients.PIXELS", 7 * H * W)
+    assert_allclose(gradient_maps(function, FRAMES, "integrated", steps=7), whole, atol=1e-8)
+    assert max(given) == 2 * B
+    given.clear()
+    monkeypatch.setattr("robot_attn.explain._gradients.PIXELS", 1)
+    assert_allclose(gradient_maps(function, FRAMES, "integrated", steps=7), whole, atol=1e-8)
+    assert set(given) == {B}, "never some of the frames"
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_not_a_map_of_nothing(broken: float) -> None:
+    module = Linear()
+    with torch.no_grad():
+        module.weight[1, 2, 5, 7] = broken
+    assert np.isnan(gradient_maps(module, FRAMES, "saliency")).all()
+    # Of one frame alone: the others keep theirs.
+    scale = torch.ones(B, 1)
+    scale[1] = broken
+    maps = gradient_maps(lambda frames: Linear()(frames) * scale, FRAMES, "saliency")
+    assert np.isnan(maps[1]).all()
+    assert_allclose(maps[[0, 2]].sum(axis=(1, 2)), 1.0)
+
+
+@pytest.mark.parametrize("frames", [(FRAMES * 255).byte(), FRAMES[0], FRAMES[:0]])
+def test_frames_are_floats_and_some(frames: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected float frames \[B, C, H, W\]"):
+        gradient_maps(Linear(), frames, "saliency")
+    with pytest.raises(ValueError, match=r"expected float frames \[B, C, H, W\]"):
+        attention_gradient(robot_attn.build("query", image_shape=(C, H, W)), frames)
+
+
 def test_bad_requests_say_what_was_expected() -> None:
     with pytest.raises(ValueError, match=r"expected a method of \['saliency'"):
         gradient_maps(Linear(), FRAMES, "lime")  # type: ignore[arg-type]
@@ -124,13 +174,16 @@ def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> N
 
         def function(frames: Tensor) -> Tensor:
             times = len(frames) // B
-            return module(frames, context.repeat(times, 1)).features[:, :2]
+            return module(frames, context.repeat(times, 1)).features.sum(dim=1)
 
         maps = gradient_maps(function, FRAMES, method, module=module, steps=2)
         assert maps.shape == (B, H, W) and (maps >= 0).all()
-        sums = maps.sum(axis=(1, 2))
-        assert (np.isclose(sums, 1) | (sums == 0)).all()
+        assert_allclose(maps.sum(axis=(1, 2)), 1.0)
+        with torch.no_grad():  # as a caller that plays has it
+            assert_array_equal(gradient_maps(function, FRAMES, method, module=module, steps=2), maps)
     moved = attention_gradient(module, FRAMES, context)
+    with torch.no_grad():
+        assert_array_equal(attention_gradient(module, FRAMES, context), moved)
     assert moved.shape == (B, module.heads, H, W)
     # What chooses nothing, or without a gradient, is moved by no pixel.
     assert (moved.sum() > 0) == (family not in ("cnn",))
@@ -164,9 +217,52 @@ def test_rank_agreement_is_spearmans(maps: np.ndarray, others: np.ndarray) -> No
         assert_allclose(found, expected, atol=1e-9)
 
 
-def test_rank_agreement_takes_maps_of_one_shape() -> None:
-    with pytest.raises(ValueError, match="expected two batches of maps"):
-        rank_agreement(np.zeros((1, 5, 7)), np.zeros((1, 7, 5)))
+def test_the_highest_cells_that_two_maps_share() -> None:
+    rows = np.arange(20.0).reshape(1, 4, 5)  # a tenth: the cells of 19 and 18
+    assert_array_equal(top_agreement(rows, rows), 1.0)
+    assert_array_equal(top_agreement(rows, -rows), 0.0)
+    half = rows.copy()
+    half[0, 3, 3] = -1.0  # 18 falls: 19 and 17 are left
+    assert_array_equal(top_agreement(rows, half), 0.5)
+    assert_array_equal(top_agreement(rows, half, share=0.01), 1.0)  # one cell at least
+    tied = np.where(rows >= 16, 7.0, 0.0)  # two places for four: each has half of one
+    assert_array_equal(top_agreement(rows, tied), 0.5)
+    assert_array_equal(top_agreement(tied, rows), 0.5)
+    assert_array_equal(top_agreement(tied, tied), 0.5)  # two lots, drawn apart
+    above = np.where(rows == 0, 9.0, tied)  # one place is taken, the other is for four: a quarter each
+    assert_array_equal(top_agreement(rows, above), 0.25)
+
+
+@given(
+    arrays(np.float64, (3, 5, 7), elements=st.integers(-2, 2)),
+    arrays(np.float64, (3, 5, 7), elements=st.integers(-2, 2)),
+    st.sampled_from([0.02, 0.1, 0.3, 0.9]),
+)
+def test_top_agreement_is_what_the_lot_would_give(maps: np.ndarray, others: np.ndarray, share: float) -> None:
+    found = top_agreement(maps, others, share)
+    constant = [len(np.unique(a)) == 1 or len(np.unique(b)) == 1 for a, b in zip(maps, others, strict=True)]
+    assert_array_equal(np.isnan(found), constant)
+    assert ((found >= 0) & (found <= 1 + 1e-12))[~np.isnan(found)].all()
+    assert_allclose(found, top_agreement(others, maps, share))
+    assert_allclose(found, top_agreement(3 * maps - 1, others, share))  # only ranks count
+
+
+def test_agreement_says_nothing_of_a_map_that_says_nothing() -> None:
+    maps = np.arange(3 * 35, dtype=np.float64).reshape(3, 5, 7)
+    others = maps.copy()
+    maps[0] = 1 / 35
+    others[1, 2, 3] = np.nan
+    for agreement in (rank_agreement, top_agreement):
+        assert_array_equal(agreement(maps, others), [np.nan, np.nan, 1.0])
+
+
+def test_agreement_takes_maps_of_one_shape() -> None:
+    for agreement in (rank_agreement, top_agreement):
+        with pytest.raises(ValueError, match="expected two batches of maps"):
+            agreement(np.zeros((1, 5, 7)), np.zeros((1, 7, 5)))
+    for share in (0, 1, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="a share of the cells lies between 0 and 1"):
+            top_agreement(np.zeros((1, 5, 7)), np.zeros((1, 5, 7)), share)
 
 
 def test_pooling_is_the_mean_in_each_cell() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from numpy.testing import assert_array_equal
 from torch import nn
@@ -33,6 +34,29 @@ def test_layers_go_one_after_the_other_from_the_output() -> None:
         ("0", ["0.weight", "0.bias", "2.weight", "2.bias", "3.weight", "3.bias"]),
     ]
     assert changed(original, module) == [], "the module itself stays"
+
+
+def test_layers_go_alone_and_come_back() -> None:
+    module = chain()
+    original = copy.deepcopy(module)
+    seen = [(name, changed(module, copy_)) for name, copy_ in randomised(module, order="independent")]
+    assert seen == [
+        ("3", ["3.weight", "3.bias"]),
+        ("2", ["2.weight", "2.bias"]),
+        ("0", ["0.weight", "0.bias"]),
+    ]
+    assert changed(original, module) == [], "the module itself stays"
+
+
+def test_both_orders_draw_the_same_weights() -> None:
+    last = [copy_ for _, copy_ in randomised(chain())][-1]
+    for name, copy_ in randomised(chain(), order="independent"):
+        assert changed(last.get_submodule(name), copy_.get_submodule(name)) == []
+
+
+def test_an_order_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected an order of \['cascade', 'independent'\], got 'random'"):
+        next(randomised(chain(), order="random"))  # type: ignore[arg-type]
 
 
 def test_weights_keep_their_mean_and_spread() -> None:

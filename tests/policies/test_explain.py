@@ -18,7 +18,7 @@ pytest.importorskip("captum")
 pytest.importorskip("sklearn")
 pytest.importorskip("cv2")
 
-from robot_attn_policies._sections import _by_episode, _likeness
+from robot_attn_policies._sections import _by_draw_and_episode, _by_episode, _likeness
 from robot_attn_policies.explain import explain, explain_episode
 from robot_attn_policies.extractor import PerceptionExtractor
 from robot_attn_policies.report import Report, write_report
@@ -143,6 +143,18 @@ def test_means_over_episodes_leave_out_what_is_not_known() -> None:
     figure = _by_episode(values, episode)
     assert figure.value == 4.0 and figure.low == 2.0 and figure.high == 8.0
     assert np.isnan(_by_episode(np.full(2, np.nan), np.zeros(2, np.int64)).value)
+
+
+def test_random_weights_are_drawn_again_as_episodes_are() -> None:
+    episode = np.repeat(np.arange(4), 3)
+    alike = np.broadcast_to(np.array([[0.2], [0.4], [0.9]]), (3, 12))  # draws differ, episodes do not
+    figure = _by_draw_and_episode(alike, episode)
+    assert figure.value == pytest.approx(0.5)
+    assert (figure.low, figure.high) == (pytest.approx(0.2), pytest.approx(0.9))  # thrice one of three draws
+    rows = np.broadcast_to(np.repeat([0.0, 0.0, 0.0, 1.0], 3), (3, 12))
+    assert _by_draw_and_episode(rows, episode).value == pytest.approx(0.25)
+    assert _by_draw_and_episode(rows, episode).high == pytest.approx(0.75)
+    assert np.isnan(_by_draw_and_episode(rows, np.zeros(12, np.int64)).low)
 
 
 def test_maps_that_say_nothing_are_alike_and_unlike_all_others() -> None:
