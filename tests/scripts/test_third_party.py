@@ -115,6 +115,8 @@ def reacher(**options: Any) -> gymnasium.Env[Any, Any]:
     """Reacher by Gymnasium alone; the state at the first frame decides where its camera stands."""
     _third_party._choose_opengl()
     env = gymnasium.make("Reacher-v5", render_mode="rgb_array", width=64, height=64, max_episode_steps=STEPS)
+    # Another test's environment takes the OpenGL context with it, whenever the garbage collector gets to it.
+    env = _third_party.OwnContext(env)
     env.reset(seed=0)
     env.render()
     return AddRenderObservation(env, **options)
