@@ -17,6 +17,7 @@ from robot_attn import Perception
 from robot_attn.explain import (
     METHODS,
     ActionCurves,
+    NoDecision,
     action_curves,
     attention_delay,
     attention_gradient,
@@ -179,8 +180,8 @@ def reason_section(effects: Mapping[tuple[Any, str], EditEffect] | None) -> Sect
         (
             f"{thing} {edit}",
             int(effect.frames.sum()),
-            _interval(np.stack([effect.action, effect.frames], axis=1), ratio_of_sums),
-            _interval(np.stack([effect.attention, effect.frames], axis=1), ratio_of_sums),
+            _ratio(Means(effect.action, effect.frames)),
+            _ratio(Means(effect.attention, effect.frames)),
         )
         for (thing, edit), effect in effects.items()
     )
@@ -203,7 +204,7 @@ def heads_section(silenced: Silenced) -> Section:
     def left(returns: NDArray[np.float64]) -> Interval | None:
         if returns.size == 0:
             return None  # not played
-        return _interval(np.stack([returns, silenced.full], axis=1), ratio_of_sums)
+        return _ratio(Means(returns, silenced.full))
 
     rows = tuple(
         (f"head {head}", float(change), left(without), left(alone))
@@ -241,7 +242,7 @@ def action_section(eyes: Eyes, seen: Seen) -> Section:
     title = "Does what it looks at decide what it does?"
     try:
         curves = action_curves(act, frames, _spread(eyes, some.together))
-    except ValueError as error:
+    except NoDecision as error:
         return Section("actions", title, (f"{str(error).capitalize()}.",))
     return Section(
         "actions",

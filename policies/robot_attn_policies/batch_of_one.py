@@ -69,7 +69,7 @@ class BatchOfOne:
             observation = self.env.reset()
             return self.observe(observation), _rows(self.env.unwrapped.reset_infos[0])
         observation, info = self.env.reset(seed=seed[0])
-        return self.observe(_row(observation)), _rows(info)
+        return self.observe(as_batch(observation)), _rows(info)
 
     def step(self, actions: NDArray[Any]) -> tuple[Observation, Any, Any, Any, Mapping[str, Any]]:
         self.steps += 1
@@ -82,14 +82,14 @@ class BatchOfOne:
             return self.observe(observation), rewards, dones, cut, _rows(infos[0])
         observation, reward, ended, late, info = self.env.step(actions[0])
         over = np.array([ended or late])
-        return self.observe(_row(observation)), np.array([float(reward)]), over, cut, _rows(info)
+        return self.observe(as_batch(observation)), np.array([float(reward)]), over, cut, _rows(info)
 
     def observe(self, observation: Any) -> Observation:
         """What is given for an observation of the environment: a copy, as it may write the next one there."""
         return copy.deepcopy(observation)  # type: ignore[no-any-return]
 
 
-def _row(observation: Any) -> Observation:
+def as_batch(observation: Any) -> Observation:
     """An observation as a batch of one."""
     if isinstance(observation, Mapping):
         return {name: np.asarray(entry)[None] for name, entry in observation.items()}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from robot_attn.explain import HeadInputs, head_inputs
+from robot_attn.explain import HeadInputs, NoDecision, head_inputs
 from robot_attn_policies import _sections
 from robot_attn_policies.batch_of_one import BatchOfOne, Environment, attribute
 from robot_attn_policies.evaluate import Step, random_actor, rollout_episodes
@@ -28,7 +28,6 @@ from robot_attn_policies.faithful import (
     SHARE,
     EditEffect,
     Erased,
-    NoDecision,
     Silenced,
     Thing,
     imagine_edits,

@@ -105,11 +105,15 @@ def _attentive_eyes(policy: BasePolicy, extractor: PerceptionExtractor) -> Eyes:
 def _gradient_eyes(policy: BasePolicy, image: str | None, image_size: tuple[int, int]) -> Eyes:
     def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
         actions, _ = policy.predict(cast(Any, observation), deterministic=True)
-        maps = gradient_maps(policy, observation, image)
-        return actions, Percept(maps.new_empty((len(maps), 0)), maps[:, None])
+        return actions, _percept(gradient_maps(policy, observation, image))
 
     ys, xs = (_centers(length) for length in image_size)
     return Eyes(policy, act, Cells(ys, xs, image_size), image, 1, "gradient")
+
+
+def _percept(maps: Tensor) -> Percept:
+    """Maps [B, rows, cols] as what one head looked at, without features."""
+    return Percept(maps.new_empty((len(maps), 0)), maps[:, None])
 
 
 def frames_of(observation: Observation, image: str, cells: Cells) -> NDArray[Any]:
@@ -156,8 +160,7 @@ def remembering(eyes: Eyes) -> Actor:
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
         memory = cast(Memory, after)
         if eyes.kind == "gradient":
-            maps = gradient_maps(policy, observation, eyes.image, memory=before)
-            return actions, Percept(maps.new_empty((len(maps), 0)), maps[:, None])
+            return actions, _percept(gradient_maps(policy, observation, eyes.image, memory=before))
         return actions, perceive(policy, observation)
 
     return act

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from robot_attn import Percept
 from robot_attn.explain import (
     HeadInputs,
+    NoDecision,
     action_change,
     centred_places,
     discs,
@@ -206,10 +207,6 @@ def _maps(percept: Percept | None, cells: Cells, weights: NDArray[np.float64] | 
     if percept is None:
         raise ValueError("the policy gives no attention to test; give an actor that returns a Percept")
     return spread(percept.attention.numpy(force=True), cells.image_size, cells.ys, cells.xs, weights)
-
-
-class NoDecision(ValueError):
-    """Actions that do not depend on what is tested."""
 
 
 @dataclass(frozen=True)

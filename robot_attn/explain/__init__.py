@@ -24,6 +24,7 @@ from robot_attn.explain._gradients import rank_agreement as rank_agreement
 from robot_attn.explain._gradients import top_agreement as top_agreement
 from robot_attn.explain._perturb import ActionCurves as ActionCurves
 from robot_attn.explain._perturb import HeadInputs as HeadInputs
+from robot_attn.explain._perturb import NoDecision as NoDecision
 from robot_attn.explain._perturb import action_change as action_change
 from robot_attn.explain._perturb import action_curves as action_curves
 from robot_attn.explain._perturb import centred_places as centred_places

@@ -160,6 +160,10 @@ def erase(frames: Frames, masks: Bools) -> Frames:
     return np.where(masks[..., None], np.moveaxis(fill, 1, -1).astype(frames.dtype), frames)
 
 
+class NoDecision(ValueError):
+    """Actions that do not depend on what is tested."""
+
+
 def action_change(actions: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     """How far two batches of actions are apart, [B]: their distance; of choices, whether they differ."""
     if np.issubdtype(actions.dtype, np.integer):
@@ -203,7 +207,8 @@ def action_curves(
         seed: of what is drawn by lot.
 
     Raises:
-        ValueError: as `top_pixels` and `erase`; or the actions do not depend on the frames at all.
+        NoDecision: the actions do not depend on the frames at all.
+        ValueError: as `top_pixels` and `erase`.
     """
     rng = np.random.default_rng(seed)
     size = (maps.shape[1], maps.shape[2])
@@ -211,7 +216,7 @@ def action_curves(
     usual = act(frames)
     scale = action_change(usual, act(erase(frames, np.ones(maps.shape, np.bool_)))).mean()
     if scale == 0:
-        raise ValueError("the actions are the same without any frame: there is nothing to explain")
+        raise NoDecision("the actions are the same without any frame: there is nothing to explain")
     deleted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("attended", *places)}
     inserted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in deleted}
     for share in shares:

@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from robot_attn_policies.batch_of_one import as_batch
 from robot_attn_policies.evaluate import Observation, Step
 from robot_attn_policies.eyes import Eyes
 
@@ -262,7 +263,7 @@ class Collector(VectorWrapper[Any, Any, Any, Any, Any]):
             episode.truncations.append(bool(truncated[i]))
             if step.done[i]:
                 last = _row(after["final_obs"], i)
-                _, percept = self._eyes.act(_batch_of_one(last))
+                _, percept = self._eyes.act(as_batch(last))
                 maps = None if percept is None else percept.attention[0].numpy(force=True)
                 episode.see(last, self._infos(_row_of_infos(after["final_info"], i), maps))
                 self._done[int(step.episode[i])] = self._open.pop(int(step.episode[i]))
@@ -322,12 +323,6 @@ def _row(observation: Observation, i: int) -> Any:
     return (
         {name: np.array(entry) for name, entry in row.items()} if isinstance(row, Mapping) else np.array(row)
     )
-
-
-def _batch_of_one(observation: Any) -> Observation:
-    if isinstance(observation, Mapping):
-        return {name: entry[None] for name, entry in observation.items()}
-    return cast(Observation, observation[None])
 
 
 def _row_of_infos(infos: Mapping[str, Any], i: int) -> dict[str, Any]:

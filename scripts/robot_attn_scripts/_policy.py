@@ -96,6 +96,13 @@ def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
     return make_batch(task, {**options, "masks": True} if is_ours(task) else options, num_envs)
 
 
+def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
+    """How many environments run side by side: `envs`, or as many as suit the task, and no idle ones."""
+    from robot_attn_scripts._tasks import is_ours
+
+    return min(envs or (32 if is_ours(task) else 8), episodes)
+
+
 def has_masks(env: Any) -> bool:
     """Whether the environments tell where the target is."""
     return "target_mask" in env.reset(seed=0)[1]

@@ -72,7 +72,6 @@ def evaluate(options: Options) -> dict[str, object]:
     from rich.console import Console
 
     from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED, random_actor
-    from robot_attn_scripts._tasks import is_ours
 
     policy = _policy.load(options.run, options.which, options.module)
     calibration_seeds = _policy.seeds_from(
@@ -83,10 +82,10 @@ def evaluate(options: Options) -> dict[str, object]:
     seeds = _policy.seeds_from(first, options.episodes, used, "evaluation")
 
     scene = _policy.scene(policy.config.env, options.env, options.suite)
-    envs = options.envs or (32 if is_ours(policy.config.task) else 8)
+    envs = _policy.batch_size(policy.config.task, options.episodes, options.envs)
     focus = oracle = None
     with (
-        closing(_policy.make_env(policy.config.task, scene, min(envs, options.episodes))) as env,
+        closing(_policy.make_env(policy.config.task, scene, envs)) as env,
         _policy.step_bar(Console(stderr=True)) as watch,
     ):
         if _policy.has_masks(env):

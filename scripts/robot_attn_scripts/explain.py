@@ -57,7 +57,6 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
     from robot_attn_policies.explain import explain
     from robot_attn_policies.report import report_json, write_report
-    from robot_attn_scripts._tasks import is_ours
 
     if options.out.suffix.lower() != ".html":
         raise ValueError(f"--out is a page whose name ends in .html, got {options.out}")
@@ -74,9 +73,9 @@ def run(options: Options) -> dict[str, object]:
     calibration = _policy.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
     scene = _policy.scene(policy.config.env, options.env, options.suite)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    envs = options.envs or (32 if is_ours(policy.config.task) else 8)
+    envs = _policy.batch_size(policy.config.task, len(seeds), options.envs)
     with (
-        closing(_policy.make_env(policy.config.task, scene, min(envs, len(seeds)))) as env,
+        closing(_policy.make_env(policy.config.task, scene, envs)) as env,
         _policy.step_bar(Console(stderr=True)) as watch,
     ):
         report = explain(

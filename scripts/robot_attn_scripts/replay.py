@@ -235,10 +235,11 @@ def _load(sources: list[Path]) -> list[Episode]:
 
 def _save(out: Path, episodes: list[Episode]) -> list[Path]:
     from robot_attn_policies.episodes import save_episode
+    from robot_attn_policies.run_folder import library_versions
 
     paths = [path.with_suffix(".hdf5") for path in _beside(out, episodes)]
     for path, episode in zip(paths, episodes, strict=True):
-        save_episode(path, episode, _versions())
+        save_episode(path, episode, library_versions())
     return paths
 
 
@@ -416,13 +417,6 @@ def _tell(episode: Episode, console: Console) -> dict[str, object]:
         "return": _report.figure(total, "reward an episode"),
         "success": episode.success,
     }
-
-
-def _versions() -> dict[str, str]:
-    import importlib.metadata
-
-    names = ("robot-attn", "mujoco", "mujoco-warp", "gymnasium", "torch", "stable-baselines3")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 # ---- Checks, before any work ----
