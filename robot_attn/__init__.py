@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from robot_attn._frames import to_channels_first as to_channels_first
-from robot_attn._frames import to_float as to_float
-from robot_attn._percept import Percept as Percept
-from robot_attn._perception import Perception as Perception
 from robot_attn._upsample import upsample_attention as upsample_attention
-from robot_attn._vocabulary import MAX_TOKENS as MAX_TOKENS
-from robot_attn._vocabulary import detokenize as detokenize
-from robot_attn._vocabulary import tokenize as tokenize
 from robot_attn.attention import SCORES as SCORES
 from robot_attn.attention import Attended as Attended
 from robot_attn.attention import attend as attend
 from robot_attn.attention import build_score as build_score
 from robot_attn.families import FAMILIES as FAMILIES
 from robot_attn.families import build as build
+from robot_attn.frames import to_channels_first as to_channels_first
+from robot_attn.frames import to_float as to_float
+from robot_attn.percept import Percept as Percept
+from robot_attn.perception import Perception as Perception
+from robot_attn.vocabulary import MAX_TOKENS as MAX_TOKENS
+from robot_attn.vocabulary import detokenize as detokenize
+from robot_attn.vocabulary import tokenize as tokenize
 
 __all__ = [
     "FAMILIES",

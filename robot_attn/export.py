@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from robot_attn._files import replacing
-from robot_attn._perception import Perception
+from robot_attn.files import replacing
+from robot_attn.perception import Perception
 
 _INSTALL = 'pip install "robot-attn[onnx]"'
 
@@ -23,8 +23,8 @@ def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool
     """Write `module` to `path` as an ONNX model, which any number of frames can be given; return the path.
 
     Inputs: `frames` [B, C, H, W], uint8 in [0, 255] where `uint8` is true, else of the module's dtype in
-    [0, 1]; and, for a module with a context, `context` [B, context_size] of its dtype. Outputs: `features`
-    [B, features_size] and `attention` [B, heads, rows, cols], as in `Percept`. B may be any number each time.
+    [0, 1]; and, for a module with a context, `context` [B, context_dim] of its dtype. Outputs: `features`
+    [B, features_dim] and `attention` [B, heads, rows, cols], as in `Percept`. B may be any number each time.
     The graph has no check in it: numbers that are not finite, or out of range, go through.
 
     path: where to; ends in .onnx. The file appears whole, weights included, or whatever was there stays.
@@ -54,8 +54,8 @@ def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool
     batch = 2  # of 0 or 1 torch's exporter would make a constant
     frames = example.new_zeros(batch, *module.image_shape, dtype=torch.uint8 if uint8 else example.dtype)
     inputs = {"frames": frames}
-    if module.context_size:
-        inputs["context"] = example.new_zeros(batch, module.context_size)
+    if module.context_dim:
+        inputs["context"] = example.new_zeros(batch, module.context_dim)
     dynamic = {name: {0: torch.export.Dim("batch")} for name in inputs}
     with replacing(target) as temporary, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own inner workings

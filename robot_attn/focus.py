@@ -11,7 +11,7 @@ Conventions shared by every function here:
 
 An active camera centres its target, so a map that always looks at the centre scores well for nothing. Every
 figure is therefore meant to be read beside the same figure of the reference maps below: `uniform_map`,
-`center_bias_map`, and the mean target mask over other episodes (`MaskMean`), which knows where the target
+`center_bias_map`, and the mean target mask over other episodes (`PriorMap`), which knows where the target
 tends to be.
 """
 
@@ -65,7 +65,7 @@ def center_bias_map(image_size: tuple[int, int]) -> NDArray[np.float64]:
     """The map that always looks at the centre: a round Gaussian, sigma a quarter of the shorter side.
 
     A fixed centre baseline in the spirit of the MIT saliency benchmark's "center" model (Judd, Durand &
-    Torralba 2012), with its width chosen once and not fitted to the episodes; `MaskMean` is the fitted one.
+    Torralba 2012), with its width chosen once and not fitted to the episodes; `PriorMap` is the fitted one.
     """
     height, width = image_size
     sigma = min(height, width) / 4
@@ -75,7 +75,7 @@ def center_bias_map(image_size: tuple[int, int]) -> NDArray[np.float64]:
     return np.asarray(values / values.sum())
 
 
-class MaskMean:
+class PriorMap:
     """The mean target mask over visible frames, as a map: where the target tends to be, frame unseen.
 
     Measured on calibration episodes, it is the hardest of the reference maps, since it is fitted to the task
@@ -165,7 +165,7 @@ def _check(maps: Floats, masks: Bools) -> None:
         )
 
 
-class Means(NamedTuple):
+class RatioOfSums(NamedTuple):
     """A figure over all visible frames as `numerator / denominator`, both kept for each episode: [E].
 
     `value` is the ratio of the two sums. Episodes are what a bootstrap draws: frames of one episode resemble
@@ -197,25 +197,25 @@ class FocusTotals:
     hidden: NDArray[np.int64]
     """[E] frames left out because the target was not visible."""
 
-    def mean_mass(self, index: int) -> Means:
+    def mean_mass(self, index: int) -> RatioOfSums:
         """Mass on target of map `index`, in [0, 1]."""
-        return Means(self.mass[:, index], self.visible.astype(np.float64))
+        return RatioOfSums(self.mass[:, index], self.visible.astype(np.float64))
 
-    def mean_chance(self) -> Means:
+    def mean_chance(self) -> RatioOfSums:
         """The mask's share of the frame, in [0, 1]."""
-        return Means(self.chance, self.visible.astype(np.float64))
+        return RatioOfSums(self.chance, self.visible.astype(np.float64))
 
-    def mass_over_chance(self, index: int) -> Means:
+    def mass_over_chance(self, index: int) -> RatioOfSums:
         """Mass on target of map `index` as a multiple of chance: mean mass / mean chance."""
-        return Means(self.mass[:, index], self.chance)
+        return RatioOfSums(self.mass[:, index], self.chance)
 
-    def mass_over(self, index: int, other: int) -> Means:
+    def mass_over(self, index: int, other: int) -> RatioOfSums:
         """Mass on target of map `index` as a multiple of that of map `other`."""
-        return Means(self.mass[:, index], self.mass[:, other])
+        return RatioOfSums(self.mass[:, index], self.mass[:, other])
 
-    def pointing(self, index: int) -> Means:
+    def pointing(self, index: int) -> RatioOfSums:
         """Pointing game of map `index`, in [0, 1]."""
-        return Means(self.hits[:, index], self.visible.astype(np.float64))
+        return RatioOfSums(self.hits[:, index], self.visible.astype(np.float64))
 
 
 class FocusMeter:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from robot_attn import focus
-from robot_attn._files import replacing
+from robot_attn.files import replacing
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -352,7 +352,7 @@ class Layout:
     """The footer's baseline."""
 
 
-def plan(image_size: tuple[int, int], heads: int, size: int) -> Layout:
+def plan(image_size: tuple[int, int], num_heads: int, size: int) -> Layout:
     """Lay out a picture `size` pixels high for frames of `image_size` (H, W).
 
     The width follows from the content. The tiles get the number of rows that brings the picture nearest to
@@ -367,7 +367,7 @@ def plan(image_size: tuple[int, int], heads: int, size: int) -> Layout:
     room = size - header - caption - gap - strip - footer
     main_h, main_w = _fit(image_size, room, px(760))
     best: tuple[float, int, tuple[int, int]] | None = None
-    count = heads + 1
+    count = num_heads + 1
     for rows in range(1, count + 1):
         columns = math.ceil(count / rows)
         tile_h = (main_h + caption - (rows - 1) * gap) // rows - caption
@@ -379,7 +379,7 @@ def plan(image_size: tuple[int, int], heads: int, size: int) -> Layout:
         if best is None or misfit < best[0]:
             best = (misfit, columns, tile)
     if best is None:
-        raise ValueError(f"{heads} heads do not fit in a picture {size} pixels high; draw it larger")
+        raise ValueError(f"{num_heads} heads do not fit in a picture {size} pixels high; draw it larger")
     _, columns, (tile_h, tile_w) = best
     rows = math.ceil(count / columns)
     width = 3 * margin + main_w + columns * tile_w + (columns - 1) * gap

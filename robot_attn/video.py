@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn._files import replacing
+from robot_attn.files import replacing
 
 # Without these a player guesses, and guesses BT.601 for small pictures: the colours would shift.
 _COLOURS = (

@@ -12,10 +12,10 @@ import gymnasium
 
 # Task id -> where its class is. A new task is one file and one line here.
 TASKS = {
-    "RobotAttn/Track-v0": "robot_attn_envs.track:Track",
-    "RobotAttn/Reach-v0": "robot_attn_envs.reach:Reach",
-    "RobotAttn/Navigate-v0": "robot_attn_envs.navigate:Navigate",
-    "RobotAttn/Push-v0": "robot_attn_envs.push:Push",
+    "RobotAttn/Track-v0": "robot_attn_envs.tasks.track:Track",
+    "RobotAttn/Reach-v0": "robot_attn_envs.tasks.reach:Reach",
+    "RobotAttn/Navigate-v0": "robot_attn_envs.tasks.navigate:Navigate",
+    "RobotAttn/Push-v0": "robot_attn_envs.tasks.push:Push",
 }
 
 for _id, _task in TASKS.items():

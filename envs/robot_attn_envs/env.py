@@ -11,8 +11,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .task import Task
-from .worlds import Worlds
+from robot_attn_envs.tasks.task import Task
+from robot_attn_envs.worlds import Worlds
 
 Observation = dict[str, NDArray[Any]]
 FPS = 20  # of a class; an environment's own is that of its task
@@ -206,7 +206,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         """Return to a state that `get_state` gave; what follows is bit-identical."""
         self.worlds.set_state(state)
 
-    def imagine(
+    def render_counterfactual(
         self,
         what: Literal["target", "distractor"],
         *,
@@ -234,7 +234,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             pixels = (seen[:, None] == objects.geoms[:, None, None]).sum(axis=(2, 3))
             pixels[np.arange(self.num_envs), objects.target] = -1
             geoms = objects.geoms[pixels.argmax(axis=1)][:, None, None]
-        image, ids = worlds.imagine(geoms[:, 0, 0], shift=shift, rgba=rgba, removed=removed)
+        image, ids = worlds.render_counterfactual(geoms[:, 0, 0], shift=shift, rgba=rgba, removed=removed)
         return {
             "image": image,
             "before": (seen == geoms) & ((geoms != target) | (what == "target")),

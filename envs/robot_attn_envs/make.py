@@ -6,7 +6,7 @@ from typing import Any
 
 from gymnasium.envs.registration import load_env_creator
 
-from .env import BatchEnv, TaskEnv
+from robot_attn_envs.env import BatchEnv, TaskEnv
 
 
 def make_env(task: str, **kwargs: Any) -> TaskEnv:

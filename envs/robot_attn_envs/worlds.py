@@ -15,11 +15,11 @@ from mujoco import mjtWarning as _Warning
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from .camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera, available_cores
-from .instructions import MAX_TOKENS, TOKENS
-from .occluders import Occluders
-from .shifts import ShiftOption, Shifts, chosen_shifts
-from .task import Floats, Task, make_task
+from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera, available_cores
+from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
+from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
+from robot_attn_envs.tasks.occluders import Occluders
+from robot_attn_envs.tasks.task import Floats, Task, make_task
 
 MIN_SIZE, MAX_SIZE = 32, 512
 MAX_VIEW_SIZE = 2048  # pixels, of frames that no policy sees
@@ -183,7 +183,7 @@ class Worlds:
         self.batch.step(nstep=self.task.substeps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self.diverged[:] = (self.batch.warning[:, _DIVERGED, 1] != before).any(axis=1)
         self.steps += 1
-        reward, terminated, success = self.task.score(self.steps)
+        reward, terminated, success = self.task.compute_reward(self.steps)
         reward, sound = np.where(self.diverged, 0.0, reward), ~self.diverged
         terminated, success = terminated & sound, success & sound
         self.draw()
@@ -268,7 +268,7 @@ class Worlds:
         camera.render(shown, recolor=True)
         return camera
 
-    def imagine(
+    def render_counterfactual(
         self,
         geoms: NDArray[np.int64],
         *,
@@ -302,10 +302,10 @@ class Worlds:
         if rgba is not None:
             camera.geom_rgba[worlds, geoms] = rgba
         camera.render(shown | {"geom_xpos": places}, recolor=True)
-        imagined = camera.rgb.copy(), camera.geom_id.copy()
+        counterfactual = camera.rgb.copy(), camera.geom_id.copy()
         camera.geom_rgba[:] = colors
         self._render(camera, None, recolor=True)
-        return imagined
+        return counterfactual
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that decides what happens next, as plain numeric arrays."""

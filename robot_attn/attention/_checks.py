@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robot_attn._frames import recording
+from robot_attn.frames import recording
 
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robot_attn._perception import check_context_size, check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_finite
 from robot_attn.attention._scores import build_score
+from robot_attn.perception import check_context_dim, check_sizes
 
 
 class DynamicAttention(nn.Module):
@@ -20,7 +20,7 @@ class DynamicAttention(nn.Module):
     and s <- GRU(what the heads read, s). So the second look at a frame, and the first at the next one, go
     where the looks before them lead.
 
-    token_size: d. state_size: s. heads: h. glimpses: g, how many looks a step takes. context_size: c, numbers
+    token_dim: d. state_dim: s. num_heads: h. glimpses: g, how many looks a step takes. context_dim: c, numbers
     that enter the state with a step's last look, so that they move the attention from the next step on; 0 for
     none. score: a name that `robot_attn.build_score` knows. Raises ValueError for sizes that are none or an
     unknown score.
@@ -36,24 +36,24 @@ class DynamicAttention(nn.Module):
 
     def __init__(
         self,
-        token_size: int,
+        token_dim: int,
         *,
-        state_size: int,
-        heads: int = 1,
+        state_dim: int,
+        num_heads: int = 1,
         glimpses: int = 1,
-        context_size: int = 0,
+        context_dim: int = 0,
         score: str = "standardized",
     ) -> None:
         super().__init__()
-        check_sizes(token_size=token_size, state_size=state_size, heads=heads, glimpses=glimpses)
-        check_context_size(context_size)
-        self.token_size, self.state_size = token_size, state_size
-        self.heads, self.glimpses, self.context_size = heads, glimpses, context_size
+        check_sizes(token_dim=token_dim, state_dim=state_dim, num_heads=num_heads, glimpses=glimpses)
+        check_context_dim(context_dim)
+        self.token_dim, self.state_dim = token_dim, state_dim
+        self.num_heads, self.glimpses, self.context_dim = num_heads, glimpses, context_dim
         # Not zero: the weights that make the query would then learn nothing from a first look.
-        self.first_state = nn.Parameter(torch.empty(state_size).uniform_(-1, 1))
-        self.to_query = nn.Linear(state_size, heads * token_size)
-        self.score = build_score(score, token_size, heads)
-        self.cell = nn.GRUCell(heads * token_size + context_size, state_size)
+        self.first_state = nn.Parameter(torch.empty(state_dim).uniform_(-1, 1))
+        self.to_query = nn.Linear(state_dim, num_heads * token_dim)
+        self.score = build_score(score, token_dim, num_heads)
+        self.cell = nn.GRUCell(num_heads * token_dim + context_dim, state_dim)
 
     def step(
         self,
@@ -72,23 +72,23 @@ class DynamicAttention(nn.Module):
         state [B, s] for the next step.
         Raises ValueError for other shapes or dtypes, no token, or numbers that are not finite.
         """
-        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_size:
+        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_dim:
             raise ValueError(
-                f"tokens must be [B, n, {self.token_size}] with n of at least 1; "
+                f"tokens must be [B, n, {self.token_dim}] with n of at least 1; "
                 f"their shape is {list(tokens.shape)}."
             )
         batch, count = tokens.shape[:2]
         dtype = self.first_state.dtype
-        untold = tokens.new_zeros(batch, self.context_size)
+        untold = tokens.new_zeros(batch, self.context_dim)
         if context is None:
-            if self.context_size:
-                raise ValueError(f"context must be {dtype} [{batch}, {self.context_size}]; it is None.")
+            if self.context_dim:
+                raise ValueError(f"context must be {dtype} [{batch}, {self.context_dim}]; it is None.")
             context = untold
         if state is None:
             state = self.first_state.expand(batch, -1)
         _check("tokens", tokens, tokens.shape, dtype)
-        _check("state", state, (batch, self.state_size), dtype)
-        _check("context", context, (batch, self.context_size), dtype)
+        _check("state", state, (batch, self.state_dim), dtype)
+        _check("context", context, (batch, self.context_dim), dtype)
         check_finite(tokens=tokens, state=state, context=context)
         if mask is not None:
             _check("mask", mask, (batch, count), torch.bool)
@@ -97,7 +97,7 @@ class DynamicAttention(nn.Module):
         shared = tokens[:, None]
         looks = []
         for told in [untold] * (self.glimpses - 1) + [context]:
-            query = self.to_query(state).view(batch, self.heads, 1, self.token_size)
+            query = self.to_query(state).view(batch, self.num_heads, 1, self.token_dim)
             seen = attend(query, shared, shared, score=self.score, mask=mask)
             state = self.cell(torch.cat([seen.values.flatten(1), told], dim=1), state)
             looks.append(seen)
@@ -122,7 +122,7 @@ class DynamicAttention(nn.Module):
         """
         if tokens.ndim != 4 or len(tokens) == 0:
             raise ValueError(
-                f"tokens must be [T, B, n, {self.token_size}] with T of at least 1; "
+                f"tokens must be [T, B, n, {self.token_dim}] with T of at least 1; "
                 f"their shape is {list(tokens.shape)}."
             )
         steps, batch = tokens.shape[:2]

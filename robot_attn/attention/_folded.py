@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from robot_attn._frames import recording
-from robot_attn._names import unknown_name
 from robot_attn.attention._attend import Attended
 from robot_attn.attention._checks import check_finite, check_mask
 from robot_attn.attention._scores import EPSILON
+from robot_attn.errors import unknown_name
+from robot_attn.frames import recording
 
 FOLDED_SCORES = ("dot", "scaled_dot", "standardized")
 """The scores that are linear in the key, up to what is done to all logits of a query together."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention
 from robot_attn.attention._scores import Score
+from robot_attn.perception import check_sizes
 
 
 def attend_hierarchical(

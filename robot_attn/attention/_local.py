@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robot_attn._frames import recording
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_mask
 from robot_attn.attention._scores import Score, check_pairwise, find_score
+from robot_attn.frames import recording
 
 SHORTEST_BLOCK, SMALLEST_BLOCK = 16, 4
 """Queries that are attended with at a time, at least: of a sequence, and along each axis of a grid. Fewer,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._blockwise import check_rows
 from robot_attn.attention._checks import check_attention, check_finite
 from robot_attn.attention._scores import Score, find_score, scaled_dot
+from robot_attn.perception import check_sizes
 
 
 def attend_linformer(

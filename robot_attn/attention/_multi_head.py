@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._scores import build_score, scaled_dot
+from robot_attn.perception import check_sizes
 
 
 class MultiHeadAttention(nn.Module):
     """Attention with several heads, to oneself or to others, which says where each head looks.
 
-    embed_size: E, numbers in a query and in an output. heads: h, a divisor of E; each gets E / h of them.
-    key_size, value_size: numbers in a key (E if None) and in a value (as in a key if None).
+    embed_dim: E, numbers in a query and in an output. num_heads: h, a divisor of E; each gets E / h of them.
+    key_dim, value_dim: numbers in a key (E if None) and in a value (as in a key if None).
     bias: whether the four projections have one. score: a name that `robot_attn.build_score` knows.
     Raises ValueError for sizes that are no whole numbers of at least 1, heads that do not divide E, and an
     unknown score.
@@ -31,39 +31,39 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(
         self,
-        embed_size: int,
-        heads: int,
+        embed_dim: int,
+        num_heads: int,
         *,
-        key_size: int | None = None,
-        value_size: int | None = None,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
         bias: bool = True,
         score: str = "scaled_dot",
     ) -> None:
         super().__init__()
-        key_size = embed_size if key_size is None else key_size
-        value_size = key_size if value_size is None else value_size
+        key_dim = embed_dim if key_dim is None else key_dim
+        value_dim = key_dim if value_dim is None else value_dim
         sizes = {
-            "embed_size": embed_size,
-            "heads": heads,
-            "key_size": key_size,
-            "value_size": value_size,
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "key_dim": key_dim,
+            "value_dim": value_dim,
         }
         check_sizes(**sizes)
-        if embed_size % heads:
+        if embed_dim % num_heads:
             raise ValueError(
-                f"embed_size must be a multiple of heads; it is {embed_size}, with {heads} heads."
+                f"embed_dim must be a multiple of heads; it is {embed_dim}, with {num_heads} heads."
             )
-        self.heads = heads
-        self.to_query = nn.Linear(embed_size, embed_size, bias)
-        self.to_key = nn.Linear(key_size, embed_size, bias)
-        self.to_value = nn.Linear(value_size, embed_size, bias)
-        self.to_output = nn.Linear(embed_size, embed_size, bias)
+        self.num_heads = num_heads
+        self.to_query = nn.Linear(embed_dim, embed_dim, bias)
+        self.to_key = nn.Linear(key_dim, embed_dim, bias)
+        self.to_value = nn.Linear(value_dim, embed_dim, bias)
+        self.to_output = nn.Linear(embed_dim, embed_dim, bias)
         for linear in (self.to_query, self.to_key, self.to_value):
             nn.init.xavier_uniform_(linear.weight)
         if bias:
             for linear in (self.to_query, self.to_key, self.to_value, self.to_output):
                 nn.init.zeros_(linear.bias)
-        self.score = build_score(score, embed_size // heads, heads)
+        self.score = build_score(score, embed_dim // num_heads, num_heads)
 
     def forward(
         self,
@@ -109,8 +109,8 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """[B, n, E] -> [B, h, n, E / h]."""
-        batch, count, embed_size = tokens.shape
-        return tokens.view(batch, count, self.heads, embed_size // self.heads).transpose(1, 2)
+        batch, count, embed_dim = tokens.shape
+        return tokens.view(batch, count, self.num_heads, embed_dim // self.num_heads).transpose(1, 2)
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         for name, tensor, linear in (
@@ -147,8 +147,8 @@ class MultiHeadAttention(nn.Module):
         copy = cls(
             module.embed_dim,
             module.num_heads,
-            key_size=module.kdim,
-            value_size=module.vdim,
+            key_dim=module.kdim,
+            value_dim=module.vdim,
             bias=module.in_proj_bias is not None,
         ).to(weight.device, weight.dtype)
         copy.load_torch_state_dict(module.state_dict())
@@ -163,7 +163,7 @@ class MultiHeadAttention(nn.Module):
         weight = self.to_output.weight
         module = nn.MultiheadAttention(
             self.to_query.in_features,
-            self.heads,
+            self.num_heads,
             bias="in_proj_bias" in state,
             kdim=self.to_key.in_features,
             vdim=self.to_value.in_features,

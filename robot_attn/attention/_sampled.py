@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention
 from robot_attn.attention._scores import Score, check_pairwise, score_of
+from robot_attn.perception import check_sizes
 
 
 def attend_sampled(

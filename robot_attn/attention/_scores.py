@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._names import unknown_name
+from robot_attn.errors import unknown_name
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """query [B, h, q, d], key [B, h, n, d] or, shared by the heads, [B, 1, n, d] -> logits [B, h, q, n]."""
@@ -82,10 +82,10 @@ class Scaled(nn.Module):
     is the temperature; starting it at 10 is from Liu et al. 2022, https://arxiv.org/abs/2111.09883, eq. 2.
     """
 
-    def __init__(self, score: Score, heads: int, temperature: float) -> None:
+    def __init__(self, score: Score, num_heads: int, temperature: float) -> None:
         super().__init__()
         self.score = score
-        self.log_temperature = nn.Parameter(torch.full((heads,), float(temperature)).log())
+        self.log_temperature = nn.Parameter(torch.full((num_heads,), float(temperature)).log())
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
@@ -96,12 +96,12 @@ class Scaled(nn.Module):
 class Additive(nn.Module):
     """`additive` with its weights, a set for each head, with as many hidden units as a query has numbers."""
 
-    def __init__(self, size: int, heads: int) -> None:
+    def __init__(self, size: int, num_heads: int) -> None:
         super().__init__()
         bound = size**-0.5  # nn.Linear's
-        self.to_query = nn.Parameter(torch.empty(heads, size, size).uniform_(-bound, bound))
-        self.to_key = nn.Parameter(torch.empty(heads, size, size).uniform_(-bound, bound))
-        self.weight = nn.Parameter(torch.empty(heads, size).uniform_(-bound, bound))
+        self.to_query = nn.Parameter(torch.empty(num_heads, size, size).uniform_(-bound, bound))
+        self.to_key = nn.Parameter(torch.empty(num_heads, size, size).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(num_heads, size).uniform_(-bound, bound))
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """query [B, h, q, d], key [B, h, n, d] -> logits [B, h, q, n]."""
@@ -112,21 +112,21 @@ class Additive(nn.Module):
 LEARNED_SCORES: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
     {
         "additive": Additive,
-        "cosine": lambda size, heads: Scaled(cosine, heads, 10.0),
-        "standardized": lambda size, heads: Scaled(standardized, heads, 1.0),
+        "cosine": lambda size, num_heads: Scaled(cosine, num_heads, 10.0),
+        "standardized": lambda size, num_heads: Scaled(standardized, num_heads, 1.0),
     }
 )
 """The scores that learn, by name: (size of a query, heads) -> module."""
 
 
-def build_score(name: str, size: int, heads: int) -> Score:
-    """The score that a module with `heads` heads of queries [size] uses: with what it learns, where it does.
+def build_score(name: str, size: int, num_heads: int) -> Score:
+    """The score that a module with `num_heads` heads of queries [size] uses: with what it learns, where it does.
 
     name: additive, cosine, dot, scaled_dot or standardized. Assigned to a module, a score that learns brings
     its parameters. Raises ValueError for an unknown name (it gives the nearest).
     """
     if name in LEARNED_SCORES:
-        return LEARNED_SCORES[name](size, heads)
+        return LEARNED_SCORES[name](size, num_heads)
     if name in SCORES:
         return SCORES[name]
     raise unknown_name("score", name, sorted({*SCORES, *LEARNED_SCORES}))

@@ -270,12 +270,12 @@ def _describe_score(score: str | Score) -> dict[str, Any]:
     return {"score": name, **_describe(**{f"score.{key}": each for key, each in parameters.items()})}
 
 
-def _check_leads(score: str | Score, heads: int) -> None:
+def _check_leads(score: str | Score, num_heads: int) -> None:
     if isinstance(score, nn.Module):
         for name, parameter in score.named_parameters():
-            if parameter.ndim == 0 or len(parameter) != heads:
+            if parameter.ndim == 0 or len(parameter) != num_heads:
                 raise ValueError(
-                    f"each parameter of a score must be [heads, ...] for its heads to be split, with {heads} "
+                    f"each parameter of a score must be [heads, ...] for its heads to be split, with {num_heads} "
                     f"heads here; the shape of {name} is {list(parameter.shape)}."
                 )
 

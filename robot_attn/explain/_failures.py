@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain._time import Stretch, stretches, stretches_of, target_places
-from robot_attn.focus import Means
+from robot_attn.focus import RatioOfSums
 
 Floats = NDArray[np.floating]
 Failure: TypeAlias = Literal["missed", "lost", "reward", "failed"]
@@ -235,7 +235,7 @@ class Condition(NamedTuple):
     """What the kinds differ in, such as "target's size"."""
     level: str
     """Which of them this is, such as "small (1 to 12 pixels)"."""
-    means: Means
+    means: RatioOfSums
     """Sums over these frames of each episode, and how many frames those are: each [E]."""
 
 
@@ -286,7 +286,7 @@ def focus_by_condition(
         Condition(
             name,
             level,
-            Means(
+            RatioOfSums(
                 np.bincount(episode[rows], values[rows], total).astype(np.float64),
                 np.bincount(episode[rows], minlength=total).astype(np.float64),
             ),

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._perception import Perception
 from robot_attn.families._patches import frame_coordinates
+from robot_attn.perception import Perception
 
 Method: TypeAlias = Literal["saliency", "integrated", "grad_cam"]
 METHODS: dict[Method, str] = {

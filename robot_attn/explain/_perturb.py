@@ -7,7 +7,7 @@ whether such a test says anything.
 - *Which pixels.* A cell of an attention map saw more of the frame than its own box: `spread` therefore blurs
   the map by one cell before pixels are ranked. Without that, the pixels after the few that a sharp head names
   come from rounding, and the rim of what was looked at stays in the frame.
-- *What takes their place.* `erase` continues the surroundings, blurred. What is copied from the very edge of
+- *What takes their place.* `ablate_pixels` continues the surroundings, blurred. What is copied from the very edge of
   the hole would bring back the colour of a thing whose rim was left outside it.
 - *What to compare with.* As many pixels, in one piece as those of a sharp map are: `discs`.
 """
@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from robot_attn._perception import Perception
 from robot_attn.families._dynamic import Dynamic
 from robot_attn.families._instruction import Instruction
 from robot_attn.focus import upsample
+from robot_attn.perception import Perception
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -132,7 +132,7 @@ def centred_places(count: int, image_size: tuple[int, int], rng: np.random.Gener
     return places[:count]
 
 
-def erase(frames: Frames, masks: Bools) -> Frames:
+def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
     """The frames [B, H, W, C] with the pixels of `masks` [B, H, W] replaced by their blurred surroundings.
 
     A hole is filled with the mean of the pixels outside it, weighted by a Gaussian of the distance. A frame
@@ -160,7 +160,7 @@ def erase(frames: Frames, masks: Bools) -> Frames:
     return np.where(masks[..., None], np.moveaxis(fill, 1, -1).astype(frames.dtype), frames)
 
 
-class NoDecision(ValueError):
+class InsensitivePolicyError(ValueError):
     """Actions that do not depend on what is tested."""
 
 
@@ -208,23 +208,25 @@ def action_curves(
 
     Raises:
         NoDecision: the actions do not depend on the frames at all.
-        ValueError: as `top_pixels` and `erase`.
+        ValueError: as `top_pixels` and `ablate_pixels`.
     """
     rng = np.random.default_rng(seed)
     size = (maps.shape[1], maps.shape[2])
     places = {"random": random_places(len(maps), size, rng), "centred": centred_places(len(maps), size, rng)}
     usual = act(frames)
-    scale = action_change(usual, act(erase(frames, np.ones(maps.shape, np.bool_)))).mean()
+    scale = action_change(usual, act(ablate_pixels(frames, np.ones(maps.shape, np.bool_)))).mean()
     if scale == 0:
-        raise NoDecision("the actions are the same without any frame: there is nothing to explain")
+        raise InsensitivePolicyError(
+            "the actions are the same without any frame: there is nothing to explain"
+        )
     deleted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("attended", *places)}
     inserted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in deleted}
     for share in shares:
         masks = {"attended": top_pixels(maps, share, rng)}
         masks |= {name: discs(at, size, share) for name, at in places.items()}
         for name, mask in masks.items():
-            deleted[name].append(action_change(usual, act(erase(frames, mask))) / scale)
-            inserted[name].append(action_change(usual, act(erase(frames, ~mask))) / scale)
+            deleted[name].append(action_change(usual, act(ablate_pixels(frames, mask))) / scale)
+            inserted[name].append(action_change(usual, act(ablate_pixels(frames, ~mask))) / scale)
     return ActionCurves(
         np.asarray(shares, np.float64),
         {name: np.stack(rows, axis=1) for name, rows in deleted.items()},
@@ -259,12 +261,12 @@ class HeadInputs:
         """While the context lasts, these heads hand on what is in `usual` [inputs], whatever the frame."""
         columns = [column for head in heads for column in self.columns[head]]
 
-        def silence(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        def ablate_heads(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             changed = inputs[0].clone()
             changed[:, columns] = usual[columns]
             return (changed,)
 
-        handle = self.layer.register_forward_pre_hook(silence)
+        handle = self.layer.register_forward_pre_hook(ablate_heads)
         try:
             yield
         finally:
@@ -280,7 +282,7 @@ def head_inputs(perception: Perception) -> HeadInputs:
     Raises:
         ValueError: a family with one head; or "dynamic", whose heads also enter a state that they share.
     """
-    name, heads = type(perception).__name__, perception.heads
+    name, heads = type(perception).__name__, perception.num_heads
     if heads == 1:
         raise ValueError(f"{name} has one head: there are no others that could do without it")
     if isinstance(perception, Dynamic):
@@ -291,7 +293,7 @@ def head_inputs(perception: Perception) -> HeadInputs:
     if isinstance(perception, Instruction):
         size = perception.around.out_channels
     else:
-        size = (layer.in_features - perception.context_size) // heads - 2
+        size = (layer.in_features - perception.context_dim) // heads - 2
     places = heads * size
     return HeadInputs(
         layer,

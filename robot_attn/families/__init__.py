@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from robot_attn._names import unknown_name
-from robot_attn._perception import Perception
+from robot_attn.errors import unknown_name
 from robot_attn.families._cnn import Cnn as Cnn
 from robot_attn.families._dynamic import Dynamic as Dynamic
 from robot_attn.families._hard_patches import HardPatches as HardPatches
@@ -20,6 +19,7 @@ from robot_attn.families._mask import Mask as Mask
 from robot_attn.families._query import Query as Query
 from robot_attn.families._self import SelfAttention as SelfAttention
 from robot_attn.families._slots import Slots as Slots
+from robot_attn.perception import Perception
 
 __all__ = [
     "FAMILIES",
@@ -55,11 +55,11 @@ FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
 
 
 def build(
-    family: str | type[Perception], image_shape: tuple[int, int, int], context_size: int = 0, **options: Any
+    family: str | type[Perception], image_shape: tuple[int, int, int], context_dim: int = 0, **options: Any
 ) -> Perception:
     """A new module of a family, given by its name in `FAMILIES` or by its class.
 
-    image_shape: (channels, height, width), height and width from 32 to 512 pixels; context_size: how many
+    image_shape: (channels, height, width), height and width from 32 to 512 pixels; context_dim: how many
     numbers come with a frame; options: the family's own.
     Raises ValueError for a name or an option that is unknown (it gives the nearest), a class that is no
     Perception, and sizes that are none.
@@ -73,9 +73,9 @@ def build(
             f"a perception family is a name or a subclass of robot_attn.Perception; {family!r} is neither."
         )
     known = [
-        name for name in inspect.signature(family).parameters if name not in ("image_shape", "context_size")
+        name for name in inspect.signature(family).parameters if name not in ("image_shape", "context_dim")
     ]
     for option in options:
         if option not in known:
             raise unknown_name(f"option of the family {family.__name__}", option, known)
-    return family(image_shape, context_size, **options)
+    return family(image_shape, context_dim, **options)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 SMALLEST = 36
 """The smallest side, in pixels, that the three convolutions leave something of."""
@@ -23,7 +23,7 @@ class Cnn(Perception):
     to the flat map before the last layer. A side below 36 pixels, of which the convolutions would leave
     nothing, is padded to 36 with black.
 
-    features_size: F.
+    features_dim: F.
     """
 
     good_for: ClassVar[str] = "a control: how far a policy gets without attention"
@@ -31,13 +31,13 @@ class Cnn(Perception):
     uniform: ClassVar[bool] = True
 
     def __init__(
-        self, image_shape: tuple[int, int, int], context_size: int = 0, *, features_size: int = 512
+        self, image_shape: tuple[int, int, int], context_dim: int = 0, *, features_dim: int = 512
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim)
         channels, height, width = self.image_shape
-        self.features_size = features_size
-        self.heads = 1
+        self.features_dim = features_dim
+        self.num_heads = 1
         self.cnn = nn.Sequential(
             nn.Conv2d(channels, 32, 8, 4),
             nn.ReLU(inplace=True),
@@ -50,7 +50,7 @@ class Cnn(Perception):
         self.pad = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
         rows, cols = (((max(side, SMALLEST) - 8) // 4 + 1 - 4) // 2 + 1 - 2 for side in (height, width))
         self.attention_grid = (rows, cols)
-        self.project = nn.Linear(64 * rows * cols + self.context_size, features_size)
+        self.project = nn.Linear(64 * rows * cols + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         flat = self.cnn(F.pad(frames, self.pad) if any(self.pad) else frames)

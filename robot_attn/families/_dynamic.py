@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._frames import check_context, check_frames, to_float
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention._dynamic import DynamicAttention
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.frames import check_context, check_frames, to_float
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 
 class Dynamic(Perception):
     """Attention with a memory: `DynamicAttention` over a grid of patches, `glimpses` looks at each frame.
 
-    A token is a layer of `hidden_size` units that sees a patch, and the patch's place as x, y, x^2 + y^2, in
+    A token is a layer of `hidden_dim` units that sees a patch, and the patch's place as x, y, x^2 + y^2, in
     which a look at any place of any width is linear. As a token is read whole, the state knows what was seen
     and where, and can look there again. The features are a linear map, then ReLU, of what the last look read,
     of the state that it left, and of the context. The attention is that of the last look.
@@ -32,8 +32,8 @@ class Dynamic(Perception):
 
     The context enters the state with a frame's last look: it moves the attention from the next frame on.
 
-    features_size: F. heads: how many queries a look has. patch_size: how many numbers a patch is seen as.
-    hidden_size: numbers of a token, but for its place. state_size: s. glimpses: looks at each frame. score: a
+    features_dim: F. num_heads: how many queries a look has. patch_dim: how many numbers a patch is seen as.
+    hidden_dim: numbers of a token, but for its place. state_dim: s. glimpses: looks at each frame. score: a
     name that `robot_attn.build_score` knows. The sources are those of `DynamicAttention`; places joined to
     keys and values are from Mott et al. 2019, https://arxiv.org/abs/1906.02500, section 2, whose basis is one
     of cosines. 2 N S D FLOPs a frame after the patches, and those of `DynamicAttention`.
@@ -44,43 +44,43 @@ class Dynamic(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 4,
-        patch_size: int = 32,
-        hidden_size: int = 32,
-        state_size: int = 64,
+        features_dim: int = 128,
+        num_heads: int = 4,
+        patch_dim: int = 32,
+        hidden_dim: int = 32,
+        state_dim: int = 64,
         glimpses: int = 2,
         score: str = "standardized",
     ) -> None:
-        super().__init__(image_shape, context_size)
+        super().__init__(image_shape, context_dim)
         check_sizes(
-            features_size=features_size,
-            heads=heads,
-            patch_size=patch_size,
-            hidden_size=hidden_size,
-            state_size=state_size,
+            features_dim=features_dim,
+            num_heads=num_heads,
+            patch_dim=patch_dim,
+            hidden_dim=hidden_dim,
+            state_dim=state_dim,
             glimpses=glimpses,
         )
-        self.features_size = features_size
-        self.heads = heads
-        self.patches = Patches(self.image_shape, patch_size)
+        self.features_dim = features_dim
+        self.num_heads = num_heads
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
-        self.hidden = nn.Linear(patch_size, hidden_size)
+        self.hidden = nn.Linear(patch_dim, hidden_dim)
         coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
         places = torch.cat([coordinates, coordinates.square().sum(0, keepdim=True)]).t()
         self.register_buffer("places", places.contiguous(), persistent=False)
         self.places: Tensor
         self.attention = DynamicAttention(
-            hidden_size + 3,
-            state_size=state_size,
-            heads=heads,
+            hidden_dim + 3,
+            state_dim=state_dim,
+            num_heads=num_heads,
             glimpses=glimpses,
-            context_size=self.context_size,
+            context_dim=self.context_dim,
             score=score,
         )
-        self.project = nn.Linear(heads * (hidden_size + 3) + state_size + self.context_size, features_size)
+        self.project = nn.Linear(num_heads * (hidden_dim + 3) + state_dim + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         percept, _ = self._watch(frames[None], None, None if context is None else context[None], None)
@@ -108,7 +108,7 @@ class Dynamic(Perception):
         """Look at T frames of each of B robots, the same as T calls of `step`.
 
         frames: [T, B, C, H, W], T of at least 1, as `forward` takes them. state: float [B, s] before the
-        first of them, None for the first state. context: float [T, B, context_size]. starts: bool [T, B],
+        first of them, None for the first state. context: float [T, B, context_dim]. starts: bool [T, B],
         True where a frame begins an episode: there the state is the first one.
         Returns features [T, B, F], attention [T, B, heads, rows, cols], and the state [B, s] that the last
         frame left.
@@ -121,17 +121,17 @@ class Dynamic(Perception):
             )
         if context is not None and context.shape[:-1] != frames.shape[:2]:
             raise ValueError(
-                f"context must be {[*frames.shape[:2], self.context_size]}, as the frames; "
+                f"context must be {[*frames.shape[:2], self.context_dim]}, as the frames; "
                 f"its shape is {list(context.shape)}."
             )
         dtype = next(self.parameters()).dtype
         flat = frames.flatten(0, 1)
         check_frames(flat, self.image_shape, dtype)
         told = None if context is None else context.flatten(0, 1)
-        check_context(told, len(flat), self.context_size, dtype)
+        check_context(told, len(flat), self.context_dim, dtype)
         if frames.dtype == torch.uint8:
             frames = to_float(frames, dtype)
-        return self._watch(frames, state, context if self.context_size else None, starts)
+        return self._watch(frames, state, context if self.context_dim else None, starts)
 
     def _watch(
         self, frames: Tensor, state: Tensor | None, context: Tensor | None, starts: Tensor | None

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from robot_attn._frames import recording
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.frames import recording
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 CHUNK = 1 << 19
 """Weights made at a time: few enough to stay in cache, and to make them again for the gradient is cheaper
@@ -93,7 +93,7 @@ class HardPatches(Perception):
 
     The attention is the shares, 0 at all patches that were not chosen. Nothing is drawn by chance.
 
-    features_size: F. chosen: K. patch_size: S. key_size: numbers of a query and of a key. score: a name that
+    features_dim: F. chosen: K. patch_dim: S. key_dim: numbers of a query and of a key. score: a name that
     `robot_attn.build_score` knows; "scaled_dot" is close to the paper's, whose scale is that of a patch.
     Raises ValueError as every family does, and where a frame has fewer patches than are to be chosen.
     2 N^2 d + 4 N S d FLOPs a frame after N patches; memory as `votes` says.
@@ -104,28 +104,28 @@ class HardPatches(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
+        features_dim: int = 128,
         chosen: int = 10,
-        patch_size: int = 16,
-        key_size: int = 16,
+        patch_dim: int = 16,
+        key_dim: int = 16,
         score: str = "scaled_dot",
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, chosen=chosen, patch_size=patch_size, key_size=key_size)
-        self.features_size = features_size
-        self.heads = 1
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim, chosen=chosen, patch_dim=patch_dim, key_dim=key_dim)
+        self.features_dim = features_dim
+        self.num_heads = 1
         self.chosen = chosen
-        self.patches = Patches(self.image_shape, patch_size)
+        self.patches = Patches(self.image_shape, patch_dim)
         rows, cols = self.attention_grid = self.patches.grid
         if chosen > rows * cols:
             raise ValueError(f"chosen must be at most the frame's {rows * cols} patches; it is {chosen}.")
-        self.query = nn.Linear(patch_size, key_size)
+        self.query = nn.Linear(patch_dim, key_dim)
         # No bias: what is added to all keys leaves the softmax over them as it was.
-        self.key = nn.Linear(patch_size, key_size, bias=False)
-        self.score = build_score(score, key_size, 1)
-        self.project = nn.Linear(2 * chosen + self.context_size, features_size)
+        self.key = nn.Linear(patch_dim, key_dim, bias=False)
+        self.score = build_score(score, key_dim, 1)
+        self.project = nn.Linear(2 * chosen + self.context_dim, features_dim)
         coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
         self.register_buffer("places", coordinates.t().contiguous(), persistent=False)
         self.places: Tensor

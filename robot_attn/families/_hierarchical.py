@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import attend
 from robot_attn.attention._hierarchical import attend_inside, choose, places
 from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches, frame_coordinates
 from robot_attn.families._readout import Readout
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 INNER, STEP = 6, 2
 """Side of a fine patch and distance between two, in pixels: 2 x 2 of them fill a coarse one."""
@@ -33,7 +33,7 @@ class Hierarchical(Perception):
     Yang et al. 2016, https://aclanthology.org/N16-1174, section 2.2; pixels taken from the frame where one
     looks: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
 
-    features_size: F. heads: h, how many queries. patch_size: S, how many numbers a patch, coarse or fine, is
+    features_dim: F. num_heads: h, how many queries. patch_dim: S, how many numbers a patch, coarse or fine, is
     seen as. top: how many patches a head looks into (all, where the frame has fewer). score: a name that
     `robot_attn.build_score` knows, for both levels. For C channels and N patches: 2 N S (64 C + h) FLOPs a
     frame for the coarse look, 8 h top S (36 C + 2) for the fine one.
@@ -44,41 +44,42 @@ class Hierarchical(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 4,
-        patch_size: int = 16,
+        features_dim: int = 128,
+        num_heads: int = 4,
+        patch_dim: int = 16,
         top: int = 4,
         score: str = "standardized",
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, top=top)
-        self.features_size = features_size
-        self.heads = heads
-        self.patches = Patches(self.image_shape, patch_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim, num_heads=num_heads, patch_dim=patch_dim, top=top)
+        self.features_dim = features_dim
+        self.num_heads = num_heads
+        self.patches = Patches(self.image_shape, patch_dim)
         rows, cols = self.patches.grid
         self.top = min(top, rows * cols)
         self.attention_grid = (SPLIT * rows, SPLIT * cols)
-        self.inner = nn.Conv2d(self.image_shape[0], patch_size, INNER, STEP)
+        self.inner = nn.Conv2d(self.image_shape[0], patch_dim, INNER, STEP)
         # No bias in the queries: what is looked for is a kind of patch, however bright.
-        self.looks = nn.Linear(patch_size, heads, bias=False)
-        self.inner_looks = nn.Linear(patch_size, heads, bias=False)
+        self.queries = nn.Linear(patch_dim, num_heads, bias=False)
+        self.inner_looks = nn.Linear(patch_dim, num_heads, bias=False)
         self.readout = Readout(
             self.attention_grid,
             frame_coordinates(*self.token_centers(), self.image_shape[1:]),
-            heads=heads,
-            key_size=patch_size,
-            value_size=patch_size,
-            context_size=self.context_size,
-            features_size=features_size,
+            num_heads=num_heads,
+            key_dim=patch_dim,
+            value_dim=patch_dim,
+            context_dim=self.context_dim,
+            features_dim=features_dim,
             score=score,
         )
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         batch, score = frames.shape[0], self.readout.score
         query, inner_query = (
-            looks.weight[None, :, None].expand(batch, -1, -1, -1) for looks in (self.looks, self.inner_looks)
+            looks.weight[None, :, None].expand(batch, -1, -1, -1)
+            for looks in (self.queries, self.inner_looks)
         )
         tokens = self.patches(frames).flatten(2).transpose(1, 2)[:, None]
         # Values of no size: only the weights are wanted.
@@ -93,7 +94,7 @@ class Hierarchical(Perception):
     def _look_into(self, frames: Tensor, chosen: Tensor) -> Tensor:
         """frames [B, C, H, W], chosen patches int64 [B, 1, top, h] -> fine ones [B, 1, top, h, 4, S]."""
         batch, channels, _, width = frames.shape
-        count = self.top * self.heads
+        count = self.top * self.num_heads
         cols = self.patches.grid[1]
         side = torch.arange(PATCH, device=frames.device)
         corner = STRIDE * (chosen // cols * width + chosen % cols)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._frames import recording
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
-from robot_attn._vocabulary import MAX_TOKENS, PAD, WORDS, check_tokens, tokenize
 from robot_attn.attention import attend
 from robot_attn.families._patches import Patches, frame_coordinates
 from robot_attn.families._readout import Readout
+from robot_attn.frames import recording
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
+from robot_attn.vocabulary import MAX_TOKENS, PAD, WORDS, check_tokens, tokenize
 
 
 class Instruct(nn.Module):
@@ -25,16 +25,16 @@ class Instruct(nn.Module):
     into its query.
     """
 
-    def __init__(self, heads: int, word_size: int, query_size: int) -> None:
+    def __init__(self, num_heads: int, word_dim: int, query_dim: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(PAD + 1 + len(WORDS), word_size)
+        self.words = nn.Embedding(PAD + 1 + len(WORDS), word_dim)
         # Places start small: a word means much the same wherever it stands.
-        self.places = nn.Parameter(0.1 * torch.randn(MAX_TOKENS, word_size))
-        self.questions = nn.Parameter(torch.randn(heads, word_size))
-        self.to_query = nn.Linear(word_size, query_size, bias=False)
+        self.places = nn.Parameter(0.1 * torch.randn(MAX_TOKENS, word_dim))
+        self.questions = nn.Parameter(torch.randn(num_heads, word_dim))
+        self.to_query = nn.Linear(word_dim, query_dim, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, MAX_TOKENS] -> queries [B, heads, query_size]; of a text without words, 0."""
+        """Tokens int64 [B, MAX_TOKENS] -> queries [B, heads, query_dim]; of a text without words, 0."""
         words = (self.words(tokens) + self.places)[:, None]
         questions = self.questions[:, None].expand(len(tokens), -1, -1, -1)
         read = attend(questions, words, words, mask=(tokens != PAD)[:, None, None])
@@ -62,8 +62,8 @@ class Instruction(Perception):
     Here their products with the text are also summed over the channels, and the softmax of the sums over the
     frame says where to look.
 
-    features_size: F. heads: how many queries a text makes. patch_size: how many numbers a patch is seen as.
-    hidden_size: those of a key. word_size: those of a word. score: a name that `robot_attn.build_score`
+    features_dim: F. num_heads: how many queries a text makes. patch_dim: how many numbers a patch is seen as.
+    hidden_dim: those of a key. word_dim: those of a word. score: a name that `robot_attn.build_score`
     knows.
     Raises ValueError for a text with a word that is unknown, and from `forward` for tokens that are none.
     After the patches: 2 N D (9 S + h) FLOPs a frame, and for the text 2 h W (2 L + D), L = MAX_TOKENS.
@@ -75,47 +75,47 @@ class Instruction(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
         instruction: str | None = "the red ball",
-        features_size: int = 128,
-        heads: int = 4,
-        patch_size: int = 32,
-        hidden_size: int = 32,
-        word_size: int = 32,
+        features_dim: int = 128,
+        num_heads: int = 4,
+        patch_dim: int = 32,
+        hidden_dim: int = 32,
+        word_dim: int = 32,
         score: str = "standardized",
     ) -> None:
-        super().__init__(image_shape, context_size)
+        super().__init__(image_shape, context_dim)
         check_sizes(
-            features_size=features_size,
-            heads=heads,
-            patch_size=patch_size,
-            hidden_size=hidden_size,
-            word_size=word_size,
+            features_dim=features_dim,
+            num_heads=num_heads,
+            patch_dim=patch_dim,
+            hidden_dim=hidden_dim,
+            word_dim=word_dim,
         )
-        if instruction is None and self.context_size < MAX_TOKENS:
+        if instruction is None and self.context_dim < MAX_TOKENS:
             raise ValueError(
-                f"without an instruction the context ends in {MAX_TOKENS} tokens, so context_size must be at "
-                f"least {MAX_TOKENS}; it is {self.context_size}. Or pass instruction='the red ball'."
+                f"without an instruction the context ends in {MAX_TOKENS} tokens, so context_dim must be at "
+                f"least {MAX_TOKENS}; it is {self.context_dim}. Or pass instruction='the red ball'."
             )
         self.instruction = instruction
         tokens = None if instruction is None else tokenize(instruction)
         self.register_buffer("tokens", tokens, persistent=False)
         self.tokens: Tensor | None
-        self.features_size = features_size
-        self.heads = heads
-        self.patches = Patches(self.image_shape, patch_size)
+        self.features_dim = features_dim
+        self.num_heads = num_heads
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
-        self.around = nn.Conv2d(patch_size, hidden_size, 3, padding=1)
-        self.instruct = Instruct(heads, word_size, hidden_size)
+        self.around = nn.Conv2d(patch_dim, hidden_dim, 3, padding=1)
+        self.instruct = Instruct(num_heads, word_dim, hidden_dim)
         self.readout = Readout(
             self.attention_grid,
             frame_coordinates(*self.token_centers(), self.image_shape[1:]),
-            heads=heads,
-            key_size=hidden_size,
-            value_size=hidden_size,
-            context_size=heads * hidden_size + self.context_size - (MAX_TOKENS if tokens is None else 0),
-            features_size=features_size,
+            num_heads=num_heads,
+            key_dim=hidden_dim,
+            value_dim=hidden_dim,
+            context_dim=num_heads * hidden_dim + self.context_dim - (MAX_TOKENS if tokens is None else 0),
+            features_dim=features_dim,
             score=score,
         )
 
@@ -123,7 +123,7 @@ class Instruction(Perception):
         if self.tokens is not None:
             tokens = self.tokens[None]
         else:
-            assert context is not None  # context_size is at least MAX_TOKENS
+            assert context is not None  # context_dim is at least MAX_TOKENS
             context, tokens = context[:, :-MAX_TOKENS], context[:, -MAX_TOKENS:]
             if not recording():
                 check_tokens(tokens)

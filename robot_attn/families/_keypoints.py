@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import attend, build_score
 from robot_attn.attention._scores import Scaled, dot
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 FIRST_TEMPERATURE = 0.1
 """The maps start within a few tenths of 0; at 1 the softmax would start flat, and learning start late."""
@@ -28,7 +28,7 @@ class Keypoints(Perception):
     IV; here each channel has its own. Two objects that look alike become one point midway between them. A
     context is joined to the coordinates before the last layer.
 
-    features_size: F. heads: how many channels, so keypoints. patch_size: channels of the layers before them.
+    features_dim: F. num_heads: how many channels, so keypoints. patch_dim: channels of the layers before them.
     score: a name that `robot_attn.build_score` knows; "dot" is the paper's. 2 N S (9 S + h) FLOPs a frame
     after the patches.
     """
@@ -38,25 +38,25 @@ class Keypoints(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 32,
-        patch_size: int = 16,
+        features_dim: int = 128,
+        num_heads: int = 32,
+        patch_dim: int = 16,
         score: str = "dot",
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, heads=heads, patch_size=patch_size)
-        self.features_size = features_size
-        self.heads = heads
-        self.patches = Patches(self.image_shape, patch_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim, num_heads=num_heads, patch_dim=patch_dim)
+        self.features_dim = features_dim
+        self.num_heads = num_heads
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
-        self.around = nn.Conv2d(patch_size, patch_size, 3, padding=1)
+        self.around = nn.Conv2d(patch_dim, patch_dim, 3, padding=1)
         # No bias: what is added to all of a channel leaves its softmax as it was.
-        self.maps = nn.Linear(patch_size, heads, bias=False)
-        learned = Scaled(dot, heads, 1 / FIRST_TEMPERATURE)
-        self.score = learned if score == "dot" else build_score(score, patch_size, heads)
-        self.project = nn.Linear(2 * heads + self.context_size, features_size)
+        self.maps = nn.Linear(patch_dim, num_heads, bias=False)
+        learned = Scaled(dot, num_heads, 1 / FIRST_TEMPERATURE)
+        self.score = learned if score == "dot" else build_score(score, patch_dim, num_heads)
+        self.project = nn.Linear(2 * num_heads + self.context_dim, features_dim)
         coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
         self.register_buffer("coordinates", coordinates, persistent=False)
         self.coordinates: Tensor
@@ -68,7 +68,7 @@ class Keypoints(Perception):
         coordinates = self.coordinates.t().expand(batch, 1, -1, -1)
         points, weights = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)
         seen = points.flatten(1) if context is None else torch.cat([points.flatten(1), context], dim=1)
-        return Percept(F.relu_(self.project(seen)), weights.view(batch, self.heads, *self.attention_grid))
+        return Percept(F.relu_(self.project(seen)), weights.view(batch, self.num_heads, *self.attention_grid))
 
     def token_centers(self) -> tuple[Tensor, Tensor]:
         return self.patches.centers()

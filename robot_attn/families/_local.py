@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention._local import attend_local_grid
 from robot_attn.families._mixing import Mixing
+from robot_attn.perception import check_sizes
 
 
 class LocalAttention(Mixing):
@@ -24,10 +24,10 @@ class LocalAttention(Mixing):
     knows of the thing, and a query may read it there: in each of four trials in which only the features were
     supervised, the rolled-out map peaked on the target more often than the weights.
 
-    window: side of the square of patches that a patch looks at, an odd number. features_size, heads,
-    embed_size, layers, layer_heads, score, rollout: as in `SelfAttention`.
+    window: side of the square of patches that a patch looks at, an odd number. features_dim, heads,
+    embed_dim, layers, num_layer_heads, score, rollout: as in `SelfAttention`.
     Cost: layers (16 N E^2 + 4 N m E) FLOPs a frame of N patches after the patches, where m is at most
-    4 window^2 (16 for a window of 1), and layers layer_heads N m numbers.
+    4 window^2 (16 for a window of 1), and layers num_layer_heads N m numbers.
     """
 
     good_for: ClassVar[str] = "surroundings that matter, in large frames: a cost linear in their size"
@@ -35,13 +35,13 @@ class LocalAttention(Mixing):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 8,
-        embed_size: int = 16,
+        features_dim: int = 128,
+        num_heads: int = 8,
+        embed_dim: int = 16,
         layers: int = 1,
-        layer_heads: int = 1,
+        num_layer_heads: int = 1,
         window: int = 3,
         score: str = "standardized",
         rollout: bool = True,
@@ -51,12 +51,12 @@ class LocalAttention(Mixing):
             raise ValueError(f"window must be an odd number, as many on each side; it is {window}.")
         super().__init__(
             image_shape,
-            context_size,
-            features_size=features_size,
-            heads=heads,
-            embed_size=embed_size,
+            context_dim,
+            features_dim=features_dim,
+            num_heads=num_heads,
+            embed_dim=embed_dim,
             layers=layers,
-            layer_heads=layer_heads,
+            num_layer_heads=num_layer_heads,
             score=score,
             rollout=rollout,
         )

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._frames import check_frames, to_float
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention._checks import check_finite
 from robot_attn.attention._scores import EPSILON
 from robot_attn.families._patches import Patches
+from robot_attn.frames import check_frames, to_float
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 
 def gate(logits: Tensor, temperature: Tensor, budget: float) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ class Mask(Perception):
     The attention is the mask divided by its sum. The encoder is two 3 x 3 convolutions of stride 2 with 32
     channels, and a linear map of these and the context, then ReLU.
 
-    features_size: F. patch_size: how many numbers a patch is seen as. hidden_size: units of the layer between
+    features_dim: F. patch_dim: how many numbers a patch is seen as. hidden_dim: units of the layer between
     a patch and its logit. budget: the largest share of the patches that the mask may open by half or more.
     2 N (S D + D + 72 S + 576) FLOPs a frame after N patches of S numbers, D hidden units, and
     4 N (2 S + D + 10) bytes in float32.
@@ -71,34 +71,34 @@ class Mask(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        patch_size: int = 16,
-        hidden_size: int = 32,
+        features_dim: int = 128,
+        patch_dim: int = 16,
+        hidden_dim: int = 32,
         budget: float = 0.2,
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, patch_size=patch_size, hidden_size=hidden_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim, patch_dim=patch_dim, hidden_dim=hidden_dim)
         _check_budget(budget)
-        self.features_size = features_size
-        self.heads = 1
+        self.features_dim = features_dim
+        self.num_heads = 1
         self.budget = budget
-        self.patches = Patches(self.image_shape, patch_size)
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
         # No bias in either layer: the gate takes away what is added to every patch's logit.
-        self.hidden = nn.Linear(patch_size, hidden_size, bias=False)
-        self.logit = nn.Linear(hidden_size, 1, bias=False)
+        self.hidden = nn.Linear(patch_dim, hidden_dim, bias=False)
+        self.logit = nn.Linear(hidden_dim, 1, bias=False)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.encoder = nn.Sequential(
-            nn.Conv2d(patch_size, 32, 3, 2, 1),
+            nn.Conv2d(patch_dim, 32, 3, 2, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(32, 32, 3, 2, 1),
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
         rows, cols = (-(-cells // 4) for cells in self.attention_grid)
-        self.project = nn.Linear(32 * rows * cols + self.context_size, features_size)
+        self.project = nn.Linear(32 * rows * cols + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         patches = self.patches(frames)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.families._patches import Patches, frame_coordinates
 from robot_attn.families._readout import Readout
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 FIRST_POSITIONS = 0.02
 """The spread that the positions' vectors start with."""
@@ -28,9 +28,9 @@ class Layer(nn.Module):
     Queries, keys and values have no bias: one on the keys would change no softmax.
     """
 
-    def __init__(self, size: int, heads: int) -> None:
+    def __init__(self, size: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.before_looking = nn.LayerNorm(size)
         self.to_look = nn.Linear(size, 3 * size, bias=False)
         self.from_look = nn.Linear(size, size)
@@ -41,7 +41,7 @@ class Layer(nn.Module):
         """tokens [B, N, E] -> tokens [B, N, E], and what `look` gives as weights."""
         batch, count, size = tokens.shape
         looking = self.to_look(self.before_looking(tokens))
-        parts = looking.view(batch, count, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        parts = looking.view(batch, count, 3, self.num_heads, size // self.num_heads).permute(2, 0, 3, 1, 4)
         seen, weights = look(*parts.unbind())
         tokens = tokens + self.from_look(seen.transpose(1, 2).flatten(2))
         return tokens + self.think(self.before_thinking(tokens)), weights
@@ -50,7 +50,7 @@ class Layer(nn.Module):
 class Mixing(Perception):
     """The base of the families `self` and `local`, which write `look` and `roll_back`.
 
-    Tokens are patches, `embed_size` numbers each, plus a learned vector for their row and one for their
+    Tokens are patches, `embed_dim` numbers each, plus a learned vector for their row and one for their
     column (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eq. 1 and appendix D.4). Where there
     are more than `max_tokens` of them, the largest numbers of k x k patches are one token, k as small as may
     be: the largest, as a mean would hide a small thing. `layers` layers mix the tokens, and a `Readout` pools
@@ -60,55 +60,55 @@ class Mixing(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int,
+        context_dim: int,
         *,
-        features_size: int,
-        heads: int,
-        embed_size: int,
+        features_dim: int,
+        num_heads: int,
+        embed_dim: int,
         layers: int,
-        layer_heads: int,
+        num_layer_heads: int,
         score: str,
         rollout: bool,
         max_tokens: int | None = None,
     ) -> None:
-        super().__init__(image_shape, context_size)
+        super().__init__(image_shape, context_dim)
         check_sizes(
-            features_size=features_size,
-            heads=heads,
-            embed_size=embed_size,
+            features_dim=features_dim,
+            num_heads=num_heads,
+            embed_dim=embed_dim,
             layers=layers,
-            layer_heads=layer_heads,
+            num_layer_heads=num_layer_heads,
         )
-        if embed_size % layer_heads:
+        if embed_dim % num_layer_heads:
             raise ValueError(
-                f"embed_size must be a multiple of layer_heads; they are {embed_size} and {layer_heads}."
+                f"embed_dim must be a multiple of num_layer_heads; they are {embed_dim} and {num_layer_heads}."
             )
         if not isinstance(rollout, bool):
             raise ValueError(f"rollout must be True or False; it is {rollout!r}.")
-        self.features_size = features_size
-        self.heads = heads
+        self.features_dim = features_dim
+        self.num_heads = num_heads
         self.rollout = rollout
-        self.patches = Patches(self.image_shape, embed_size)
+        self.patches = Patches(self.image_shape, embed_dim)
         self.pool = 1
         rows, cols = self.patches.grid
         while max_tokens is not None and rows * cols > max_tokens:
             self.pool += 1
             rows, cols = (-(-side // self.pool) for side in self.patches.grid)
         self.attention_grid = (rows, cols)
-        self.rows = nn.Parameter(torch.randn(rows, 1, embed_size) * FIRST_POSITIONS)
-        self.cols = nn.Parameter(torch.randn(cols, embed_size) * FIRST_POSITIONS)
-        self.layers = nn.ModuleList(Layer(embed_size, layer_heads) for _ in range(layers))
-        self.before_pooling = nn.LayerNorm(embed_size)
+        self.rows = nn.Parameter(torch.randn(rows, 1, embed_dim) * FIRST_POSITIONS)
+        self.cols = nn.Parameter(torch.randn(cols, embed_dim) * FIRST_POSITIONS)
+        self.layers = nn.ModuleList(Layer(embed_dim, num_layer_heads) for _ in range(layers))
+        self.before_pooling = nn.LayerNorm(embed_dim)
         # No bias: one on all logits of a query would change no softmax.
-        self.looks = nn.Linear(embed_size, heads, bias=False)
+        self.queries = nn.Linear(embed_dim, num_heads, bias=False)
         self.readout = Readout(
             self.attention_grid,
             frame_coordinates(*self.token_centers(), self.image_shape[1:]),
-            heads=heads,
-            key_size=embed_size,
-            value_size=embed_size,
-            context_size=self.context_size,
-            features_size=features_size,
+            num_heads=num_heads,
+            key_dim=embed_dim,
+            value_dim=embed_dim,
+            context_dim=self.context_dim,
+            features_dim=features_dim,
             score=score,
         )
 
@@ -130,7 +130,7 @@ class Mixing(Perception):
             tokens, weights = layer(tokens, self.look)
             layers.append(weights)
         tokens = self.before_pooling(tokens)
-        features, attention = self.readout(self.looks.weight[None], tokens, tokens, context)
+        features, attention = self.readout(self.queries.weight[None], tokens, tokens, context)
         if self.rollout:
             maps = attention.flatten(2)
             for weights in reversed(layers):

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from robot_attn._frames import recording
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches, frame_coordinates
 from robot_attn.families._readout import Readout
+from robot_attn.frames import recording
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 CHUNK_BYTES = 1 << 21
 """Hidden activations computed at a time: few enough to stay in cache, and enough that threads which share a
@@ -126,11 +126,11 @@ def _activate(patches: Tensor, hidden: Tensor, out: Tensor) -> Tensor:
 class Query(Perception):
     """Learned queries over a grid of patches: for each, the patches it attends to and their expected place.
 
-    Queries and keys are compared where a layer of `hidden_size` units sees the patches; the values are the
+    Queries and keys are compared where a layer of `hidden_dim` units sees the patches; the values are the
     patches. The features are those of `Readout`, whose linear map is attention's projection of values and its
     projection of outputs in one. A query knows no position: it looks for its kind of thing everywhere.
 
-    features_size: F. heads: how many queries. patch_size: how many numbers a patch is seen as. hidden_size:
+    features_dim: F. num_heads: how many queries. patch_dim: how many numbers a patch is seen as. hidden_dim:
     units of the layer between a patch and its logits. score: a name that `robot_attn.build_score` knows; with
     "standardized" the queries are folded (`look`), with the others keys are made.
     """
@@ -140,31 +140,33 @@ class Query(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 8,
-        patch_size: int = 16,
-        hidden_size: int = 32,
+        features_dim: int = 128,
+        num_heads: int = 8,
+        patch_dim: int = 16,
+        hidden_dim: int = 32,
         score: str = "standardized",
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, heads=heads, patch_size=patch_size, hidden_size=hidden_size)
-        self.features_size = features_size
-        self.heads = heads
-        self.patches = Patches(self.image_shape, patch_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(
+            features_dim=features_dim, num_heads=num_heads, patch_dim=patch_dim, hidden_dim=hidden_dim
+        )
+        self.features_dim = features_dim
+        self.num_heads = num_heads
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
         # No bias in either layer: what is looked for is a kind of patch, however bright.
-        self.hidden = nn.Linear(patch_size, hidden_size, bias=False)
-        self.looks = nn.Linear(hidden_size, heads, bias=False)
+        self.hidden = nn.Linear(patch_dim, hidden_dim, bias=False)
+        self.queries = nn.Linear(hidden_dim, num_heads, bias=False)
         self.readout = Readout(
             self.attention_grid,
             frame_coordinates(*self.token_centers(), self.image_shape[1:]),
-            heads=heads,
-            key_size=hidden_size,
-            value_size=patch_size,
-            context_size=self.context_size,
-            features_size=features_size,
+            num_heads=num_heads,
+            key_dim=hidden_dim,
+            value_dim=patch_dim,
+            context_dim=self.context_dim,
+            features_dim=features_dim,
             score=score,
         )
 
@@ -172,10 +174,10 @@ class Query(Perception):
         patches, score = self.patches(frames).flatten(2), self.readout.score
         if isinstance(score, Scaled) and score.score is standardized:
             temperature = score.log_temperature.exp()
-            values, weights = look(patches, self.hidden.weight, self.looks.weight, temperature)
+            values, weights = look(patches, self.hidden.weight, self.queries.weight, temperature)
             return self.readout.percept(values, weights, context)
         tokens = patches.transpose(1, 2)
-        return self.readout(self.looks.weight[None], F.relu(self.hidden(tokens)), tokens, context)
+        return self.readout(self.queries.weight[None], F.relu(self.hidden(tokens)), tokens, context)
 
     def token_centers(self) -> tuple[Tensor, Tensor]:
         return self.patches.centers()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._percept import Percept
 from robot_attn.attention import attend, build_score
+from robot_attn.percept import Percept
 
 
 class Readout(nn.Module):
@@ -27,17 +27,17 @@ class Readout(nn.Module):
         grid: tuple[int, int],
         coordinates: Tensor,
         *,
-        heads: int,
-        key_size: int,
-        value_size: int,
-        context_size: int,
-        features_size: int,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        context_dim: int,
+        features_dim: int,
         score: str,
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.score = build_score(score, key_size, heads)
-        self.project = nn.Linear(heads * (value_size + 2) + context_size, features_size)
+        self.score = build_score(score, key_dim, num_heads)
+        self.project = nn.Linear(num_heads * (value_dim + 2) + context_dim, features_dim)
         self.register_buffer("coordinates", coordinates, persistent=False)
         self.coordinates: Tensor
 

@@ -7,15 +7,15 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn._perception import check_sizes
 from robot_attn.attention import attend
 from robot_attn.families._mixing import Mixing
+from robot_attn.perception import check_sizes
 
 
 class SelfAttention(Mixing):
     """A small vision transformer, pooled by learned queries: what a thing is may depend on all around it.
 
-    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 1 to 3, with `heads` learned queries for
+    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 1 to 3, with `num_heads` learned queries for
     its class token. A context is joined to what they read, before the last layer.
 
     The map is the weights with which the queries pool the last layer's tokens. They are exact, and through
@@ -26,12 +26,12 @@ class SelfAttention(Mixing):
     besides, takes half of a patch's weight on itself for granted, needs the weights of every layer, which the
     fused attention does not make, and in trials pointed no better. The features are the same either way.
 
-    features_size: F. heads: how many queries pool. embed_size: E, numbers in a token. layers: how many.
-    layer_heads: a layer's heads, a divisor of E. score: of the queries that pool, a name that
+    features_dim: F. num_heads: how many queries pool. embed_dim: E, numbers in a token. layers: how many.
+    num_layer_heads: a layer's heads, a divisor of E. score: of the queries that pool, a name that
     `robot_attn.build_score` knows; within the layers it is the paper's, "scaled_dot". max_tokens: N; where
     the frame has more patches, the largest numbers of k x k of them are one token, k as small as may be.
     Cost: layers (16 N E^2 + 4 N^2 E) FLOPs a frame after the patches; numbers linear in N, but with rollout
-    layers layer_heads N^2.
+    layers num_layer_heads N^2.
     """
 
     good_for: ClassVar[str] = "scenes in which a thing matters by what stands around it"
@@ -39,13 +39,13 @@ class SelfAttention(Mixing):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
-        heads: int = 8,
-        embed_size: int = 16,
+        features_dim: int = 128,
+        num_heads: int = 8,
+        embed_dim: int = 16,
         layers: int = 1,
-        layer_heads: int = 1,
+        num_layer_heads: int = 1,
         score: str = "standardized",
         rollout: bool = False,
         max_tokens: int = 1024,
@@ -53,12 +53,12 @@ class SelfAttention(Mixing):
         check_sizes(max_tokens=max_tokens)
         super().__init__(
             image_shape,
-            context_size,
-            features_size=features_size,
-            heads=heads,
-            embed_size=embed_size,
+            context_dim,
+            features_dim=features_dim,
+            num_heads=num_heads,
+            embed_dim=embed_dim,
             layers=layers,
-            layer_heads=layer_heads,
+            num_layer_heads=num_layer_heads,
             score=score,
             rollout=rollout,
             max_tokens=max_tokens,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn._frames import check_frames, to_float
-from robot_attn._percept import Percept
-from robot_attn._perception import Perception, check_sizes
 from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.frames import check_frames, to_float
+from robot_attn.percept import Percept
+from robot_attn.perception import Perception, check_sizes
 
 DECODER_CHANNELS = 32
 
@@ -43,7 +43,7 @@ def compete(query: Tensor, key: Tensor, score: Score) -> Tensor:
 class SlotAttention(nn.Module):
     """Slots that compete for tokens, in a few rounds: each reads its share, and takes it into its state.
 
-    token_size: numbers of a token. slots: how many. slot_size: D, numbers of a slot. rounds: T. score: a name
+    token_dim: numbers of a token. slots: how many. slot_dim: D, numbers of a slot. rounds: T. score: a name
     that `robot_attn.build_score` knows. Raises ValueError for sizes that are none or an unknown score.
 
     Locatello et al. 2020, https://arxiv.org/abs/2006.15055, algorithm 1; "scaled_dot" is its score. There
@@ -55,24 +55,24 @@ class SlotAttention(nn.Module):
     """
 
     def __init__(
-        self, token_size: int, *, slots: int, slot_size: int, rounds: int = 3, score: str = "scaled_dot"
+        self, token_dim: int, *, slots: int, slot_dim: int, rounds: int = 3, score: str = "scaled_dot"
     ) -> None:
         super().__init__()
-        check_sizes(token_size=token_size, slots=slots, slot_size=slot_size, rounds=rounds)
-        self.token_size, self.rounds = token_size, rounds
-        self.first = nn.Parameter(torch.randn(slots, slot_size))
-        self.norm_tokens = nn.LayerNorm(token_size)
-        self.norm_slots = nn.LayerNorm(slot_size)
-        self.norm_update = nn.LayerNorm(slot_size)
-        self.query = nn.Linear(slot_size, slot_size, bias=False)
-        self.key = nn.Linear(token_size, slot_size, bias=False)
-        self.value = nn.Linear(token_size, slot_size, bias=False)
-        self.score = build_score(score, slot_size, 1)
-        self.cell = nn.GRUCell(slot_size, slot_size)
+        check_sizes(token_dim=token_dim, slots=slots, slot_dim=slot_dim, rounds=rounds)
+        self.token_dim, self.rounds = token_dim, rounds
+        self.first = nn.Parameter(torch.randn(slots, slot_dim))
+        self.norm_tokens = nn.LayerNorm(token_dim)
+        self.norm_slots = nn.LayerNorm(slot_dim)
+        self.norm_update = nn.LayerNorm(slot_dim)
+        self.query = nn.Linear(slot_dim, slot_dim, bias=False)
+        self.key = nn.Linear(token_dim, slot_dim, bias=False)
+        self.value = nn.Linear(token_dim, slot_dim, bias=False)
+        self.score = build_score(score, slot_dim, 1)
+        self.cell = nn.GRUCell(slot_dim, slot_dim)
         self.update = nn.Sequential(
-            nn.Linear(slot_size, 2 * slot_size),
+            nn.Linear(slot_dim, 2 * slot_dim),
             nn.ReLU(inplace=True),
-            nn.Linear(2 * slot_size, slot_size),
+            nn.Linear(2 * slot_dim, slot_dim),
         )
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +80,9 @@ class SlotAttention(nn.Module):
 
         Raises ValueError for another shape, no token, or numbers that are not finite.
         """
-        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_size:
+        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_dim:
             raise ValueError(
-                f"tokens must be [B, n, {self.token_size}] with n of at least 1; "
+                f"tokens must be [B, n, {self.token_dim}] with n of at least 1; "
                 f"their shape is {list(tokens.shape)}."
             )
         tokens = self.norm_tokens(tokens)
@@ -111,7 +111,7 @@ class Slots(Perception):
     The attention is each slot's weights in the last round, normalised over the patches: a head for a slot.
     The first slots are learned, so that the same frame always gives the same slots, in training too.
 
-    features_size: F. slots: how many. patch_size: S, how many numbers a patch is seen as. slot_size: numbers
+    features_dim: F. slots: how many. patch_dim: S, how many numbers a patch is seen as. slot_dim: numbers
     of a slot. rounds: the paper's T. score: a name that `robot_attn.build_score` knows; "scaled_dot" is the
     paper's. decoder: whether to build what `reconstruct` needs; the features do not depend on it, so it
     learns from `reconstruction_loss` alone.
@@ -125,37 +125,35 @@ class Slots(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
-        features_size: int = 128,
+        features_dim: int = 128,
         slots: int = 7,
-        patch_size: int = 32,
-        slot_size: int = 32,
+        patch_dim: int = 32,
+        slot_dim: int = 32,
         rounds: int = 3,
         score: str = "scaled_dot",
         decoder: bool = False,
     ) -> None:
-        super().__init__(image_shape, context_size)
-        check_sizes(features_size=features_size, slots=slots, patch_size=patch_size)
-        self.features_size = features_size
-        self.heads = slots
-        self.patches = Patches(self.image_shape, patch_size)
+        super().__init__(image_shape, context_dim)
+        check_sizes(features_dim=features_dim, slots=slots, patch_dim=patch_dim)
+        self.features_dim = features_dim
+        self.num_heads = slots
+        self.patches = Patches(self.image_shape, patch_dim)
         self.attention_grid = self.patches.grid
         coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
         self.register_buffer("coordinates", coordinates, persistent=False)
         self.coordinates: Tensor
-        self.place = nn.Linear(2, patch_size)
+        self.place = nn.Linear(2, patch_dim)
         self.hidden = nn.Sequential(
-            nn.LayerNorm(patch_size),
-            nn.Linear(patch_size, patch_size),
+            nn.LayerNorm(patch_dim),
+            nn.Linear(patch_dim, patch_dim),
             nn.ReLU(inplace=True),
-            nn.Linear(patch_size, patch_size),
+            nn.Linear(patch_dim, patch_dim),
         )
-        self.attention = SlotAttention(
-            patch_size, slots=slots, slot_size=slot_size, rounds=rounds, score=score
-        )
-        self.project = nn.Linear(slots * (slot_size + 2) + self.context_size, features_size)
-        self.decoder = _Decoder(slot_size, self.image_shape) if decoder else None
+        self.attention = SlotAttention(patch_dim, slots=slots, slot_dim=slot_dim, rounds=rounds, score=score)
+        self.project = nn.Linear(slots * (slot_dim + 2) + self.context_dim, features_dim)
+        self.decoder = _Decoder(slot_dim, self.image_shape) if decoder else None
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         slots, weights = self._attend(frames)
@@ -163,7 +161,7 @@ class Slots(Perception):
         if context is not None:
             seen.append(context)
         features = F.relu_(self.project(torch.cat(seen, dim=1)))
-        return Percept(features, weights.view(-1, self.heads, *self.attention_grid))
+        return Percept(features, weights.view(-1, self.num_heads, *self.attention_grid))
 
     def reconstruct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The frames as the slots remember them, and which slot painted what.
@@ -207,7 +205,7 @@ class Slots(Perception):
 class _Decoder(nn.Module):
     """slots [B, k, D] -> frames [B, C, H, W] and masks [B, k, H, W]."""
 
-    def __init__(self, slot_size: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, slot_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = image_shape
         self.image_size = (height, width)
@@ -216,9 +214,9 @@ class _Decoder(nn.Module):
         places = frame_coordinates(ys, xs, self.image_size).t().contiguous()
         self.register_buffer("places", places, persistent=False)
         self.places: Tensor
-        self.place = nn.Linear(2, slot_size)
+        self.place = nn.Linear(2, slot_dim)
         self.paint = nn.Sequential(
-            nn.ConvTranspose2d(slot_size, DECODER_CHANNELS, 4, 2, 1),
+            nn.ConvTranspose2d(slot_dim, DECODER_CHANNELS, 4, 2, 1),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(DECODER_CHANNELS, DECODER_CHANNELS, 4, 2, 1),
             nn.ReLU(inplace=True),

@@ -23,9 +23,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from robot_attn_policies.batch_of_one import as_batch
-from robot_attn_policies.evaluate import Observation, Step
-from robot_attn_policies.eyes import Eyes
+from robot_attn_policies.probing.probe import PolicyProbe
+from robot_attn_policies.rollouts.rollout import Observation, Step
+from robot_attn_policies.rollouts.single_env import as_batch
 
 _PATH = "MINARI_DATASETS_PATH"
 _REQUIRED = ("robot-attn", "mujoco", "mujoco-warp", "gymnasium")
@@ -236,12 +236,12 @@ class Collector(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(
         self,
         env: VectorEnv[Any, Any, Any],
-        eyes: Eyes,
+        probe: PolicyProbe,
         seeds: Sequence[int],
         take: Callable[[Sequence[Any]], None],
     ) -> None:
         super().__init__(env)
-        self._eyes, self._seeds, self._take = eyes, seeds, take
+        self._eyes, self._seeds, self._take = probe, seeds, take
         self._step: Any = None
         self._open: dict[int, _Recording] = {}
         self._done: dict[int, _Recording] = {}

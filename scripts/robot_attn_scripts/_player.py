@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from gymnasium import spaces
 
-from robot_attn_scripts import _policy
+from robot_attn_scripts import _loaded_run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robot_attn_policies.episodes import Episode
-    from robot_attn_policies.evaluate import Step
-    from robot_attn_policies.presets import Json
+    from robot_attn_policies.recording.episode_file import Episode
+    from robot_attn_policies.rollouts.rollout import Step
+    from robot_attn_policies.training.presets import Json
 
 
 @dataclass(frozen=True)
 class Player:
     """A policy in the scene in which it plays."""
 
-    policy: _policy.LoadedPolicy
+    policy: _loaded_run.LoadedPolicy
     env: Any
     """A batch of one environment."""
     env_args: Mapping[str, Any]
@@ -32,30 +32,30 @@ class Player:
     best_head: int
     """Chosen on calibration episodes; the first where the target is not known."""
 
-    def play(self, seed: int, watch: Callable[[Step], None] | None = None) -> Episode:
-        """Play the episode of a seed, calling `watch` after every step, and keep all of it."""
-        from robot_attn_policies.episodes import record_episode
+    def play(self, seed: int, on_step: Callable[[Step], None] | None = None) -> Episode:
+        """Play the episode of a seed, calling `on_step` after every step, and keep all of it."""
+        from robot_attn_policies.recording.episode_file import record_episode
 
-        eyes = self.policy.eyes
+        probe = self.policy.probe
         return record_episode(
-            eyes.act,
+            probe.act,
             self.env,
             seed,
-            eyes.cells,
+            probe.cells,
             env_args=self.env_args,
-            image=eyes.image or "image",
+            image=probe.image or "image",
             best_head=self.best_head,
-            uniform=eyes.uniform,
+            uniform=probe.uniform,
             policy=self.policy.name,
-            values=eyes.values,
-            maps="gradient" if eyes.kind == "gradient" else "attention",
-            watch=watch,
+            values=probe.values,
+            maps="gradient" if probe.kind == "gradient" else "attention",
+            on_step=on_step,
         )
 
 
 @contextmanager
 def player_of(
-    policy: _policy.LoadedPolicy,
+    policy: _loaded_run.LoadedPolicy,
     task: str,
     scene: Mapping[str, Json],
     *,
@@ -76,18 +76,18 @@ def player_of(
     Raises:
         ValueError: no such task or option; or the policy does not fit the task.
     """
-    from robot_attn_policies.evaluate import CALIBRATION_SEED
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
     from robot_attn_scripts._tasks import env_id
 
-    with closing(_policy.make_env(task, scene, 1)) as env:
-        check_fit(policy.eyes.policy.observation_space, policy.eyes.policy.action_space, env, env_id(task))
+    with closing(_loaded_run.make_env(task, scene, 1)) as env:
+        check_fit(policy.probe.policy.observation_space, policy.probe.policy.action_space, env, env_id(task))
         best_head = 0
-        if policy.eyes.heads > 1 and _policy.has_masks(env):
+        if policy.probe.num_heads > 1 and _loaded_run.has_masks(env):
             count = max(1, calibration_episodes)
             others = range(CALIBRATION_SEED, CALIBRATION_SEED + count + len(seeds))
             chosen = [seed for seed in others if seed not in seeds][:count]
-            with _policy.step_bar(progress) as watch:
-                best_head = _policy.calibrated(policy, chosen, 32, watch).best_head
+            with _loaded_run.step_bar(progress) as watch:
+                best_head = _loaded_run.calibrated(policy, chosen, 32, watch).best_head
         yield Player(policy, env, {"env_name": env_id(task), "env_kwargs": dict(scene)}, best_head)
 
 
@@ -102,7 +102,7 @@ def check_fit(
     Raises:
         ValueError: it cannot; what differs is named.
     """
-    from robot_attn_policies.vec_env import BatchVecEnv
+    from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
     seen = BatchVecEnv(env, channels_first=True)
     trained, given = _parts(observations), _parts(seen.observation_space)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from robot_attn_scripts._peers import available_cores
+from robot_attn_scripts._render_peers import available_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -27,8 +27,8 @@ def run_jobs(
     jobs: Sequence[Job],
     processes: int,
     *,
-    told: Callable[[int, int], None],
-    finished: Callable[[int, Result], None],
+    on_progress: Callable[[int, int], None],
+    on_result: Callable[[int, Result], None],
 ) -> None:
     """Call `work(job, tell)` for each job, `processes` at a time, in their order.
 
@@ -39,8 +39,8 @@ def run_jobs(
         work: a function of a module, as other processes import it.
         jobs: what can be pickled.
         processes: how many.
-        told: called with a job's place and the steps that it tells of.
-        finished: called with a job's place and result as soon as there is one.
+        on_progress: called with a job's place and the steps that it tells of.
+        on_result: called with a job's place and result as soon as there is one.
 
     Raises:
         ValueError: from a job; or a process ended without a word.
@@ -76,11 +76,11 @@ def run_jobs(
                 except EOFError as error:
                     raise ValueError("a worker process ended; see its output above") from error
                 if what == "step":
-                    told(busy[ready], value)
+                    on_progress(busy[ready], value)
                 elif what == "error":
                     raise ValueError(value)
                 else:
-                    finished(busy.pop(ready), value)
+                    on_result(busy.pop(ready), value)
                     give(ready)
     finally:
         for process in started:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robot_attn_scripts import _peers
+from robot_attn_scripts import _render_peers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from robot_attn_policies.statistics import Interval
+    from robot_attn_policies.evaluation.statistics import Interval
 
 Figure = dict[str, "float | str | None"]
 
@@ -46,7 +46,7 @@ def write_json(path: Path, figures: Mapping[str, object]) -> None:
         OSError: the folder cannot be written, or the disk is full. What was at `path` is then still there.
     """
     # Here, because it brings torch, which the overview and a wrong option can do without.
-    from robot_attn._files import replacing
+    from robot_attn.files import replacing
 
     try:
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
@@ -131,7 +131,7 @@ def machine(*packages: str) -> dict[str, object]:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     return {
         "processor": cpu,
-        "cores": len(_peers.available_cores()),
+        "cores": len(_render_peers.available_cores()),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }

@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn import focus
-from robot_attn._files import replacing
+from robot_attn.files import replacing
 from robot_attn.overlay import usable_maps
 
 if TYPE_CHECKING:
-    from robot_attn_policies.episodes import Episode
-    from robot_attn_policies.page import View
+    from robot_attn_policies.pages.page import View
+    from robot_attn_policies.recording.episode_file import Episode
 
 TARGET_COLOR = (64, 255, 214)
 COLORS = (

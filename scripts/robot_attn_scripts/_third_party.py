@@ -16,7 +16,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import AddRenderObservation, RescaleAction, ResizeObservation
 
-from robot_attn_scripts._peers import opengl
+from robot_attn_scripts._render_peers import opengl
 
 IMAGE_SIZE = 64
 """Height and width of drawn frames in pixels, where `image_size` asks for no other."""

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robot_attn_scripts import _peers, _policy, _pool, _report
+from robot_attn_scripts import _loaded_run, _pool, _render_peers, _report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robot_attn_policies.cells import Ends, Question, Scores
-    from robot_attn_policies.compare import Comparison
-    from robot_attn_policies.presets import TrainConfig
+    from robot_attn_policies.evaluation.compare import Comparison
+    from robot_attn_policies.evaluation.result_cache import Baselines, Question, Scores
+    from robot_attn_policies.training.presets import TrainConfig
 
 CELLS, NAME = "cells", "comparison"
 """In the output folder: the cells, and what the other files are called."""
@@ -87,11 +87,11 @@ class Job:
         more = question.episodes if question.calibration is None else question.calibration["episodes"]
         return question.episodes + more
 
-    def answer(self) -> Scores | Ends | None:
+    def answer(self) -> Scores | Baselines | None:
         """What the cell says, once it is measured."""
-        from robot_attn_policies.cells import Ends, Scores, read_cell
+        from robot_attn_policies.evaluation.result_cache import Baselines, Scores, read_cell
 
-        return read_cell(self.path, self.question, Ends if self.run is None else Scores)
+        return read_cell(self.path, self.question, Baselines if self.run is None else Scores)
 
 
 def run(options: Options) -> dict[str, object]:
@@ -103,9 +103,9 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.compare import compare, group
-    from robot_attn_policies.compare_plot import write_plot
-    from robot_attn_policies.run_folder import locked, write_file
+    from robot_attn_policies.evaluation.compare import compare, group
+    from robot_attn_policies.evaluation.compare_plot import write_plot
+    from robot_attn_policies.training.run_folder import locked, write_file
 
     if min(options.episodes, options.calibration_episodes, options.envs) < 1 or options.jobs < 0:
         raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more, --jobs 0 or more")
@@ -136,7 +136,7 @@ def run(options: Options) -> dict[str, object]:
         for scene in cells:
             cells[scene][arm] = [[job.answer() for job in table[scene, run]] for run in runs]
     seeds = {arm: [configs[run].seed for run in runs] for arm, runs in arms.items()}
-    uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].eyes.uniform)
+    uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].probe.uniform)
     comparison = compare(cells, seeds, uniform)
 
     figures = figures_of(comparison, options, {arm: {run: configs[run] for run in arms[arm]} for arm in arms})
@@ -152,7 +152,7 @@ def run(options: Options) -> dict[str, object]:
     return figures
 
 
-def load_policies(options: Options) -> dict[str, _policy.LoadedPolicy]:
+def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
     """The policies of the runs, by their folders.
 
     Raises:
@@ -167,7 +167,7 @@ def load_policies(options: Options) -> dict[str, _policy.LoadedPolicy]:
         if folder.resolve() in met:
             raise ValueError(f"{folder} is named twice: name each run once")
         met.add(folder.resolve())
-        policy = policies[str(folder)] = _policy.load(folder, options.which)
+        policy = policies[str(folder)] = _loaded_run.load(folder, options.which)
         seeds_of(options, policy.held_out_from)
     return policies
 
@@ -178,11 +178,11 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: one of them is.
     """
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 
-    calibration = _policy.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
+    calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
     first = EVALUATION_SEED if options.seed is None else options.seed
-    return _policy.seeds_from(first, options.episodes, used | set(calibration), "evaluation"), calibration
+    return _loaded_run.seeds_from(first, options.episodes, used | set(calibration), "evaluation"), calibration
 
 
 def plan(
@@ -193,16 +193,16 @@ def plan(
     A file's name tells arm, seed and scene: a run that was trained again replaces its cells, and what else
     was compared in the folder stays.
     """
-    from robot_attn_policies.cells import Question, policy_identity
-    from robot_attn_policies.compare import TRAINED, arm_of
-    from robot_attn_policies.run_folder import json_hash, library_versions
+    from robot_attn_policies.evaluation.compare import TRAINED, arm_of
+    from robot_attn_policies.evaluation.result_cache import Question, policy_identity
+    from robot_attn_policies.training.run_folder import json_hash, library_versions
 
     versions = library_versions()
     evaluation, calibration = seeds_of(options, set())
     table = {}
     for scene in dict.fromkeys((TRAINED, *options.suite)):
         for run, config in configs.items():
-            env = _policy.scene(config.env, suite=None if scene == TRAINED else scene)
+            env = _loaded_run.scene(config.env, suite=None if scene == TRAINED else scene)
             ends = Question(config.task, scene, env, evaluation[0], len(evaluation), versions)
             scores = replace(
                 ends,
@@ -227,14 +227,14 @@ def check_scenes(jobs: Iterable[Job]) -> dict[Path, int]:
 
     Returns the most steps that an episode of each job takes.
     """
-    from robot_attn_policies.run_folder import json_hash
+    from robot_attn_policies.training.run_folder import json_hash
 
     horizons: dict[str, int] = {}
     found = {}
     for job in jobs:
         key = json_hash(dict(job.question.env))
         if key not in horizons:
-            with closing(_policy.make_env(job.question.task, job.question.env, 1)) as env:
+            with closing(_loaded_run.make_env(job.question.task, job.question.env, 1)) as env:
                 horizons[key] = int(env.horizon)
         found[job.path] = horizons[key]
     return found
@@ -244,8 +244,8 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
     """Measure the cells in processes, under a progress bar, and write each as soon as it is measured."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from robot_attn_policies._display import pace
-    from robot_attn_policies.cells import write_cell
+    from robot_attn_policies.evaluation.result_cache import write_cell
+    from robot_attn_policies.training.progress_bar import pace
 
     # The longest first: the last ones then leave no core idle for long.
     left = {job.path: horizons[job.path] * job.episodes for job in jobs}
@@ -262,7 +262,7 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
             rate = steps / (time.monotonic() - started)
             progress.update(task, advance=more, pace=pace(rate, sum(left.values())))
 
-        def finished(place: int, answer: Scores | Ends) -> None:
+        def finished(place: int, answer: Scores | Baselines) -> None:
             nonlocal done
             done += 1
             write_cell(jobs[place].path, jobs[place].question, answer)
@@ -271,14 +271,14 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
                 task, advance=left.pop(jobs[place].path), description=f"{done} of {len(jobs)} cells"
             )
 
-        count = processes or len(_peers.available_cores())
-        _pool.run_jobs(measure_cell, jobs, count, told=told, finished=finished)
+        count = processes or len(_render_peers.available_cores())
+        _pool.run_jobs(measure_cell, jobs, count, on_progress=told, on_result=finished)
 
 
-def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Ends:
+def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:
     """What the job's cell shall say."""
-    from robot_attn_policies.cells import ends_of, scores_of
-    from robot_attn_policies.evaluate import Step
+    from robot_attn_policies.evaluation.result_cache import baselines_of, scores_of
+    from robot_attn_policies.rollouts.rollout import Step
 
     def watch(name: str, steps: int) -> Any:
         def see(step: Step) -> None:
@@ -288,22 +288,22 @@ def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Ends:
 
     question = job.question
     seeds = range(question.first_seed, question.first_seed + question.episodes)
-    with closing(_policy.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
+    with closing(_loaded_run.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
         if job.run is None:
-            return ends_of(*_policy.ends(env, seeds, watch))
+            return baselines_of(*_loaded_run.ends(env, seeds, watch))
         assert question.calibration is not None
         first, count = question.calibration["first_seed"], question.calibration["episodes"]
-        policy = _policy.load(job.run, job.which)
-        return scores_of(*_policy.score(policy, env, seeds, range(first, first + count), watch))
+        policy = _loaded_run.load(job.run, job.which)
+        return scores_of(*_loaded_run.score(policy, env, seeds, range(first, first + count), watch))
 
 
 def figures_of(
     comparison: Comparison, options: Options, arms: Mapping[str, Mapping[str, TrainConfig]]
 ) -> dict[str, object]:
     """The figures as JSON, with their units, and the configurations that they belong to."""
-    from robot_attn_policies.cells import policy_identity
-    from robot_attn_policies.compare import METRICS
-    from robot_attn_policies.run_folder import library_versions
+    from robot_attn_policies.evaluation.compare import METRICS
+    from robot_attn_policies.evaluation.result_cache import policy_identity
+    from robot_attn_policies.training.run_folder import library_versions
 
     evaluation, calibration = seeds_of(options, set())
 

@@ -33,7 +33,7 @@ def run(options: Options) -> dict[str, object]:
     from rich.console import Console
     from rich.table import Table
 
-    from robot_attn_policies.curves import read_curve, write_curves
+    from robot_attn_policies.evaluation.curves import read_curve, write_curves
 
     if not options.runs:
         raise ValueError("no runs: name at least one run folder")

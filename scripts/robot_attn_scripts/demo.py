@@ -38,7 +38,7 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.run_folder import CONFIG
+    from robot_attn_policies.training.run_folder import CONFIG
     from robot_attn_scripts import evaluate, replay, train
 
     console = Console()

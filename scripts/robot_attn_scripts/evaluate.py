@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from robot_attn_scripts import _policy, _report
+from robot_attn_scripts import _loaded_run, _report
 
 if TYPE_CHECKING:
-    from robot_attn.focus import Means
-    from robot_attn_policies.evaluate import Focus, Rollouts
+    from robot_attn.focus import RatioOfSums
+    from robot_attn_policies.evaluation.evaluate import Focus
+    from robot_attn_policies.rollouts.rollout import Rollouts
 
 REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "average place", "uniform": "uniform"}
 
@@ -71,31 +72,32 @@ def evaluate(options: Options) -> dict[str, object]:
     """The figures of `run`, without printing tables or writing files."""
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED, random_actor
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.rollouts.rollout import random_actor
 
-    policy = _policy.load(options.run, options.which, options.module)
-    calibration_seeds = _policy.seeds_from(
+    policy = _loaded_run.load(options.run, options.which, options.module)
+    calibration_seeds = _loaded_run.seeds_from(
         CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
     )
     first = EVALUATION_SEED if options.seed is None else options.seed
     used = policy.held_out_from | set(calibration_seeds)
-    seeds = _policy.seeds_from(first, options.episodes, used, "evaluation")
+    seeds = _loaded_run.seeds_from(first, options.episodes, used, "evaluation")
 
-    scene = _policy.scene(policy.config.env, options.env, options.suite)
-    envs = _policy.batch_size(policy.config.task, options.episodes, options.envs)
+    scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
+    envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
     focus = oracle = None
     with (
-        closing(_policy.make_env(policy.config.task, scene, envs)) as env,
-        _policy.step_bar(Console(stderr=True)) as watch,
+        closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
+        _loaded_run.step_bar(Console(stderr=True)) as watch,
     ):
-        if _policy.has_masks(env):
-            rollouts, focus = _policy.score(policy, env, seeds, calibration_seeds, watch)
+        if _loaded_run.has_masks(env):
+            rollouts, focus = _loaded_run.score(policy, env, seeds, calibration_seeds, watch)
         else:
-            rollouts = _policy.play("the policy", policy.eyes.act, env, seeds, watch)
-        if _policy.has_oracle(env):
-            random, oracle = _policy.ends(env, seeds, watch)
+            rollouts = _loaded_run.play("the policy", policy.probe.act, env, seeds, watch)
+        if _loaded_run.has_oracle(env):
+            random, oracle = _loaded_run.ends(env, seeds, watch)
         else:
-            random = _policy.play("random", random_actor(env.action_space), env, seeds, watch)
+            random = _loaded_run.play("random", random_actor(env.action_space), env, seeds, watch)
 
     return {
         "run": str(options.run),
@@ -106,13 +108,13 @@ def evaluate(options: Options) -> dict[str, object]:
         "episodes": {"value": len(seeds), "unit": "episodes"},
         "seeds": {"first": seeds[0], "last": seeds[-1]},
         **_score_figures(rollouts, random, oracle),
-        "focus": None if focus is None else _focus_figures(focus, policy.eyes.uniform, calibration_seeds),
+        "focus": None if focus is None else _focus_figures(focus, policy.probe.uniform, calibration_seeds),
     }
 
 
 def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts | None) -> dict[str, object]:
-    from robot_attn_policies.evaluate import normalised_score
-    from robot_attn_policies.statistics import bootstrap_interval, iqm, mean
+    from robot_attn_policies.evaluation.evaluate import normalised_score
+    from robot_attn_policies.evaluation.statistics import bootstrap_interval, iqm, mean
 
     statistics = {"mean": mean, "iqm": iqm}
 
@@ -144,7 +146,7 @@ def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts | None
 
 
 def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) -> dict[str, object]:
-    from robot_attn_policies.evaluate import REFERENCES
+    from robot_attn_policies.evaluation.evaluate import REFERENCES
 
     totals = focus.totals
 
@@ -178,15 +180,15 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
         },
         # A uniform map has no head to choose: calling one "best" would claim that it looks at something.
         "best_head": None if uniform else best,
-        "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.heads)],
+        "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.num_heads)],
         "references": {name: of(focus.index(name)) for name in REFERENCES},
     }
 
 
-def _means(means: Means, unit: str) -> _report.Figure:
+def _means(means: RatioOfSums, unit: str) -> _report.Figure:
     import numpy as np
 
-    from robot_attn_policies.statistics import bootstrap_interval, ratio_of_sums
+    from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
 
     return _report.interval(bootstrap_interval(np.stack(means, axis=1), ratio_of_sums), unit)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from robot_attn_scripts import _policy
+from robot_attn_scripts import _loaded_run
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
-    from robot_attn_policies.explain import explain
-    from robot_attn_policies.report import report_json, write_report
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.pages.report import report_json, write_report
+    from robot_attn_policies.probing.explain import explain
 
     if options.out.suffix.lower() != ".html":
         raise ValueError(f"--out is a page whose name ends in .html, got {options.out}")
@@ -66,20 +66,20 @@ def run(options: Options) -> dict[str, object]:
         raise ValueError(f"--calibration-episodes is 0 or more, got {options.calibration_episodes}")
     if options.episodes < 2:
         raise ValueError(f"an explanation with intervals takes 2 episodes or more, got {options.episodes}")
-    policy = _policy.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     first = EVALUATION_SEED if options.seed is None else options.seed
-    seeds = _policy.seeds_from(first, options.episodes, policy.held_out_from, "explanation")
+    seeds = _loaded_run.seeds_from(first, options.episodes, policy.held_out_from, "explanation")
     used = policy.held_out_from | set(seeds)
-    calibration = _policy.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
-    scene = _policy.scene(policy.config.env, options.env, options.suite)
+    calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
+    scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    envs = _policy.batch_size(policy.config.task, len(seeds), options.envs)
+    envs = _loaded_run.batch_size(policy.config.task, len(seeds), options.envs)
     with (
-        closing(_policy.make_env(policy.config.task, scene, envs)) as env,
-        _policy.step_bar(Console(stderr=True)) as watch,
+        closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
+        _loaded_run.step_bar(Console(stderr=True)) as watch,
     ):
         report = explain(
-            policy.eyes,
+            policy.probe,
             env,
             seeds=seeds,
             calibration=calibration,
@@ -90,7 +90,7 @@ def run(options: Options) -> dict[str, object]:
                 ("Scene", ", ".join(f"{name} {value}" for name, value in scene.items()) or "as it comes"),
             ],
             curves=options.curves,
-            watch=watch,
+            start_progress=watch,
         )
     write_report(options.out, report)
     console = Console()

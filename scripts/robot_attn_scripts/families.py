@@ -87,7 +87,7 @@ def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, F
     return {
         name: {
             "good_for": module.good_for,
-            "heads": module.heads,
+            "heads": module.num_heads,
             "grid": list(module.attention_grid),
             "parameters": _report.figure(sum(each.numel() for each in module.parameters()), "parameters"),
             "flops": _report.figure(count_flops(module), "FLOPs"),
@@ -105,7 +105,7 @@ def count_flops(module: robot_attn.Perception) -> int:
     """
     module = copy.deepcopy(module).requires_grad_(False)  # the counter fails on views of what has a gradient
     frames = torch.rand(1, *module.image_shape)
-    context = torch.zeros(1, module.context_size) if module.context_size else None
+    context = torch.zeros(1, module.context_dim) if module.context_dim else None
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(frames, context)
     return int(counter.get_total_flops())

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs import TASKS
-from robot_attn_envs.instructions import Instruct
+from robot_attn_envs.tasks.instructions import Instruct
 from robot_attn_envs.worlds import MIN_SIZE
 from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from robot_attn_scripts import _peers, _policy, _pool, _report
+from robot_attn_scripts import _loaded_run, _pool, _render_peers, _report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robot_attn_policies.presets import Json
+    from robot_attn_policies.training.presets import Json
     from robot_attn_scripts._player import Player
 
 FEWEST = 4
@@ -74,7 +74,7 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import EVALUATION_SEED
+    from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
 
     at_once = 1 if options.at_once is None else options.at_once
     if min(options.episodes, options.calibration_episodes, at_once) < 1:
@@ -91,8 +91,8 @@ def run(options: Options) -> dict[str, object]:
     return figures
 
 
-def _scene(options: Options, policy: _policy.LoadedPolicy) -> dict[str, Json]:
-    return _policy.scene(policy.config.env, options.env, options.suite)
+def _scene(options: Options, policy: _loaded_run.LoadedPolicy) -> dict[str, Json]:
+    return _loaded_run.scene(policy.config.env, options.env, options.suite)
 
 
 # ---- A file an episode ----
@@ -116,9 +116,9 @@ def _write_files(
     present = [path for path in (_path(out, seed) for seed in seeds) if path.exists()]
     if present:
         raise ValueError(f"{present[0]} is there already: name another folder with --out, or other seeds")
-    policy = _policy.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     scene = _scene(options, policy)
-    processes = min(options.at_once or len(_peers.available_cores()), math.ceil(len(seeds) / FEWEST))
+    processes = min(options.at_once or len(_render_peers.available_cores()), math.ceil(len(seeds) / FEWEST))
     out.mkdir(parents=True, exist_ok=True)
     told: dict[int, dict[str, object]] = {}
     try:
@@ -141,8 +141,8 @@ def _write_files(
                     record_job,
                     jobs,
                     processes,
-                    told=lambda place, steps: advance(steps),
-                    finished=lambda place, episodes: told.update(episodes),
+                    on_progress=lambda place, steps: advance(steps),
+                    on_result=lambda place, episodes: told.update(episodes),
                 )
     finally:
         paths = [_path(out, seed) for seed in seeds]
@@ -163,16 +163,16 @@ def record_job(job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
     from robot_attn_scripts._tasks import env_id
 
     options = job.options
-    policy = _policy.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     scene = _scene(options, policy)
-    with closing(_policy.make_env(policy.config.task, scene, 1)) as env:
+    with closing(_loaded_run.make_env(policy.config.task, scene, 1)) as env:
         env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
         return _play(Player(policy, env, env_args, job.best_head), job, tell)
 
 
 def _play(player: Player, job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
-    from robot_attn_policies.episodes import save_episode
-    from robot_attn_policies.run_folder import library_versions
+    from robot_attn_policies.recording.episode_file import save_episode
+    from robot_attn_policies.training.run_folder import library_versions
 
     told: dict[int, dict[str, object]] = {}
     for seed in job.seeds:
@@ -192,8 +192,8 @@ def _path(out: Path, seed: int) -> Path:
 def _write_dataset(
     options: Options, seeds: Sequence[int], console: Console, progress: Console
 ) -> dict[str, object]:
-    from robot_attn_policies._stop import stop_on_signal
-    from robot_attn_policies.evaluate import Step, rollout_episodes
+    from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
+    from robot_attn_policies.training.stop import stop_on_signal
     from robot_attn_scripts import _minari
     from robot_attn_scripts._tasks import env_id, is_ours
 
@@ -203,14 +203,14 @@ def _write_dataset(
     name = options.minari
     _minari.minari_module()
     place = _minari.place_of(name)
-    policy = _policy.load(options.run, options.which, options.module)
-    config, eyes, scene = policy.config, policy.eyes, _scene(options, policy)
+    policy = _loaded_run.load(options.run, options.which, options.module)
+    config, probe, scene = policy.config, policy.probe, _scene(options, policy)
     task, policy_name = env_id(config.task), f"{options.run.name} ({options.which})"
     kept: list[dict[str, object]] = []
     try:
         with ExitStack() as stack:
             env = stack.enter_context(
-                closing(_policy.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
+                closing(_loaded_run.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
             )
             single = _minari.recoverable(env, {**scene, "masks": True} if is_ours(config.task) else scene)
             if single is None:
@@ -224,7 +224,7 @@ def _write_dataset(
                 action_space=env.single_action_space,
                 algorithm=f"PPO, perception {config.perception}",
                 description=f"{policy_name} in {task}, without exploration noise.",
-                more={"token_centers": {"ys": eyes.cells.ys.tolist(), "xs": eyes.cells.xs.tolist()}},
+                more={"token_centers": {"ys": probe.cells.ys.tolist(), "xs": probe.cells.xs.tolist()}},
             )
             take = stack.enter_context(_minari.new_dataset(name, about))
 
@@ -235,7 +235,7 @@ def _write_dataset(
                     for each in episodes
                 )
 
-            collector = _minari.Collector(env, eyes, seeds, keep)
+            collector = _minari.Collector(env, probe, seeds, keep)
             stack.callback(collector.flush)
             stopped = stack.enter_context(stop_on_signal())
             advance = stack.enter_context(_bar(progress, int(env.horizon) * len(seeds)))
@@ -246,7 +246,7 @@ def _write_dataset(
                 if stopped():
                     raise KeyboardInterrupt
 
-            rollout_episodes(eyes.act, collector, seeds, watch=see)
+            rollout_episodes(probe.act, collector, seeds, on_step=see)
     finally:
         _tell(
             console, len(kept) if place.exists() else 0, len(seeds), f"the Minari dataset {name}, at {place}"

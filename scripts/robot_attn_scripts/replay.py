@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
-from robot_attn_scripts import _policy, _report
+from robot_attn_scripts import _loaded_run, _report
 from robot_attn_scripts._command import missing_modules
-from robot_attn_scripts._pairs import parse_pairs
+from robot_attn_scripts._name_value import parse_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from robot_attn.overlay import Image
-    from robot_attn_policies.episodes import Episode
-    from robot_attn_policies.evaluate import Step
-    from robot_attn_policies.page import View
-    from robot_attn_policies.presets import Json, TrainConfig
-    from robot_attn_policies.report import Report
-    from robot_attn_scripts._live import Window
+    from robot_attn_policies.pages.page import View
+    from robot_attn_policies.pages.report import Report
+    from robot_attn_policies.recording.episode_file import Episode
+    from robot_attn_policies.rollouts.rollout import Step
+    from robot_attn_policies.training.presets import Json, TrainConfig
+    from robot_attn_scripts._live_window import Window
     from robot_attn_scripts._player import Player
     from robot_attn_scripts._side_by_side import Pictures
 
@@ -100,8 +100,8 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluate import EVALUATION_SEED
-    from robot_attn_scripts._live import Stopped
+    from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
+    from robot_attn_scripts._live_window import WindowClosed
 
     sources = [options.source] if options.compare is None else [options.source, options.compare]
     recorded = _check(options, sources)
@@ -125,7 +125,7 @@ def run(options: Options) -> dict[str, object]:
                 else:
                     try:
                         episodes = [_play(one, progress, window, options.size, seed) for one in players]
-                    except Stopped as stop:
+                    except WindowClosed as stop:
                         console.print(f"seed {seed}: {stop}, nothing of it is written", highlight=False)
                         break
                     reports = [_explain(one, seed, progress) for one in players] if options.explain else []
@@ -150,10 +150,10 @@ def _players(
     options: Options, folders: list[Path], seeds: Sequence[int], progress: Console, stack: ExitStack
 ) -> tuple[list[Player], Window | None]:
     """One player of each run, all in the scene of the first; and the window if there is one."""
-    from robot_attn_scripts._live import Window
+    from robot_attn_scripts._live_window import Window
     from robot_attn_scripts._player import player_of
 
-    policies = [_policy.load(folder, options.which, options.module, gradients=True) for folder in folders]
+    policies = [_loaded_run.load(folder, options.which, options.module, gradients=True) for folder in folders]
     base = policies[0].config
     players = [
         stack.enter_context(
@@ -174,15 +174,15 @@ def _players(
 
 def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> Episode:
     """The episode of a seed, under a progress bar, and in the window if there is one."""
-    from robot_attn_scripts._live import LiveView
+    from robot_attn_scripts._live_window import LiveView
 
     live = None
     if window is not None:
-        eyes, title = player.policy.eyes, f"{player.policy.name}   seed {seed}"
+        probe, title = player.policy.probe, f"{player.policy.name}   seed {seed}"
         live = LiveView(
-            eyes, player.best_head, window.show, window.wait, dt=player.env.dt, size=size, title=title
+            probe, player.best_head, window.show, window.wait, dt=player.env.dt, size=size, title=title
         )
-    with _policy.step_bar(progress) as watch:
+    with _loaded_run.step_bar(progress) as watch:
         advance = watch(f"recording seed {seed}", int(player.env.horizon))
 
         def after(step: Step) -> None:
@@ -195,12 +195,12 @@ def _play(player: Player, progress: Console, window: Window | None, size: int, s
 
 def _explain(player: Player, seed: int, progress: Console) -> Report:
     """The explanation of the episode of a seed, under a progress bar."""
-    from robot_attn_policies.explain import explain_episode
+    from robot_attn_policies.probing.explain import explain_episode
 
-    title, eyes = f"{player.env_args['env_name']}   seed {seed}", player.policy.eyes
-    with _policy.step_bar(progress) as watch:
+    title, probe = f"{player.env_args['env_name']}   seed {seed}", player.policy.probe
+    with _loaded_run.step_bar(progress) as watch:
         return explain_episode(
-            eyes, player.env, seed, title=title, facts=[("Policy", player.policy.name)], watch=watch
+            probe, player.env, seed, title=title, facts=[("Policy", player.policy.name)], start_progress=watch
         )
 
 
@@ -214,7 +214,7 @@ def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, J
     same = options.task is None or env_id(options.task) == env_id(base.task)
     kept = {name: value for name, value in base.env.items() if same and name not in FRAMES}
     frames = {name: own.env[name] for name in FRAMES if name in own.env}
-    scene = _policy.scene(kept | frames, options.env, options.suite)
+    scene = _loaded_run.scene(kept | frames, options.env, options.suite)
     if options.shift:
         shifts = parse_pairs([pair if "=" in pair else f"{pair}=1" for pair in options.shift])
         scene = {name: scene[name] for name in scene if name not in ("suite", "intensity")}
@@ -223,7 +223,7 @@ def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, J
 
 
 def _load(sources: list[Path]) -> list[Episode]:
-    from robot_attn_policies.episodes import load_episode
+    from robot_attn_policies.recording.episode_file import load_episode
 
     episodes = [load_episode(source) for source in sources]
     starts = [(_task_title(episode), episode.seed) for episode in episodes]
@@ -234,8 +234,8 @@ def _load(sources: list[Path]) -> list[Episode]:
 
 
 def _save(out: Path, episodes: list[Episode]) -> list[Path]:
-    from robot_attn_policies.episodes import save_episode
-    from robot_attn_policies.run_folder import library_versions
+    from robot_attn_policies.recording.episode_file import save_episode
+    from robot_attn_policies.training.run_folder import library_versions
 
     paths = [path.with_suffix(".hdf5") for path in _beside(out, episodes)]
     for path, episode in zip(paths, episodes, strict=True):
@@ -265,8 +265,8 @@ def _draw(
     """Write the video, the pages and what else is asked for; give their paths."""
     from robot_attn.overlay import Replay, contact_sheet, moments, write_png
     from robot_attn.video import write_video
-    from robot_attn_policies.page import write_page
-    from robot_attn_policies.report import write_report
+    from robot_attn_policies.pages.page import write_page
+    from robot_attn_policies.pages.report import write_report
     from robot_attn_scripts._rerun import write_rerun
     from robot_attn_scripts._side_by_side import SideBySide, WithCamera
 
@@ -330,7 +330,7 @@ def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
     """The episode as it is drawn: from the states in it where another size or camera is asked for."""
     if options.image_size is None and options.camera is None:
         return Shown(episode, None, [])
-    from robot_attn_policies.page import View
+    from robot_attn_policies.pages.page import View
     from robot_attn_scripts._redraw import redraw  # needs the simulator, unlike the stored frames
 
     height, width = episode.image_size
@@ -430,7 +430,7 @@ def _check(options: Options, sources: Sequence[Path]) -> bool:
         ModuleNotFoundError: what an option needs is not installed.
     """
     from robot_attn.overlay import MIN_SIZE
-    from robot_attn_scripts._live import check_display
+    from robot_attn_scripts._live_window import check_display
     from robot_attn_scripts._rerun import rerun_module
 
     if options.out.suffix.lower() != ".mp4":

@@ -13,14 +13,14 @@ import tyro
 from gymnasium.vector import VectorEnv
 from rich.console import Console
 
-from robot_attn._names import unknown_name
-from robot_attn_policies._dataclass_json import from_json
-from robot_attn_policies.evaluate import oracle_actor, random_actor, rollout_episodes
-from robot_attn_policies.presets import PRESETS, Json, PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import CONFIG, RunError, read_config, write_json
-from robot_attn_policies.train import MakeEnv, TrainResult, train
+from robot_attn.errors import unknown_name
+from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor, rollout_episodes
+from robot_attn_policies.training.dataclass_json import from_json
+from robot_attn_policies.training.presets import PRESETS, Json, PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import CONFIG, RunError, read_config, write_json
+from robot_attn_policies.training.train import MakeEnv, TrainResult, train
 from robot_attn_scripts import _report
-from robot_attn_scripts._pairs import parse_pairs
+from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._tasks import env_id, is_ours, make_batch
 
 REFERENCE = "reference.json"

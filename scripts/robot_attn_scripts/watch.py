@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from robot_attn.overlay import Image
     from robot_attn.video import Camera, VideoReader
-    from robot_attn_scripts._watcher import Watcher
+    from robot_attn_scripts._video_probe import Watcher
 
 DEFAULT_FPS = 30.0
 """Frames a second where neither the source nor a person says."""
@@ -74,11 +74,11 @@ def run(options: Options) -> dict[str, object]:
     from rich.console import Console
 
     from robot_attn.video import VideoReader, write_video
-    from robot_attn_policies._stop import stop_on_signal
-    from robot_attn_policies.eyes import KINDS, eyes_of
-    from robot_attn_policies.run_folder import load_policy
-    from robot_attn_scripts._live import Window
-    from robot_attn_scripts._watcher import Watcher
+    from robot_attn_policies.probing.probe import KINDS, probe_policy
+    from robot_attn_policies.training.run_folder import load_policy
+    from robot_attn_policies.training.stop import stop_on_signal
+    from robot_attn_scripts._live_window import Window
+    from robot_attn_scripts._video_probe import Watcher
 
     _check(options)
     console, progress = Console(), Console(stderr=True)
@@ -87,14 +87,14 @@ def run(options: Options) -> dict[str, object]:
         stack.callback(source.close)
         policy, config = load_policy(options.run, which=options.which)
         watcher = Watcher(
-            eyes_of(policy),
+            probe_policy(policy),
             width=options.width,
             head=options.head,
             instruction=options.instruction,
             boxes=options.boxes,
             title=f"{options.run.name}: {config.perception}",
         )
-        console.print(f"maps: {KINDS[watcher.eyes.kind]}", highlight=False)
+        console.print(f"maps: {KINDS[watcher.probe.kind]}", highlight=False)
         if watcher.unknown:
             names = ", ".join(watcher.unknown)
             told = f"the policy also reads {names}, which a video does not tell: zero in every frame"
@@ -126,7 +126,7 @@ def run(options: Options) -> dict[str, object]:
         "source": options.source,
         "run": str(options.run),
         "policy": options.which,
-        "maps": watcher.eyes.kind,
+        "maps": watcher.probe.kind,
         "unknown": list(watcher.unknown),
         "frames": _report.figure(seen.frames, "frames"),
         "cut": None if cut is None else _report.figure(cut, "frames before the file was cut"),
@@ -214,7 +214,7 @@ def _under_bar(
 
 def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:
     """Show pictures in a window, at their pace."""
-    from robot_attn_scripts._live import ESCAPE, SPACE
+    from robot_attn_scripts._live_window import ESCAPE, SPACE
 
     until = time.monotonic()
     for picture in pictures:
@@ -231,7 +231,7 @@ def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:
 
 def _check(options: Options) -> None:
     """Raises ValueError for options that cannot be met, before any work."""
-    from robot_attn_scripts._live import check_display
+    from robot_attn_scripts._live_window import check_display
 
     if options.out is not None and options.out.suffix.lower() != ".mp4":
         raise ValueError(f"--out is a video whose name ends in .mp4, got {options.out}")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mujoco.batch import Batch
 
-from robot_attn_envs.arm import (
+from robot_attn_envs.tasks.arm import (
     ARM_ACTUATORS,
     ARM_DEFAULTS,
     HIGH,

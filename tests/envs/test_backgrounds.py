@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robot_attn_envs.shifts._pictures import read_clips
-from robot_attn_envs.track import Track
+from robot_attn_envs.tasks.track import Track
 from robot_attn_envs.worlds import Worlds
 
 ORANGE = (250, 130, 20)  # RGB

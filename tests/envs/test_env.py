@@ -12,7 +12,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
 from robot_attn_envs.env import TaskEnv
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 ID = "RobotAttn/Track-v0"
 OPTIONS: dict[str, Any] = {"masks": True, "distractors": 3, "out_of_view": 0.3}
@@ -187,7 +187,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def _task() -> Any:
-    from robot_attn_envs.track import Track
+    from robot_attn_envs.tasks.track import Track
 
     return Track
 

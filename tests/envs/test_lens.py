@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_attn_envs.camera import KINEMATICS, BatchCamera
-from robot_attn_envs.lens import Lens, blur_strides, clear_views
-from robot_attn_envs.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.render.camera import KINEMATICS, BatchCamera
+from robot_attn_envs.render.lens import Lens, blur_strides, clear_views
+from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
 
 SIDE = 64
 WALL, BALL = 0, 1  # geoms

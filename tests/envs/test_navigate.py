@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.navigate import (
+from robot_attn_envs.tasks.navigate import (
     ARENA,
     BUMPER_RADIUS,
     HANGING_HEIGHT,
@@ -21,7 +21,7 @@ from robot_attn_envs.navigate import (
     Navigate,
     _next_corner,
 )
-from robot_attn_envs.rewards import progress
+from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.worlds import Worlds
 
 ID = "RobotAttn/Navigate-v0"
@@ -49,12 +49,12 @@ def test_reward_by_hand(worlds: Worlds) -> None:
     put_target(worlds, 2.0, 0.0, start=2.0)
     qpos, steps = worlds.batch.bind("qpos"), np.ones(2, np.int64)
     qpos[0, 0] = 0.5  # a quarter of the way
-    reward, ended, success = worlds.task.score(steps)
+    reward, ended, success = worlds.task.compute_reward(steps)
     assert reward[0] == pytest.approx(0.25) and not ended[0]
     qpos[0, 0] = 0.3  # and back
-    assert worlds.task.score(steps)[0][0] == pytest.approx(-0.1)
+    assert worlds.task.compute_reward(steps)[0][0] == pytest.approx(-0.1)
     qpos[0, 0] = 2.0 - SUCCESS_DISTANCE + 0.01
-    reward, ended, success = worlds.task.score(steps)
+    reward, ended, success = worlds.task.compute_reward(steps)
     assert reward[0] == pytest.approx((1.7 - 0.39) / 2 + 1) and ended[0] and success[0]
     worlds.close()
 
@@ -64,7 +64,7 @@ def test_it_ends_at_the_distance_that_it_says(worlds: Worlds) -> None:
     qpos, steps = worlds.batch.bind("qpos"), np.ones(2, np.int64)
     for x, near in ((2.0 - SUCCESS_DISTANCE - 1e-6, False), (2.0 - SUCCESS_DISTANCE + 1e-6, True)):
         qpos[0, 0] = x
-        assert worlds.task.score(steps)[2][0] == near
+        assert worlds.task.compute_reward(steps)[2][0] == near
     worlds.close()
 
 

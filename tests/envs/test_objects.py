@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_attn import tokenize
-from robot_attn_envs.instructions import COLORS, HELD_OUT, MAX_TOKENS, SHAPES, TOKENS, tokens
-from robot_attn_envs.objects import Objects, away_from_red, check_distractors, hsv_to_rgb
+from robot_attn_envs.tasks.instructions import COLORS, HELD_OUT, MAX_TOKENS, SHAPES, TOKENS, tokens
+from robot_attn_envs.tasks.objects import Objects, away_from_red, check_distractors, hsv_to_rgb
 
 # Slots: a target, four distractors, two spare ones.
 KINDS = ("sphere", "box", "cylinder", "capsule", "sphere", "box", "ellipsoid")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.occluders import HALF_HEIGHT, HALF_WIDTH, NEARNESS, PARKED
-from robot_attn_envs.track import Track
+from robot_attn_envs.tasks.occluders import HALF_HEIGHT, HALF_WIDTH, NEARNESS, PARKED
+from robot_attn_envs.tasks.track import Track
 from robot_attn_envs.worlds import Worlds
 
 STAY = {1: 40, 2: 40, 3: 30, 7: 12}  # control steps of 0.05 s: 2 s, or 60 % of a part of the 150

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.push import (
+from robot_attn_envs.tasks.push import (
     CLEAR,
     MARKS,
     NEAR,
@@ -41,7 +41,7 @@ def put(worlds: Worlds, slot: int, x: float, y: float) -> None:
 
 
 def score(worlds: Worlds) -> tuple[float, bool, bool]:
-    reward, terminated, success = worlds.task.score(worlds.steps)
+    reward, terminated, success = worlds.task.compute_reward(worlds.steps)
     return float(reward[0]), bool(terminated[0]), bool(success[0])
 
 

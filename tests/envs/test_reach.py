@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.reach import HOLD, NEAR, START_HIGH, START_LOW, Reach
-from robot_attn_envs.table import PLACES, SPACING, SPARE_PLACES
+from robot_attn_envs.tasks.reach import HOLD, NEAR, START_HIGH, START_LOW, Reach
+from robot_attn_envs.tasks.table import PLACES, SPACING, SPARE_PLACES
 from robot_attn_envs.worlds import Worlds
 
 ID = "RobotAttn/Reach-v0"
@@ -42,7 +42,7 @@ def bring(worlds: Worlds, offset: tuple[float, float, float]) -> None:
 
 
 def score(worlds: Worlds) -> tuple[float, bool, bool]:
-    reward, terminated, success = worlds.task.score(worlds.steps)
+    reward, terminated, success = worlds.task.compute_reward(worlds.steps)
     return float(reward[0]), bool(terminated[0]), bool(success[0])
 
 

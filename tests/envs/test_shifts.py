@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.instructions import COLORS
 from robot_attn_envs.shifts import SHIFTS, SUITES, chosen_shifts
 from robot_attn_envs.shifts._hues import hue_of
 from robot_attn_envs.shifts._lookalikes import ALIKE
-from robot_attn_envs.track import Track
+from robot_attn_envs.tasks.instructions import COLORS
+from robot_attn_envs.tasks.track import Track
 from robot_attn_envs.worlds import Worlds
 
 TRACK = "RobotAttn/Track-v0"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_envs.rewards import linear_falloff
-from robot_attn_envs.track import FOVY, HEAD_HEIGHT, Track
+from robot_attn_envs.tasks.rewards import linear_falloff
+from robot_attn_envs.tasks.track import FOVY, HEAD_HEIGHT, Track
 from robot_attn_envs.worlds import Worlds
 
 ID = "RobotAttn/Track-v0"
@@ -31,7 +31,7 @@ def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, fl
     worlds.batch.bind("qpos")[0] = pan, tilt
     worlds.batch.bind("mocap_pos")[0, 0] = np.add(target, (0, 0, HEAD_HEIGHT))
     worlds.batch.forward()
-    return float(worlds.task.score(np.full(3, 1))[0][0])
+    return float(worlds.task.compute_reward(np.full(3, 1))[0][0])
 
 
 @pytest.mark.parametrize(

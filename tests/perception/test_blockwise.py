@@ -20,10 +20,10 @@ def tensors(seed: int, *shapes: tuple[int, ...], dtype: torch.dtype = torch.floa
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def score_of(name: str, size: int, heads: int) -> object:
+def score_of(name: str, size: int, num_heads: int) -> object:
     torch.manual_seed(0)
     if name in ("additive", "learned cosine"):
-        module = build_score(name.split()[-1], size, heads)
+        module = build_score(name.split()[-1], size, num_heads)
         assert isinstance(module, nn.Module)
         return module.double()
     return name

@@ -20,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_by_hand() -> None:
     # A query of ln 3 over keys 1 and 0: weights 3/4, 1/4. A GRU of zeros halves its state, so the second look
     # asks with half of ln 3, and its weights are as sqrt(3) : 1.
-    module = DynamicAttention(1, state_size=1, glimpses=2, score="dot").double()
+    module = DynamicAttention(1, state_dim=1, glimpses=2, score="dot").double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -43,8 +43,8 @@ def written_out(
     b, c = module.cell.bias_ih.chunk(3), module.cell.bias_hh.chunk(3)
     reads = []
     for look in range(module.glimpses):
-        query = (state @ module.to_query.weight.T + module.to_query.bias).unflatten(1, (module.heads, -1))
-        keys = tokens[:, None].expand(-1, module.heads, -1, -1)
+        query = (state @ module.to_query.weight.T + module.to_query.bias).unflatten(1, (module.num_heads, -1))
+        keys = tokens[:, None].expand(-1, module.num_heads, -1, -1)
         read = F.scaled_dot_product_attention(query[:, :, None], keys, keys, mask[:, None, None])[:, :, 0]
         last = look == module.glimpses - 1
         x = torch.cat([read.flatten(1), context if last else torch.zeros_like(context)], dim=1)
@@ -59,16 +59,16 @@ def written_out(
 @given(
     sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7])] * 5),
     glimpses=st.integers(1, 3),
-    context_size=st.sampled_from([0, 1, 3]),
+    context_dim=st.sampled_from([0, 1, 3]),
     seed=st.integers(0, 2**31),
 )
-def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_size: int, seed: int) -> None:
+def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_dim: int, seed: int) -> None:
     b, h, n, d, s = sizes
     torch.manual_seed(seed)
     module = DynamicAttention(
-        d, state_size=s, heads=h, glimpses=glimpses, context_size=context_size, score="scaled_dot"
+        d, state_dim=s, num_heads=h, glimpses=glimpses, context_dim=context_dim, score="scaled_dot"
     ).double()
-    tokens, state, context = draw(b, n, d), draw(b, s, seed=1), draw(b, context_size, seed=2)
+    tokens, state, context = draw(b, n, d), draw(b, s, seed=1), draw(b, context_dim, seed=2)
     mask = torch.rand(b, n) > 0.4
     mask[:, 0] = True  # torch's own gives NaN where nothing may be seen
     seen, left = module.step(tokens, state, context=context, mask=mask)
@@ -94,7 +94,7 @@ def test_a_sequence_is_its_steps(
 ) -> None:
     b, h, n, s = sizes
     torch.manual_seed(seed)
-    module = DynamicAttention(3, state_size=s, heads=h, glimpses=glimpses, context_size=2)
+    module = DynamicAttention(3, state_dim=s, num_heads=h, glimpses=glimpses, context_dim=2)
     tokens, context = torch.randn(steps, b, n, 3), torch.randn(steps, b, 2)
     starts, mask = torch.rand(steps, b) > 0.6, torch.rand(steps, b, n) > 0.3
     first = None if fresh else torch.randn(b, s)
@@ -110,7 +110,7 @@ def test_a_sequence_is_its_steps(
 
 def test_an_episode_knows_nothing_of_the_one_before() -> None:
     torch.manual_seed(0)
-    module = DynamicAttention(3, state_size=5, heads=2)
+    module = DynamicAttention(3, state_dim=5, num_heads=2)
     tokens = torch.randn(7, 1, 11, 3)
     starts = torch.zeros(7, 1, dtype=torch.bool)
     starts[4] = True
@@ -124,7 +124,7 @@ def test_an_episode_knows_nothing_of_the_one_before() -> None:
 
 def test_what_was_seen_moves_the_next_look_and_the_context_only_the_next_step() -> None:
     torch.manual_seed(0)
-    module = DynamicAttention(3, state_size=5, glimpses=2, context_size=1, score="scaled_dot")
+    module = DynamicAttention(3, state_dim=5, glimpses=2, context_dim=1, score="scaled_dot")
     tokens, other = torch.randn(1, 7, 3), torch.randn(1, 7, 3)
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
     seen, state = module.step(tokens, context=zero)
@@ -141,7 +141,7 @@ def test_what_was_seen_moves_the_next_look_and_the_context_only_the_next_step() 
 def test_it_learns_to_look_for_what_it_saw() -> None:
     """One thing is shown, then all five in another order: no fixed query finds it in more than 1 of 5."""
     torch.manual_seed(0)
-    module = DynamicAttention(5, state_size=16, score="dot")
+    module = DynamicAttention(5, state_dim=16, score="dot")
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     kinds = torch.eye(5)
 
@@ -165,7 +165,7 @@ def test_it_learns_to_look_for_what_it_saw() -> None:
 @pytest.mark.parametrize("score", ["standardized", "scaled_dot", "additive", "cosine"])
 def test_gradients(score: str) -> None:
     torch.manual_seed(0)
-    module = DynamicAttention(3, state_size=2, heads=2, glimpses=2, context_size=1, score=score).double()
+    module = DynamicAttention(3, state_dim=2, num_heads=2, glimpses=2, context_dim=1, score=score).double()
     starts = torch.tensor([[False], [False], [True]])
     mask = torch.ones(3, 1, 5, dtype=torch.bool)
     mask[1, 0, 1:3] = False
@@ -184,7 +184,7 @@ def test_gradients(score: str) -> None:
 
 def test_a_frame_that_it_may_look_at_nowhere_is_read_as_zeros() -> None:
     torch.manual_seed(0)
-    module = DynamicAttention(3, state_size=5, heads=2)
+    module = DynamicAttention(3, state_dim=5, num_heads=2)
     tokens = torch.randn(2, 7, 3, requires_grad=True)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1] = False
@@ -202,7 +202,7 @@ def test_a_frame_that_it_may_look_at_nowhere_is_read_as_zeros() -> None:
 @pytest.mark.parametrize("score", ["standardized", "dot", "additive"])
 def test_half_precision_does_not_overflow(dtype: torch.dtype, score: str) -> None:
     torch.manual_seed(0)
-    module = DynamicAttention(64, state_size=32, heads=2, glimpses=2, score=score).to(dtype)
+    module = DynamicAttention(64, state_dim=32, num_heads=2, glimpses=2, score=score).to(dtype)
     tokens = (1000 * torch.randn(2, 3, 11, 64)).to(dtype).requires_grad_()
     seen, states = module(tokens)
     assert seen.weights.dtype == seen.values.dtype == states.dtype == dtype
@@ -214,14 +214,14 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, score: str) -> Non
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
-    module = DynamicAttention(3, state_size=5, heads=2, glimpses=2)
+    module = DynamicAttention(3, state_dim=5, num_heads=2, glimpses=2)
     seen, states = module(torch.rand(4, batch, 7, 3))
     assert seen.values.shape == (4, batch, 2, 2, 3) and seen.weights.shape == (4, batch, 2, 2, 7)
     assert states.shape == (4, batch, 5)
 
 
 def test_bad_input_is_one_sentence() -> None:
-    module, told = DynamicAttention(3, state_size=5), DynamicAttention(3, state_size=5, context_size=2)
+    module, told = DynamicAttention(3, state_dim=5), DynamicAttention(3, state_dim=5, context_dim=2)
     tokens, mask = torch.rand(2, 7, 3), torch.ones(2, 7, dtype=torch.bool)
     for match, call in (
         (r"tokens must be \[B, n, 3\] .* \[2, 7, 4\]", lambda: module.step(torch.rand(2, 7, 4))),
@@ -258,9 +258,9 @@ def test_bad_input_is_one_sentence() -> None:
             lambda: module(tokens[None], starts=mask[:1, :3]),
         ),
         ("starts must be torch.bool", lambda: module(tokens[None], starts=torch.ones(1, 2))),
-        ("glimpses must be a whole number", lambda: DynamicAttention(3, state_size=5, glimpses=0)),
-        ("context_size must be a whole number", lambda: DynamicAttention(3, state_size=5, context_size=-1)),
-        ("did you mean 'cosine'", lambda: DynamicAttention(3, state_size=5, score="cosin")),
+        ("glimpses must be a whole number", lambda: DynamicAttention(3, state_dim=5, glimpses=0)),
+        ("context_dim must be a whole number", lambda: DynamicAttention(3, state_dim=5, context_dim=-1)),
+        ("did you mean 'cosine'", lambda: DynamicAttention(3, state_dim=5, score="cosin")),
     ):
         with pytest.raises(ValueError, match=match):
             call()
@@ -338,7 +338,7 @@ def test_the_gradient_reaches_the_first_frame() -> None:
 
 def test_the_state_can_point_at_a_place() -> None:
     """A query of -a (x^2 + y^2) + 2 a (p x + q y) is a round bump around (p, q)."""
-    module = Dynamic((1, 64, 64), heads=1, hidden_size=1, glimpses=1, score="dot")
+    module = Dynamic((1, 64, 64), num_heads=1, hidden_dim=1, glimpses=1, score="dot")
     y, x = (2 * 43.5 + 1) / 64 - 1, (2 * 51.5 + 1) / 64 - 1  # the patch of row 10 and column 12
     with torch.no_grad():
         module.attention.to_query.weight.zero_()
@@ -366,7 +366,7 @@ def test_bad_frames_are_one_sentence() -> None:
             lambda: module.step(frames[0], torch.rand(2, 3), context[0]),
         ),
         ("starts must be torch.bool", lambda: module.sequence(frames, None, context, torch.ones(4, 2))),
-        ("state_size must be", lambda: Dynamic((3, 32, 32), state_size=0)),
+        ("state_dim must be", lambda: Dynamic((3, 32, 32), state_dim=0)),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -168,7 +168,7 @@ def test_bad_requests_say_what_was_expected() -> None:
 @pytest.mark.parametrize("family", robot_attn.FAMILIES)
 def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> None:
     torch.manual_seed(0)
-    module = robot_attn.build(family, image_shape=(C, H, W), context_size=2)
+    module = robot_attn.build(family, image_shape=(C, H, W), context_dim=2)
     context = torch.rand(B, 2)
     for method in METHODS:
 
@@ -184,14 +184,14 @@ def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> N
     moved = attention_gradient(module, FRAMES, context)
     with torch.no_grad():
         assert_array_equal(attention_gradient(module, FRAMES, context), moved)
-    assert moved.shape == (B, module.heads, H, W)
+    assert moved.shape == (B, module.num_heads, H, W)
     # What chooses nothing, or without a gradient, is moved by no pixel.
     assert (moved.sum() > 0) == (family not in ("cnn",))
 
 
 def test_a_head_is_moved_by_what_it_looks_at() -> None:
     """Keypoints that find red: only the patches on the red square can move the place."""
-    module = robot_attn.build("keypoints", image_shape=(C, 48, 48), heads=1, patch_size=2)
+    module = robot_attn.build("keypoints", image_shape=(C, 48, 48), num_heads=1, patch_dim=2)
     frames = torch.zeros(1, C, 48, 48)
     frames[0, 0, 20:24, 28:32] = 1.0
     with torch.no_grad():

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import robot_attn
 from robot_attn.explain import (
+    ablate_pixels,
     action_change,
     action_curves,
     centred_places,
     discs,
-    erase,
     head_inputs,
     random_places,
     spread,
@@ -129,7 +129,7 @@ def test_a_hole_takes_the_weighted_mean_of_what_is_left() -> None:
     # The shorter side is 4 pixels, so sigma is 0.75: pixels 1, 1 and 2 away.
     near, far = math.exp(-1 / (2 * 0.75**2)), math.exp(-4 / (2 * 0.75**2))
     expected = round((near * (0 + 30) + far * 90) / (2 * near + far))
-    filled = erase(frame, mask)
+    filled = ablate_pixels(frame, mask)
     assert filled.dtype == np.uint8
     assert filled[0, :, 1, 0].tolist() == [expected] * 16
     assert np.array_equal(filled[:, :, [0, 2, 3]], frame[:, :, [0, 2, 3]])
@@ -141,21 +141,21 @@ def test_nothing_of_what_was_in_a_hole_is_left(seed: int, share: float) -> None:
     frames = rng.integers(0, 256, (2, H, W, 3), dtype=np.uint8)
     masks = discs(random_places(2, (H, W), rng), (H, W), share)
     others = np.where(masks[..., None], rng.integers(0, 256, frames.shape, dtype=np.uint8), frames)
-    filled = erase(frames, masks)
-    assert np.array_equal(filled, erase(others, masks))
+    filled = ablate_pixels(frames, masks)
+    assert np.array_equal(filled, ablate_pixels(others, masks))
     assert np.array_equal(filled[~masks], frames[~masks])
 
 
 def test_frames_of_one_colour_stay_and_frames_that_are_all_hole_are_their_mean() -> None:
     frames = np.full((1, H, W, 3), (10, 200, 90), np.uint8)
     whole = np.ones((1, H, W), bool)
-    assert np.array_equal(erase(frames, discs(np.array([[5.0, 5.0]]), (H, W), 0.95)), frames)
-    assert np.array_equal(erase(frames, whole), frames)
+    assert np.array_equal(ablate_pixels(frames, discs(np.array([[5.0, 5.0]]), (H, W), 0.95)), frames)
+    assert np.array_equal(ablate_pixels(frames, whole), frames)
     mixed = np.linspace(0, 1, H * W * 3, dtype=np.float32).reshape(1, H, W, 3)
-    assert erase(mixed, whole)[0, 3, 3] == pytest.approx(mixed.mean(axis=(0, 1, 2)), abs=1e-6)
+    assert ablate_pixels(mixed, whole)[0, 3, 3] == pytest.approx(mixed.mean(axis=(0, 1, 2)), abs=1e-6)
     for masks in (whole[:, 1:], whole.astype(int)):
         with pytest.raises(ValueError, match="bool masks"):
-            erase(frames, masks)
+            ablate_pixels(frames, masks)
 
 
 def test_a_change_in_action_is_a_distance_or_another_choice() -> None:
@@ -204,14 +204,14 @@ SEVERAL = ["query", "keypoints", "self", "local", "hierarchical", "slots", "inst
 @pytest.mark.parametrize("family", SEVERAL)
 def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
     torch.manual_seed(0)
-    perception = robot_attn.build(family, image_shape=(3, 32, 32), context_size=2)
+    perception = robot_attn.build(family, image_shape=(3, 32, 32), context_dim=2)
     frames, context = torch.rand(6, 3, 32, 32), torch.rand(1, 2).expand(6, -1)
     heads = head_inputs(perception)
-    assert len(heads.columns) == perception.heads
+    assert len(heads.columns) == perception.num_heads
     with torch.no_grad(), heads.watched() as seen:
         usual = perception(frames, context).features
     mean = seen[0].mean(dim=0)
-    with torch.no_grad(), heads.silenced(range(perception.heads), mean):
+    with torch.no_grad(), heads.silenced(range(perception.num_heads), mean):
         blind = perception(frames, context).features
         told = perception(frames, 1 - context).features
     assert torch.equal(blind, blind[:1].expand(6, -1))

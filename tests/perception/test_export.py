@@ -31,23 +31,23 @@ def assert_alike(one: Percept, other: Percept) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "context_size"), [((40, 56), 3), pytest.param((64, 64), 0, marks=pytest.mark.slow)]
+    ("size", "context_dim"), [((40, 56), 3), pytest.param((64, 64), 0, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_in_onnx_it_sees_and_looks_alike(
-    family: str, size: tuple[int, int], context_size: int, tmp_path: Path
+    family: str, size: tuple[int, int], context_dim: int, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    module = build(family, (3, *size), context_size)
+    module = build(family, (3, *size), context_dim)
     path = export_onnx(module, tmp_path / f"{family}.onnx")
     assert [file.name for file in tmp_path.iterdir()] == [f"{family}.onnx"]
     for batch in (1, 3):
         inputs = {"frames": torch.rand(batch, 3, *size)}
-        if context_size:
-            inputs["context"] = torch.randn(batch, context_size)
+        if context_dim:
+            inputs["context"] = torch.randn(batch, context_dim)
         percept = run(path, **inputs)
         assert_alike(percept, module(**inputs))
-        assert percept.attention.shape == (batch, module.heads, *module.attention_grid)
+        assert percept.attention.shape == (batch, module.num_heads, *module.attention_grid)
 
 
 def test_frames_as_a_camera_gives_them_and_a_model_in_place_of_another(tmp_path: Path) -> None:

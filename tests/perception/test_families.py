@@ -19,23 +19,23 @@ pytestmark = pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("size", [(32, 32), (33, 97), (64, 64), (97, 33), (32, 512)])
 @pytest.mark.parametrize("channels", [1, 3, 7])
 def test_any_size(family: str, size: tuple[int, int], channels: int) -> None:
-    module = build(family, (channels, *size), 5, features_size=11)
+    module = build(family, (channels, *size), 5, features_dim=11)
     percept = module(torch.rand(2, channels, *size), torch.randn(2, 5))
     assert isinstance(percept, Percept)
-    assert percept.features.shape == (2, 11) == (2, module.features_size)
-    assert percept.attention.shape == (2, module.heads, *module.attention_grid)
+    assert percept.features.shape == (2, 11) == (2, module.features_dim)
+    assert percept.attention.shape == (2, module.num_heads, *module.attention_grid)
     assert bool((percept.attention >= 0).all())
-    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.heads))
+    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.num_heads))
     spread = upsample_attention(percept.attention, size, *module.token_centers())
-    assert spread.shape == (2, module.heads, *size)
-    torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.heads))
+    assert spread.shape == (2, module.num_heads, *size)
+    torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.num_heads))
 
 
 def test_the_largest_frame(family: str) -> None:
-    module = build(family, (3, 512, 512), features_size=2)
+    module = build(family, (3, 512, 512), features_dim=2)
     percept = module(torch.randint(0, 256, (1, 3, 512, 512), dtype=torch.uint8))
     percept.features.sum().backward()
-    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(1, module.heads))
+    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(1, module.num_heads))
 
 
 @pytest.mark.parametrize("score", sorted({*SCORES, *LEARNED_SCORES}))
@@ -46,7 +46,9 @@ def test_any_score(family: str, score: str) -> None:
     torch.manual_seed(0)
     module = build(family, (3, 48, 40), 2, score=score)
     percept = module(torch.rand(2, 3, 48, 40), torch.randn(2, 2))
-    torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.heads), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        percept.attention.sum((2, 3)), torch.ones(2, module.num_heads), rtol=0, atol=1e-5
+    )
     percept.features.square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
@@ -92,8 +94,8 @@ def test_a_frame_is_seen_alike_alone_and_in_a_batch(family: str) -> None:
 def test_an_empty_batch(family: str) -> None:
     module = build(family, (3, 32, 32))
     percept = module(torch.rand(0, 3, 32, 32))
-    assert percept.features.shape == (0, module.features_size)
-    assert percept.attention.shape == (0, module.heads, *module.attention_grid)
+    assert percept.features.shape == (0, module.features_dim)
+    assert percept.attention.shape == (0, module.num_heads, *module.attention_grid)
 
 
 def test_frames_can_be_explained_by_their_gradient(family: str) -> None:
@@ -128,12 +130,12 @@ def test_by_class_it_is_the_same_module(family: str) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"feature_size": 3}, "did you mean 'features_size'"),
-        ({"features_size": 0}, "at least 1; it is 0"),
-        ({"features_size": True}, "at least 1; it is True"),
-        ({"features_size": "64"}, "it is '64'"),
-        ({"features_size": [10**9]}, "features_size must be a whole number"),
-        ({"context_size": -1}, "context_size must be"),
+        ({"feature_size": 3}, "did you mean 'features_dim'"),
+        ({"features_dim": 0}, "at least 1; it is 0"),
+        ({"features_dim": True}, "at least 1; it is True"),
+        ({"features_dim": "64"}, "it is '64'"),
+        ({"features_dim": [10**9]}, "features_dim must be a whole number"),
+        ({"context_dim": -1}, "context_dim must be"),
     ],
 )
 def test_bad_options_are_one_sentence(family: str, options: dict[str, object], match: str) -> None:

@@ -128,7 +128,7 @@ def test_center_bias_is_a_round_gaussian() -> None:
 
 
 def test_mask_mean_is_where_the_target_was() -> None:
-    prior = focus.MaskMean(SIZE)
+    prior = focus.PriorMap(SIZE)
     assert np.array_equal(prior.map(), focus.uniform_map(SIZE))  # nothing seen yet
     prior.add(np.concatenate([mask_of((1, 1), (1, 2)), mask_of((1, 1)), mask_of()]))
     assert prior.map()[1, 1] == pytest.approx(2 / 3)

@@ -20,14 +20,14 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def inputs(
-    batch: int, count: int, size: int, heads: int, keys: int, values: int, seed: int = 0
+    batch: int, count: int, size: int, num_heads: int, keys: int, values: int, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens, query, to_key, to_value."""
     return (
         draw(batch, count, size, seed=seed),
-        draw(heads, keys, seed=seed + 1),
-        draw(heads, keys, size, seed=seed + 2),
-        draw(heads, values, size, seed=seed + 3),
+        draw(num_heads, keys, seed=seed + 1),
+        draw(num_heads, keys, size, seed=seed + 2),
+        draw(num_heads, values, size, seed=seed + 3),
     )
 
 

@@ -81,7 +81,7 @@ def test_bad_frames_are_one_sentence(bad: torch.Tensor, match: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        (None, "built with context_size=3"),
+        (None, "built with context_dim=3"),
         (floats(2, 4), r"it is torch.float32 \[2, 4\]"),
         (floats(1, 3), r"must be torch.float32 \[2, 3\]"),
         (floats(2, 3).double(), "it is torch.float64"),
@@ -95,7 +95,7 @@ def test_a_bad_context_is_one_sentence(bad: torch.Tensor | None, match: str) -> 
 
 
 def test_a_context_where_none_is_expected() -> None:
-    with pytest.raises(ValueError, match="context_size=0"):
+    with pytest.raises(ValueError, match="context_dim=0"):
         build("query", SHAPE)(floats(2, 5, 32, 37), floats(2, 3))
 
 

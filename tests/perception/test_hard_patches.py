@@ -121,7 +121,7 @@ def test_only_the_chosen_are_looked_at(chosen: int) -> None:
 def test_the_features_are_made_of_places_in_order_of_the_votes() -> None:
     """Written out from the module's weights: self-attention, columns, the best K, their centres."""
     torch.manual_seed(0)
-    module = HardPatches((3, 41, 67), features_size=5, chosen=4).double()
+    module = HardPatches((3, 41, 67), features_dim=5, chosen=4).double()
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
     percept = module(frames)
     ys, xs = module.token_centers()
@@ -153,7 +153,7 @@ def test_what_was_not_chosen_learns_from_the_votes_it_lost() -> None:
 def test_a_gradient_teaches_it_to_choose_the_bright_patch() -> None:
     """The hard choice, trained by gradient through the features alone, to say where a bright square is."""
     torch.manual_seed(0)
-    module = HardPatches((1, 32, 32), features_size=16, chosen=8)
+    module = HardPatches((1, 32, 32), features_dim=16, chosen=8)
     head = torch.nn.Linear(16, 2)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=1e-2)
     ys, xs = module.token_centers()

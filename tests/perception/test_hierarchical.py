@@ -201,8 +201,8 @@ def test_bad_input_is_one_sentence() -> None:
 
 def test_the_map_is_finer_than_the_patches_and_on_the_chosen_ones_alone() -> None:
     torch.manual_seed(0)
-    module = Hierarchical((3, 64, 64), heads=3, top=4)
-    assert module.attention_grid == (30, 30) and module.features_size == 128
+    module = Hierarchical((3, 64, 64), num_heads=3, top=4)
+    assert module.attention_grid == (30, 30) and module.features_dim == 128
     attention = module(torch.rand(5, 3, 64, 64)).attention
     torch.testing.assert_close(attention.sum((2, 3)), torch.ones(5, 3))
     patches = F.avg_pool2d(attention, 2)
@@ -211,7 +211,7 @@ def test_the_map_is_finer_than_the_patches_and_on_the_chosen_ones_alone() -> Non
 
 def test_the_cells_look_where_their_centres_are() -> None:
     """One bright spot of 6 x 6 pixels that just one of the fine patches holds: there is the maximum."""
-    module = Hierarchical((1, 47, 64), features_size=2, heads=1, patch_size=1, top=5)
+    module = Hierarchical((1, 47, 64), features_dim=2, num_heads=1, patch_dim=1, top=5)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -234,7 +234,7 @@ def test_the_cells_look_where_their_centres_are() -> None:
 
 def test_the_fine_look_sees_what_a_convolution_over_the_frame_would() -> None:
     torch.manual_seed(0)
-    module = Hierarchical((3, 41, 67), heads=2, patch_size=5).double()
+    module = Hierarchical((3, 41, 67), num_heads=2, patch_dim=5).double()
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
     rows, cols = module.patches.grid
     chosen = torch.tensor([[0, cols - 1], [cols, 7], [rows * cols - 1, 3], [2 * cols + 5, 2 * cols + 5]])

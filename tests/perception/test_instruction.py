@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn._vocabulary import MAX_TOKENS, PAD, SYNONYMS, WORDS, detokenize, tokenize
 from robot_attn.families._instruction import Instruct, Instruction
+from robot_attn.vocabulary import MAX_TOKENS, PAD, SYNONYMS, WORDS, detokenize, tokenize
 
 SHAPE = (3, 40, 36)
 
@@ -49,8 +49,8 @@ def test_bad_text_is_one_sentence() -> None:
         ("they hold nan", lambda: detokenize(torch.tensor([float("nan")]))),
         (r"must be one row, \[L\]", lambda: detokenize(torch.ones(2, 3))),
         ("unknown word 'bal'", lambda: Instruction(SHAPE, instruction="the red bal")),
-        ("context_size must be at least 16; it is 15", lambda: Instruction(SHAPE, 15, instruction=None)),
-        ("word_size must be", lambda: Instruction(SHAPE, word_size=0)),
+        ("context_dim must be at least 16; it is 15", lambda: Instruction(SHAPE, 15, instruction=None)),
+        ("word_dim must be", lambda: Instruction(SHAPE, word_dim=0)),
     ):
         with pytest.raises(ValueError, match=match):
             call()
@@ -207,7 +207,7 @@ def test_it_learns_to_look_for_what_both_words_name() -> None:
                 cells[index, thing] = top // 4 * 9 + left // 4
         return frames, cells
 
-    module = Instruction((3, 48, 40), MAX_TOKENS, instruction=None, heads=1)
+    module = Instruction((3, 48, 40), MAX_TOKENS, instruction=None, num_heads=1)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     frames, cells = draw(256)
     for _ in range(150):

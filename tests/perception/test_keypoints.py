@@ -7,7 +7,7 @@ from robot_attn import build
 
 def test_two_objects_alike_become_one_midway() -> None:
     """The known weakness of expected coordinates, by hand: the features hold the mean of the two places."""
-    module = build("keypoints", (1, 64, 64), features_size=2, heads=1, patch_size=1)
+    module = build("keypoints", (1, 64, 64), features_dim=2, num_heads=1, patch_dim=1)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()

@@ -288,7 +288,7 @@ def test_a_patch_knows_of_its_window_only() -> None:
 def test_the_map_is_rolled_out_over_the_windows() -> None:
     """Against the N x N matrix of each layer, laid out and multiplied."""
     torch.manual_seed(0)
-    module = LocalAttention((3, 41, 53), layers=2, layer_heads=2, window=5).double()
+    module = LocalAttention((3, 41, 53), layers=2, num_layer_heads=2, window=5).double()
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     rolled = module(frames)
     matrices = []
@@ -330,7 +330,7 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
         ({"window": 4}, "window must be an odd number"),
         ({"window": 0}, "window must be a whole number of at least 1"),
         ({"layers": 0}, "layers must be a whole number of at least 1"),
-        ({"embed_size": 15, "layer_heads": 2}, "a multiple of layer_heads; they are 15 and 2"),
+        ({"embed_dim": 15, "num_layer_heads": 2}, "a multiple of num_layer_heads; they are 15 and 2"),
         ({"rollout": 1}, "rollout must be True or False; it is 1"),
         ({"score": "dott"}, "did you mean 'dot'"),
     ],

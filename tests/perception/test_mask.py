@@ -123,7 +123,7 @@ def test_the_map_is_the_mask_divided_by_its_sum() -> None:
 def test_what_is_masked_away_does_not_reach_the_features() -> None:
     """Where the mask is 0, frames may differ as they like."""
     torch.manual_seed(0)
-    module = Mask((1, 64, 64), patch_size=2, hidden_size=1)
+    module = Mask((1, 64, 64), patch_dim=2, hidden_dim=1)
     with torch.no_grad():
         module.get_parameter("patches.weight").zero_()[0] = (
             1.0  # the first number: how bright; both: positive

@@ -18,10 +18,10 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def torchs(embed: int, heads: int, seed: int = 0, **options: object) -> nn.MultiheadAttention:
+def torchs(embed: int, num_heads: int, seed: int = 0, **options: object) -> nn.MultiheadAttention:
     """A module of torch's whose biases are not the zeros that it starts with."""
     torch.manual_seed(seed)
-    module = nn.MultiheadAttention(embed, heads, **options)  # type: ignore[arg-type]
+    module = nn.MultiheadAttention(embed, num_heads, **options)  # type: ignore[arg-type]
     for parameter in module.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter)
@@ -59,11 +59,11 @@ def test_equals_torchs_module_both_ways(
 ) -> None:
     batch, queries, keys, heads, head_size = sizes
     embed = heads * head_size
-    key_size, value_size = others or (embed, embed)
-    theirs = torchs(embed, heads, seed, kdim=key_size, vdim=value_size, bias=bias, batch_first=batch_first)
+    key_dim, value_dim = others or (embed, embed)
+    theirs = torchs(embed, heads, seed, kdim=key_dim, vdim=value_dim, bias=bias, batch_first=batch_first)
     query, key, value = (
         draw(batch, count, size, seed=seed + index)
-        for index, (count, size) in enumerate(((queries, embed), (keys, key_size), (keys, value_size)))
+        for index, (count, size) in enumerate(((queries, embed), (keys, key_dim), (keys, value_dim)))
     )
     hidden, padded = draw(queries, keys, seed=seed) > 0, draw(batch, keys, seed=seed) > 0
     hidden[:, 0] = padded[:, 0] = False  # torch's module gives NaN where nothing may be seen
@@ -117,7 +117,7 @@ def test_the_dtype_is_kept() -> None:
 @pytest.mark.parametrize("score", sorted({*SCORES, *LEARNED_SCORES}))
 def test_gradients(score: str) -> None:
     torch.manual_seed(0)
-    module = MultiHeadAttention(6, 2, key_size=5, value_size=3, score=score).double()
+    module = MultiHeadAttention(6, 2, key_dim=5, value_dim=3, score=score).double()
     shapes = ((2, 3, 6), (2, 4, 5), (2, 4, 3))
     inputs = [draw(*shape, seed=index, dtype=torch.float64) for index, shape in enumerate(shapes)]
     parameters = dict(module.named_parameters())
@@ -161,7 +161,7 @@ def test_small_batches(batch: int) -> None:
 
 
 def test_bad_input_is_one_sentence() -> None:
-    module = MultiHeadAttention(6, 2, key_size=5)
+    module = MultiHeadAttention(6, 2, key_dim=5)
     query, key = draw(2, 3, 6), draw(2, 7, 5)
     for match, arguments, options in (
         (r"query must be \[batch, tokens, 6\]; its shape is \[3, 6\]", (query[0], key), {}),
@@ -177,9 +177,9 @@ def test_bad_input_is_one_sentence() -> None:
         with pytest.raises(ValueError, match=match):
             module(*arguments, **options)
     for match, sizes, named in (
-        ("embed_size must be a multiple of heads; it is 6, with 4 heads", (6, 4), {}),
+        ("embed_dim must be a multiple of heads; it is 6, with 4 heads", (6, 4), {}),
         ("heads must be a whole number of at least 1; it is 0", (6, 0), {}),
-        ("key_size must be a whole number of at least 1; it is True", (6, 2), {"key_size": True}),
+        ("key_dim must be a whole number of at least 1; it is True", (6, 2), {"key_dim": True}),
         ("did you mean 'scaled_dot'", (6, 2), {"score": "scaled_dott"}),
     ):
         with pytest.raises(ValueError, match=match):

@@ -216,10 +216,12 @@ def test_drawing_a_step_twice_gives_the_same_picture() -> None:
 @pytest.mark.parametrize("size", [600, 720, 1080])
 @pytest.mark.parametrize("heads", [1, 2, 4, 5, 8, 16])
 @pytest.mark.parametrize("image_size", [(64, 64), (32, 97), (480, 360)])
-def test_nothing_overlaps_or_leaves_the_picture(image_size: tuple[int, int], heads: int, size: int) -> None:
-    layout = plan(image_size, heads, size)
+def test_nothing_overlaps_or_leaves_the_picture(
+    image_size: tuple[int, int], num_heads: int, size: int
+) -> None:
+    layout = plan(image_size, num_heads, size)
     assert layout.width % 2 == 0
-    assert len(layout.tiles) == heads + 1
+    assert len(layout.tiles) == num_heads + 1
     taken = np.zeros((layout.height, layout.width), dtype=int)
     for box in (layout.main, *layout.tiles, *layout.plots, layout.actions):
         assert min(box.x, box.y) >= 0

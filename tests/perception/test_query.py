@@ -106,7 +106,7 @@ def test_a_frame_of_one_colour_is_looked_at_evenly() -> None:
 
 def test_the_expected_place_is_where_it_looks() -> None:
     """A head that sees one bright patch: the features hold its place, from the frame's edges at -1 and 1."""
-    module = build("query", (1, 64, 64), features_size=2, heads=1, patch_size=1, hidden_size=1)
+    module = build("query", (1, 64, 64), features_dim=2, num_heads=1, patch_dim=1, hidden_dim=1)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -129,7 +129,7 @@ def test_the_expected_place_is_where_it_looks() -> None:
 def test_fewer_than_60_000_parameters_and_15_x_15_patches() -> None:
     module = build("query", (3, 64, 64))
     assert sum(parameter.numel() for parameter in module.parameters()) == 22_424
-    assert (module.heads, module.attention_grid, module.features_size) == (8, (15, 15), 128)
+    assert (module.num_heads, module.attention_grid, module.features_dim) == (8, (15, 15), 128)
 
 
 def test_compiles_to_one_graph_with_the_same_result() -> None:

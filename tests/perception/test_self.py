@@ -14,19 +14,19 @@ from robot_attn.families._self import SelfAttention
 @given(
     batch=st.sampled_from([1, 2, 3]),
     count=st.sampled_from([1, 2, 5, 11]),
-    heads=st.sampled_from([1, 2, 3]),
+    num_heads=st.sampled_from([1, 2, 3]),
     size=st.sampled_from([1, 2, 5]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 2**31),
 )
 def test_a_layer_is_torchs_encoder_layer(
-    batch: int, count: int, heads: int, size: int, dtype: torch.dtype, seed: int
+    batch: int, count: int, num_heads: int, size: int, dtype: torch.dtype, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    embed = heads * size
-    ours = Layer(embed, heads)
+    embed = num_heads * size
+    ours = Layer(embed, num_heads)
     theirs = nn.TransformerEncoderLayer(
-        embed, heads, 2 * embed, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        embed, num_heads, 2 * embed, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
     with torch.no_grad():
         theirs.self_attn.in_proj_bias.zero_()
@@ -47,7 +47,7 @@ def test_a_layer_is_torchs_encoder_layer(
 
 def test_rollout_is_the_product_of_the_layers() -> None:
     torch.manual_seed(0)
-    module = SelfAttention((3, 41, 53), layers=2, layer_heads=2, rollout=True).double()
+    module = SelfAttention((3, 41, 53), layers=2, num_layer_heads=2, rollout=True).double()
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     matrices = []
     look = module.look
@@ -126,7 +126,7 @@ def test_a_coarse_token_keeps_the_largest_numbers_of_its_patches() -> None:
 def test_how_many_parameters() -> None:
     module = SelfAttention((3, 64, 64))
     assert sum(parameter.numel() for parameter in module.parameters()) == 24_472
-    assert (module.heads, module.attention_grid, module.features_size) == (8, (15, 15), 128)
+    assert (module.num_heads, module.attention_grid, module.features_dim) == (8, (15, 15), 128)
 
 
 @pytest.mark.parametrize("rollout", [False, True])
@@ -144,8 +144,8 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
 def test_bad_options() -> None:
     for match, options in (
         ("max_tokens must be a whole number of at least 1; it is 0", {"max_tokens": 0}),
-        ("layer_heads must be a whole number of at least 1", {"layer_heads": 0}),
-        ("a multiple of layer_heads; they are 16 and 3", {"layer_heads": 3}),
+        ("num_layer_heads must be a whole number of at least 1", {"num_layer_heads": 0}),
+        ("a multiple of num_layer_heads; they are 16 and 3", {"num_layer_heads": 3}),
         ("rollout must be True or False; it is 'yes'", {"rollout": "yes"}),
     ):
         with pytest.raises(ValueError, match=match):

@@ -58,7 +58,7 @@ def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_equals_algorithm_1(rounds: int) -> None:
     torch.manual_seed(0)
-    module = SlotAttention(5, slots=3, slot_size=7, rounds=rounds).double()
+    module = SlotAttention(5, slots=3, slot_dim=7, rounds=rounds).double()
     tokens = draw(2, 11, 5)
     inputs = norm(tokens, module.norm_tokens)
     slots = module.first.expand(2, -1, -1)
@@ -96,7 +96,7 @@ def test_the_gradient(score: str) -> None:
     measure = build_score(score, 3, 1)
     inputs = (draw(2, 4, 3).requires_grad_(), draw(2, 5, 3, seed=1).requires_grad_())
     assert torch.autograd.gradcheck(lambda q, k: compete(q, k, measure), inputs)
-    module = SlotAttention(3, slots=2, slot_size=3, rounds=2, score=score).double()
+    module = SlotAttention(3, slots=2, slot_dim=3, rounds=2, score=score).double()
     assert torch.autograd.gradcheck(module, draw(1, 5, 3).requires_grad_())
 
 
@@ -123,7 +123,7 @@ def test_bad_input_is_one_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             compete(*arguments, dot)
-    module = SlotAttention(5, slots=2, slot_size=3)
+    module = SlotAttention(5, slots=2, slot_dim=3)
     for wrong in (tokens[0], tokens[:, :0], tokens[:, :, :4]):
         with pytest.raises(ValueError, match=r"tokens must be \[B, n, 5\] with n of at least 1"):
             module(wrong)

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from robot_attn_policies import run_folder
-from robot_attn_policies.policy import policy_weights
-from robot_attn_policies.run_folder import RunError, load_policy, read_trainer
+from robot_attn_policies.sb3.policy import policy_weights
+from robot_attn_policies.training import run_folder
+from robot_attn_policies.training.run_folder import RunError, load_policy, read_trainer
 
 FILES = (
     "config.json",

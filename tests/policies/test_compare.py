@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from robot_attn_policies.cells import Ends, Question, Scores, read_cell, write_cell
-from robot_attn_policies.compare import compare, group
-from robot_attn_policies.compare_plot import COLOURS, write_plot
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import RunError
+from robot_attn_policies.evaluation.compare import compare, group
+from robot_attn_policies.evaluation.compare_plot import COLOURS, write_plot
+from robot_attn_policies.evaluation.result_cache import Baselines, Question, Scores, read_cell, write_cell
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import RunError
 
 QUESTION = Question("toy", "hard", {"suite": "hard"}, 7, 2, {"python": "3.11"}, "abc", {}, {"episodes": 3})
-ENDS = Ends(random=(0.0, 2.0), oracle=(10.0, 12.0))
+ENDS = Baselines(random=(0.0, 2.0), oracle=(10.0, 12.0))
 
 
 def scores(*returns: float, mass: float = 0.5) -> Scores:
@@ -51,7 +51,7 @@ def test_runs_that_differ_in_seed_and_threads_are_an_arm() -> None:
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        ({"options": {"heads": 8}}, "query heads=8"),
+        ({"options": {"num_heads": 8}}, "query num_heads=8"),
         ({"options": {"score": "additive"}}, "query score=additive"),
         ({"env": {"distractors": 14}}, "query env.distractors=14"),
         ({"steps": 99}, "query steps=99"),
@@ -67,7 +67,7 @@ def test_an_arm_is_called_by_what_it_has_of_its_own(changes: dict[str, object], 
 
 
 def test_options_of_a_family_are_its_own_matter() -> None:
-    heads = replace(CONFIG, options={"heads": 8})
+    heads = replace(CONFIG, options={"num_heads": 8})
     assert list(group({"a": heads, "b": replace(CONFIG, perception="cnn")})) == ["query", "cnn"]
     short = replace(CONFIG, perception="cnn", steps=9)
     assert list(group({"a": heads, "b": short})) == ["query steps=250000", "cnn steps=9"]

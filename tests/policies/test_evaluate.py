@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from robot_attn import Percept
-from robot_attn_policies import evaluate as ev
-from robot_attn_policies.episodes import load_episode, record_episode, save_episode
+from robot_attn_policies.evaluation import evaluate as ev
+from robot_attn_policies.recording.episode_file import load_episode, record_episode, save_episode
 
 H, W = 11, 13
 ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -149,7 +149,7 @@ def test_watch_sees_every_step_once_with_its_own_mask() -> None:
             white = step.observation["image"][i, ..., 0] > 0  # type: ignore[call-overload]
             assert np.array_equal(white, step.info["target_mask"][i])
 
-    ev.rollout_episodes(looking("all"), Dots(3), [1, 2, 3, 4], watch=watch)
+    ev.rollout_episodes(looking("all"), Dots(3), [1, 2, 3, 4], on_step=watch)
     assert seen == {0: 4, 1: 5, 2: 6, 3: 7}
 
 
@@ -164,7 +164,7 @@ def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episode
     totals = focus.totals
     assert totals.hidden.tolist() == [0, 0, 0, 1, 1]
     assert totals.visible.tolist() == [4, 5, 6, 4, 6]
-    assert focus.heads == 3
+    assert focus.num_heads == 3
     chance = 4 / (H * W)
     assert totals.mean_chance().value == pytest.approx(chance)
     assert totals.mean_mass(1).value == pytest.approx(1.0, abs=1e-5)
@@ -179,7 +179,9 @@ def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episode
         assert totals.pointing(index).value == pytest.approx(chance)
     # The prior is the mean mask of the calibration episodes, by hand at the evaluation's frames.
     frames = []
-    ev.rollout_episodes(act, Dots(5), seeds, watch=lambda s: frames.extend(s.info["target_mask"][s.running]))
+    ev.rollout_episodes(
+        act, Dots(5), seeds, on_step=lambda s: frames.extend(s.info["target_mask"][s.running])
+    )
     by_hand = [calibration.prior[mask].sum() for mask in frames if mask.any()]
     assert totals.mean_mass(focus.index("prior")).value == pytest.approx(np.mean(by_hand), abs=1e-6)
 
@@ -240,7 +242,7 @@ def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
         env_args={"env_name": "Dots"},
         best_head=0,
         policy="hand",
-        watch=watched.append,
+        on_step=watched.append,
     )
     assert len(episode) == len(watched) == 5
     assert episode.rewards == pytest.approx(np.full(5, 0.257))

@@ -18,10 +18,10 @@ pytest.importorskip("captum")
 pytest.importorskip("sklearn")
 pytest.importorskip("cv2")
 
-from robot_attn_policies._sections import _by_draw_and_episode, _by_episode, _likeness
-from robot_attn_policies.explain import explain, explain_episode
-from robot_attn_policies.extractor import PerceptionExtractor
-from robot_attn_policies.report import Report, write_report
+from robot_attn_policies.pages.report import Report, write_report
+from robot_attn_policies.probing.explain import explain, explain_episode
+from robot_attn_policies.probing.report_sections import _by_draw_and_episode, _by_episode, _likeness
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
 
 SIDE, STEPS = 40, 6
 QUESTIONS = ["focus", "faithful", "reason", "failures", "weights", "actions", "gradients", "clusters", "time"]
@@ -61,7 +61,7 @@ def policy(discrete: bool = True, **kwargs: Any) -> PPO:
 
 
 def attentive() -> PPO:
-    options = {"perception": "query", "heads": 2}
+    options = {"perception": "query", "num_heads": 2}
     return policy(False, features_extractor_class=PerceptionExtractor, features_extractor_kwargs=options)
 
 
@@ -88,7 +88,7 @@ def test_a_policy_without_attention_in_an_environment_that_tells_nothing(tmp_pat
 def test_heads_are_told_apart_and_weighed_on_other_episodes() -> None:
     model = attentive()
     env = Blob(discrete=False)
-    report = explain(model, env, seeds=range(2), calibration=[7], curves=False, erasures=())
+    report = explain(model, env, seeds=range(2), calibration=[7], curves=False, ablations=())
     assert [section.name for section in report.sections] == [*QUESTIONS[:3], "heads", *QUESTIONS[3:]]
     heads = next(section for section in report.sections if section.name == "heads")
     assert [row[0] for row in heads.tables[0].rows] == ["head 0", "head 1"]
@@ -105,7 +105,7 @@ def test_curves_of_return_are_played_with_every_share() -> None:
         parts.append((name, steps))
         return lambda step: None
 
-    report = explain(policy(), Blob(), seeds=range(2), max_steps=50, watch=watch)
+    report = explain(policy(), Blob(), seeds=range(2), max_steps=50, start_progress=watch)
     shares = {name.split(" ")[0] for name, _ in parts if "of the pixels" in name}
     assert shares == {"2%", "5%", "20%", "40%"}
     assert {steps for _, steps in parts} == {2 * 50}
@@ -117,7 +117,7 @@ def test_a_policy_that_does_not_look_is_found_out() -> None:
     network: Any = model.policy
     with torch.no_grad():
         network.action_net.weight.zero_()
-    report = explain(model, Blob(), seeds=range(2), curves=False, erasures=())
+    report = explain(model, Blob(), seeds=range(2), curves=False, ablations=())
     assert "the same without any frame" in text_of(report, "actions")
 
 

@@ -14,9 +14,9 @@ from toy_env import HEIGHT, WIDTH, ToyEnv
 
 import robot_attn
 from robot_attn import MAX_TOKENS, tokenize
-from robot_attn._vocabulary import WORDS
-from robot_attn_policies.extractor import PerceptionExtractor, find_extractor, perceive
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn.vocabulary import WORDS
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 IMAGE = spaces.Box(0, 255, (3, HEIGHT, WIDTH), np.uint8)
 STATE = spaces.Box(-1, 1, (2,), np.float32)
@@ -26,7 +26,7 @@ def algorithm(kind: str, *, box: bool, normalize_images: bool = True, **kwargs: 
     env = BatchVecEnv(ToyEnv(2, box=box))
     policy_kwargs = {
         "features_extractor_class": PerceptionExtractor,
-        "features_extractor_kwargs": {"perception": "query", "heads": 3},
+        "features_extractor_kwargs": {"perception": "query", "num_heads": 3},
         "normalize_images": normalize_images,
         **kwargs,
     }
@@ -48,14 +48,14 @@ def algorithm(kind: str, *, box: bool, normalize_images: bool = True, **kwargs: 
 @pytest.mark.parametrize("kind", ["ppo", "sac", "recurrent"])
 def test_it_learns_with_sb3_and_tells_where_it_looks(kind: str, box: bool) -> None:
     model = algorithm(kind, box=box)
-    eyes = find_extractor(model.policy)
-    before = [parameter.detach().clone() for parameter in eyes.parameters()]
+    probe = find_extractor(model.policy)
+    before = [parameter.detach().clone() for parameter in probe.parameters()]
     model.learn(32)
-    moved = [not torch.equal(old, new) for old, new in zip(before, eyes.parameters(), strict=True)]
+    moved = [not torch.equal(old, new) for old, new in zip(before, probe.parameters(), strict=True)]
     assert all(moved)  # gradients reach every parameter of the perception
     percept = perceive(model, ToyEnv(4, box=box).reset(seed=0)[0])
-    assert percept.features.shape == (4, eyes.perception.features_size)
-    assert percept.attention.shape == (4, 3, *eyes.perception.attention_grid)
+    assert percept.features.shape == (4, probe.perception.features_dim)
+    assert percept.attention.shape == (4, 3, *probe.perception.attention_grid)
     torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(4, 3))
     assert not percept.features.requires_grad
 
@@ -86,8 +86,8 @@ def test_floating_point_frames_are_taken_as_they_are() -> None:
 def test_vectors_are_context_and_reach_the_policy_in_order_of_their_keys() -> None:
     space = spaces.Dict({"z": STATE, "image": IMAGE, "a": spaces.Box(-1, 1, (2, 2), np.float32)})
     extractor = PerceptionExtractor(space, "query")
-    assert extractor.perception.context_size == 6
-    assert extractor.features_dim == extractor.perception.features_size + 6
+    assert extractor.perception.context_dim == 6
+    assert extractor.features_dim == extractor.perception.features_dim + 6
     observation = {
         "z": torch.tensor([[5.0, 6.0]]),
         "image": torch.rand(1, 3, HEIGHT, WIDTH),
@@ -105,7 +105,7 @@ def test_discrete_entries_become_one_hot() -> None:
     policy = ActorCriticPolicy(space, spaces.Discrete(2), lambda _: 1e-3, **kwargs)
     observation = {"image": np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), "goal": np.array([1, 3])}
     assert perceive(policy, observation).features.shape[0] == 2
-    assert find_extractor(policy).perception.context_size == 4
+    assert find_extractor(policy).perception.context_dim == 4
 
 
 def test_one_observation_and_both_orders_of_the_channels() -> None:
@@ -226,7 +226,7 @@ def told(*texts: str) -> dict[str, torch.Tensor]:
 
 def test_the_family_that_reads_an_instruction_gets_it_and_the_features_do_not_repeat_it() -> None:
     torch.manual_seed(0)
-    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), "instruction", features_size=11)
+    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), "instruction", features_dim=11)
     features = extractor(told("the red ball", "the blue box"))
     assert extractor.features_dim == features.shape[1] == 11 + 3
     np.testing.assert_array_equal(features[:, 11:].numpy(force=True), [[0.25, -0.5, 0.125]] * 2)
@@ -239,7 +239,7 @@ def test_the_family_that_reads_an_instruction_gets_it_and_the_features_do_not_re
 @pytest.mark.parametrize("family", ["query", "instruction"])
 def test_other_families_get_an_instruction_as_a_bag_of_words(family: str) -> None:
     options = {"instruction": "the red ball"} if family == "instruction" else {}
-    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), family, features_size=11, **options)
+    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), family, features_dim=11, **options)
     features = extractor(told("the red ball", "box, the blue box"))
     assert extractor.features_dim == features.shape[1] == 11 + 3 + len(WORDS)
     words = features[:, 14:].numpy(force=True)

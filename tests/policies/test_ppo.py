@@ -9,10 +9,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from toy_env import ToyEnv
 
-from robot_attn_policies.extractor import PerceptionExtractor
-from robot_attn_policies.policy import PerceptionPolicy, policy_weights
-from robot_attn_policies.ppo import Interrupted, PerceptionPPO
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.policy import PerceptionPolicy, policy_weights
+from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 
 def trained(
@@ -72,7 +72,7 @@ def test_stop_leaves_an_update() -> None:
     )
     asked = iter([False, True])
     model.stop = lambda: next(asked)
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         model.learn(16)
     assert model.policy.optimizer.state_dict()["state"][0]["step"].item() == 1
 

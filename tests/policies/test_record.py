@@ -20,11 +20,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 from toy_env import HORIZON, ToyEnv
 
-from robot_attn_policies.episodes import load_episode, save_episode
-from robot_attn_policies.extractor import PerceptionExtractor, perceive
-from robot_attn_policies.eyes import eyes_of, gradient_maps
-from robot_attn_policies.record import record
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn_policies.probing.probe import gradient_maps, probe_policy
+from robot_attn_policies.recording.episode_file import load_episode, save_episode
+from robot_attn_policies.recording.record import record
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 H, W, STEPS = 37, 53, 5
 CONTINUOUS = spaces.Box(-1, 1, (2,), np.float32)
@@ -132,7 +132,7 @@ def test_any_algorithm_in_any_kind_of_environment(
     maps = gradient_maps(model.policy, seen, "camera" if vector else None)
     assert_allclose(episode.attention[:, 0], maps, rtol=1e-4, atol=1e-7)
     assert episode.maps == "gradient" and episode.policy == algorithm.__name__ and not episode.uniform
-    values = eyes_of(model).values(seen)
+    values = probe_policy(model).values(seen)
     assert episode.values is not None and values is not None
     assert_allclose(episode.values, values, rtol=1e-4, atol=1e-6)
     masks = episode.target_masks

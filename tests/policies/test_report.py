@@ -18,9 +18,9 @@ from toy_report import toy_report
 
 cv2 = pytest.importorskip("cv2")
 
-from robot_attn_policies import chart as ch  # noqa: E402
-from robot_attn_policies.faithful import Check, Verdict  # noqa: E402
-from robot_attn_policies.report import (  # noqa: E402
+from robot_attn_policies.evaluation.statistics import Interval  # noqa: E402
+from robot_attn_policies.pages import chart as ch  # noqa: E402
+from robot_attn_policies.pages.report import (
     Chart,
     Picture,
     Report,
@@ -31,7 +31,7 @@ from robot_attn_policies.report import (  # noqa: E402
     report_json,
     write_report,
 )
-from robot_attn_policies.statistics import Interval  # noqa: E402
+from robot_attn_policies.probing.faithfulness import Check, Verdict  # noqa: E402
 
 NAN = float("nan")
 NASTY = "<script>alert(1)</script>\"'&"

@@ -19,11 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import evil_checkpoint, mutations
 
-from robot_attn_policies import run_folder
-from robot_attn_policies._spaces import space_from_json, space_to_json
-from robot_attn_policies.policy import build_policy, policy_weights
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import (
+from robot_attn_policies.sb3.policy import build_policy, policy_weights
+from robot_attn_policies.training import run_folder
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import (
     Run,
     RunError,
     describe,
@@ -36,12 +35,13 @@ from robot_attn_policies.run_folder import (
     write_policy,
     write_trainer,
 )
+from robot_attn_policies.training.spaces_json import space_from_json, space_to_json
 
 OBSERVATION = spaces.Dict(
     image=spaces.Box(0, 255, (3, 32, 40), np.uint8), state=spaces.Box(-np.inf, 1, (2,), np.float32)
 )
 ACTION = spaces.Box(-1, 1, (2,), np.float32)
-CONFIG = TrainConfig("toy", options={"heads": 3}, env={"distractors": 2}, ppo=PPOPreset(net_arch=(16, 8)))
+CONFIG = TrainConfig("toy", options={"num_heads": 3}, env={"distractors": 2}, ppo=PPOPreset(net_arch=(16, 8)))
 
 
 def save(
@@ -182,15 +182,15 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
     ("change", "message"),
     [
         (
-            lambda d: d["config"]["options"].update(heads=5),
+            lambda d: d["config"]["options"].update(num_heads=5),
             "expected features_extractor.perception.*5.*found.*3",
         ),
         (
-            lambda d: d["config"]["options"].update(heads=10**9),
+            lambda d: d["config"]["options"].update(num_heads=10**9),
             "option heads from -65536 to 65536, got 1e\\+09",
         ),
         (
-            lambda d: d["config"]["options"].update(features_size=65536),
+            lambda d: d["config"]["options"].update(features_dim=65536),
             "of another architecture than config.json describes",
         ),
         (lambda d: d["config"]["options"].update(layers="x"), "cannot be built"),
@@ -227,7 +227,7 @@ def test_signed_edits_are_held_off_by_types_sizes_and_shapes(
 
 
 def test_a_checkpoint_of_another_architecture_names_the_difference(folder: Path, tmp_path: Path) -> None:
-    save(tmp_path / "other", replace(CONFIG, options={"heads": 4}))
+    save(tmp_path / "other", replace(CONFIG, options={"num_heads": 4}))
     shutil.copy(tmp_path / "other/policy.safetensors", folder / "policy.safetensors")
     with pytest.raises(RunError, match=r"expected features_extractor.* \[.*3.*\].*found"):
         load_policy(folder, "last")
@@ -285,7 +285,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from robot_attn_policies.run_folder import RunError, write_file\n"
+        "from robot_attn_policies.training.run_folder import RunError, write_file\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: write_file(Path(sys.argv[1]), bytes(2000))\n"
         "except RunError as error: print(error)\n"

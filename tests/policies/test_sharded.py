@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from robot_attn_policies._sharded import Sharded
-from robot_attn_policies.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.sharded import Sharded
 
 SPACE = spaces.Dict(image=spaces.Box(0, 255, (3, 33, 41), "uint8"), state=spaces.Box(-1, 1, (5,)))
 

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_attn_policies.statistics import bootstrap_arms, bootstrap_interval, iqm, mean, ratio_of_sums
+from robot_attn_policies.evaluation.statistics import (
+    bootstrap_arms,
+    bootstrap_interval,
+    iqm,
+    mean,
+    ratio_of_sums,
+)
 
 FINITE = st.floats(-1e3, 1e3)
 

@@ -17,11 +17,17 @@ import toy_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_env import ToyEnv
 
-from robot_attn_policies.evaluate import rollout_episodes
-from robot_attn_policies.policy import policy_weights
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import RunError, load_policy, read_config, read_trainer, write_config
-from robot_attn_policies.train import COLUMNS, Training, TrainResult, keep_memory, train
+from robot_attn_policies.rollouts.rollout import rollout_episodes
+from robot_attn_policies.sb3.policy import policy_weights
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import (
+    RunError,
+    load_policy,
+    read_config,
+    read_trainer,
+    write_config,
+)
+from robot_attn_policies.training.train import COLUMNS, Training, TrainResult, keep_memory, train
 
 CONFIG = replace(toy_training.CONFIG, steps=320, eval_every=128)
 SCRIPT = Path(toy_training.__file__)
@@ -318,8 +324,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, tmp_path: Path) -> 
 import resource, sys, signal
 import toy_training, toy_env
 from pathlib import Path
-from robot_attn_policies.run_folder import RunError, load_policy, read_trainer
-from robot_attn_policies.train import train
+from robot_attn_policies.training.run_folder import RunError, load_policy, read_trainer
+from robot_attn_policies.training.train import train
 class Filling(toy_env.ToyEnv):
     def step(self, actions):
         if self.num_envs == 4 and self.steps == 40:

@@ -11,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 from toy_env import HEIGHT, WIDTH, ToyEnv
 
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 
 def assert_same(first: Any, second: Any) -> None:

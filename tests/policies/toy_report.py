@@ -6,20 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.focus import FocusTotals
-from robot_attn_policies.faithful import (
-    EDITS,
-    ERASURES,
+from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval
+from robot_attn_policies.pages.report import Chart, Picture, Report, Section, Series, Table
+from robot_attn_policies.probing.faithfulness import (
+    INTERVENTIONS,
+    PIXEL_ABLATIONS,
     THINGS,
     Check,
-    EditEffect,
-    Erased,
+    InterventionEffect,
+    PixelAblation,
     Verdict,
-    judge_edits,
     judge_faithfulness,
     judge_focus,
+    judge_interventions,
 )
-from robot_attn_policies.report import Chart, Picture, Report, Section, Series, Table
-from robot_attn_policies.statistics import Interval, bootstrap_interval
 
 EPISODES, FRAMES, HEADS = 24, 150, 4
 
@@ -32,23 +32,25 @@ def focus_totals(rng: np.random.Generator) -> FocusTotals:
     return FocusTotals(share * visible[:, None], hits.astype(float), chance, visible, FRAMES - visible)
 
 
-def erased_returns(rng: np.random.Generator) -> Erased:
+def erased_returns(rng: np.random.Generator) -> PixelAblation:
     full, random = rng.normal(136, 6, EPISODES), rng.normal(31, 8, EPISODES)
     left = {"deleted": 0.11, "kept": 0.93, "random": 0.97, "centred": 0.86}
     left |= {"centre": 0.42, "borrowed": 0.38, "blind": 0.02}
-    erased = {name: random + (full - random) * rng.normal(left[name], 0.12, EPISODES) for name in ERASURES}
-    return Erased(0.1, full, random, erased, focus_totals(rng))
+    erased = {
+        name: random + (full - random) * rng.normal(left[name], 0.12, EPISODES) for name in PIXEL_ABLATIONS
+    }
+    return PixelAblation(0.1, full, random, erased, focus_totals(rng))
 
 
-def edit_effects(rng: np.random.Generator) -> dict[tuple[str, str], EditEffect]:
+def edit_effects(rng: np.random.Generator) -> dict[tuple[str, str], InterventionEffect]:
     frames = rng.integers(8, 15, EPISODES).astype(float)
     action = {"target": {"moved": 0.9, "recoloured": 0.55, "removed": 0.7}, "distractor": {}}
     effects = {}
     for thing in THINGS:
-        for edit in EDITS:
+        for edit in INTERVENTIONS:
             usual = action[thing].get(edit, 0.12 if edit == "moved" else 0.3)
             rows = frames * rng.normal(usual, 0.1, (2, EPISODES)).clip(0, 1)
-            effects[thing, edit] = EditEffect(
+            effects[thing, edit] = InterventionEffect(
                 frames, *rows, rng.binomial(frames.astype(int), 0.84).astype(float)
             )
     return effects
@@ -96,9 +98,9 @@ def toy_report() -> Report:
                     "the frame as it would then be. Action and attention should follow the target, and "
                     "leave a distractor alone.",
                 ),
-                judge_edits(effects),
+                judge_interventions(effects),
                 pictures=tuple(
-                    Picture(frame(rng), f"The target {edit}, as the policy saw it") for edit in EDITS
+                    Picture(frame(rng), f"The target {edit}, as the policy saw it") for edit in INTERVENTIONS
                 ),
             ),
             weights_section(),
@@ -135,7 +137,7 @@ def focus_section(totals: FocusTotals) -> Section:
     )
 
 
-def faithful_section(erased: Erased) -> Section:
+def faithful_section(erased: PixelAblation) -> Section:
     left = {name: erased.above_random(name) for name in erased.erased}
     value, low, high = np.array(list(left.values())).T
     shares = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
@@ -153,7 +155,7 @@ def faithful_section(erased: Erased) -> Section:
             Table(
                 "Return",
                 ("what is erased", "return left"),
-                tuple((ERASURES[name], left[name]) for name in left),
+                tuple((PIXEL_ABLATIONS[name], left[name]) for name in left),
             ),
         ),
         (
@@ -161,7 +163,7 @@ def faithful_section(erased: Erased) -> Section:
                 "Return left with 10 % of the pixels erased",
                 "what is erased",
                 "share of the return above the random policy's",
-                (Series("return left", [ERASURES[name] for name in left], value, low, high),),
+                (Series("return left", [PIXEL_ABLATIONS[name] for name in left], value, low, high),),
                 "bars",
                 (("as it is", 1.0),),
             ),

@@ -18,13 +18,13 @@ import torch._dynamo
 import torch.utils.tensorboard.writer  # imported late by training: children must not spend their lives on it
 from toy_env import ToyEnv
 
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.train import TrainResult, train
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.train import TrainResult, train
 
 CONFIG = TrainConfig(
     "toy",
     perception="query",
-    options={"heads": 2},
+    options={"num_heads": 2},
     steps=1600,
     ppo=PPOPreset(n_envs=4, n_steps=16, batch_size=32, n_epochs=2, final_learning_rate=1e-4),
     eval_every=300,

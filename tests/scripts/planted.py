@@ -16,8 +16,8 @@ from torch import Tensor
 
 from robot_attn import Percept, Perception
 from robot_attn.families import Keypoints
-from robot_attn_policies.extractor import PerceptionExtractor
-from robot_attn_policies.policy import PerceptionPolicy
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.policy import PerceptionPolicy
 
 RED, COOL = 0, 1
 """The two keypoints."""
@@ -52,41 +52,41 @@ class TwoColors(Perception):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        context_size: int = 0,
+        context_dim: int = 0,
         *,
         follows: int = RED,
         shows: str = "red",
     ) -> None:
-        super().__init__(image_shape, context_size)
-        self.eyes = Keypoints(image_shape, features_size=4, heads=2, patch_size=4)
-        self.features_size, self.heads, self.attention_grid = 4, 1, self.eyes.attention_grid
+        super().__init__(image_shape, context_dim)
+        self.probe = Keypoints(image_shape, features_dim=4, num_heads=2, patch_dim=4)
+        self.features_dim, self.num_heads, self.attention_grid = 4, 1, self.probe.attention_grid
         self.shown = SHOWN[shows]
         with torch.no_grad():
             self._set_weights(follows)
 
     def _set_weights(self, follows: int) -> None:
-        eyes = self.eyes
-        for parameter in eyes.parameters():
+        probe = self.probe
+        for parameter in probe.parameters():
             parameter.zero_()
         # Of each patch r - g, b - g, g - r and b - r, where positive; of the first two follows r - max(g, b).
         red, green, blue = torch.eye(3)
         differences = torch.stack([red - green, blue - green, green - red, blue - red])
-        eyes.patches.weight += differences[:, :, None, None] / eyes.patches.weight[0, 0].numel()
-        eyes.around.weight[RED, :2, 1, 1] = torch.tensor([1.0, -1.0])
-        eyes.around.weight[COOL, 2:, 1, 1] = 1.0
-        eyes.around.bias[:2] = -PALE
+        probe.patches.weight += differences[:, :, None, None] / probe.patches.weight[0, 0].numel()
+        probe.around.weight[RED, :2, 1, 1] = torch.tensor([1.0, -1.0])
+        probe.around.weight[COOL, 2:, 1, 1] = 1.0
+        probe.around.bias[:2] = -PALE
         for keypoint in (RED, COOL):
-            eyes.maps.weight[keypoint, keypoint] = SHARPNESS  # the learned temperature is e^0
+            probe.maps.weight[keypoint, keypoint] = SHARPNESS  # the learned temperature is e^0
         # Where nothing is found the map is even, and its place the frame's centre: 0.
         for unit, (axis, sign) in enumerate([(0, 1), (0, -1), (1, 1), (1, -1)]):
-            eyes.project.weight[unit, 2 * follows + axis] = sign
+            probe.project.weight[unit, 2 * follows + axis] = sign
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        places, maps = self.eyes(frames)
+        places, maps = self.probe(frames)
         return Percept(places, self.shown(maps))
 
     def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.eyes.token_centers()
+        return self.probe.token_centers()
 
 
 POLICIES: dict[str, dict[str, Any]] = {

@@ -13,8 +13,9 @@ import torch
 pytest.importorskip("stable_baselines3")
 
 import robot_attn
-from robot_attn_scripts import _timing, bench_attention
-from robot_attn_scripts.bench_attention import Options
+from robot_attn_scripts import _timing
+from robot_attn_scripts.benchmarks import attention
+from robot_attn_scripts.benchmarks.attention import Options
 
 
 @pytest.mark.slow
@@ -22,7 +23,7 @@ def test_figures_have_units_and_targets_and_are_written_as_they_are_returned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "figures.json"
-    figures = bench_attention.run(Options(tokens=(1100, 256, 1024), rounds=2, json=path))
+    figures = attention.run(Options(tokens=(1100, 256, 1024), rounds=2, json=path))
     assert json.loads(path.read_text()) == figures
     folded, blockwise, local, families = (
         figures[section] for section in ("folded", "blockwise", "local", "families")
@@ -42,7 +43,7 @@ def test_figures_have_units_and_targets_and_are_written_as_they_are_returned(
             one / other for one, other in zip(*(t["rounds"] for t in times), strict=True)
         ]
         assert ratio["min"] <= ratio["median"] <= ratio["max"] and ratio["unit"] == "x"
-    for variant in bench_attention.VARIANTS:
+    for variant in attention.VARIANTS:
         told = blockwise["256 tokens"]
         ratio = told[f"time, to that of scaled_dot_product_attention{variant}"]
         own, other = (
@@ -78,18 +79,18 @@ def entries(node: object) -> list[dict[str, object]]:
 def test_a_peer_that_would_fill_the_memory_is_left_out_and_said_to_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bench_attention, "MOST_BYTES", 64 * 4 * 6**2 * 4 - 1)
-    told = bench_attention.measure_folded(6, 1)
+    monkeypatch.setattr(attention, "MOST_BYTES", 64 * 4 * 6**2 * 4 - 1)
+    told = attention.measure_folded(6, 1)
     assert re.fullmatch(r"its weights alone take \d+\.\d GB", str(told["self-attention"]["skipped"]))
     assert "attend_folded is faster than self-attention by" not in told
     assert "attend_folded is faster than learned queries by" in told
-    assert "skipped" not in bench_attention.measure_folded(5, 1)["self-attention"]
+    assert "skipped" not in attention.measure_folded(5, 1)["self-attention"]
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"tokens": ()}, {"tokens": (64, 0)}])
 def test_nothing_to_measure(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
-        bench_attention.run(Options(**wrong))  # type: ignore[arg-type]
+        attention.run(Options(**wrong))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import robot_attn_envs
-from robot_attn_scripts.bench_envs import Options, advance, measure_rates, median, run, start, verdicts
+from robot_attn_scripts.benchmarks.envs import Options, advance, measure_rates, median, run, start, verdicts
 
 TRACK = "RobotAttn/Track-v0"
 

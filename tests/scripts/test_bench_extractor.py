@@ -6,16 +6,16 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 import robot_attn
-from robot_attn_scripts import bench_extractor
+from robot_attn_scripts.benchmarks import extractor
 
 
 def test_figures_have_units_and_are_written_as_they_are_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_extractor, "FRAMES_A_ROUND", 6)
+    monkeypatch.setattr(extractor, "FRAMES_A_ROUND", 6)
     path = tmp_path / "figures.json"
-    options = bench_extractor.Options(batches=(2, 3), rounds=2, decisions=3, json=path)
-    figures = bench_extractor.run(options)
+    options = extractor.Options(batches=(2, 3), rounds=2, decisions=3, json=path)
+    figures = extractor.run(options)
     assert json.loads(path.read_text()) == figures
     extractors, decisions = figures["extractors"], figures["decisions"]
     assert isinstance(extractors, dict) and isinstance(decisions, dict)
@@ -31,4 +31,4 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"batches": ()}, {"batches": (64, 0)}, {"decisions": 0}])
 def test_nothing_to_measure(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
-        bench_extractor.run(bench_extractor.Options(**wrong))  # type: ignore[arg-type]
+        extractor.run(extractor.Options(**wrong))  # type: ignore[arg-type]

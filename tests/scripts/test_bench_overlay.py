@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from robot_attn_scripts import bench_overlay
-from robot_attn_scripts.bench_overlay import PEER, Options, run
+from robot_attn_scripts.benchmarks import overlay
+from robot_attn_scripts.benchmarks.overlay import PEER, Options, run
 
 
 def test_figures_have_units_and_are_written_as_they_are_returned(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_figures_have_units_and_are_written_as_they_are_returned(tmp_path: Path)
 
 
 def test_every_way_draws_the_next_frame_at_its_size() -> None:
-    for name, draw in bench_overlay.drawings(600).items():
+    for name, draw in overlay.drawings(600).items():
         first, second = np.asarray(draw()), np.asarray(draw())
         assert first.shape[-3] == 600 and first.dtype == np.uint8, name
         assert not np.array_equal(first, second), name
@@ -35,7 +35,7 @@ def test_every_way_draws_the_next_frame_at_its_size() -> None:
 def test_the_peer_blends_half_of_the_colour_by_hand() -> None:
     weights = np.zeros((15, 15), np.float32)
     weights[7] = 1
-    drawn = bench_overlay.plainly(np.full((64, 64, 3), 100, np.uint8), weights, 600)
+    drawn = overlay.plainly(np.full((64, 64, 3), 100, np.uint8), weights, 600)
     # Inferno begins at (0, 0, 4) / 255 or so, and ends at (252, 255, 164).
     assert np.abs(drawn[0, 0].astype(int) - [50, 50, 52]).max() <= 1
     assert np.abs(drawn[300, 300].astype(int) - [176, 177, 132]).max() <= 2

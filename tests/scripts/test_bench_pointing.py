@@ -19,8 +19,8 @@ pytest.importorskip("stable_baselines3")
 
 from robot_attn import FAMILIES
 from robot_attn.focus import mass_on_target
-from robot_attn_scripts import bench_pointing
-from robot_attn_scripts.bench_pointing import SEEN, SIDE, SPLITS, Frames, Job, Options, Pointer, draw
+from robot_attn_scripts.benchmarks import pointing
+from robot_attn_scripts.benchmarks.pointing import SEEN, SIDE, SPLITS, Frames, Job, Options, Pointer, draw
 from robot_attn_scripts.cli import main
 
 TINY = ["--train-worlds", "4", "--validation-worlds", "2", "--test-worlds", "2"]
@@ -53,7 +53,7 @@ def test_the_splits_share_no_seed_and_no_frame(train: Frames, validation: Frames
     first = sorted(SPLITS.values())
     most = min(np.diff(first))
     with pytest.raises(ValueError, match="at most"):
-        bench_pointing.run(Options(train_worlds=int(most) + 1))
+        pointing.run(Options(train_worlds=int(most) + 1))
     seen = {image.tobytes() for image in train.images}
     assert len(seen) == len(train.images)
     assert not seen & {image.tobytes() for image in validation.images}
@@ -90,10 +90,10 @@ def test_the_mass_is_that_of_the_map_over_the_frame(family: str, validation: Fra
         mass = pointer.mass(attention, torch.from_numpy(masks))
         assert mass.numpy() == pytest.approx(mass_on_target(pointer.maps(attention).numpy(), masks), abs=1e-6)
     assert place.shape == (5, 2)
-    score = bench_pointing.score(pointer, validation)
+    score = pointing.score(pointer, validation)
     assert 0 <= score.totals.pointing(score.best_head()).value <= score.ceiling.value <= 1
     assert score.totals.visible.tolist() == np.bincount(validation.worlds).tolist()
-    near = bench_pointing.score(pointer, validation, tolerance=1)
+    near = pointing.score(pointer, validation, tolerance=1)
     assert near.ceiling.value > score.ceiling.value
     assert near.error.value == score.error.value
 
@@ -103,8 +103,8 @@ def test_a_map_without_mass_on_the_target_has_a_loss(validation: Frames) -> None
     pointer = Pointer("query")
     images, places = torch.from_numpy(validation.images[:2]), torch.from_numpy(validation.places()[:2])
     nowhere = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
-    both, place = (bench_pointing.loss_of(pointer, images, nowhere, places, s) for s in ("map", "position"))
-    assert float((both - place).detach()) == pytest.approx(-np.log(bench_pointing.MASS_FLOOR), rel=1e-5)
+    both, place = (pointing.loss_of(pointer, images, nowhere, places, s) for s in ("map", "position"))
+    assert float((both - place).detach()) == pytest.approx(-np.log(pointing.MASS_FLOOR), rel=1e-5)
     both.backward()  # type: ignore[no-untyped-call]
     assert all(torch.isfinite(p.grad).all() for p in pointer.parameters() if p.grad is not None)
 
@@ -112,16 +112,16 @@ def test_a_map_without_mass_on_the_target_has_a_loss(validation: Frames) -> None
 def test_a_trained_query_points_better_than_an_untrained_one(
     train: Frames, validation: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_pointing, "CHECK_STEPS", 20)
-    monkeypatch.setattr(bench_pointing, "PATIENCE", 3)
-    told: list[bench_pointing.Progressed] = []
-    trained = bench_pointing.learn(
+    monkeypatch.setattr(pointing, "CHECK_STEPS", 20)
+    monkeypatch.setattr(pointing, "PATIENCE", 3)
+    told: list[pointing.Progressed] = []
+    trained = pointing.learn(
         Job("query", "map"), train, validation, seconds=600.0, seed=3, report=told.append
     )
     # Validation ended it, and had its best state kept, not its last.
     assert trained.steps == told[-1].steps == trained.best_steps + 60
-    first = bench_pointing.untrained(Job("query", "map"), validation, seed=3)
-    before, after = (bench_pointing.score(found.pointer, validation) for found in (first, trained))
+    first = pointing.untrained(Job("query", "map"), validation, seed=3)
+    before, after = (pointing.score(found.pointer, validation) for found in (first, trained))
     hits = after.totals.pointing(trained.head).value
     assert hits > 0.9 * after.ceiling.value > 1.2 * before.totals.pointing(first.head).value
     assert after.totals.mean_mass(trained.head).value > 0.3 > before.totals.mean_mass(first.head).value
@@ -131,10 +131,10 @@ def test_a_trained_query_points_better_than_an_untrained_one(
 
 
 def test_the_time_ends_it(train: Frames, validation: Frames) -> None:
-    told: list[bench_pointing.Progressed] = []
+    told: list[pointing.Progressed] = []
     job = Job("query", "position")
-    trained = bench_pointing.learn(job, train, validation, seconds=0.3, report=told.append)
-    assert 0 < trained.steps < bench_pointing.CHECK_STEPS
+    trained = pointing.learn(job, train, validation, seconds=0.3, report=told.append)
+    assert 0 < trained.steps < pointing.CHECK_STEPS
     assert [state.steps for state in told] == [trained.steps] == [trained.best_steps]
 
 
@@ -143,7 +143,7 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 ) -> None:
     path = tmp_path / "figures.json"
     options = Options(("query", "cnn"), ("map",), 0.2, 4, 2, 2, json=path)
-    figures = bench_pointing.run(options)
+    figures = pointing.run(options)
     assert json.loads(path.read_text()) == figures
     known, supervised = figures["references"], figures["supervised"]
     assert isinstance(known, dict) and isinstance(supervised, dict)
@@ -165,9 +165,9 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 
 def test_a_training_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> None:
     for split, first in SPLITS.items():
-        bench_pointing._save(tmp_path, split, draw(2, first))
+        pointing._save(tmp_path, split, draw(2, first))
     jobs = [Job("qurey", "map"), Job("query", "position")]
-    results = dict(bench_pointing._trained(jobs, tmp_path, Options(seconds=0.2), Console(quiet=True)))
+    results = dict(pointing._trained(jobs, tmp_path, Options(seconds=0.2), Console(quiet=True)))
     assert "did you mean 'query'" in str(results[jobs[0]]["not measured"])
     assert "hits" in results[jobs[1]]
 

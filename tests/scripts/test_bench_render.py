@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robot_attn_scripts.bench_render import FRAME, Options, _worlds, run
+from robot_attn_scripts.benchmarks.render import FRAME, Options, _worlds, run
 
 
 def test_all_peers_draw_worlds_on_their_way_with_the_target_in_view() -> None:

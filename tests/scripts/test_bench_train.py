@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn_scripts.bench_train import GymnasiumTrack, Options, run
+from robot_attn_scripts.benchmarks.train import GymnasiumTrack, Options, run
 
 
 @pytest.fixture
 def opengl(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenGL for Gymnasium's renderer. Tried in another process: a failure leaves mujoco half imported."""
     monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
-    code = "from robot_attn_scripts.bench_train import GymnasiumTrack; GymnasiumTrack().reset(seed=0)"
+    code = "from robot_attn_scripts.benchmarks.train import GymnasiumTrack; GymnasiumTrack().reset(seed=0)"
     tried = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"no OpenGL to draw with: {tried.stderr.strip().splitlines()[-1]}")

@@ -10,7 +10,7 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 
-from robot_attn_scripts.bench_watch import STAGES, Options, run  # noqa: E402
+from robot_attn_scripts.benchmarks.watch import STAGES, Options, run  # noqa: E402
 
 
 def test_the_stages_add_up_to_the_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

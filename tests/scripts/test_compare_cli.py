@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import make_run
 
-from robot_attn_policies.evaluate import CALIBRATION_SEED
+from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
 from robot_attn_scripts import cli, compare, evaluate
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("toy_compare.py")), "compare"]
@@ -74,7 +74,7 @@ def test_every_cell_is_a_file_beside_tables_and_plot(compared: Path) -> None:
         "query": [0, 1],
         "cnn": [0],
     }
-    assert figures["arms"]["query"]["runs"][1]["config"]["options"] == {"heads": 3}
+    assert figures["arms"]["query"]["runs"][1]["config"]["options"] == {"num_heads": 3}
     assert list(figures["scenes"]) == list(figures["differences"]) == ["trained", "easy", "hard"]
 
 

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import make_run
 
-from robot_attn_policies.curves import read_curve
+from robot_attn_policies.evaluation.curves import read_curve
 from robot_attn_scripts import cli
 
 ROWS = """steps,seconds,eval_score

@@ -15,9 +15,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import make_run
 
-from robot_attn_policies.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 from robot_attn_scripts import cli, evaluate
-from robot_attn_scripts._policy import scene
+from robot_attn_scripts._loaded_run import scene
 
 
 @pytest.fixture(scope="module")

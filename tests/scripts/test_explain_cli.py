@@ -16,7 +16,7 @@ pytest.importorskip("h5py")
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import make_run
 
-from robot_attn_policies.evaluate import EVALUATION_SEED
+from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
 from robot_attn_scripts import cli
 
 

@@ -24,7 +24,7 @@ def test_every_family_is_listed_with_its_figures(tmp_path: Path, capsys: pytest.
         module = robot_attn.build(name, (3, 40, 56))
         parameters = sum(each.numel() for each in module.parameters())
         assert facts["parameters"] == {"value": parameters, "unit": "parameters"}
-        assert (facts["heads"], facts["grid"]) == (module.heads, list(module.attention_grid))
+        assert (facts["heads"], facts["grid"]) == (module.num_heads, list(module.attention_grid))
         assert facts["forward"]["frames"] == 1 and facts["forward + backward"]["frames"] == 2
         assert all(
             facts[key]["unit"] == "ms" and facts[key]["median"] > 0
@@ -56,7 +56,7 @@ def test_the_flops_of_naturecnn_are_those_of_its_layers() -> None:
 def test_the_flops_of_query_are_counted_though_its_backward_pass_is_written_by_hand() -> None:
     heads, patch, hidden, count, context = 3, 5, 7, 9 * 13, 2
     module = robot_attn.build(
-        "query", (1, 40, 56), context, heads=heads, patch_size=patch, hidden_size=hidden, features_size=11
+        "query", (1, 40, 56), context, num_heads=heads, patch_dim=patch, hidden_dim=hidden, features_dim=11
     )
     steps = [
         count * patch * 64,  # patches

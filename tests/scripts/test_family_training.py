@@ -17,9 +17,9 @@ pytest.importorskip("stable_baselines3")
 from robot_attn import FAMILIES  # noqa: E402
 from robot_attn.overlay import Replay  # noqa: E402
 from robot_attn_envs.env import BatchEnv  # noqa: E402
-from robot_attn_envs.track import Track  # noqa: E402
-from robot_attn_policies.episodes import Episode, load_episode  # noqa: E402
-from robot_attn_policies.run_folder import load_policy, read_config, read_trainer  # noqa: E402
+from robot_attn_envs.tasks.track import Track  # noqa: E402
+from robot_attn_policies.recording.episode_file import Episode, load_episode  # noqa: E402
+from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
 
 ID = "RobotAttn/ShortTrack-v0"

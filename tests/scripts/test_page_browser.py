@@ -23,9 +23,9 @@ from toy_run import ID, ToyTask  # noqa: E402
 from robot_attn import Percept  # noqa: E402
 from robot_attn.focus import upsample  # noqa: E402
 from robot_attn.overlay import HeatScale  # noqa: E402
-from robot_attn_policies.episodes import Episode, record_episode  # noqa: E402
-from robot_attn_policies.evaluate import Cells  # noqa: E402
-from robot_attn_policies.page import View, half_level, write_page  # noqa: E402
+from robot_attn_policies.evaluation.evaluate import Cells  # noqa: E402
+from robot_attn_policies.pages.page import View, half_level, write_page  # noqa: E402
+from robot_attn_policies.recording.episode_file import Episode, record_episode  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")

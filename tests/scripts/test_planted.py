@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import planted
 
 from robot_attn_envs.env import BatchEnv
-from robot_attn_envs.track import Track
-from robot_attn_policies import evaluate as ev
-from robot_attn_policies import faithful as fa
-from robot_attn_policies.explain import explain
-from robot_attn_policies.eyes import eyes_of
+from robot_attn_envs.tasks.track import Track
+from robot_attn_policies.evaluation import evaluate as ev
+from robot_attn_policies.probing import faithfulness as fa
+from robot_attn_policies.probing.explain import explain
+from robot_attn_policies.probing.probe import probe_policy
 
 SIZE, SEEDS = 48, list(range(8))
 
@@ -52,13 +52,13 @@ def oracle(env: BatchEnv) -> np.ndarray:
 
 def verdicts_of(name: str, env: BatchEnv) -> dict[str, fa.Verdict]:
     """What the report says of the policy of that name, by section."""
-    report = explain(planted.make(name, SIZE), env, seeds=SEEDS, curves=False, erasures=())
+    report = explain(planted.make(name, SIZE), env, seeds=SEEDS, curves=False, ablations=())
     return {section.name: section.verdict for section in report.sections if section.verdict is not None}
 
 
 def score_of(name: str, env: BatchEnv, random: np.ndarray, oracle: np.ndarray) -> float:
     """The lower end of its score: 0 is random, 1 the oracle."""
-    returns = ev.rollout_episodes(eyes_of(planted.make(name, SIZE)).act, env, SEEDS).returns
+    returns = ev.rollout_episodes(probe_policy(planted.make(name, SIZE)).act, env, SEEDS).returns
     return ev.normalised_score(returns, random, oracle).low
 
 

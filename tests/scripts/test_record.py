@@ -20,13 +20,14 @@ from toy_lamp import ToyLamp
 from toy_run import ToyTask, make_run
 
 import robot_attn_envs  # noqa: F401
-from robot_attn_policies.episodes import load_episode
-from robot_attn_policies.evaluate import EVALUATION_SEED, rollout_episodes
-from robot_attn_policies.eyes import eyes_of
-from robot_attn_policies.policy import build_policy, policy_weights
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import describe, load_policy, write_config, write_policy
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
+from robot_attn_policies.probing.probe import probe_policy
+from robot_attn_policies.recording.episode_file import load_episode
+from robot_attn_policies.rollouts.rollout import rollout_episodes
+from robot_attn_policies.sb3.policy import build_policy, policy_weights
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import describe, load_policy, write_config, write_policy
 from robot_attn_scripts._minari import recoverable
 from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts._third_party import OwnContext
@@ -148,8 +149,8 @@ def test_a_dataset_holds_what_the_environment_gave_to_the_bit(
     assert [told["steps"]["value"] for told in figures["episodes"]] == [  # type: ignore[attr-defined]
         len(episode) for _, episode in episodes
     ]
-    eyes = eyes_of(load_policy(folder)[0])
-    assert dataset.storage.metadata["token_centers"]["ys"] == eyes.cells.ys.tolist()
+    probe = probe_policy(load_policy(folder)[0])
+    assert dataset.storage.metadata["token_centers"]["ys"] == probe.cells.ys.tolist()
     ends = set()
     for seed, episode in episodes:
         env = ToyTask(1)
@@ -160,7 +161,7 @@ def test_a_dataset_holds_what_the_environment_gave_to_the_bit(
             for name in ("success", "target_visible", "target_mask"):
                 assert same(episode.infos[name][t], info[name][0]), (seed, t, name)
             # A batch's last bits may be others than those of one.
-            looked = eyes.act(observation)[1].attention[0].numpy()  # type: ignore[union-attr]
+            looked = probe.act(observation)[1].attention[0].numpy()  # type: ignore[union-attr]
             assert episode.infos["attention"][t] == pytest.approx(looked, abs=1e-6)
             if t == len(episode):
                 break
@@ -188,7 +189,7 @@ def test_what_the_policy_did_is_what_a_fresh_rollout_of_the_same_batch_does(fold
             maps[i].append(step.percept.attention[i].numpy())
 
     seeds = [seed for seed, _ in episodes]
-    rollouts = rollout_episodes(eyes_of(load_policy(folder)[0]).act, ToyTask(4), seeds, watch=see)
+    rollouts = rollout_episodes(probe_policy(load_policy(folder)[0]).act, ToyTask(4), seeds, on_step=see)
     for i, (_, episode) in enumerate(episodes):
         assert same(episode.actions, np.stack(actions[i]))
         assert same(episode.infos["attention"][:-1], np.stack(maps[i]))
@@ -297,7 +298,7 @@ def test_a_dataset_that_is_there_stays_as_it_is(folder: Path, root: Path) -> Non
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == files
 
 
-class Interrupted(ToyTask):
+class TrainingInterrupted(ToyTask):
     """Someone presses Ctrl-C while a batch is played."""
 
     def __init__(self, num_envs: int, training: bool = False, *, at: int = -1, **options: Any) -> None:
@@ -324,7 +325,7 @@ class Broken(ToyTask):
         return observation, np.where(self.resets > 2, np.nan, rewards), *rest
 
 
-for _task in (Interrupted, Broken):
+for _task in (TrainingInterrupted, Broken):
     gymnasium.register(f"RobotAttn/{_task.__name__}-v0", vector_entry_point=_task)
 
 

@@ -11,8 +11,8 @@ import torch
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
 from robot_attn import Percept
-from robot_attn_policies.episodes import Episode, record_episode
-from robot_attn_policies.evaluate import Cells
+from robot_attn_policies.evaluation.evaluate import Cells
+from robot_attn_policies.recording.episode_file import Episode, record_episode
 from robot_attn_scripts._redraw import MOST_WORLDS, redraw
 
 SCENES: dict[str, dict[str, Any]] = {

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ToyTask, make_run  # noqa: E402
 
 from robot_attn.video import ffmpeg_path  # noqa: E402
-from robot_attn_policies.episodes import load_episode, save_episode  # noqa: E402
-from robot_attn_policies.evaluate import EVALUATION_SEED  # noqa: E402
-from robot_attn_policies.presets import TrainConfig  # noqa: E402
+from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED  # noqa: E402
+from robot_attn_policies.recording.episode_file import load_episode, save_episode  # noqa: E402
+from robot_attn_policies.training.presets import TrainConfig  # noqa: E402
 from robot_attn_scripts import cli  # noqa: E402
 from robot_attn_scripts.replay import Options, _scene, _title  # noqa: E402
 
@@ -89,8 +89,8 @@ def test_video_page_episode_and_contact_sheet_lie_side_by_side(replayed: Path) -
 
 
 def test_what_is_recorded_is_what_the_policy_saw_and_did(replayed: Path, folder: Path) -> None:
-    from robot_attn_policies.extractor import perceive
-    from robot_attn_policies.run_folder import load_policy
+    from robot_attn_policies.sb3.extractor import perceive
+    from robot_attn_policies.training.run_folder import load_policy
 
     episode = load_episode(replayed.with_suffix(".hdf5"))
     assert episode.state is not None

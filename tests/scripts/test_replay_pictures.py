@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ToyTask, make_run  # noqa: E402
 
 from robot_attn.overlay import Replay  # noqa: E402
-from robot_attn_policies.evaluate import rollout_episodes  # noqa: E402
-from robot_attn_scripts import _policy, cli  # noqa: E402
-from robot_attn_scripts._live import ESCAPE, SPACE, LiveView, Stopped  # noqa: E402
+from robot_attn_policies.rollouts.rollout import rollout_episodes  # noqa: E402
+from robot_attn_scripts import _loaded_run, cli  # noqa: E402
+from robot_attn_scripts._live_window import ESCAPE, SPACE, LiveView, WindowClosed  # noqa: E402
 from robot_attn_scripts._side_by_side import COLORS, SideBySide, WithCamera  # noqa: E402
 
 
@@ -115,21 +115,21 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> _policy.LoadedPolicy:
+def policy(tmp_path_factory: pytest.TempPathFactory) -> _loaded_run.LoadedPolicy:
     torch.manual_seed(0)
-    return _policy.load(make_run(tmp_path_factory.mktemp("runs") / "query"), "best")
+    return _loaded_run.load(make_run(tmp_path_factory.mktemp("runs") / "query"), "best")
 
 
-def play(policy: _policy.LoadedPolicy, keys: list[int], **options: Any) -> Person:
+def play(policy: _loaded_run.LoadedPolicy, keys: list[int], **options: Any) -> Person:
     person = Person(keys)
     view = LiveView(
-        policy.eyes, policy.eyes.heads - 1, person.pictures.append, person.wait, size=600, **options
+        policy.probe, policy.probe.num_heads - 1, person.pictures.append, person.wait, size=600, **options
     )
-    rollout_episodes(policy.eyes.act, ToyTask(1), [5], watch=view)
+    rollout_episodes(policy.probe.act, ToyTask(1), [5], on_step=view)
     return person
 
 
-def test_every_step_is_shown(policy: _policy.LoadedPolicy) -> None:
+def test_every_step_is_shown(policy: _loaded_run.LoadedPolicy) -> None:
     person = play(policy, [], title="a run")
     assert len(person.pictures) == len(person.waits) == 12
     assert person.waits == [1] * 12  # as fast as it goes
@@ -138,7 +138,7 @@ def test_every_step_is_shown(policy: _policy.LoadedPolicy) -> None:
     assert has_color(person.pictures[0], (64, 255, 214))  # the target's outline
 
 
-def test_the_window_keeps_the_pace_of_the_episode(policy: _policy.LoadedPolicy) -> None:
+def test_the_window_keeps_the_pace_of_the_episode(policy: _loaded_run.LoadedPolicy) -> None:
     waits = play(policy, [], dt=10.0).waits
     # The person does not wait at all, so that the steps come too early, each 10 s earlier than the last.
     assert waits[0] == 10_000
@@ -146,29 +146,29 @@ def test_the_window_keeps_the_pace_of_the_episode(policy: _policy.LoadedPolicy) 
 
 
 @pytest.mark.parametrize("key", [ord("q"), ESCAPE])
-def test_a_key_stops(policy: _policy.LoadedPolicy, key: int) -> None:
+def test_a_key_stops(policy: _loaded_run.LoadedPolicy, key: int) -> None:
     person = Person([-1, ord("x"), key])
-    view = LiveView(policy.eyes, 0, person.pictures.append, person.wait, size=600)
-    with pytest.raises(Stopped, match="stopped at step 3"):
-        rollout_episodes(policy.eyes.act, ToyTask(1), [5], watch=view)
+    view = LiveView(policy.probe, 0, person.pictures.append, person.wait, size=600)
+    with pytest.raises(WindowClosed, match="stopped at step 3"):
+        rollout_episodes(policy.probe.act, ToyTask(1), [5], on_step=view)
     assert len(person.pictures) == 3
 
 
-def test_space_pauses_and_goes_on(policy: _policy.LoadedPolicy) -> None:
+def test_space_pauses_and_goes_on(policy: _loaded_run.LoadedPolicy) -> None:
     person = play(policy, [-1, SPACE, -1, -1, ord("x"), SPACE])
     assert len(person.pictures) == 12
     assert len(person.waits) == 12 + 4
-    with pytest.raises(Stopped):
+    with pytest.raises(WindowClosed):
         play(policy, [SPACE, -1, ord("q")])
 
 
 def test_a_policy_without_attention_is_shown_by_its_gradients_or_not_at_all(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "cnn", "cnn")
-    gradient = play(_policy.load(folder, "best", gradients=True), [])
+    gradient = play(_loaded_run.load(folder, "best", gradients=True), [])
     uniform = Person([])
-    eyes = _policy.load(folder, "best").eyes
-    view = LiveView(eyes, 0, uniform.pictures.append, uniform.wait, size=600)
-    rollout_episodes(eyes.act, ToyTask(1), [5], watch=view)
+    probe = _loaded_run.load(folder, "best").probe
+    view = LiveView(probe, 0, uniform.pictures.append, uniform.wait, size=600)
+    rollout_episodes(probe.act, ToyTask(1), [5], on_step=view)
     assert uniform.pictures[0].shape[1] < gradient.pictures[0].shape[1]  # no tiles
 
 
@@ -201,7 +201,7 @@ def display() -> Iterator[str]:
 def test_a_window_opens_where_there_is_a_display(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from robot_attn_scripts._live import Window\n"
+        "from robot_attn_scripts._live_window import Window\n"
         "with Window() as window:\n"
         "    window.show(np.zeros((60, 80, 3), np.uint8))\n"
         "    assert window.wait(50) == -1\n"

@@ -17,8 +17,8 @@ pytest.importorskip("h5py")
 
 import robot_attn_envs  # noqa: E402, F401
 from robot_attn import Percept  # noqa: E402
-from robot_attn_policies.episodes import Episode, load_episode, record_episode, save_episode  # noqa: E402
-from robot_attn_policies.evaluate import Cells  # noqa: E402
+from robot_attn_policies.evaluation.evaluate import Cells  # noqa: E402
+from robot_attn_policies.recording.episode_file import Episode, load_episode, record_episode, save_episode  # noqa: E402
 from robot_attn_scripts import cli  # noqa: E402
 from robot_attn_scripts.replay import Options, _rescaled, _shown  # noqa: E402
 

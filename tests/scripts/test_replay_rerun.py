@@ -10,8 +10,8 @@ pytest.importorskip("h5py")
 pytest.importorskip("cv2")
 rr = pytest.importorskip("rerun")
 
-from robot_attn_policies.episodes import Episode  # noqa: E402
-from robot_attn_policies.page import View  # noqa: E402
+from robot_attn_policies.pages.page import View  # noqa: E402
+from robot_attn_policies.recording.episode_file import Episode  # noqa: E402
 from robot_attn_scripts._rerun import write_rerun  # noqa: E402
 
 T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5

@@ -22,14 +22,15 @@ pytest.importorskip("h5py")
 
 from robot_attn.overlay import overlay  # noqa: E402
 from robot_attn.video import ffmpeg_path  # noqa: E402
-from robot_attn_policies.episodes import Episode, load_episode  # noqa: E402
-from robot_attn_policies.evaluate import EVALUATION_SEED, random_actor  # noqa: E402
-from robot_attn_policies.explain import explain  # noqa: E402
-from robot_attn_policies.extractor import PerceptionExtractor, perceive  # noqa: E402
-from robot_attn_policies.record import record  # noqa: E402
-from robot_attn_policies.report import write_report  # noqa: E402
-from robot_attn_policies.run_folder import load_policy, read_config, read_trainer  # noqa: E402
-from robot_attn_policies.train import Training, _seed_after  # noqa: E402
+from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED  # noqa: E402
+from robot_attn_policies.pages.report import write_report  # noqa: E402
+from robot_attn_policies.probing.explain import explain  # noqa: E402
+from robot_attn_policies.recording.episode_file import Episode, load_episode  # noqa: E402
+from robot_attn_policies.recording.record import record  # noqa: E402
+from robot_attn_policies.rollouts.rollout import random_actor  # noqa: E402
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive  # noqa: E402
+from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
+from robot_attn_policies.training.train import Training, _seed_after  # noqa: E402
 from robot_attn_scripts import _third_party  # noqa: E402
 from robot_attn_scripts._tasks import env_id, is_ours, make_batch  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
@@ -134,7 +135,7 @@ def test_a_plain_cnn_policy_is_recorded_drawn_and_explained(tmp_path: Path) -> N
     plain = overlay(episode.images[0], np.ones((1, 1)))
     assert picture.shape == plain.shape == (640, 640, 3)
     assert (picture != plain).any()
-    report = explain(model, env, seeds=range(2), curves=False, erasures=())
+    report = explain(model, env, seeds=range(2), curves=False, ablations=())
     write_report(tmp_path / "report.html", report)
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["facts"]["Maps"] == "gradient of the action: this policy has no attention"
@@ -155,7 +156,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lamp_folder(lamp: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "lamp"
-    arguments = ["--out", out, "--steps", 64, "--eval-every", 0, "--threads", 1, "--option", "heads=3"]
+    arguments = ["--out", out, "--steps", 64, "--eval-every", 0, "--threads", 1, "--option", "num_heads=3"]
     assert run("train", "lamp_env:Lamp-v0", *arguments, *SMALL) == 0
     return out
 
@@ -189,7 +190,7 @@ def test_the_extractor_learns_on_reacher_from_pixels(with_state: bool) -> None:
         seed=0,
         policy_kwargs={
             "features_extractor_class": PerceptionExtractor,
-            "features_extractor_kwargs": {"perception": "query", "heads": 3},
+            "features_extractor_kwargs": {"perception": "query", "num_heads": 3},
         },
     )
     model.learn(32)

@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ToyTask, register
 
-from robot_attn_policies.presets import TrainConfig
-from robot_attn_policies.run_folder import RunError, load_policy, read_config, read_trainer
+from robot_attn_policies.training.presets import TrainConfig
+from robot_attn_policies.training.run_folder import RunError, load_policy, read_config, read_trainer
 from robot_attn_scripts.cli import main
 from robot_attn_scripts.train import Normaliser, Options, env_maker, make_config, parse_pairs
 
@@ -33,9 +33,9 @@ def run(*arguments: str) -> int:
 def test_it_trains_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, figures = tmp_path / "run", tmp_path / "figures.json"
     arguments = ["--out", str(folder), "--eval-every", "32", "--eval-episodes", "3"]
-    assert run(*arguments, "--steps", "64", "--option", "heads=3", "--env", "masks=false", *SMALL) == 0
+    assert run(*arguments, "--steps", "64", "--option", "num_heads=3", "--env", "masks=false", *SMALL) == 0
     config = read_config(folder).config
-    assert (config.steps, config.options, config.env) == (64, {"heads": 3}, {"masks": False})
+    assert (config.steps, config.options, config.env) == (64, {"num_heads": 3}, {"masks": False})
     assert (config.ppo.n_envs, config.ppo.net_arch) == (2, (8,))
     # Nothing but the steps: the rest is the folder's.
     assert run("--out", str(folder), "--resume", "--steps", "96", "--json", str(figures)) == 0

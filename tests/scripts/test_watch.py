@@ -25,13 +25,13 @@ from toy_run import make_run  # noqa: E402
 import robot_attn  # noqa: E402
 from robot_attn import Percept  # noqa: E402
 from robot_attn.video import Camera, VideoError, VideoReader, write_video  # noqa: E402
-from robot_attn_policies.evaluate import policy_actor  # noqa: E402
-from robot_attn_policies.eyes import Eyes, eyes_of  # noqa: E402
-from robot_attn_policies.policy import build_policy  # noqa: E402
-from robot_attn_policies.presets import TrainConfig  # noqa: E402
-from robot_attn_policies.run_folder import load_policy  # noqa: E402
+from robot_attn_policies.probing.probe import PolicyProbe, probe_policy  # noqa: E402
+from robot_attn_policies.rollouts.rollout import policy_actor  # noqa: E402
+from robot_attn_policies.sb3.policy import build_policy  # noqa: E402
+from robot_attn_policies.training.presets import TrainConfig  # noqa: E402
+from robot_attn_policies.training.run_folder import load_policy  # noqa: E402
 from robot_attn_scripts import watch  # noqa: E402
-from robot_attn_scripts._watcher import CAPTION, Watcher, crop  # noqa: E402
+from robot_attn_scripts._video_probe import CAPTION, Watcher, crop  # noqa: E402
 from robot_attn_scripts.watch import Options, run  # noqa: E402
 
 HEIGHT, WIDTH, COUNT = 96, 176, 30  # the policy's own frames have 36 x 44
@@ -56,14 +56,14 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sharp_eyes(size: int = 60) -> Eyes:
+def sharp_eyes(size: int = 60) -> PolicyProbe:
     torch.manual_seed(3)
     seen = spaces.Dict(image=spaces.Box(0, 255, (3, size, size), np.uint8))
-    return eyes_of(build_policy(TrainConfig("toy"), seen, spaces.Box(-1, 1, (2,), np.float32)))
+    return probe_policy(build_policy(TrainConfig("toy"), seen, spaces.Box(-1, 1, (2,), np.float32)))
 
 
-def one_cell(eyes: Eyes, row: int, col: int) -> np.ndarray:
-    weights = np.zeros((len(eyes.cells.ys), len(eyes.cells.xs)), np.float32)
+def one_cell(probe: PolicyProbe, row: int, col: int) -> np.ndarray:
+    weights = np.zeros((len(probe.cells.ys), len(probe.cells.xs)), np.float32)
     weights[row, col] = 1
     return weights
 
@@ -236,11 +236,11 @@ def test_the_part_that_is_seen_is_the_largest_in_the_middle(
 
 
 def test_the_policy_sees_the_middle_scaled(folder: Path) -> None:
-    eyes = sharp_eyes(60)
+    probe = sharp_eyes(60)
     frame = np.zeros((120, 200, 3), np.uint8)
     frame[:, :40], frame[:, 160:] = 255, 255  # beside the middle 120 x 120
     frame[60:62, 40 + 60 : 40 + 62] = (200, 100, 40)
-    seen = Watcher(eyes).fit(frame)
+    seen = Watcher(probe).fit(frame)
     assert seen.shape == (60, 60, 3)
     assert seen[30, 30].tolist() == [200, 100, 40]
     seen[30, 30] = 0
@@ -248,44 +248,44 @@ def test_the_policy_sees_the_middle_scaled(folder: Path) -> None:
 
 
 def test_the_map_is_the_policys_own_with_zeros_where_nothing_is_known(folder: Path) -> None:
-    eyes = eyes_of(load_policy(folder)[0])
+    probe = probe_policy(load_policy(folder)[0])
     seen = np.ascontiguousarray(picture(9)[:36, :44])
     state = np.zeros((1, 2), np.float32)
-    _, percept = policy_actor(eyes.policy)({"image": seen[None], "state": state})
+    _, percept = policy_actor(probe.policy)({"image": seen[None], "state": state})
     heads = percept.attention[0].numpy()  # type: ignore[union-attr]
-    assert np.array_equal(Watcher(eyes).look(seen), heads.mean(axis=0))  # type: ignore[arg-type]
-    assert np.array_equal(Watcher(eyes, head=2).look(seen), heads[2])  # type: ignore[arg-type]
+    assert np.array_equal(Watcher(probe).look(seen), heads.mean(axis=0))  # type: ignore[arg-type]
+    assert np.array_equal(Watcher(probe, head=2).look(seen), heads[2])  # type: ignore[arg-type]
 
 
 def test_heat_lies_where_the_map_is_and_the_rest_is_left_alone() -> None:
-    eyes = sharp_eyes(60)
+    probe = sharp_eyes(60)
     frame = np.full((320, 640, 3), 100, np.uint8)
-    watcher = Watcher(eyes, width=640)
+    watcher = Watcher(probe, width=640)
     plain = watcher.draw(frame, None, []).copy()
     assert plain.shape == (320 + CAPTION, 640, 3)
     # The policy sees columns 160 to 479; beside them it is dark, 0.35 x 100.
     assert (plain[:320, :160] == 35).all() and (plain[:320, 480:] == 35).all()
     assert (plain[:320, 160:480] == 100).all()
-    hot = watcher.draw(frame, one_cell(eyes, 3, 11), [])
+    hot = watcher.draw(frame, one_cell(probe, 3, 11), [])
     changed = np.argwhere((hot[:320] != plain[:320]).any(axis=2))
     scale = 320 / 60
-    y, x = (eyes.cells.ys[3] + 0.5) * scale, 160 + (eyes.cells.xs[11] + 0.5) * scale
+    y, x = (probe.cells.ys[3] + 0.5) * scale, 160 + (probe.cells.xs[11] + 0.5) * scale
     assert changed.mean(axis=0) == pytest.approx([y, x], abs=1.5)
-    pitch = (eyes.cells.ys[4] - eyes.cells.ys[3]) * scale
+    pitch = (probe.cells.ys[4] - probe.cells.ys[3]) * scale
     assert np.abs(changed - [y, x]).max() <= pitch + 1
 
 
 def test_boxes_are_around_what_stands_out_and_keep_their_number() -> None:
-    eyes = sharp_eyes(60)
-    watcher = Watcher(eyes, width=640)
+    probe = sharp_eyes(60)
+    watcher = Watcher(probe, width=640)
     frame = np.full((320, 640, 3), 100, np.uint8)
     seen = watcher.fit(frame)
     ids = []
     for col in (5, 6, 7):
-        (track,) = watcher.find(one_cell(eyes, 3, col), seen)
+        (track,) = watcher.find(one_cell(probe, 3, col), seen)
         ids.append(track.id)
         x, y, w, h = track.region.box
-        assert x <= eyes.cells.xs[col] < x + w and y <= eyes.cells.ys[3] < y + h
+        assert x <= probe.cells.xs[col] < x + w and y <= probe.cells.ys[3] < y + h
         assert track.region.mass == pytest.approx(1)
     assert ids == [0, 0, 0]
     plain = watcher.draw(frame, None, []).copy()
@@ -295,36 +295,38 @@ def test_boxes_are_around_what_stands_out_and_keep_their_number() -> None:
     inside = boxed[top + 6 : top + 10, left + 6 : left + 10]
     assert (inside == 100).all()
     assert watcher.find(None, seen) == []
-    assert Watcher(eyes, boxes=False).find(one_cell(eyes, 3, 5), seen) == []
+    assert Watcher(probe, boxes=False).find(one_cell(probe, 3, 5), seen) == []
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), -1.0])
 def test_a_map_that_cannot_be_drawn_is_left_out(value: float) -> None:
-    eyes = sharp_eyes(60)
-    percept = Percept(torch.zeros(1, 0), torch.full((1, eyes.heads, *one_cell(eyes, 0, 0).shape), value))
-    blind = Watcher(replace(eyes, act=lambda observation: (np.zeros((1, 2), np.float32), percept)))
+    probe = sharp_eyes(60)
+    percept = Percept(
+        torch.zeros(1, 0), torch.full((1, probe.num_heads, *one_cell(probe, 0, 0).shape), value)
+    )
+    blind = Watcher(replace(probe, act=lambda observation: (np.zeros((1, 2), np.float32), percept)))
     frame = np.full((320, 640, 3), 100, np.uint8)
     drawn, boxes = blind(frame)
     assert boxes == 0
-    assert np.array_equal(drawn, Watcher(eyes).draw(frame, None, []))
+    assert np.array_equal(drawn, Watcher(probe).draw(frame, None, []))
 
 
 def test_an_instruction_says_what_to_look_for() -> None:
     torch.manual_seed(1)
     seen = spaces.Dict(
         image=spaces.Box(0, 255, (3, 64, 64), np.uint8),
-        tokens=spaces.Box(0, len(robot_attn._vocabulary.WORDS), (robot_attn.MAX_TOKENS,), np.int64),
+        tokens=spaces.Box(0, len(robot_attn.vocabulary.WORDS), (robot_attn.MAX_TOKENS,), np.int64),
     )
     config = TrainConfig("toy", perception="instruction")
-    eyes = eyes_of(build_policy(config, seen, spaces.Box(-1, 1, (2,), np.float32)))
+    probe = probe_policy(build_policy(config, seen, spaces.Box(-1, 1, (2,), np.float32)))
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    red, blue = (Watcher(eyes, instruction=text).look(frame) for text in ("the red box", "the blue ball"))
+    red, blue = (Watcher(probe, instruction=text).look(frame) for text in ("the red box", "the blue ball"))
     assert red is not None and blue is not None and not np.array_equal(red, blue)
     told = {"image": frame[None], "tokens": robot_attn.tokenize("the red box").numpy()[None]}
-    expected = eyes.act(told)[1].attention[0].mean(dim=0).numpy()  # type: ignore[union-attr]
+    expected = probe.act(told)[1].attention[0].mean(dim=0).numpy()  # type: ignore[union-attr]
     assert red == pytest.approx(expected, abs=1e-7)
-    assert Watcher(eyes, instruction="the red box").unknown == ()
+    assert Watcher(probe, instruction="the red box").unknown == ()
     with pytest.raises(ValueError, match="say what to look for"):
-        Watcher(eyes)
+        Watcher(probe)
     with pytest.raises(ValueError, match="redd"):
-        Watcher(eyes, instruction="the redd box")
+        Watcher(probe, instruction="the redd box")

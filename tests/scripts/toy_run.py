@@ -10,11 +10,11 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from robot_attn._names import unknown_name
-from robot_attn_policies.policy import build_policy, policy_weights
-from robot_attn_policies.presets import PPOPreset, TrainConfig
-from robot_attn_policies.run_folder import describe, write_config, write_policy
-from robot_attn_policies.vec_env import BatchVecEnv
+from robot_attn.errors import unknown_name
+from robot_attn_policies.sb3.policy import build_policy, policy_weights
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.run_folder import describe, write_config, write_policy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from toy_env import HORIZON, ToyEnv
@@ -58,11 +58,11 @@ def register() -> None:
 
 
 def make_run(
-    folder: Path, perception: str = "query", task: str = "toy", seed: int = 0, heads: int = 3
+    folder: Path, perception: str = "query", task: str = "toy", seed: int = 0, num_heads: int = 3
 ) -> Path:
     """Write the folder of a policy that has not learned anything, best and last alike."""
     register()
-    options = {"options": {"heads": heads}} if perception == "query" else {}
+    options = {"options": {"num_heads": num_heads}} if perception == "query" else {}
     ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
     config = TrainConfig(task, perception=perception, ppo=ppo, seed=seed, **options)
     vec_env: VecEnv = BatchVecEnv(ToyTask(2), channels_first=True)

@@ -32,19 +32,18 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.lens import Lens, clear_views
-from robot_attn_envs.task import Floats, Task
-
-from ._background import Background
-from ._camera import Camera
-from ._colors import Colors
-from ._distractors import Distractors
-from ._lighting import Lighting
-from ._lookalikes import Lookalikes
-from ._noise import Noise
-from ._occlusion import Occlusion
-from ._shift import Shift
-from ._suites import SUITES
+from robot_attn_envs.render.lens import Lens, clear_views
+from robot_attn_envs.shifts._background import Background
+from robot_attn_envs.shifts._camera import Camera
+from robot_attn_envs.shifts._colors import Colors
+from robot_attn_envs.shifts._distractors import Distractors
+from robot_attn_envs.shifts._lighting import Lighting
+from robot_attn_envs.shifts._lookalikes import Lookalikes
+from robot_attn_envs.shifts._noise import Noise
+from robot_attn_envs.shifts._occlusion import Occlusion
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.shifts._suites import SUITES
+from robot_attn_envs.tasks.task import Floats, Task
 
 __all__ = ["SHIFTS", "SUITES", "Shift", "ShiftOption", "Shifts", "chosen_shifts"]
 

@@ -9,11 +9,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.lens_kernels import PICTURE_SIDE
-from robot_attn_envs.task import Floats
-
-from ._pictures import procedural_clips, read_clips
-from ._shift import Shift
+from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.shifts._pictures import procedural_clips, read_clips
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.task import Floats
 
 WEAKEST, STRONGEST = 0.25, 0.95  # share of the picture in a pixel
 DRIFT = 25.0  # texels/s at most, of which a wall about the camera has 128

@@ -8,9 +8,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.task import Floats, Task
-
-from ._shift import Shift
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.task import Floats, Task
 
 OFFSET = 0.02  # m, along each axis of the camera
 TURN = np.radians([5.0, 5.0, 10.0])  # about its x, y and optical axis

@@ -5,11 +5,10 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from robot_attn_envs.objects import hsv_to_rgb
-from robot_attn_envs.task import Task
-
-from ._hues import held_out_colors, hue_of, hues_apart
-from ._shift import Shift
+from robot_attn_envs.shifts._hues import held_out_colors, hue_of, hues_apart
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.objects import hsv_to_rgb
+from robot_attn_envs.tasks.task import Task
 
 UNSET = 0.5  # grey of this value in all channels stands for the material's colour
 

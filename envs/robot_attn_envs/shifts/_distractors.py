@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._shift import Shift
+from robot_attn_envs.shifts._shift import Shift
 
 MOST = 6
 

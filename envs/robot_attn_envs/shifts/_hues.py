@@ -7,8 +7,8 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.objects import hsv_to_rgb
-from robot_attn_envs.task import Floats
+from robot_attn_envs.tasks.objects import hsv_to_rgb
+from robot_attn_envs.tasks.task import Floats
 
 APART = 50.0  # degrees of hue that what is not the target keeps away from its colour
 

@@ -8,9 +8,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.task import Floats, Task
-
-from ._shift import Shift
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.task import Floats, Task
 
 LOWEST = 0.25  # sine of a drawn light's elevation
 TINT = 0.22  # of the logarithm of a channel, at most

@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 
-from robot_attn_envs.instructions import COLORS, may_show
-from robot_attn_envs.objects import hsv_to_rgb
-
-from ._hues import hue_of
-from ._shift import Shift
+from robot_attn_envs.shifts._hues import hue_of
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.instructions import COLORS, may_show
+from robot_attn_envs.tasks.objects import hsv_to_rgb
 
 # Shapes whose outlines are alike in a small frame.
 ALIKE = (frozenset({"sphere", "ellipsoid", "capsule"}), frozenset({"box", "cylinder"}))

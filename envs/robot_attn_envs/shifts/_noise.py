@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.task import Floats
-
-from ._shift import Shift
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.task import Floats
 
 DEVIATION = 0.12  # of full scale
 EXPOSURE = 0.5  # of the logarithm of all channels

@@ -8,11 +8,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.lens_kernels import PATCHES
-from robot_attn_envs.objects import hsv_to_rgb
-from robot_attn_envs.task import Floats, Task
-
-from ._shift import Shift
+from robot_attn_envs.render.lens_kernels import PATCHES
+from robot_attn_envs.shifts._shift import Shift
+from robot_attn_envs.tasks.objects import hsv_to_rgb
+from robot_attn_envs.tasks.task import Floats, Task
 
 COVER = 0.22  # of the frame, by all patches together, if they were all inside
 RATE = (0.4, 1.2)  # rad/s, along their paths

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.lens_kernels import PICTURE_SIDE
-from robot_attn_envs.objects import hsv_to_rgb
+from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.tasks.objects import hsv_to_rgb
 
 TEXTURES = 16
 WAVES = 5

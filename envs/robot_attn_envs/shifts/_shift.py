@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.task import Floats, Task
+from robot_attn_envs.tasks.task import Floats, Task
 
 
 class Shift(ABC):

@@ -1,0 +1,1 @@
+"""The camera: drawing the frames of many worlds at once."""

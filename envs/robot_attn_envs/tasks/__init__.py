@@ -1,0 +1,1 @@
+"""The tasks: one file each, and the parts that their scenes share."""

@@ -1,0 +1,408 @@
+"""Navigate: drive a two-wheeled robot to a target that its camera sees, around obstacles."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from robot_attn_envs.tasks.instructions import COLORS, Instruct
+from robot_attn_envs.tasks.objects import Objects, object_names
+from robot_attn_envs.tasks.rewards import progress
+from robot_attn_envs.tasks.task import Floats, SpaceRow, Task
+
+ARENA = 3.0  # m, half the side of the walled square
+WALL_HEIGHT = 1.2  # m
+WALLS = (("north", "x", 1, 0), ("south", "x", -1, 0), ("west", "y", 0, 1), ("east", "y", 0, -1))
+START_DISTANCE = (2.0, 4.5)  # m, from the robot to the target
+SUCCESS_DISTANCE = 0.4  # m
+COLLISION_COST = 0.01
+
+# The robot, m: wheels on one axle, a caster behind it, a round bumper about all of it.
+WHEEL_RADIUS, HALF_AXLE, BUMPER_RADIUS = 0.08, 0.13, 0.16
+EYE_HEIGHT, EYE_PITCH = 0.30, math.radians(10)  # m, rad upwards
+FOVY = 65.0  # degrees, vertical
+SPEED, TURN = 1.0, 2.5  # m/s and rad/s at full action
+WHEEL_SPEED = (SPEED + TURN * HALF_AXLE) / WHEEL_RADIUS  # rad/s, at most
+
+# Target and distractors hang so that the robot drives beneath them: they fill the view, and bar no way.
+HANGING_HEIGHT = 0.65  # m, of their centres
+TARGET_RADIUS = 0.25  # m
+DISTRACTOR_SHAPES = (
+    ("box", "0.19 0.19 0.19"),
+    ("cylinder", "0.19 0.22"),
+    ("capsule", "0.14 0.11"),
+    ("ellipsoid", "0.25 0.15 0.17"),
+    ("sphere", "0.25"),
+    ("box", "0.13 0.24 0.15"),
+)
+
+# Pillars, taller than what hangs: shape, size, and radius of the circle about the foot.
+PILLAR_HALF_HEIGHT = 0.6
+PILLARS = (
+    ("cylinder", f"0.32 {PILLAR_HALF_HEIGHT}", 0.32),
+    ("box", f"0.26 0.26 {PILLAR_HALF_HEIGHT}", math.hypot(0.26, 0.26)),
+    ("cylinder", f"0.24 {PILLAR_HALF_HEIGHT}", 0.24),
+    ("box", f"0.18 0.34 {PILLAR_HALF_HEIGHT}", math.hypot(0.18, 0.34)),
+)
+MAX_OBSTACLES = 12
+HIDDEN_SHARE = 0.25  # of the episodes: a pillar is put across the line from the robot to the target
+PASSAGE = 0.55  # m, the least gap between pillars, and between a pillar and a wall, the robot, the target
+PARKED = (20.0, 0.0, -5.0)  # outside the walls, below the floor: out of sight, and of everybody's way
+CANDIDATES = 64  # places drawn for a body, of which the first that fits is taken
+
+# The oracle's way: it keeps this far from pillars, and turns at points around them.
+CLEARANCE = 0.05  # m, past the bumper
+CORNERS = 8  # turning points around a pillar
+
+
+class Navigate(Task):
+    """`RobotAttn/Navigate-v0`.
+
+    A robot with two driven wheels and a caster stands in a walled square of 6 x 6 m. The target, a red sphere
+    of 25 cm radius, hangs 65 cm above the floor, so that the robot can drive beneath it; so do distractors of
+    other colours and several shapes. Pillars stand in the way: wheels, caster, bumper, walls and pillars meet
+    in real contacts. Everything is at another place in each episode, at 2 to 4.5 m from the robot the target.
+
+    ## Action space: `Box(-1, 1, (2,), float32)`
+
+    | # | action         | full scale | MJCF actuators                  |
+    |---|----------------|------------|---------------------------------|
+    | 0 | forward speed  | 1.0 m/s    | `left` and `right`, alike       |
+    | 1 | turn rate, left| 2.5 rad/s  | `left` and `right`, oppositely  |
+
+    ## Observation space: `Dict`
+
+    `image`: uint8 (H, W, 3), RGB, camera `eye`, which looks forward and 10 degrees up, with 65 degrees of
+    vertical field of view. `state`: float32 (3,), which tells nothing of where robot and target are:
+
+    | # | observation  | min   | max  | unit  | MJCF joint |
+    |---|--------------|-------|------|-------|------------|
+    | 0 | left wheel   | -20.0 | 20.0 | rad/s | `left`     |
+    | 1 | right wheel  | -20.0 | 20.0 | rad/s | `right`    |
+    | 2 | heading rate | -5.0  | 5.0  | rad/s | `chassis`  |
+
+    ## Reward
+
+    The step's progress: how much nearer to the target, as a share of the distance at the start, so that an
+    episode's progress adds up to at most 1. Plus 1 on success. Minus 0.01 where the bumper touches a wall or
+    a pillar.
+
+    ## Episode
+
+    150 control steps of 0.1 s, then truncation. `success`, which terminates: the robot's centre is within
+    0.4 m of the target's, seen from above. At the start the target lies in the camera's field, or outside of
+    it with `start_in_view=False`. In a quarter of the episodes a pillar is put in front of it on purpose;
+    with those that others happen to hide, about three targets in ten are unseen at first.
+
+    ## Version history
+
+    * v0: first version.
+
+    Args:
+        num_worlds: number of worlds.
+        distractors: number of distractors, 0 to 32.
+        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
+        instruction: whether the target is another object in each episode, named by the observation's
+            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
+        obstacles: number of pillars, 0 to 12; fewer where no more fit with a gap of 0.55 m between them.
+        start_in_view: whether the robot faces the target at the start, rather than having to search for it;
+            or the share of episodes, in [0, 1], in which it does.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    camera = "eye"
+    horizon = 150
+    substeps = 10
+    backdrop = ("floor", "wall_north", "wall_south", "wall_west", "wall_east")
+    action_table = (
+        SpaceRow("forward speed", -1.0, 1.0, "1.0 m/s", "left, right"),
+        SpaceRow("turn rate", -1.0, 1.0, "2.5 rad/s", "left, right"),
+    )
+    state_table = (
+        SpaceRow("left wheel", -20.0, 20.0, "rad/s", "left"),
+        SpaceRow("right wheel", -20.0, 20.0, "rad/s", "right"),
+        SpaceRow("heading rate", -5.0, 5.0, "rad/s", "chassis"),
+    )
+
+    def __init__(
+        self,
+        num_worlds: int,
+        *,
+        distractors: int = 4,
+        spare_distractors: int = 0,
+        instruction: Instruct = False,
+        obstacles: int = 4,
+        start_in_view: bool | float = True,
+    ) -> None:
+        if not isinstance(obstacles, int) or not 0 <= obstacles <= MAX_OBSTACLES:
+            raise ValueError(f"obstacles is a whole number from 0 to {MAX_OBSTACLES}, got {obstacles!r}")
+        if not isinstance(start_in_view, int | float) or not 0.0 <= start_in_view <= 1.0:
+            raise ValueError(
+                f"start_in_view is True, False, or a share of the episodes from 0 to 1, got {start_in_view!r}"
+            )
+        self._num_worlds, self._start_in_view = num_worlds, float(start_in_view)
+        names = object_names(distractors, spare_distractors)
+        slots = len(names)
+        self._shapes = [DISTRACTOR_SHAPES[i % len(DISTRACTOR_SHAPES)] for i in range(slots - 1)]
+        self._pillars = [PILLARS[i % len(PILLARS)] for i in range(obstacles)]
+        self._radii = np.array([radius for _, _, radius in self._pillars])
+        self.objects = Objects(
+            num_worlds,
+            names,
+            ["sphere", *(shape for shape, _ in self._shapes)],
+            distractors=distractors,
+            instruction=instruction,
+        )
+
+    def mjcf(self) -> str:
+        hanging = [("target", "sphere", str(TARGET_RADIUS))]
+        hanging += [(f"distractor{i}", *shape) for i, shape in enumerate(self._shapes)]
+        bodies = "".join(
+            f"""
+            <body name="{name}" mocap="true" pos="{_text(PARKED)}">
+              <geom name="{name}" class="hanging" type="{shape}" size="{size}"/>
+            </body>"""
+            for name, shape, size in hanging
+        )
+        bodies += "".join(
+            f"""
+            <body name="obstacle{i}" mocap="true" pos="{_text(PARKED)}">
+              <geom name="obstacle{i}" class="solid" type="{shape}" size="{size}" rgba="0.42 0.39 0.36 1"/>
+            </body>"""
+            for i, (shape, size, _) in enumerate(self._pillars)
+        )
+        half = WALL_HEIGHT / 2
+        walls = "".join(
+            f"""
+            <geom name="wall_{name}" class="solid" type="box" material="wall_{axis}"
+                  size="{"0.1" if axis == "x" else ARENA} {ARENA if axis == "x" else "0.1"} {half}"
+                  pos="{x * (ARENA + 0.1)} {y * (ARENA + 0.1)} {half}"/>"""
+            for name, axis, x, y in WALLS
+        )
+        return f"""
+        <mujoco model="navigate">
+          <compiler angle="degree"/>
+          <option timestep="0.01" integrator="implicitfast"/>
+          <statistic extent="1" center="0 0 0.5"/>
+          <visual>
+            <headlight ambient="0.5 0.5 0.5" diffuse="0.3 0.3 0.3" specular="0 0 0"/>
+            <map znear="0.01" zfar="50"/>
+          </visual>
+          <default>
+            <default class="hanging">
+              <geom contype="0" conaffinity="0" rgba="{_text(COLORS["red"])} 1"/>
+            </default>
+            <default class="solid"><geom contype="2" conaffinity="0" condim="1"/></default>
+            <default class="rolling">
+              <geom contype="0" conaffinity="1" group="3"/>
+              <default class="wheel">
+                <geom type="ellipsoid" size="{WHEEL_RADIUS} 0.02 {WHEEL_RADIUS}" mass="0.3"/>
+                <joint type="hinge" axis="0 1 0" damping="0.001"/>
+                <velocity kv="0.2" ctrlrange="{-WHEEL_SPEED} {WHEEL_SPEED}" forcerange="-0.5 0.5"/>
+              </default>
+            </default>
+          </default>
+          <asset>
+            <texture name="floor" type="2d" builtin="checker" width="128" height="128"
+                     rgb1="0.36 0.40 0.44" rgb2="0.54 0.58 0.62"/>
+            <material name="floor" texture="floor" texrepeat="6 6"/>
+            <material name="wall_x" rgba="0.80 0.77 0.71 1"/>
+            <material name="wall_y" rgba="0.70 0.71 0.73 1"/>
+          </asset>
+          <worldbody>
+            <light name="key" type="directional" dir="-0.5 0.3 -1" diffuse="0.4 0.4 0.4" specular="0 0 0"/>
+            <light name="fill" type="directional" dir="0.6 -0.5 -1" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
+            <camera name="overview" pos="-4.2 0 6.2" xyaxes="0 -1 0 0.82 0 0.57" fovy="56"/>
+            <geom name="floor" type="plane" size="{ARENA} {ARENA} 0.1" contype="1" conaffinity="0"
+                  material="floor"/>{walls}
+            <body name="chassis" pos="0 0 {WHEEL_RADIUS}">
+              <freejoint name="chassis"/>
+              <inertial pos="-0.05 0 0" mass="4.4" diaginertia="0.03 0.03 0.05"/>
+              <geom name="caster" class="rolling" type="sphere" size="0.03" pos="-0.11 0 -0.05" priority="1"
+                    condim="1"/>
+              <body name="bumper" pos="0 0 0.04">
+                <geom name="bumper" type="sphere" size="{BUMPER_RADIUS}" contype="0" conaffinity="2"
+                      condim="1" mass="0.1" group="3"/>
+                <site name="bumper" type="sphere" size="{BUMPER_RADIUS + 0.02}" group="3"/>
+              </body>
+              <camera name="{self.camera}" pos="0 0 {EYE_HEIGHT - WHEEL_RADIUS}" fovy="{FOVY}"
+                      xyaxes="0 -1 0 {-math.sin(EYE_PITCH)} 0 {math.cos(EYE_PITCH)}"/>
+              <body name="left" pos="0 {HALF_AXLE} 0">
+                <joint name="left" class="wheel"/>
+                <geom name="left" class="wheel"/>
+              </body>
+              <body name="right" pos="0 {-HALF_AXLE} 0">
+                <joint name="right" class="wheel"/>
+                <geom name="right" class="wheel"/>
+              </body>
+            </body>{bodies}
+          </worldbody>
+          <actuator>
+            <velocity name="left" joint="left" class="wheel"/>
+            <velocity name="right" joint="right" class="wheel"/>
+          </actuator>
+          <sensor>
+            <touch name="bumper" site="bumper"/>
+          </sensor>
+        </mujoco>"""
+
+    def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
+        self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
+        self._ctrl, self._touch = batch.bind("ctrl"), batch.bind("sensordata")
+        slots = len(self.objects.names)
+        self._hanging = batch.bind("mocap_pos")[:, :slots]
+        pillars = slice(slots, slots + len(self._pillars))
+        self._pillar_pos = batch.bind("mocap_pos")[:, pillars]
+        self._pillar_quat = batch.bind("mocap_quat")[:, pillars]
+        self._half_field = math.atan(math.tan(math.radians(FOVY / 2)) * aspect)  # of the camera, sideways
+        self.objects.bind(model, self.geom_rgba)
+        self._start, self._distance = np.zeros(self._num_worlds), np.zeros(self._num_worlds)
+        self._worlds = np.arange(self._num_worlds)
+        self.episode = {"start": self._start, "distance": self._distance}
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        self.objects.draw(world, rng)
+        robot = rng.uniform(-ARENA + 0.5, ARENA - 0.5, 2)
+        target = _target_place(robot, rng)
+        offset = target - robot
+        distance = float(np.hypot(*offset))
+        self._start[world] = self._distance[world] = distance
+
+        margin = math.asin(TARGET_RADIUS / START_DISTANCE[0])
+        in_view = rng.random() < self._start_in_view
+        low, high = (0.0, self._half_field - margin) if in_view else (self._half_field + margin, math.pi)
+        yaw = math.atan2(offset[1], offset[0]) + rng.choice([-1.0, 1.0]) * rng.uniform(low, high)
+        self._qpos[world, :2] = robot
+        self._qpos[world, 3:7] = math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)
+
+        self._place_pillars(world, robot, target, rng)
+        self._hanging[world] = PARKED
+        self._hanging[world, self.objects.target[world]] = *target, HANGING_HEIGHT
+        self.place(world, self.objects.distractors(world), rng)
+
+    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Hang these distractors where there is room, or, in a crowd, where there is most."""
+        for slot in slots.tolist():
+            others = self._hanging[world, self._hanging[world, :, 2] > 0, :2]
+            things = np.concatenate([self._qpos[world, None, :2], self._pillar_pos[world, :, :2], others])
+            radii = np.concatenate([[0.5], self._radii, np.full(len(others), TARGET_RADIUS)])
+            places = rng.uniform(-ARENA + TARGET_RADIUS, ARENA - TARGET_RADIUS, (CANDIDATES, 2))
+            gaps = _gaps(places, things, radii)
+            fits = gaps >= TARGET_RADIUS + 0.05
+            chosen = fits.argmax() if fits.any() else gaps.argmax()
+            self._hanging[world, slot] = *places[chosen], HANGING_HEIGHT
+
+    def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
+        forward, turn = (actions * (SPEED, TURN)).T
+        self._ctrl[:, 0] = (forward - turn * HALF_AXLE) / WHEEL_RADIUS
+        self._ctrl[:, 1] = (forward + turn * HALF_AXLE) / WHEEL_RADIUS
+
+    def compute_reward(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        distance = np.hypot(*(self._targets() - self._qpos[:, :2]).T)
+        reached = distance <= SUCCESS_DISTANCE
+        touches = self._touch[:, 0] > 0
+        gained = progress(self._distance, distance, self._start)
+        reward: Floats = gained + reached - COLLISION_COST * touches
+        self._distance[:] = distance
+        return reward, reached, reached
+
+    def state(self) -> Floats:
+        felt: Floats = self._qvel[:, [6, 7, 5]]
+        return felt
+
+    def oracle(self, steps: NDArray[np.int64]) -> Floats:
+        robot, target = self._qpos[:, :2], self._targets()
+        ahead = _next_corner(robot, target, self._pillar_pos[:, :, :2], self._radii)
+        w, z = self._qpos[:, 3], self._qpos[:, 6]
+        bearing = np.arctan2(*(ahead - robot).T[::-1]) - 2.0 * np.arctan2(z, w)
+        bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
+        forward, turn = np.clip(np.cos(bearing), 0.0, 1.0) ** 3, np.clip(1.5 * bearing, -1.0, 1.0)
+        return np.stack([forward, turn], axis=1)
+
+    def _targets(self) -> Floats:
+        """Where the target hangs, [num_worlds, 2], m."""
+        targets: Floats = self._hanging[self._worlds, self.objects.target, :2]
+        return targets
+
+    def _place_pillars(self, world: int, robot: Floats, target: Floats, rng: np.random.Generator) -> None:
+        """Put up pillars that leave ways between them; one that finds no place stays away."""
+        self._pillar_pos[world] = PARKED
+        things, radii = np.stack([robot, target]), np.array([BUMPER_RADIUS, 0.0])
+        hidden = rng.random() < HIDDEN_SHARE
+        for i, radius in enumerate(self._radii):
+            limit = ARENA - radius - PASSAGE
+            places = rng.uniform(-limit, limit, (CANDIDATES, 2))
+            if i == 0 and hidden:
+                way = rng.uniform(0.4, 0.6, (CANDIDATES, 1))
+                places = robot + way * (target - robot) + rng.uniform(-0.08, 0.08, (CANDIDATES, 2))
+            fits = (_gaps(places, things, radii) >= radius + PASSAGE) & (np.abs(places) <= limit).all(axis=1)
+            yaw = rng.uniform(0.0, math.pi)
+            if fits.any():
+                place = places[fits.argmax()]
+                self._pillar_pos[world, i] = *place, PILLAR_HALF_HEIGHT
+                self._pillar_quat[world, i] = math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)
+                things, radii = np.vstack([things, place]), np.append(radii, radius)
+
+
+def _target_place(robot: Floats, rng: np.random.Generator) -> Floats:
+    """A place for the target, [2], m, at a start's distance from the robot."""
+    while True:
+        place = rng.uniform(-ARENA + 0.4, ARENA - 0.4, 2)
+        if START_DISTANCE[0] <= np.hypot(*(place - robot)) <= START_DISTANCE[1]:
+            return place
+
+
+def _gaps(places: Floats, things: Floats, radii: Floats) -> Floats:
+    """From each place [n, 2] to the nearest edge of round things [m, 2] with radii [m], m; [n]."""
+    gaps: Floats = (np.hypot(*(places[:, None] - things).transpose(2, 0, 1)) - radii).min(axis=1)
+    return gaps
+
+
+def _next_corner(robot: Floats, target: Floats, pillars: Floats, radii: Floats) -> Floats:
+    """Where the shortest way leads first: the target, or a turning point around a pillar, [n, 2], m.
+
+    The way is the shortest in the graph of all points that see each other past the pillars.
+
+    Args:
+        robot, target: [n, 2], m.
+        pillars: [n, p, 2], m, their centres.
+        radii: [p], m.
+    """
+    keep = radii + BUMPER_RADIUS + CLEARANCE
+    angles = np.arange(CORNERS) * 2 * np.pi / CORNERS
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # Far enough out that the straight line from one point to the next keeps its distance, too.
+    corners = pillars[:, :, None] + 1.01 * keep[:, None, None] / math.cos(np.pi / CORNERS) * around
+    points = np.concatenate([target[:, None], robot[:, None], corners.reshape(len(robot), -1, 2)], axis=1)
+
+    lines = points[:, None] - points[:, :, None]  # [n, from, to, 2]
+    lengths = np.hypot(lines[..., 0], lines[..., 1])
+    costs = np.where(lengths > 0, lengths, np.inf)
+    for pillar, radius in zip(pillars.swapaxes(0, 1), keep, strict=True):
+        to_pillar = (pillar[:, None] - points)[:, :, None]
+        along = np.clip((to_pillar * lines).sum(-1) / np.maximum(lengths, 1e-9) ** 2, 0.0, 1.0)
+        nearest = np.hypot(*np.moveaxis(to_pillar - along[..., None] * lines, -1, 0))
+        # A robot that has come too near may still leave.
+        free = np.full(points.shape[:2], radius)
+        free[:, 1] = np.minimum(radius, np.hypot(*to_pillar[:, 1, 0].T) - 1e-6)
+        costs[nearest < free[:, :, None]] = np.inf
+
+    ways = np.where(np.arange(points.shape[1]) == 0, 0.0, costs[:, :, 0])  # to the target, [n, from]
+    for _ in range(points.shape[1]):
+        shorter = np.minimum(ways, (costs + ways[:, None]).min(axis=2))
+        if (shorter == ways).all():
+            break
+        ways = shorter
+    first = (costs[:, 1] + ways).argmin(axis=1)
+    ahead: Floats = points[np.arange(len(points)), first]
+    return ahead
+
+
+def _text(values: tuple[float, ...]) -> str:
+    return " ".join(map(str, values))

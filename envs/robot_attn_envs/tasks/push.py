@@ -1,0 +1,266 @@
+"""Push one block among others over a table to a marked place."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from robot_attn_envs.tasks.arm import ARM_ACTIONS, ARM_STATE, LOW, SPEED, TOOL, Arm
+from robot_attn_envs.tasks.instructions import Instruct
+from robot_attn_envs.tasks.rewards import progress
+from robot_attn_envs.tasks.table import Table
+from robot_attn_envs.tasks.task import Floats, Task
+
+# The blocks in turn, slot 0 first: type, size (m), and the height of the centre. None of them rolls.
+BLOCKS = (("box", "0.03 0.03 0.03", 0.03), ("cylinder", "0.03 0.03", 0.03))
+
+# Two wings close the gap between the fingers, a hollow that opens away from the base: a block stays in it.
+WINGS = "".join(
+    f"""<geom name="wing_{side}" type="box" size="0.003 0.027 0.026" mass="0.05"
+              pos="-0.006 {0.024 * sign} {TOOL - 0.026}" euler="0 0 {0.46 * sign}" friction="0.8"
+              rgba="0.12 0.12 0.14 1"/>"""
+    for side, sign in (("left", 1), ("right", -1))
+)
+MARK = """<body name="mark" mocap="true">
+              <geom name="rim" type="cylinder" contype="0" conaffinity="0"
+                    size="0.05 0.001" rgba="0.05 0.05 0.05 1"/>
+              <geom name="mark" type="cylinder" contype="0" conaffinity="0"
+                    size="0.036 0.002" rgba="0.97 0.97 0.97 1"/>
+            </body>"""
+
+# Where the target starts and where the mark may lie: (x, y) low and high, m.
+STARTS, MARKS = np.array([(0.34, -0.13), (0.44, 0.13)]), np.array([(0.40, -0.24), (0.62, 0.24)])
+WAY = (0.12, 0.20)  # m, from the target's start to the mark
+ASIDE = 0.7  # rad, at most, of that way from the direction away from the base
+NEAR = 0.04  # m, from the target's centre to the mark
+
+# Where the other blocks stand: (x, y) low and high, and how far from each other and from the way; m.
+PLACES = np.array([(0.22, -0.36), (0.76, 0.36)])
+SPACING, CLEAR = 0.10, 0.12
+CANDIDATES = 64  # places looked at for a block
+
+# Where the grip point starts: above all blocks, and nearer to the base than the target.
+START_LOW, START_HIGH = np.array([0.25, -0.12, 0.08]), np.array([0.31, 0.12, 0.16])
+
+PUSHING_SIDE, PUSHING_HEIGHT = 0.045, LOW[2] + 0.005  # m: there the grip point is to push a block
+APPROACH_REWARD = 0.25
+MOVED, MOVED_COST = 0.2, 0.3  # m that others are moved, added up, and what that or more costs
+
+# The oracle: how high it crosses blocks, and how far behind the target it comes down.
+ABOVE, BEHIND = 0.10, 0.085  # m
+TOUCHING = 0.06  # m, from the target's centre to the grip point: from here on it takes the target along
+PUSHING_SPEED, CENTERING = 0.2, 3.0  # m/s, 1/s
+
+
+class Push(Task):
+    """`RobotAttn/Push-v0`.
+
+    An arm of four hinges carries a gripper, which points down, over a table with the target, a red box, and
+    other blocks. The gap between the fingers is closed by two wings that make a hollow. With it the target
+    has to be pushed, or dragged along, to a mark: a white disc with a black rim, 12 to 20 cm away. The blocks
+    are free bodies, boxes and cylinders 6 cm wide and high; the others stand beside the target's way.
+
+    ## Action space: `Box(-1, 1, (3,), float32)`
+
+    The grip point's velocity, which damped least squares turn into joint velocities, as in `Reach`.
+
+    | # | action                           | full scale | MJCF actuator                        |
+    |---|----------------------------------|------------|--------------------------------------|
+    | 0 | velocity along x, away from base | 0.4 m/s    | `yaw`, `shoulder`, `elbow`, `wrist`  |
+    | 1 | velocity along y, left           | 0.4 m/s    | `yaw`, `shoulder`, `elbow`, `wrist`  |
+    | 2 | velocity along z, up             | 0.4 m/s    | `yaw`, `shoulder`, `elbow`, `wrist`  |
+
+    ## Observation space: `Dict`
+
+    `image`: uint8 (H, W, 3), RGB, camera `fixed`, which faces the arm across the table with a vertical field
+    of view of 36 degrees. `state`: float32 (8,), nothing of which tells where the target or the mark is:
+
+    | # | observation       | min  | max | unit  | MJCF joint |
+    |---|-------------------|------|-----|-------|------------|
+    | 0 | yaw angle         | -1.3 | 1.3 | rad   | `yaw`      |
+    | 1 | shoulder angle    | -0.6 | 1.8 | rad   | `shoulder` |
+    | 2 | elbow angle       | 0.3  | 2.6 | rad   | `elbow`    |
+    | 3 | wrist angle       | -0.6 | 1.8 | rad   | `wrist`    |
+    | 4 | yaw velocity      | -8.0 | 8.0 | rad/s | `yaw`      |
+    | 5 | shoulder velocity | -8.0 | 8.0 | rad/s | `shoulder` |
+    | 6 | elbow velocity    | -8.0 | 8.0 | rad/s | `elbow`    |
+    | 7 | wrist velocity    | -8.0 | 8.0 | rad/s | `wrist`    |
+
+    ## Reward
+
+    1 on success, and, all of them relative to the episode's start, each step's share of
+
+    * the target's progress to the mark, which adds up to 1 on arrival, and to no less than -1;
+    * the grip point's progress to the side of the target that faces the base, which adds up to 0.25 there,
+      and to no less than -0.25;
+    * what the other blocks were moved, which adds up to -0.3 from 20 cm on, all of them together.
+
+    ## Episode
+
+    150 control steps of 0.05 s, then truncation. `success`, which terminates: the target's centre is within
+    4 cm of the mark's, seen from above. The mark lies further out than the target, by a way that is at most
+    40 degrees off the direction away from the base.
+
+    ## Version history
+
+    * v0: first version.
+
+    Args:
+        num_worlds: number of worlds.
+        distractors: number of blocks beside the target, 0 to 32; from about 20 they stand close together.
+        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
+        instruction: whether the target is another block in each episode, named by the observation's
+            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    camera = "fixed"
+    horizon = 150
+    substeps = 5
+    backdrop = ("table",)
+    action_table = ARM_ACTIONS
+    state_table = ARM_STATE
+
+    def __init__(
+        self,
+        num_worlds: int,
+        *,
+        distractors: int = 4,
+        spare_distractors: int = 0,
+        instruction: Instruct = False,
+    ) -> None:
+        self._table = Table(
+            num_worlds,
+            distractors=distractors,
+            spare_distractors=spare_distractors,
+            instruction=instruction,
+            kinds=BLOCKS,
+        )
+        self._arm = Arm()
+        self.objects = self._table.objects
+        # How far the target is from being near the mark, and the grip point from the target's pushing side,
+        # m: at the start, and now, but no further than twice that. And what moved blocks have cost.
+        self._start, self._away = np.ones(num_worlds), np.ones(num_worlds)
+        self._grip_start, self._grip_away = np.ones(num_worlds), np.ones(num_worlds)
+        self._cost = np.zeros(num_worlds)
+
+    def mjcf(self) -> str:
+        return self._table.mjcf("push", MARK, WINGS)
+
+    def bind(self, model: mujoco.MjModel, batch: Batch, aspect: float) -> None:
+        self._seconds = model.opt.timestep * self.substeps
+        self._marks = batch.bind("mocap_pos")[:, 0, :2]
+        self._arm.bind(model, batch, self._seconds)
+        self._table.bind(model, batch, self.geom_rgba)
+        self.episode = {
+            **self._table.episode,
+            "start": self._start,
+            "away": self._away,
+            "grip_start": self._grip_start,
+            "grip_away": self._grip_away,
+            "cost": self._cost,
+        }
+
+    def reset(self, world: int, rng: np.random.Generator) -> None:
+        self._table.reset(world, rng)
+        target, mark = _draw_way(rng)
+        self._marks[world] = mark
+        self._table.put(world, int(self.objects.target[world]), target, rng.uniform(-math.pi, math.pi))
+        self.place(world, self.objects.distractors(world), rng)
+        grip = rng.uniform(START_LOW, START_HIGH)
+        self._arm.reset(world, grip)
+        self._start[world] = self._away[world] = math.dist(target, mark) - NEAR
+        self._grip_start[world] = self._grip_away[world] = math.dist(_behind(target, PUSHING_SIDE), grip)
+        self._cost[world] = 0.0
+
+    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Put these blocks beside the way where there is room, or, in a crowd, where there is most."""
+        starts, target = self._table.starts[world, :, :2], int(self.objects.target[world])
+        others, mark = self.objects.distractors(world), self._marks[world]
+        for slot in slots.tolist():
+            candidates = rng.uniform(PLACES[0], PLACES[1], (CANDIDATES, 2))
+            standing = starts[[target, *others[others < slot]]]
+            gaps = np.linalg.norm(candidates[:, None] - standing, axis=2).min(axis=1) - SPACING
+            behind = _behind(starts[target], BEHIND)[:2]
+            for end in (behind, mark):
+                gaps = np.minimum(gaps, _to_line(candidates, starts[target], end) - CLEAR)
+            place = candidates[np.minimum(gaps, 0.0).argmax()]
+            self._table.put(world, slot, place, rng.uniform(-math.pi, math.pi))
+
+    def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
+        self._arm.move(actions)
+
+    def compute_reward(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        target = self._table.target()[:, :2]
+        distance = np.hypot(*(self._marks - target).T)
+        success = distance <= NEAR
+        away = np.clip(distance - NEAR, 0.0, 2.0 * self._start)
+        to_side = np.linalg.norm(_behind(target, PUSHING_SIDE) - self._arm.grip, axis=1)
+        grip_away = np.minimum(to_side, 2.0 * self._grip_start)
+        moved = self._table.others_moved()
+        cost = MOVED_COST * np.minimum(moved.sum(axis=1) / MOVED, 1.0)
+        pushed = progress(self._away, away, self._start)
+        approached = progress(self._grip_away, grip_away, self._grip_start)
+        reward: Floats = success + pushed + APPROACH_REWARD * approached - (cost - self._cost)
+        self._away[:], self._grip_away[:], self._cost[:] = away, grip_away, cost
+        return reward, success, success
+
+    def state(self) -> Floats:
+        return self._arm.state()
+
+    def oracle(self, steps: NDArray[np.int64]) -> Floats:
+        """Cross the blocks from above, come down behind the target, and move on with it in the hollow."""
+        target, grip = self._table.target()[:, :2], self._arm.grip
+        to_behind = _behind(target, BEHIND) - grip
+        out = _unit(target)
+        left, off = out[:, ::-1] * (-1.0, 1.0), grip[:, :2] - target
+        along, across = (off * out).sum(axis=1), (off * left).sum(axis=1)
+        low, high = grip[:, 2] < PUSHING_HEIGHT + 0.015, grip[:, 2] > ABOVE - 0.02
+        pushing = low & (along < -0.02) & (along > -BEHIND - 0.03) & (np.abs(across) < 0.035)
+        over = np.linalg.norm(to_behind[:, :2], axis=1) < 0.02
+        velocity = to_behind / (2 * self._seconds)
+        velocity[:, 2] += np.where(pushing | over, 0.0, (ABOVE - PUSHING_HEIGHT) / (2 * self._seconds))
+        velocity[~(high | over), :2] = 0.0
+        # Straight to the target at first: beside the way stand others.
+        there = (along > -TOUCHING)[:, None]
+        push = PUSHING_SPEED * np.where(there, _unit(self._marks - target), out)
+        push -= CENTERING * across[:, None] * left
+        velocity[pushing, :2] = push[pushing]
+        actions: Floats = np.clip(velocity / SPEED, -1.0, 1.0)
+        return actions
+
+
+def _draw_way(rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Where the target starts and where the mark lies, [2] each, m."""
+    while True:
+        target = rng.uniform(STARTS[0], STARTS[1])
+        angle = math.atan2(target[1], target[0]) + rng.uniform(-ASIDE, ASIDE)
+        mark = target + rng.uniform(*WAY) * np.array([math.cos(angle), math.sin(angle)])
+        if (MARKS[0] <= mark).all() and (mark <= MARKS[1]).all():
+            return target, mark
+
+
+def _behind(block: Floats, distance: float) -> Floats:
+    """The point [..., 3] that far from blocks [..., 2] towards the base, at the height to push at, m."""
+    point = block - distance * _unit(block)
+    return np.concatenate([point, np.full((*point.shape[:-1], 1), PUSHING_HEIGHT)], axis=-1)
+
+
+def _unit(offset: Floats) -> Floats:
+    """Directions [..., 2] of offsets [..., 2]; zeros where there is none."""
+    unit: Floats = offset / np.maximum(np.linalg.norm(offset, axis=-1, keepdims=True), 1e-9)
+    return unit
+
+
+def _to_line(points: Floats, start: Floats, end: Floats) -> Floats:
+    """How far points [n, 2] are from the line between two others, [n]."""
+    line = end - start
+    along = np.clip((points - start) @ line / (line @ line), 0.0, 1.0)
+    distance: Floats = np.linalg.norm(points - start - along[:, None] * line, axis=1)
+    return distance

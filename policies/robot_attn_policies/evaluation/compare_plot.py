@@ -1,0 +1,67 @@
+"""A comparison as a picture: normalised score and focus of every arm in every scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robot_attn_policies.evaluation.compare import Comparison
+from robot_attn_policies.evaluation.plot_style import COLOURS, INK, new_figure, style, write_figure
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
+PANELS = (
+    ("normalised_score", "normalised score", "0 random, 1 oracle", 1.0, "oracle"),
+    ("mass_over_chance", "focus: mass on the target", "times chance", 1.0, "chance"),
+)
+
+
+def write_plot(path: Path, comparison: Comparison, title: str) -> None:
+    """Write a PNG: the arm's mean with its 95 % interval, and a small dot for each of its runs.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    scenes, arms = list(comparison.figures), list(comparison.seeds)
+    figure = new_figure(10, 4.2, title)
+    step = min(0.24, 0.75 / len(arms))
+    for axes, (metric, name, unit, level, mark) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        axes.axhline(level, color="#888888", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            mark, (1, level), xycoords=("axes fraction", "data"), xytext=(4, -3),
+            textcoords="offset points", fontsize=9, color="#666666",
+        )  # fmt: skip
+        for place, arm in enumerate(arms):
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            for x, scene in enumerate(scenes):
+                (value, low, high), runs = comparison.figures[scene][arm][metric]
+                at = x + (place - (len(arms) - 1) / 2) * step
+                axes.plot([at, at], [low, high], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
+                axes.plot(
+                    [at + step * 0.36] * len(runs), runs, linestyle="none", marker="o", markersize=3.5,
+                    color=colour, alpha=0.55, markeredgewidth=0, zorder=2,
+                )  # fmt: skip
+                axes.plot(
+                    at, value, linestyle="none", marker=marker, markersize=6, color=colour,
+                    markeredgecolor="white", markeredgewidth=0.8, zorder=4,
+                    label=_label(comparison, arm) if x == 0 else None,
+                )  # fmt: skip
+        axes.set_title(name, loc="left", fontsize=11, color=INK)
+        axes.set_ylabel(unit, fontsize=10, color=INK)
+        axes.set_xticks(range(len(scenes)), scenes, fontsize=10)
+        axes.set_xlim(-0.5, len(scenes) - 0.5)
+        axes.margins(y=0.08)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        style(axes)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(arms), 4), frameon=False, fontsize=10,
+        title="mean over seeds with its 95 % interval, and each seed as a small dot", title_fontsize=9,
+    )  # fmt: skip
+    legend.get_title().set_color("#666666")
+    write_figure(path, figure)
+
+
+def _label(comparison: Comparison, arm: str) -> str:
+    count = len(comparison.seeds[arm])
+    return f"{arm} ({count} seeds)" if count > 1 else f"{arm} (1 seed: interval over episodes alone)"

@@ -1,0 +1,75 @@
+"""Learning curves: what the evaluations during trainings gave, over steps and over minutes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn_policies.evaluation.plot_style import COLOURS, INK, new_figure, style, write_figure
+from robot_attn_policies.training.run_folder import PROGRESS, RunError, explained, read_config
+
+
+class Curve(NamedTuple):
+    """The E evaluations of a training."""
+
+    steps: NDArray[np.int64]
+    """[E] environment steps."""
+    minutes: NDArray[np.float64]
+    """[E] of training until then."""
+    scores: NDArray[np.float64]
+    """[E] normalised scores: 0 is the random policy, 1 the oracle."""
+
+
+def read_curve(run: Path) -> Curve:
+    """The curve of a run folder.
+
+    Raises:
+        RunError: it is no run folder, its progress.csv is damaged, or it was never evaluated.
+    """
+    read_config(run)
+    path = run / PROGRESS
+    with explained(path):
+        text = path.read_text()
+    try:
+        rows = [row for row in csv.DictReader(text.splitlines()) if row["eval_score"]]
+        steps = np.array([int(row["steps"]) for row in rows])
+        minutes = np.array([float(row["seconds"]) / 60 for row in rows])
+        scores = np.array([float(row["eval_score"]) for row in rows])
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged: put the original back") from error
+    if not rows:
+        raise RunError(f"{run} was never evaluated: train on, or with another --eval-every")
+    return Curve(steps, minutes, scores)
+
+
+def write_curves(path: Path, curves: Mapping[str, Curve], title: str) -> None:
+    """Write a PNG with every curve over steps and over minutes.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    figure = new_figure(10, 4.0, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("environment steps, thousands", "minutes of training"), strict=True):
+        axes.axhline(1.0, color="#888888", linewidth=1, linestyle=(0, (4, 3)))
+        for place, (label, curve) in enumerate(curves.items()):
+            across = curve.steps / 1000 if axes is panels[0] else curve.minutes
+            axes.plot(across, curve.scores, color=COLOURS[place % len(COLOURS)], label=label, linewidth=1.8)
+        axes.set_xlabel(name, fontsize=10, color=INK)
+        axes.set_ylim(-0.1, 1.08)
+        axes.set_xlim(left=0)
+        style(axes)
+    panels[0].set_ylabel("normalised score (0 random, 1 oracle)", fontsize=10, color=INK)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(len(curves), 5),
+        frameon=False,
+        fontsize=10,
+    )
+    write_figure(path, figure)

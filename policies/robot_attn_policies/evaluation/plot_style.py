@@ -1,0 +1,47 @@
+"""What the plots share: colours, and axes that leave the ink to the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robot_attn.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which the colour-blind can tell apart too; with more arms the markers do."""
+INK, FAINT = "#333333", "#d9d9d9"
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure, in inches, with a title."""
+    # The figure itself, without pyplot: that would keep a global state and look for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    return figure
+
+
+def style(axes: Any) -> None:
+    """Quiet axes: a faint grid across, a line below, no frame."""
+    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a PNG, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        # No software version, so that the same figure is the same file.
+        figure.savefig(temporary, metadata={"Software": None})

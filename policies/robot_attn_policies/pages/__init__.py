@@ -1,0 +1,1 @@
+"""Pages in HTML: a replay to step through, and reports."""

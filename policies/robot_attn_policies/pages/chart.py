@@ -1,0 +1,456 @@
+"""Charts for a page, drawn as SVG that keeps the size of its text at any width.
+
+Widths are shares of what the page has room for, heights are pixels. Colours are those of classes in
+report.css; nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robot_attn_policies.evaluation.statistics import Interval
+
+HEIGHT = 220
+"""Pixels, of the area of lines."""
+
+_COLOURS, _DASHES = 8, 5  # as report.css has them; 40 series before two look the same
+_BAR, _ROOM = 20, 5  # pixels from one bar to the next, and above the first and below the last
+_BESIDE, _SHORT, _LONG = 7, 12, 24  # names, and letters of the longest, for which there is room beside lines
+_FEW = 5  # letters of a tick up to which there is room for several
+_DOTS = 24  # points of a line up to which each has a dot
+_LINE = 16  # pixels from one line of text to the next
+_ACROSS = 1000  # units that a line has for its width, which stretches
+
+
+@dataclass(frozen=True)
+class Series:
+    """What belongs to one line, or to one colour of bars.
+
+    Raises:
+        ValueError: parts of different lengths, `low` without `high`, or a `low` above its `high`.
+    """
+
+    name: str
+    x: ArrayLike
+    """[N] finite numbers, in the order in which a line joins them; of bars, the words beside them."""
+    y: ArrayLike
+    """[N] figures; NaN where there is none, which leaves a gap."""
+    low: ArrayLike | None = None
+    """[N] lower ends of the figures' intervals."""
+    high: ArrayLike | None = None
+    """[N] upper ends."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"series {self.name!r} has one end of its intervals: give both, low and high")
+        parts = {"x": self.x, "y": self.y, "low": self.low, "high": self.high}
+        shapes = {name: list(np.shape(part)) for name, part in parts.items() if part is not None}
+        if any(len(shape) != 1 or shape != shapes["y"] for shape in shapes.values()):
+            raise ValueError(f"the parts of series {self.name!r} must be rows of one length, got {shapes}")
+        if (self.ends[0] > self.ends[1]).any():
+            raise ValueError(f"series {self.name!r} has intervals whose low is above their high: swap them")
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """[N] `y`; NaN where it is not finite."""
+        return _finite(self.y)
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """[2, N] `low` and `high`; NaN where a figure has no interval."""
+        if self.low is None or self.high is None:
+            return np.full((2, len(self.figures)), np.nan)
+        ends = np.stack([_finite(self.low), _finite(self.high)])
+        return np.where(np.isnan(ends).any(axis=0), np.nan, ends)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series on common axes.
+
+    Raises:
+        ValueError: an unknown kind, a limit that is not finite, lines whose x are not finite numbers, or two
+            bars of a series by one name.
+    """
+
+    title: str
+    x_label: str
+    """What x is, and its unit."""
+    y_label: str
+    """What y is, and its unit."""
+    series: tuple[Series, ...]
+    kind: Literal["lines", "bars"] = "lines"
+    """"lines" with a band from low to high, or "bars" that lie below each other, with a whisker."""
+    limits: tuple[tuple[str, float], ...] = ()
+    """Names and levels of y to draw a line at: such as ("chance", 1.0)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lines", "bars"):
+            raise ValueError(f"a chart has lines or bars, got the kind {self.kind!r}")
+        for name, level in self.limits:
+            if not math.isfinite(level):
+                raise ValueError(f"a limit is a finite level, {name!r} is {level}: leave it out")
+        for series in self.series:
+            x = np.asarray(series.x)
+            if self.kind == "bars" and len({str(name) for name in x.tolist()}) < len(x):
+                raise ValueError(
+                    f"bars need names of their own, series {series.name!r} has one of them twice"
+                )
+            if self.kind == "lines" and not (np.issubdtype(x.dtype, np.number) and np.isfinite(x).all()):
+                raise ValueError(
+                    f"lines need finite numbers as x, series {series.name!r} has others: draw bars"
+                )
+
+
+def number(value: float, beside: float = 0.0) -> str:
+    """A figure for a reader, with three digits or so; a dash where there is none.
+
+    Args:
+        value: the figure.
+        beside: the largest of those that it is read with, and has its digits in common with.
+    """
+    if not math.isfinite(value):
+        return "–"
+    size = max(abs(value), abs(beside))
+    if size == 0:
+        return "0"
+    if size >= 1e5 or size < 1e-3:
+        return f"{value:.1e}"
+    text = f"{value:.{0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def interval_text(interval: Interval) -> str:
+    """A figure and its interval for a reader, as HTML; the figure alone where it has none."""
+    beside = max((abs(each) for each in interval if math.isfinite(each)), default=0.0)
+    value, low, high = (number(each, beside) for each in interval)
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return f"<b>{number(interval.value)}</b>"
+    return f"<b>{value}</b> <small>[{low}, {high}]</small>"
+
+
+def figures_of(chart: Chart) -> tuple[tuple[str, ...], list[tuple[str | float | Interval | None, ...]]]:
+    """What a chart draws as a table: its columns, and a row for each x."""
+    rows = _places(chart)
+    cells = []
+    for name, places in rows.items():
+        row: list[str | float | Interval | None] = [name]
+        for series, place in zip(chart.series, places, strict=True):
+            if place is None:
+                row.append(None)
+                continue
+            value, (low, high) = series.figures[place].item(), series.ends[:, place].tolist()
+            row.append(value if series.low is None else Interval(value, low, high))
+        cells.append(tuple(row))
+    return (chart.x_label, *(series.name for series in chart.series)), cells
+
+
+def _places(chart: Chart) -> dict[str | float, list[int | None]]:
+    """Each x, and where each series has it; numbers in order, words as they come."""
+    rows: dict[str | float, list[int | None]] = {}
+    for index, series in enumerate(chart.series):
+        for place, x in enumerate(np.asarray(series.x).tolist()):
+            name = x if chart.kind == "lines" else str(x)
+            rows.setdefault(name, [None] * len(chart.series))[index] = place
+    return dict(sorted(rows.items())) if chart.kind == "lines" else rows
+
+
+def draw_chart(chart: Chart) -> str:
+    """The drawing as HTML, without its title."""
+    figures = [*(part for series in chart.series for part in (series.figures, *series.ends))]
+    known = np.concatenate([*figures, [level for _, level in chart.limits]])
+    known = known[~np.isnan(known)]
+    if not any((~np.isnan(series.figures)).any() for series in chart.series):
+        return '<p class="hint">No figure is known.</p>'
+    names = ", ".join(series.name for series in chart.series)
+    about = (
+        f"{chart.title}. {chart.y_label} against {chart.x_label}, for {names}. The figures follow as a table."
+    )
+    drawing = _lines(chart, known) if chart.kind == "lines" else _bars(chart, known)
+    return (
+        f'<div class="drawing" role="img" aria-label="{html.escape(about)}">{drawing}</div>{_legend(chart)}'
+    )
+
+
+def draw_interval(figure: Interval, limit: float, at_least: bool) -> str:
+    """A figure with its interval, against the side of a limit where it was asked to be."""
+    given = _finite([*figure, limit])
+    known = given[~np.isnan(given)]
+    top = float(known.max(initial=0))
+    marks = ticks(float(known.min(initial=0)), 1.0 if 0.1 < top < 1 else top, 4)  # shares end at 1
+    value, low, high, at = _shares(given, marks[0], marks[-1])
+    parts = [_rect("track", 0, 100, 7, 12)]
+    if not math.isnan(at):
+        parts += [
+            _rect("asked", at if at_least else 0, 100 if at_least else at, 7, 12),
+            f'<line class="limit" x1="{at:.2f}%" x2="{at:.2f}%" y1="2" y2="24"/>',
+            f'<text x="{at:.2f}%" y="37" class="{_anchor(at)}">{limit:g}</text>',
+        ]
+    if not math.isnan(low):
+        parts.append(_whisker(low, high, 13))
+    if not math.isnan(value):
+        parts.append(f'<circle cx="{value:.2f}%" cy="13" r="3.5"/>')
+    parts += [
+        f'<text x="{place}%" y="37" class="{_anchor(place)} scale">{mark:g}</text>'
+        for place, mark in ((0, marks[0]), (100, marks[-1]))
+        if not abs(place - at) < 16
+    ]
+    return f'<svg class="against" width="100%" height="42" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def ticks(low: float, high: float, count: int) -> NDArray[np.float64]:
+    """About `count` steps of a round size, from one at or below `low` to one at or above `high`."""
+    if not low < high:
+        around = abs(low) / 2 or 0.5
+        low, high = low - around, high + around
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(
+        step for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power) if step >= 0.99 * rough
+    )
+    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
+    return np.asarray(step * np.arange(first, last + 1), dtype=np.float64)
+
+
+def tick_texts(marks: NDArray[np.float64]) -> list[str]:
+    """Short words for the numbers of an axis: "200k" for 200000."""
+    size = np.abs(marks).max()
+    factor, unit = (1e6, "M") if 1e6 <= size < 1e10 else (1e3, "k") if 1e4 <= size < 1e6 else (1.0, "")
+    return [f"{mark / factor:g}{unit if mark else ''}" for mark in marks]
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _axis(known: NDArray[np.float64], count: int) -> tuple[float, float, NDArray[np.float64]]:
+    """The ends of an axis for these figures, and its ticks: from zero, unless they all lie far from it."""
+    low, high = float(known.min()), float(known.max())
+    low = 0.0 if 0 < low < 0.6 * high else low
+    high = 0.0 if 0.6 * low < high < 0 else high
+    marks = ticks(low, high, count)
+    if low == high:
+        low, high = float(marks[0]), float(marks[-1])
+    room = 0.03 * (high - low)
+    low, high = low - room * (low != 0), high + room * (high != 0)
+    return low, high, marks[(marks >= low) & (marks <= high)]
+
+
+def _shares(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    """Where values lie from `low` to `high`, in percent."""
+    return np.asarray(100 * (np.asarray(values) - low) / (high - low))
+
+
+def _anchor(percent: float) -> str:
+    return "start" if percent < 8 else "end" if percent > 92 else "middle"
+
+
+def _rect(name: str, left: float, right: float, top: float, height: float) -> str:
+    width = max(right - left, 0)
+    return f'<rect class="{name}" x="{left:.2f}%" width="{width:.2f}%" y="{top:g}" height="{height:g}"/>'
+
+
+def _whisker(low: float, high: float, y: float) -> str:
+    """An interval that lies, with its two ends."""
+    ends = "".join(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="{y - 6:g}" y2="{y + 6:g}"/>' for x in (low, high))
+    return f'<g class="whisker"><line x1="{low:.2f}%" x2="{high:.2f}%" y1="{y:g}" y2="{y:g}"/>{ends}</g>'
+
+
+def _look(index: int) -> str:
+    return f"c{index % _COLOURS} d{index % _DASHES}"
+
+
+def _entries(chart: Chart) -> list[tuple[str, str]]:
+    """Names to tell lines apart by, and the lines' looks."""
+    limits = chart.limits if chart.kind == "lines" else ()
+    return [
+        *((series.name, _look(index)) for index, series in enumerate(chart.series)),
+        *((name, "asked") for name, _ in limits),
+    ]
+
+
+def _room(chart: Chart) -> str:
+    """The class of a chart by the room that names beside its lines take; none where they cannot stand."""
+    names = [name for name, _ in _entries(chart)]
+    longest = max(map(len, names))
+    if chart.kind == "bars" or not 1 < len(names) <= _BESIDE or longest > _LONG:
+        return ""
+    last = [max(np.asarray(series.x), default=-math.inf) for series in chart.series]
+    for series in chart.series:
+        if len(series.figures) == 0 or np.asarray(series.x)[-1] < max(last) or np.isnan(series.figures[-1]):
+            return ""
+    return "short" if longest <= _SHORT else "long"
+
+
+def _legend(chart: Chart) -> str:
+    entries = _entries(chart)
+    if len(entries) < 2:
+        return ""
+    swatch = (
+        '<line x1="0" x2="26" y1="7" y2="7"/>'
+        if chart.kind == "lines"
+        else '<rect x="6" width="14" y="1" height="12"/>'
+    )
+    items = "".join(
+        f'<li><svg class="{look}" width="26" height="14">{swatch}</svg><span>{html.escape(name)}</span></li>'
+        for name, look in entries
+    )
+    return f'<ul class="legend {_room(chart)}" aria-hidden="true">{items}</ul>'
+
+
+def _lines(chart: Chart, known: NDArray[np.float64]) -> str:
+    bottom, top, marks = _axis(known, 5)
+    every_x = np.concatenate([np.asarray(series.x, dtype=np.float64) for series in chart.series])
+    left, right = float(every_x.min()), float(every_x.max())
+    across = ticks(left, right, 5)
+    if max(map(len, tick_texts(across))) > _FEW:
+        across = ticks(left, right, 3)
+    if left == right:
+        left, right = float(across[0]), float(across[-1])
+    across = across[(across >= left - 1e-9 * abs(left)) & (across <= right + 1e-9 * abs(right))]
+
+    def down(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(HEIGHT * (top - values) / (top - bottom))
+
+    parts = []
+    for y, text in zip(down(marks), tick_texts(marks), strict=True):
+        parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="-8" y="{y + 4:.1f}" class="end">{text}</text>')
+    for x, text in zip(_shares(across, left, right), tick_texts(across), strict=True):
+        parts.append(f'<line class="tick" x1="{x:.2f}%" x2="{x:.2f}%" y1="{HEIGHT}" y2="{HEIGHT + 5}"/>')
+        parts.append(f'<text x="{x:.2f}%" y="{HEIGHT + 19}" class="middle">{text}</text>')
+    stretched, upright = [], []
+    for index, series in enumerate(chart.series):
+        x = _shares(np.asarray(series.x, dtype=np.float64), left, right)
+        y, (low, high) = down(series.figures), down(series.ends)
+        stretched.append(f'<g class="{_look(index)}">{_band(x, low, high)}{_line(x, y)}</g>')
+        upright.append(f'<g class="{_look(index)}">{_points(x, y, low, high)}</g>')
+    parts.append(
+        f'<svg viewBox="0 0 {_ACROSS} {HEIGHT}" width="100%" height="{HEIGHT}" preserveAspectRatio="none"'
+        f' overflow="visible">{"".join(stretched)}</svg>'
+    )
+    parts += upright
+    levels = [float(down(np.array(level))) for _, level in chart.limits]
+    parts += [f'<line class="limit" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>' for y in levels]
+    room = _room(chart)
+    deep = " deep" if max(map(len, tick_texts(marks))) > _FEW else ""
+    if room:
+        parts.append(_names(chart, [*(float(down(series.figures)[-1]) for series in chart.series), *levels]))
+    return (
+        f'<p class="unit">{html.escape(chart.y_label)}</p><div class="lines {room}{deep}">'
+        f'<svg width="100%" height="{HEIGHT + 24}" overflow="visible">{"".join(parts)}</svg>'
+        f'<p class="unit">{html.escape(chart.x_label)}</p></div>'
+    )
+
+
+def _runs(there: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Places of the points between gaps."""
+    places = np.flatnonzero(there)
+    return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(run)]
+
+
+def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    return "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x * _ACROSS / 100, y, strict=True))
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    runs = [_path(x[run], y[run]) for run in _runs(~np.isnan(y)) if len(run) > 1]
+    return f'<path class="line" d="M{"M".join(runs)}"/>' if runs else ""
+
+
+def _band(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
+    runs = [
+        f"{_path(x[run], high[run])}L{_path(x[run][::-1], low[run][::-1])}Z"
+        for run in _runs(~np.isnan(low))
+        if len(run) > 1
+    ]
+    return f'<path class="band" d="M{"M".join(runs)}"/>' if runs else ""
+
+
+def _points(
+    x: NDArray[np.float64], y: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> str:
+    """Dots where points are few, and where one stands between gaps; it has its interval as a whisker."""
+    alone = np.zeros(len(y), np.bool_)
+    alone[[run[0] for run in _runs(~np.isnan(y)) if len(run) == 1]] = True
+    whiskers = "".join(
+        f'<line x1="{x[i]:.2f}%" x2="{x[i]:.2f}%" y1="{low[i]:.1f}" y2="{high[i]:.1f}"/>'
+        for i in np.flatnonzero(alone & ~np.isnan(low))
+    )
+    dots = "".join(
+        f'<circle cx="{x[i]:.2f}%" cy="{y[i]:.1f}" r="3"/>'
+        for i in np.flatnonzero(~np.isnan(y) & (alone | (len(y) <= _DOTS)))
+    )
+    return whiskers + dots
+
+
+def _names(chart: Chart, ends: list[float]) -> str:
+    """The series' names where their lines end, moved apart so that each can be read."""
+    order = np.argsort(ends)
+    steps = _LINE * np.arange(len(ends))
+    # Each as far below the one before it as a line of text is high; from the last up, back into the area.
+    places = np.maximum.accumulate(np.array(ends)[order] - steps) + steps
+    places = np.minimum(places, HEIGHT - steps[::-1])
+    entries = _entries(chart)
+    parts = []
+    for index, y in zip(order, places, strict=True):
+        name, look = entries[index]
+        parts.append(
+            f'<g class="{look}"><path class="line" d="M5 {ends[index]:.1f}L13 {y:.1f}"/></g>'
+            f'<text x="18" y="{y + 4:.1f}">{html.escape(name)}</text>'
+        )
+    return f'<svg class="names" x="100%" overflow="visible">{"".join(parts)}</svg>'
+
+
+def _bars(chart: Chart, known: NDArray[np.float64]) -> str:
+    low, high, marks = _axis(np.append(known, 0.0), 5)
+    zero = float(_shares(0.0, low, high))
+    limits = [(name, float(_shares(level, low, high))) for name, level in chart.limits]
+    upright = "".join(
+        f'<line class="{name}" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="100%"/>'
+        for name, x in [
+            *(("grid", float(x)) for x in _shares(marks, low, high)),
+            ("zero", zero),
+            *(("limit", x) for _, x in limits),
+        ]
+    )
+    cells = []
+    if limits:
+        names = "".join(
+            f'<text x="{x:.2f}%" y="12" class="{_anchor(x)}">{html.escape(name)}</text>' for name, x in limits
+        )
+        cells.append(f'<svg class="axis" width="100%" height="18">{names}</svg>')
+    height = 2 * _ROOM + _BAR * len(chart.series)
+    for name, places in _places(chart).items():
+        bars, words = [], []
+        for index, (series, place) in enumerate(zip(chart.series, places, strict=True)):
+            if place is None:
+                words.append("<span></span>")
+                continue
+            value, ends = series.figures[place], series.ends[:, place]
+            words.append(f"<span>{interval_text(Interval(value, *ends))}</span>")
+            at, y = float(_shares(value, low, high)), _ROOM + _BAR * index
+            if not math.isnan(at):
+                bar = _rect("bar", min(zero, at), max(zero, at), y + 3, _BAR - 6)
+                bars.append(f'<g class="{_look(index)}">{bar}</g>')
+            if not np.isnan(ends).any():
+                left, right = _shares(ends, low, high).tolist()
+                bars.append(_whisker(left, right, y + _BAR / 2))
+        cells.append(
+            f'<p class="name">{html.escape(str(name))}</p><svg width="100%" height="{height}">{upright}'
+            f'{"".join(bars)}</svg><p class="values">{"".join(words)}</p>'
+        )
+    texts = "".join(
+        f'<text x="{x:.2f}%" y="14" class="middle">{text}</text>'
+        for x, text in zip(_shares(marks, low, high), tick_texts(marks), strict=True)
+    )
+    cells.append(f'<svg class="axis" width="100%" height="18" overflow="visible">{texts}</svg>')
+    cells.append(f'<p class="unit axis">{html.escape(chart.y_label)}</p>')
+    return f'<div class="bars"><p class="unit">{html.escape(chart.x_label)}</p>{"".join(cells)}</div>'

@@ -1,0 +1,1 @@
+"""Inspecting a policy: what it attends to, and whether that drives its actions."""

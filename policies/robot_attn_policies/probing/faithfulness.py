@@ -1,0 +1,561 @@
+"""Does what a policy looks at decide what it does and earns? Measured, with verdicts that can say no.
+
+Three questions, each with figures and thresholds that were fixed before anything was measured with them:
+
+- *Is it faithful?* The policy plays while pixels are taken from its frames: those that its attention names,
+  and as many others (`run_pixel_ablation`). The map is always that of the whole frame, the action that of what is
+  left of it.
+- *Which head carries the decision?* Heads are silenced, one at a time and all but one (`run_head_ablation`).
+- *Does it follow the target for the right reason?* In the simulator, one thing is moved, recoloured or
+  removed, and nothing else (`measure_interventions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from robot_attn import Percept
+from robot_attn.explain import (
+    HeadInputs,
+    InsensitivePolicyError,
+    ablate_pixels,
+    action_change,
+    centred_places,
+    discs,
+    random_places,
+    spread,
+    top_pixels,
+)
+from robot_attn.focus import FocusMeter, FocusTotals, center_bias_map, pointing_game
+from robot_attn_policies.evaluation.evaluate import Cells, normalised_score
+from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
+from robot_attn_policies.probing.probe import frames_of, with_frames
+from robot_attn_policies.probing.steps import joined
+from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
+
+SHARE = 0.1
+"""Of the frame's pixels: what the verdict is about."""
+
+Thing: TypeAlias = Literal["target", "distractor"]
+Outcome: TypeAlias = Literal["yes", "no", "undecided"]
+Watch: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
+"""Told which episodes come next; gives what to call after each of their steps."""
+
+PIXEL_ABLATIONS: dict[str, str] = {
+    "deleted": "the most-attended pixels deleted",
+    "kept": "all but the most-attended pixels deleted",
+    "random": "a disc deleted, at a place drawn anew in every frame",
+    "centred": "a disc deleted, at a place drawn about the frame's centre",
+    "centre": "the disc at the frame's centre deleted",
+    "borrowed": "the pixels deleted that are most attended to in another episode",
+    "blind": "all pixels deleted",
+}
+"""What is taken from the frames, by name.
+
+"centre" and "borrowed" are no controls where the policy keeps its target at a fixed place in the frame, as
+one that tracks does: they hide the target. They tell what deletion at the target's usual place costs,
+whatever the frame shows; a map that says more than that costs more when its pixels go.
+"""
+
+
+LOOKED = ("deleted", "kept", "borrowed")
+"""Of `PIXEL_ABLATIONS`, those that depend on where the policy looks."""
+
+
+@dataclass(frozen=True)
+class PixelAblation:
+    """What E episodes earned as they are, with pixels erased, and by random actions; on the same seeds."""
+
+    share: float
+    """Of the pixels, in all but "blind"."""
+    full: NDArray[np.float64]
+    """[E] returns."""
+    random: NDArray[np.float64]
+    """[E] returns of the random policy."""
+    erased: dict[str, NDArray[np.float64]]
+    """[E] returns by the name of what was erased."""
+    focus: FocusTotals | None
+    """Of two maps, in the episodes as they are: the one that pixels are chosen by, and the centre-biased one.
+    None where the environment gives no target masks."""
+
+    def plain(self, name: str) -> Interval:
+        """The share of its return that the policy keeps; NaN where it earned nothing above 0."""
+        return bootstrap_interval(np.stack([self.erased[name], self.full], axis=1), ratio_of_sums)
+
+    def above_random(self, name: str) -> Interval:
+        """The same with the random policy's return as zero: what a policy has that sees nothing.
+
+        Raises:
+            ValueError: the policy earned no more than the random one.
+        """
+        return normalised_score(self.erased[name], self.random, self.full)
+
+    @property
+    def gain(self) -> Interval:
+        """Return above the random policy's."""
+        return bootstrap_interval(self.full - self.random)
+
+
+def run_pixel_ablation(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    cells: Cells,
+    random: NDArray[np.float64],
+    *,
+    names: Sequence[str] = tuple(PIXEL_ABLATIONS),
+    share: float = SHARE,
+    weights: NDArray[np.float64] | None = None,
+    image: str = "image",
+    seed: int = 0,
+    on_step: Watch | None = None,
+) -> PixelAblation:
+    """Play the episodes of `seeds` as they are and once for each of `names`, with pixels erased.
+
+    Args:
+        act: the policy, which must say where it looks.
+        env: its environment, of two or more at once for "borrowed".
+        seeds: of the episodes.
+        cells: where the cells of its maps lie.
+        random: [E] the random policy's returns on these seeds.
+        names: of `PIXEL_ABLATIONS`.
+        share: of the pixels.
+        weights: [heads] for `spread`; None for their mean.
+        image: the observation's entry with the frames, where it is a mapping.
+        seed: of what is drawn by lot.
+        on_step: called with "full" and each of `names`.
+
+    Raises:
+        ValueError: as `rollout_episodes` and `spread`; an unknown name; random returns of other seeds; no
+            attention; frames of another size than the maps'; or "borrowed" from a single environment.
+    """
+    unknown = [name for name in names if name not in PIXEL_ABLATIONS]
+    if unknown:
+        raise ValueError(f"nothing is erased by the name {unknown[0]!r}; there are {sorted(PIXEL_ABLATIONS)}")
+    if len(random) != len(seeds):
+        raise ValueError(
+            f"expected a return of the random policy for each of {len(seeds)} seeds, got {len(random)}"
+        )
+    if "borrowed" in names and env.num_envs < 2:
+        raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
+    on_step = on_step or (lambda name: None)
+    center = center_bias_map(cells.image_size)[None]
+    meter = FocusMeter(len(seeds), 2)
+    measured = False
+    after = on_step("full")
+
+    def see(step: Step) -> None:
+        nonlocal measured
+        maps = _maps(step.percept, cells, weights)[step.running]
+        if "target_mask" in step.info:
+            measured = True
+            pair = np.stack([maps, np.broadcast_to(center, maps.shape)], axis=1)
+            meter.add(step.episode[step.running], pair, step.info["target_mask"][step.running])
+        if after is not None:
+            after(step)
+
+    full = rollout_episodes(act, env, seeds, on_step=see).returns
+    erased = {}
+    for name in names:
+        rng = np.random.default_rng(seed)
+
+        def act_ablated(
+            observation: Observation, name: str = name, rng: np.random.Generator = rng
+        ) -> tuple[NDArray[Any], Percept | None]:
+            percept = act(observation)[1] if name in LOOKED else None
+            frames = frames_of(observation, image, cells)
+            maps = _maps(percept, cells, weights) if name in LOOKED else np.empty(frames.shape[:3])
+            left = ablate_pixels(frames, _holes(name, maps, share, rng))
+            actions, _ = act(with_frames(observation, image, cells, left))
+            return actions, percept
+
+        erased[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_step(name)).returns
+    return PixelAblation(share, full, random, erased, meter.totals() if measured else None)
+
+
+def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The pixels to erase by this name, bool [B, H, W]."""
+    count, size = len(maps), (maps.shape[1], maps.shape[2])
+    if name == "blind":
+        return np.ones(maps.shape, np.bool_)
+    if name == "random":
+        return discs(random_places(count, size, rng), size, share)
+    if name == "centred":
+        return discs(centred_places(count, size, rng), size, share)
+    if name == "centre":
+        return discs(np.tile((np.array(size) - 1) / 2, (count, 1)), size, share)
+    top = top_pixels(maps, share, rng)
+    if name == "borrowed":
+        return np.roll(top, 1, axis=0)
+    return ~top if name == "kept" else top
+
+
+def _maps(percept: Percept | None, cells: Cells, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if percept is None:
+        raise ValueError("the policy gives no attention to test; give an actor that returns a Percept")
+    return spread(percept.attention.numpy(force=True), cells.image_size, cells.ys, cells.xs, weights)
+
+
+@dataclass(frozen=True)
+class HeadAblation:
+    """What heads carry: returns on the same seeds, and the change in action in the episodes as they are."""
+
+    full: NDArray[np.float64]
+    """[E] returns."""
+    without: NDArray[np.float64]
+    """[heads, E] returns with one head silenced."""
+    alone: NDArray[np.float64]
+    """[heads, E] returns with all the other heads silenced."""
+    action_change: NDArray[np.float64]
+    """[heads] mean change in action with one head silenced, in units of that with all of them silenced."""
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """[heads] their shares in the change in action, with sum 1: weights for `spread`."""
+        return np.asarray(self.action_change / self.action_change.sum())
+
+
+def run_head_ablation(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    heads: HeadInputs,
+    *,
+    returns: bool = True,
+    on_step: Watch | None = None,
+) -> HeadAblation:
+    """Play the episodes of `seeds` as they are, without each head, and with each head alone.
+
+    A silenced head says what it says on average in the episodes as they are. Heads that look at the same
+    thing stand in for each other: silencing one of them costs little, and either alone may do.
+
+    Args:
+        act: the policy whose perception `heads` is of.
+        env: its environment.
+        seeds: of the episodes.
+        heads: `head_inputs` of its perception.
+        returns: whether to play on without heads. Else only actions are compared, and returns are empty.
+        on_step: called with "full", and "without 3" or "only 3" for head 3.
+
+    Raises:
+        NoDecision: the actions do not depend on any head.
+        ValueError: as `rollout_episodes`.
+    """
+    on_step = on_step or (lambda name: None)
+    every = range(len(heads.columns))
+    met: list[tuple[Observation, NDArray[Any], NDArray[np.bool_]]] = []
+    after = on_step("full")
+
+    def see(step: Step) -> None:
+        met.append((step.observation, step.actions, step.running))
+        if after is not None:
+            after(step)
+
+    with heads.watched() as seen:
+        full = rollout_episodes(act, env, seeds, on_step=see).returns
+    usual = torch.cat(seen).mean(dim=0)
+
+    observed = [joined([observation for observation, _, _ in some]) for some in _batches(met)]
+    done, on = (np.concatenate([row[i] for row in met]) for i in (1, 2))
+
+    def change(silent: Sequence[int]) -> float:
+        with heads.silenced(silent, usual):
+            actions = np.concatenate([act(observation)[0] for observation in observed])
+        return float(action_change(done, actions)[on].mean())
+
+    def play(name: str, silent: Sequence[int]) -> NDArray[np.float64]:
+        if not returns:
+            return np.empty(0)
+        with heads.silenced(silent, usual):
+            return rollout_episodes(act, env, seeds, on_step=on_step(name)).returns
+
+    scale = change(every)
+    if scale == 0:
+        raise InsensitivePolicyError(
+            "the actions are the same with all heads silenced: no head decides anything"
+        )
+    return HeadAblation(
+        full,
+        np.stack([play(f"without {head}", [head]) for head in every]),
+        np.stack([play(f"only {head}", [other for other in every if other != head]) for head in every]),
+        np.array([change([head]) for head in every]) / scale,
+    )
+
+
+def _batches(met: list[Any]) -> Iterator[list[Any]]:
+    """Steps by the few, so that a policy looks at some 64 frames at a time and not at one."""
+    size = max(1, 64 // len(met[0][1]))
+    for start in range(0, len(met), size):
+        yield met[start : start + size]
+
+
+INTERVENTIONS: dict[str, dict[str, Any]] = {
+    "moved": {"shift": (0.25, 0.0)},
+    "recoloured": {"rgba": (0.45, 0.45, 0.5, 1.0)},
+    "removed": {"removed": True},
+}
+"""What is done to a thing, as arguments of an environment's `render_counterfactual`."""
+THINGS: tuple[Thing, ...] = ("target", "distractor")
+SMALLEST = 8
+"""Pixels: of a thing of which less is seen, no change is expected to be noticed."""
+
+
+class RenderCounterfactual(Protocol):
+    """What an environment offers as `render_counterfactual`: the present frames with one thing changed, and nothing else.
+
+    It gives `image` [N, H, W, C]; and where things are seen, bool [N, H, W]: `before` the thing as it is,
+    `after` the thing changed, `target` the target as it is, `target_after` the target in `image`.
+    """
+
+    def __call__(self, what: Thing, **edit: Any) -> Mapping[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True)
+class InterventionEffect:
+    """What one edit of one thing did, as sums over the frames of E episodes that count, [E] each.
+
+    A frame counts where the thing is seen, and the target too. A thing that is moved must stay in view. An
+    edit of a distractor must leave the target as it was seen: what uncovers or hides it edits the target.
+    """
+
+    frames: NDArray[np.float64]
+    action: NDArray[np.float64]
+    """Change in action."""
+    attention: NDArray[np.float64]
+    """Share of the map that moved: half the sum of absolute differences, in [0, 1]."""
+    hits: NDArray[np.float64]
+    """Score of the pointing game on the thing, where it is seen after the edit."""
+
+
+def measure_interventions(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    cells: Cells,
+    *,
+    every: int = 10,
+    weights: NDArray[np.float64] | None = None,
+    image: str = "image",
+    on_step: Callable[[Step], None] | None = None,
+) -> dict[tuple[Thing, str], InterventionEffect]:
+    """Play the episodes of `seeds`, and now and then imagine them otherwise: by (thing, edit).
+
+    Args:
+        act: the policy, which must say where it looks.
+        env: its environment, whose `unwrapped` has a method `render_counterfactual` (see `RenderCounterfactual`).
+        seeds: of the episodes.
+        cells: where the cells of its maps lie.
+        every: steps from one imagination to the next.
+        weights: [heads] for `spread`; None for their mean.
+        image: the observation's entry with the frames.
+        on_step: called after each step.
+
+    Raises:
+        ValueError: as `rollout_episodes` and `spread`; or the environment cannot imagine.
+    """
+    render_counterfactual: RenderCounterfactual | None = getattr(env.unwrapped, "render_counterfactual", None)
+    if render_counterfactual is None:
+        raise ValueError(
+            "this environment cannot imagine its frames otherwise: it has no `render_counterfactual`"
+        )
+    sums = {(thing, edit): np.zeros((4, len(seeds))) for thing in THINGS for edit in INTERVENTIONS}
+    pending: dict[tuple[Thing, str], NDArray[np.float64]] = {}
+    clock = 0
+
+    def act_and_intervene(observation: Observation) -> tuple[NDArray[Any], Percept | None]:
+        nonlocal clock
+        actions, percept = act(observation)
+        if clock % every == 0:
+            maps = _maps(percept, cells, weights)
+            for thing, edit in sums:
+                counterfactual = render_counterfactual(thing, **INTERVENTIONS[edit])
+                frames = counterfactual["image"]
+                changed, seen = act(with_frames(observation, image, cells, frames))
+                rows = _effects(actions, changed, maps, _maps(seen, cells, weights), counterfactual)
+                pending[thing, edit] = rows * _counts(thing, edit, counterfactual)
+        clock += 1
+        return actions, percept
+
+    def see(step: Step) -> None:
+        for which, rows in pending.items():
+            sums[which][:, step.episode[step.running]] += rows[:, step.running]
+        pending.clear()
+        if on_step is not None:
+            on_step(step)
+
+    rollout_episodes(act_and_intervene, env, seeds, on_step=see)
+    return {which: InterventionEffect(*rows) for which, rows in sums.items()}
+
+
+def _effects(
+    actions: NDArray[Any],
+    changed: NDArray[Any],
+    maps: NDArray[np.float64],
+    others: NDArray[np.float64],
+    counterfactual: Mapping[str, NDArray[Any]],
+) -> NDArray[np.float64]:
+    """The rows of an `InterventionEffect` for one step, [4, N]."""
+    return np.stack(
+        [
+            np.ones(len(maps)),
+            action_change(actions, changed),
+            np.abs(others - maps).sum(axis=(1, 2)) / 2,
+            pointing_game(others[:, None], counterfactual["after"])[:, 0],
+        ]
+    )
+
+
+def _counts(thing: Thing, edit: str, counterfactual: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which of the N frames count for an edit."""
+    pixels = {name: counterfactual[name].sum(axis=(1, 2)) for name in ("before", "after", "target")}
+    counts = (pixels["before"] >= SMALLEST) & (pixels["target"] >= SMALLEST)
+    if edit == "moved":
+        counts &= pixels["after"] >= SMALLEST
+    if thing == "distractor":
+        counts &= (counterfactual["target"] == counterfactual["target_after"]).all(axis=(1, 2))
+    return np.asarray(counts)
+
+
+POINTING, OVER_CENTRE = 0.5, 2.0
+"""Focused: the map's maximum is on the target in at least half of the frames in which that is seen, and the
+map has at least twice the mass there that one has which always looks at the centre."""
+MAX_DELETION_RETURN, MIN_INSERTION_RETURN = 0.25, 0.85
+"""Faithful: without the most-attended pixels at most a quarter of the return above the random policy's is
+left; with nothing but them, and without as many others, 85 % or more."""
+SHARE_OF_CHANGE = 0.75
+"""For the right reason: an edit of the target changes action and attention at least three times as much as
+the same edit of a distractor, so that three quarters of both changes are the target's; and the map's maximum
+is on the target, where that was moved to, in at least half of the frames."""
+
+MAX_RANK_CORRELATION = 0.5
+"""About the weights: with all of them drawn anew, maps correlate with those of the policy by less than this,
+rank by rank."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure, and what was asked of it before it was measured."""
+
+    text: str
+    figure: Interval
+    limit: float
+    at_least: bool
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the whole interval is on the right side of the limit, or on the wrong one."""
+        low, high = (
+            (self.figure.low, self.figure.high) if self.at_least else (-self.figure.high, -self.figure.low)
+        )
+        limit = self.limit if self.at_least else -self.limit
+        return "yes" if low >= limit else "no" if high < limit else "undecided"
+
+    def __str__(self) -> str:
+        value, low, high = self.figure
+        asked = f"at {'least' if self.at_least else 'most'} {self.limit:g} asked"
+        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {asked}: {self.outcome}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer, and the checks that it comes from."""
+
+    question: str
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """No where one check says no, undecided where one is undecided or there is none, else yes."""
+        outcomes = {check.outcome for check in self.checks} or {"undecided"}
+        return "no" if "no" in outcomes else "undecided" if "undecided" in outcomes else "yes"
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not say yes: where it fails."""
+        return tuple(check for check in self.checks if check.outcome != "yes")
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.question} {self.outcome}", *(f"- {check}" for check in self.checks)])
+
+
+def judge_focus(focus: FocusTotals) -> Verdict:
+    """Whether the policy looks at its target; `focus` as `PixelAblation` has it."""
+    pointing = bootstrap_interval(np.stack(focus.pointing(0), axis=1), ratio_of_sums)
+    over = bootstrap_interval(np.stack(focus.mass_over(0, 1), axis=1), ratio_of_sums)
+    return Verdict(
+        "Focused?",
+        (
+            Check("share of the frames whose most-attended pixel is on the target", pointing, POINTING, True),
+            Check("mass on the target, times that of a map of the centre", over, OVER_CENTRE, True),
+        ),
+    )
+
+
+def judge_faithfulness(erased: PixelAblation) -> Verdict:
+    """Whether what the policy looks at decides what it earns.
+
+    Of a policy that earns no more than random actions nothing else is asked: it has nothing to lose. One that
+    may earn more, and earns it without what its map names too, is found out whatever luck did to the first.
+    """
+    gain = Check("return above the random policy's", erased.gain, 0.0, True)
+    if gain.figure.value <= 0:
+        return Verdict("Faithful?", (gain,))
+    limits = {
+        "deleted": (MAX_DELETION_RETURN, False),
+        "kept": (MIN_INSERTION_RETURN, True),
+        "random": (MIN_INSERTION_RETURN, True),
+        "centred": (MIN_INSERTION_RETURN, True),
+    }
+    return Verdict(
+        "Faithful?",
+        (
+            gain,
+            *(
+                Check(
+                    f"share of the return left, {PIXEL_ABLATIONS[name]}",
+                    erased.above_random(name),
+                    limit,
+                    at_least,
+                )
+                for name, (limit, at_least) in limits.items()
+            ),
+        ),
+    )
+
+
+def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect]) -> Verdict:
+    """Whether action and attention follow the target, and leave distractors alone."""
+    checks = []
+    for edit in INTERVENTIONS:
+        target, distractor = effects["target", edit], effects["distractor", edit]
+        for name, ours, theirs in (
+            ("action", target.action, distractor.action),
+            ("attention", target.attention, distractor.attention),
+        ):
+            rows = np.stack([ours, target.frames, theirs, distractor.frames], axis=1)
+            text = f"change in {name} with the target {edit}, as a share of that and of a distractor's"
+            checks.append(Check(text, bootstrap_interval(rows, _share_of_change), SHARE_OF_CHANGE, True))
+    moved = effects["target", "moved"]
+    found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)
+    text = "share of the frames whose most-attended pixel is on the target where it was moved to"
+    return Verdict("For the right reason?", (*checks, Check(text, found, POINTING, True)))
+
+
+def judge_weights(likeness: Interval) -> Verdict:
+    """Whether maps are about what was learned; `likeness` of those with other weights, in [-1, 1]."""
+    text = "rank correlation of the maps with those of random weights"
+    return Verdict("About the weights?", (Check(text, likeness, MAX_RANK_CORRELATION, False),))
+
+
+def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Means [..., 0] / [..., 1] and [..., 2] / [..., 3]: the first over their sum, a half if both are 0."""
+    ours, theirs = ratio_of_sums(rows[..., :2], axis), ratio_of_sums(rows[..., 2:], axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(ours + theirs == 0, 0.5, ours / (ours + theirs))

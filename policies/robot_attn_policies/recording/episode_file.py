@@ -1,0 +1,587 @@
+"""Episodes as HDF5 files, lossless, in robomimic's convention, with what the policy looked at.
+
+Of an episode of T steps a file holds, in format 2:
+
+    data                attrs: total, env_args (JSON), robot_attn_format, robot_attn_versions (JSON)
+    data/demo_0         attrs: num_samples, seed, robot_attn (JSON: what else is known of the episode)
+      actions           float32 (T, A)
+      rewards           float64 (T,)
+      dones             bool (T,)
+      states            float64 (T, D)          the simulator's state before each action
+      values            float64 (T,)            absent where the policy does not say
+      simulator/<name>  (T, ...)                all of the environment's state, for `set_state`
+      obs/image         uint8 (T, H, W, 3)      what the policy saw
+      obs/state         float32 (T, S)          absent where the task gives none
+      attention         float32 (T, heads, rows, cols)
+      token_centers/ys  float32 (rows,)         in pixels of the frame; xs likewise
+      target_mask       bool (T, H, W)          absent where it is not known
+      sha256            uint8 (blocks, 32)      of each block of steps
+
+What describes the arrays comes first in the file, and they follow in blocks of `BLOCK` steps, so that of a
+file that was cut, by a broken download say, the blocks before the cut are read. The `sha256` of a block
+covers its rows, the attributes and the centres of the tokens: a damaged file is refused and not drawn.
+Reading runs no code, follows no link out of the file, and allocates nothing that the file is too small to
+hold. Files of format 1, with one sum over everything, are read when they are whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import mmap
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_attn.files import replacing
+from robot_attn_policies.evaluation.evaluate import Cells
+from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
+
+FORMAT = 2
+BLOCK = 8
+"""Steps that are kept, or lost at a cut, together."""
+MAPS = ("attention", "gradient")
+_DEMO = "data/demo_0"
+_NAME = re.compile(r"\w+(/\w+){0,2}")  # of a part of the simulator's state
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK = 48  # bytes
+_LEAST_LEFT = 1000  # of a file of which less is left than one part in so many, nothing is read
+_ALWAYS = (
+    "actions",
+    "rewards",
+    "dones",
+    "states",
+    "obs/image",
+    "attention",
+    "token_centers/ys",
+    "token_centers/xs",
+)
+_DEEPEST = 3  # simulator/<name>/<name>/<name>
+_MOST_PACKED = 1100  # deflate packs at most 1032 bytes into one
+
+
+class EpisodeError(ValueError):
+    """A file that is not a whole episode of ours; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps: step t is what was seen before action t, that action, and its reward."""
+
+    images: NDArray[np.uint8]
+    """[T, H, W, 3] RGB."""
+    actions: NDArray[np.float32]
+    """[T, A]."""
+    rewards: NDArray[np.float64]
+    """[T]."""
+    dones: NDArray[np.bool_]
+    """[T], True at the last step alone; nowhere in an episode that was cut."""
+    attention: NDArray[np.float32]
+    """[T, heads, rows, cols], as the policy gave it: zeros and NaN are kept."""
+    ys: NDArray[np.float32]
+    """[rows] token centres in pixels."""
+    xs: NDArray[np.float32]
+    """[cols] token centres in pixels."""
+    env_args: Mapping[str, Any]
+    """What makes the environment again: `env_name`, `env_kwargs`; plain JSON."""
+    seed: int
+    target_masks: NDArray[np.bool_] | None = None
+    """[T, H, W], True on the target."""
+    state: NDArray[np.float32] | None = None
+    """[T, S] the observation's vector."""
+    states: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    """[T, D] the simulator's state; [T, 0] where the environment does not give it."""
+    simulator: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Every part of the environment's state, each [T, ...]; a name may hold two "/"."""
+    success: bool | None = None
+    dt: float | None = None
+    """Seconds a step."""
+    best_head: int = 0
+    """The head chosen on calibration episodes."""
+    uniform: bool = False
+    """The attention says nothing, as that of the control "cnn"."""
+    action_names: tuple[str, ...] = ()
+    policy: str = ""
+    """What acted, for the title of a replay."""
+    values: NDArray[np.float64] | None = None
+    """[T] what the policy expected to earn from each step on, where it says so."""
+    maps: str = "attention"
+    """What `attention` holds: "attention", or "gradient" where the policy has none."""
+    cut: int | None = None
+    """How many steps the whole episode had, where its file was cut and these are the first of them."""
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together.
+
+        Raises:
+            EpisodeError: a shape or dtype that does not fit; the message names it.
+        """
+        if self.images.ndim != 4 or self.images.shape[-1] != 3 or 0 in self.images.shape:
+            raise EpisodeError(f"obs/image should be [T, H, W, 3], is {list(self.images.shape)}")
+        steps, height, width, _ = self.images.shape
+        if self.states.size == 0:
+            object.__setattr__(self, "states", np.zeros((steps, 0)))
+        rows, cols = self.ys.shape, self.xs.shape
+        heads = self.attention.shape[1:2]
+        checks: list[tuple[str, NDArray[Any] | None, type, tuple[int | None, ...]]] = [
+            ("obs/image", self.images, np.uint8, (steps, height, width, 3)),
+            ("actions", self.actions, np.float32, (steps, None)),
+            ("rewards", self.rewards, np.float64, (steps,)),
+            ("dones", self.dones, np.bool_, (steps,)),
+            ("attention", self.attention, np.float32, (steps, *heads, *rows, *cols)),
+            ("token_centers/ys", self.ys, np.float32, (None,)),
+            ("token_centers/xs", self.xs, np.float32, (None,)),
+            ("target_mask", self.target_masks, np.bool_, (steps, height, width)),
+            ("obs/state", self.state, np.float32, (steps, None)),
+            ("states", self.states, np.float64, (steps, None)),
+            ("values", self.values, np.float64, (steps,)),
+        ]
+        for name, array, dtype, shape in checks:
+            if array is not None and (array.dtype != dtype or not _fits(array.shape, shape)):
+                wanted = [side if side is not None else "any" for side in shape]
+                raise EpisodeError(
+                    f"{name} should be {np.dtype(dtype)} {wanted}, is {array.dtype} {list(array.shape)}"
+                )
+        for name, array in self.simulator.items():
+            if (
+                array.ndim == 0
+                or len(array) != steps
+                or array.dtype.kind not in "biuf"
+                or not _NAME.fullmatch(name)
+            ):
+                raise EpisodeError(
+                    f"simulator/{name} should hold numbers [{steps}, ...], is {list(array.shape)}"
+                )
+        if self.attention.ndim != 4 or not 0 <= self.best_head < self.attention.shape[1]:
+            raise EpisodeError(f"there is no head {self.best_head} in attention {list(self.attention.shape)}")
+        if self.cut is not None and self.cut <= steps:
+            raise EpisodeError(f"an episode that was cut had more than its {steps} steps, got {self.cut}")
+        if self.maps not in MAPS:
+            raise EpisodeError(f"maps are one of {', '.join(MAPS)}, got {self.maps!r}")
+        if self.action_names and len(self.action_names) != self.actions.shape[1]:
+            raise EpisodeError(f"{self.actions.shape[1]} action dimensions, but names {self.action_names}")
+        for name, array in (
+            ("actions", self.actions),
+            ("rewards", self.rewards),
+            ("values", self.values),
+        ):
+            if array is not None and not np.isfinite(array).all():
+                raise EpisodeError(f"{name} holds numbers that are NaN or infinite")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the frames."""
+        return self.images.shape[1], self.images.shape[2]
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(b is None or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
+    named: dict[str, NDArray[Any] | None] = {
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+        "dones": episode.dones,
+        "states": episode.states,
+        "values": episode.values,
+        "obs/image": episode.images,
+        "obs/state": episode.state,
+        "attention": episode.attention,
+        "token_centers/ys": episode.ys,
+        "token_centers/xs": episode.xs,
+        "target_mask": episode.target_masks,
+        **{f"simulator/{name}": array for name, array in episode.simulator.items()},
+    }
+    return {name: array for name, array in named.items() if array is not None}
+
+
+def _attributes(episode: Episode) -> dict[str, Any]:
+    """The attributes of a demo as JSON values, so that what is hashed is what is read back."""
+    return {
+        "num_samples": len(episode),
+        "seed": episode.seed,
+        "success": episode.success,
+        "dt": episode.dt,
+        "best_head": episode.best_head,
+        "uniform": episode.uniform,
+        "action_names": list(episode.action_names),
+        "policy": episode.policy,
+        "maps": episode.maps,
+        "cut": episode.cut,
+        "env_args": json.dumps(episode.env_args, sort_keys=True),
+    }
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _block_digest(
+    arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], first: int
+) -> NDArray[np.uint8]:
+    """[32] of the block of steps that begins with `first`."""
+    rows = slice(first, first + BLOCK)
+    block = {name: array[rows] if _by_step(name) else array for name, array in arrays.items()}
+    return np.frombuffer(bytes.fromhex(_digest(block, {**attributes, "first": first})), np.uint8)
+
+
+def _by_step(name: str) -> bool:
+    return name != "sha256" and not name.startswith("token_centers/")
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'episodes need h5py, which is not installed; run pip install "robot-attn[video]"', name=error.name
+        ) from error
+    return h5py
+
+
+def save_episode(
+    path: str | os.PathLike[str], episode: Episode, versions: Mapping[str, str] | None = None
+) -> None:
+    """Write an episode; the file appears whole, under its name, or not at all.
+
+    Args:
+        path: where to.
+        episode: what to write.
+        versions: of the libraries that made it, for the record.
+
+    Raises:
+        OSError: the folder is missing or cannot be written, or the disk is full.
+        ModuleNotFoundError: h5py is not installed.
+    """
+    h5py = _h5py()
+    arrays, attributes = _arrays(episode), _attributes(episode)
+    steps = len(episode)
+    sums = [_block_digest(arrays, attributes, first) for first in range(0, steps, BLOCK)]
+    blocked = [name for name, array in arrays.items() if _by_step(name) and array.size > 0]
+    # Made in memory and written by us: on a full disk HDF5 aborts the process and leaves half a file.
+    content = io.BytesIO()
+    version = ("v110", "v110")  # the first whose descriptions carry checksums
+    with h5py.File(content, "w", libver=version) as file:
+        data = file.create_group("data")
+        data.attrs["total"] = steps
+        data.attrs["env_args"] = attributes["env_args"]
+        data.attrs["robot_attn_format"] = FORMAT
+        data.attrs["robot_attn_versions"] = json.dumps(dict(versions or {}), sort_keys=True)
+        demo = file.create_group(_DEMO)
+        demo.attrs["num_samples"] = steps
+        demo.attrs["robot_attn"] = json.dumps(attributes)
+        demo.attrs["seed"] = episode.seed  # beside the JSON, for readers of robomimic's convention
+        demo.create_dataset("sha256", data=np.stack(sums))
+        for name, array in arrays.items():
+            if name not in blocked:
+                demo.create_dataset(name, data=array)
+                continue
+            chunks = (min(BLOCK, steps), *array.shape[1:])
+            demo.create_dataset(
+                name, array.shape, array.dtype, chunks=chunks, compression="gzip", compression_opts=4
+            )
+    # What describes the arrays is in its place by now; what is written from here on lies behind it, in the
+    # order of writing: a dataset that is opened for one block is closed with it, and so written out.
+    with h5py.File(content, "r+", libver=version) as file:
+        for first in range(0, steps, BLOCK):
+            for name in blocked:
+                file[_DEMO][name][first : first + BLOCK] = arrays[name][first : first + BLOCK]
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def load_episode(path: str | os.PathLike[str]) -> Episode:
+    """Read an episode that `save_episode` wrote, checking all of it.
+
+    Of a file that was cut, the blocks of steps before the cut are read, and the episode's `cut` says so.
+
+    Raises:
+        EpisodeError: not HDF5, damaged, cut before its first block of steps was whole, of another format
+            version, or a part is missing or of the wrong shape.
+        OSError: no such file, or it cannot be read.
+        ModuleNotFoundError: h5py is not installed.
+    """
+    h5py = _h5py()
+    source = Path(path)
+    with source.open("rb") as file:
+        head = file.read(_SUPERBLOCK)
+    if not head:
+        raise EpisodeError(f"{source} is empty")
+    if not head.startswith(_SIGNATURE):
+        raise EpisodeError(f"{source} is not an HDF5 file, or its beginning is damaged")
+    size = source.stat().st_size
+    whole = _whole_size(head) if len(head) == _SUPERBLOCK else _SUPERBLOCK
+    try:
+        if size >= whole:
+            with h5py.File(source, "r") as file:
+                return _read(h5py, file, size, cut=False)
+        if whole > _LEAST_LEFT * size:
+            raise OverflowError(f"more than {_LEAST_LEFT} bytes are missing for each that is left")
+        # HDF5 opens nothing that is shorter than it says: zeros, which take no memory, stand for the rest.
+        with mmap.mmap(-1, whole) as padded:
+            padded.write(source.read_bytes())
+            with h5py.File(padded, "r") as file:
+                return _read(h5py, file, size, cut=True)
+    except EpisodeError as error:
+        raise EpisodeError(f"{source}: {error}") from None
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        # h5py raises any of these for a file whose inside is damaged.
+        what = "is damaged"
+        if size < whole:
+            what = f"was cut after {size} of {whole} bytes, too early for its first {BLOCK} steps, or damaged"
+        raise EpisodeError(f"{source} {what}: {_first_line(error)}") from error
+
+
+def _whole_size(head: bytes) -> int:
+    """The size of the whole file, by its superblock (HDF5 File Format Specification 3.0, II.A)."""
+    at = 40 if head[8] == 0 else 28
+    return int.from_bytes(head[at : at + 8], "little")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _read(h5py: Any, file: Any, size: int, *, cut: bool) -> Episode:
+    """The episode in a file of `size` bytes, all of it or, if it was cut, as much as is there."""
+    if "data" not in file or "robot_attn_format" not in file["data"].attrs:
+        raise EpisodeError("this HDF5 file holds no episode of robot-attn: it has no data/robot_attn_format")
+    version = file["data"].attrs["robot_attn_format"]
+    if version not in (1, FORMAT):
+        raise EpisodeError(
+            f"written in format {version}, this version reads formats 1 to {FORMAT}; update robot-attn"
+        )
+    if cut and version == 1:
+        raise EpisodeError("it was cut, and of format 1 only whole files can be read; record it again")
+    if _DEMO not in file:
+        raise EpisodeError(f"{_DEMO} is missing")
+    demo = file[_DEMO]
+    attributes = json.loads(demo.attrs["robot_attn"])
+    if not isinstance(attributes, dict):
+        raise EpisodeError("its attributes are not what robot-attn writes")
+    items = _items(h5py, demo)
+    for name in _ALWAYS:
+        if name not in items:
+            raise EpisodeError(f"{name} is missing")
+    steps = len(items["obs/image"])
+    if attributes.get("num_samples") != steps or int(demo.attrs["num_samples"]) != steps:
+        raise EpisodeError(f"it should have {attributes.get('num_samples')} steps and has {steps}")
+    there = _steps_before(size, items) if cut else steps
+    if there == 0:
+        raise EpisodeError(f"it was cut before its first {min(BLOCK, steps)} steps were whole")
+
+    budget, arrays = _MOST_PACKED * size, {}
+    for name, item in items.items():
+        rows = min(there, len(item)) if _by_step(name) else len(item)
+        unpacked = max(rows, item.chunks[0] if item.chunks else 0)
+        claim = math.prod((unpacked, *item.shape[1:])) * item.dtype.itemsize
+        budget -= claim
+        if budget < 0:
+            raise EpisodeError(f"{name} claims {claim} bytes, more than this file can hold")
+        arrays[name] = item[:rows]
+    if version == 1:
+        matches = attributes.pop("sha256", None) == _digest(arrays, attributes)
+    else:
+        sums = arrays.pop("sha256")
+        matches = len(sums) == math.ceil(steps / BLOCK) and all(
+            np.array_equal(sums[i], _block_digest(arrays, attributes, i * BLOCK))
+            for i in range(math.ceil(there / BLOCK))
+        )
+    if not matches:
+        raise EpisodeError("its content does not match its checksum: it was damaged or edited")
+    return _episode(arrays, attributes, cut=steps if there < steps else None)
+
+
+def _items(h5py: Any, demo: Any) -> dict[str, Any]:
+    """The datasets in the file by name, when reading them is safe."""
+    items: dict[str, Any] = {}
+
+    def walk(group: Any, prefix: str) -> None:
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise EpisodeError(f"{prefix}{name} is a link to elsewhere, which is never followed")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                if prefix.count("/") >= _DEEPEST:
+                    raise EpisodeError(f"{prefix}{name} is a group where only arrays belong")
+                walk(item, f"{prefix}{name}/")
+                continue
+            if item.is_virtual or item.external is not None:
+                raise EpisodeError(f"{prefix}{name} keeps its numbers in another file, which is never opened")
+            if item.dtype.kind not in "biuf" or item.dtype.names:
+                raise EpisodeError(f"{prefix}{name} holds {item.dtype}, not plain numbers")
+            if item.chunks and any(chunk > side for chunk, side in zip(item.chunks, item.shape, strict=True)):
+                raise EpisodeError(f"{prefix}{name} has chunks that are larger than it, which no episode has")
+            filters = item.id.get_create_plist()
+            if any(
+                filters.get_filter(i)[0] != h5py.h5z.FILTER_DEFLATE for i in range(filters.get_nfilters())
+            ):
+                raise EpisodeError(
+                    f"{prefix}{name} is packed by a plug-in, which is never loaded; only gzip is"
+                )
+            items[f"{prefix}{name}"] = item
+
+    walk(demo, "")
+    return items
+
+
+def _steps_before(size: int, items: Mapping[str, Any]) -> int:
+    """How many steps lie, block by block and in every dataset, in the first `size` bytes of the file."""
+    steps = len(items["obs/image"])
+    for item in items.values():
+        if item.chunks is None:
+            start = item.id.get_offset()
+            if start is not None and start + item.id.get_storage_size() > size:
+                return 0
+            continue
+        for first in range(0, steps, BLOCK):
+            chunk = item.id.get_chunk_info_by_coord((first, *[0] * (item.ndim - 1)))
+            if chunk.byte_offset is None or chunk.byte_offset + chunk.size > size:
+                steps = first
+                break
+    return steps
+
+
+def _episode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], cut: int | None) -> Episode:
+    names = attributes["action_names"]
+    return Episode(
+        images=arrays["obs/image"],
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        dones=arrays["dones"],
+        attention=arrays["attention"],
+        ys=arrays["token_centers/ys"],
+        xs=arrays["token_centers/xs"],
+        env_args=json.loads(attributes["env_args"]),
+        seed=int(attributes["seed"]),
+        target_masks=arrays.get("target_mask"),
+        state=arrays.get("obs/state"),
+        states=arrays["states"],
+        simulator={name[10:]: array for name, array in arrays.items() if name.startswith("simulator/")},
+        success=attributes["success"] if cut is None else None,
+        dt=attributes["dt"],
+        best_head=int(attributes["best_head"]),
+        uniform=bool(attributes["uniform"]),
+        action_names=tuple(str(name) for name in names),
+        policy=str(attributes["policy"]),
+        values=arrays.get("values"),
+        maps=attributes.get("maps", MAPS[0]),  # format 1 knew no other
+        cut=attributes.get("cut") or cut,
+    )
+
+
+def record_episode(
+    act: Actor,
+    env: Any,
+    seed: int,
+    cells: Cells,
+    *,
+    env_args: Mapping[str, Any],
+    image: str = "image",
+    best_head: int = 0,
+    uniform: bool = False,
+    policy: str = "",
+    values: Callable[[Observation], NDArray[Any] | None] | None = None,
+    maps: str = "attention",
+    on_step: Callable[[Step], None] | None = None,
+) -> Episode:
+    """Play the episode of `seed` in a batch of one environment, and keep all of it.
+
+    The environment's state is kept where it has `get_state()`; its `action_names` and `dt` likewise. Of
+    observations that are a dict the entry `image` is the frames. Actions are kept flat, one-hot where
+    discrete. `values` says what a batch of observations is worth, None where that is not known.
+
+    Raises:
+        ValueError: as `rollout_episodes`; a batch of several environments; or no attention, or no frames, to
+        record.
+    """
+    if env.num_envs != 1:
+        raise ValueError(f"an episode is recorded in a batch of one environment, got {env.num_envs}")
+    steps: list[dict[str, Any]] = []
+    simulator: list[Mapping[str, NDArray[Any]]] = []
+
+    def act_and_remember(observation: Observation) -> tuple[NDArray[Any], Any]:
+        if hasattr(env, "get_state"):
+            simulator.append({name: np.array(part) for name, part in env.get_state().items()})
+        return act(observation)
+
+    def see(step: Step) -> None:
+        if step.percept is None:
+            raise ValueError("the policy gave no attention to record; give an actor that returns a Percept")
+        vectors = step.observation if isinstance(step.observation, Mapping) else {image: step.observation}
+        if image not in vectors:
+            raise ValueError(f"expected an observation with {image!r}, got the entries {sorted(vectors)}")
+        action = gymnasium.spaces.flatten(env.single_action_space, step.actions[0])
+        value = None if values is None else values(step.observation)
+        steps.append(
+            {
+                "images": np.array(vectors[image][0]),
+                "state": np.ravel(vectors["state"][0]).astype(np.float32) if "state" in vectors else None,
+                "actions": np.array(action, dtype=np.float32),
+                "rewards": float(step.rewards[0]),
+                "values": None if value is None else float(value[0]),
+                "dones": bool(step.done[0]),
+                "attention": step.percept.attention.numpy(force=True)[0].astype(np.float32),
+                "target_masks": np.array(step.info["target_mask"][0]) if "target_mask" in step.info else None,
+            }
+        )
+        if on_step is not None:
+            on_step(step)
+
+    rollouts = rollout_episodes(act_and_remember, env, [seed], on_step=see)
+
+    def column(name: str) -> Any:
+        return None if steps[0][name] is None else np.stack([step[name] for step in steps])
+
+    parts = {name: np.stack([row[name] for row in simulator]) for name in (simulator[0] if simulator else ())}
+    physics = parts.get("physics")
+    return Episode(
+        images=column("images"),
+        state=column("state"),
+        actions=column("actions"),
+        rewards=column("rewards").astype(np.float64),
+        dones=column("dones"),
+        attention=column("attention"),
+        ys=cells.ys,
+        xs=cells.xs,
+        env_args=dict(env_args),
+        seed=seed,
+        target_masks=column("target_masks"),
+        states=np.zeros((0, 0)) if physics is None else physics.reshape(len(steps), -1).astype(np.float64),
+        simulator=parts,
+        success=None if rollouts.successes is None else bool(rollouts.successes[0]),
+        dt=getattr(env, "dt", None),
+        best_head=best_head,
+        uniform=uniform,
+        action_names=tuple(env.action_names) if hasattr(env, "action_names") else (),
+        policy=policy,
+        values=column("values"),
+        maps=maps,
+    )

@@ -1,0 +1,1 @@
+"""What plugs into Stable-Baselines3: extractor, policy, PPO, vector environment."""

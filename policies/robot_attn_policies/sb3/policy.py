@@ -1,0 +1,132 @@
+"""The actor-critic policy that training builds and run folders hold: SB3's, fed with uint8 frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
+
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.sharded import Sharded
+from robot_attn_policies.training.presets import TrainConfig
+
+
+class PerceptionPolicy(ActorCriticPolicy):
+    """`ActorCriticPolicy` whose extractor gets images as the uint8 they are.
+
+    SB3 turns a minibatch of frames into floats before its extractor sees them, and divides it in a second
+    pass. The perception does both in one, with the same bits (`robot_attn.to_float`).
+    """
+
+    sharded: Sharded | None = None
+    """Where it is set, perceptions that gradients are wanted of go over the threads of this."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Any:
+        """Features [B, F]; the actor's and the critic's, where they have extractors of their own."""
+        prepared = _prepare(obs, self.observation_space)
+        if features_extractor is not None:
+            return self._look(features_extractor, prepared)
+        if self.share_features_extractor:
+            return self._look(self.features_extractor, prepared)
+        return self._look(self.pi_features_extractor, prepared), self._look(
+            self.vf_features_extractor, prepared
+        )
+
+    def _look(self, extractor: nn.Module, prepared: Any) -> Any:
+        return extractor(prepared) if self.sharded is None else self.sharded(extractor, prepared)
+
+    # SB3's own two go around `extract_features`.
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        """The distribution of the actions."""
+        features = self.extract_features(obs, self.pi_features_extractor)
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """The critic's values [B, 1]."""
+        features = self.extract_features(obs, self.vf_features_extractor)
+        return cast(Tensor, self.value_net(self.mlp_extractor.forward_critic(features)))
+
+
+def _prepare(observation: PyTorchObs, space: spaces.Space[Any]) -> Any:
+    """What SB3's `preprocess_obs` gives, with uint8 images left as they are."""
+    if isinstance(observation, Tensor):
+        return observation if is_image_space(space) else preprocess_obs(observation, space)
+    assert isinstance(space, spaces.Dict)
+    return {key: _prepare(value, space[key]) for key, value in observation.items()}
+
+
+def policy_kwargs(config: TrainConfig) -> dict[str, Any]:
+    """SB3's `policy_kwargs` for a configuration."""
+    return {
+        "net_arch": {"pi": list(config.ppo.net_arch), "vf": list(config.ppo.net_arch)},
+        "log_std_init": config.ppo.log_std_init,
+        "ortho_init": config.ppo.ortho_init,
+        "share_features_extractor": config.ppo.share_features_extractor,
+        "features_extractor_class": PerceptionExtractor,
+        "features_extractor_kwargs": {"perception": config.perception, **config.options},
+        "optimizer_kwargs": {"eps": config.ppo.adam_eps},
+    }
+
+
+def build_policy(
+    config: TrainConfig,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    init: bool = True,
+) -> PerceptionPolicy:
+    """The policy of a configuration, with fresh weights.
+
+    `init=False` is for weights to be loaded into: it leaves out SB3's orthogonal initialisation, and the
+    optimiser, whose first use costs torch more than a second.
+
+    Raises:
+        ValueError: a perception or an option that `robot_attn` does not have.
+    """
+    kwargs = policy_kwargs(config)
+    if not init:
+        kwargs |= {"ortho_init": False, "optimizer_class": _NoOptimizer, "optimizer_kwargs": {}}
+    return PerceptionPolicy(observation_space, action_space, lambda _: config.ppo.learning_rate, **kwargs)
+
+
+class _NoOptimizer:
+    """Stands where SB3 insists on an optimiser: a loaded policy acts, it is not trained on."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None: ...
+
+
+def policy_weights(policy: nn.Module) -> dict[str, Tensor]:
+    """A policy's parameters and buffers by name, each once.
+
+    In SB3's `state_dict` a shared extractor is there three times.
+    """
+    named: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in policy.state_dict(keep_vars=True).items():
+        named.setdefault(id(tensor), (name, tensor))
+    return {name: tensor.detach() for name, tensor in named.values()}
+
+
+def fill_policy(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy `weights` into a policy of the same architecture.
+
+    Raises:
+        ValueError: a name, a shape or a dtype differs.
+    """
+    own = policy_weights(policy)
+    for name in sorted(own.keys() | weights.keys()):
+        expected, found = (_describe(tensors.get(name)) for tensors in (own, weights))
+        if expected != found:
+            raise ValueError(f"expected weights {name} {expected}, found {found}")
+    for name, tensor in own.items():
+        tensor.copy_(weights[name])
+
+
+def _describe(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"

@@ -1,0 +1,127 @@
+"""SB3's PPO, with the copies of frames taken out of its update and a place to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.nn import functional as F
+
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
+
+
+class TrainingInterrupted(Exception):
+    """An update was left because `PerceptionPPO.stop` asked for it; the weights are those of no boundary."""
+
+
+class PerceptionPPO(PPO):
+    """`PPO` that computes SB3's update from the rollout buffer as it lies.
+
+    SB3 copies a rollout's frames three times for an update (transposed, gathered, as a tensor) and reads five
+    figures back from every minibatch. Here a minibatch is gathered once and the figures are read once an
+    update. The order of the minibatches, the losses (Schulman et al. 2017, equations 7 and 9) and the
+    optimiser's steps are SB3's, and so are the logged names.
+    """
+
+    stop: Callable[[], bool] | None = None
+    """Asked before every minibatch; True leaves the update."""
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, BatchVecEnv) and env.channels_first:
+            return env  # the order is known: SB3 would guess it from the shape
+        return PPO._wrap_env(env, verbose, monitor_wrapper)
+
+    def train(self) -> None:
+        """Update the policy from the rollout buffer.
+
+        Raises:
+            Interrupted: `stop` returned True.
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range: float = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        parameters = list(self.policy.parameters())
+        figures: list[Tensor] = []
+        going_on = True
+        for _ in range(self.n_epochs):
+            divergences: list[Tensor] = []
+            for batch in _minibatches(self.rollout_buffer, self.batch_size, self.device):
+                if self.stop is not None and self.stop():
+                    raise TrainingInterrupted
+                actions = batch["actions"]
+                if isinstance(self.action_space, spaces.Discrete):
+                    actions = actions.long().flatten()
+                values, log_prob, entropy = self.policy.evaluate_actions(batch["observations"], actions)
+                advantages = batch["advantages"]
+                if self.normalize_advantage and len(advantages) > 1:
+                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+                log_ratio = log_prob - batch["log_probs"]
+                ratio = log_ratio.exp()
+                clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+                policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+                value_loss = F.mse_loss(batch["returns"], values.flatten())
+                entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+                with torch.no_grad():
+                    divergence = ((log_ratio.exp() - 1) - log_ratio).mean()
+                    clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+                    figures.append(torch.stack([entropy_loss, policy_loss, value_loss, clip_fraction, loss]))
+                    divergences.append(divergence)
+                if self.target_kl is not None and divergence > 1.5 * self.target_kl:
+                    going_on = False
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if not going_on:
+                break
+        means = torch.stack(figures).mean(0).tolist()
+        for name, value in zip(
+            ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction"), means, strict=False
+        ):
+            self.logger.record(f"train/{name}", value)
+        buffer = self.rollout_buffer
+        self.logger.record("train/loss", figures[-1][-1].item())
+        self.logger.record("train/approx_kl", torch.stack(divergences).mean().item())
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+
+
+def _minibatches(buffer: RolloutBuffer, batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
+    """The minibatches of `buffer.get(batch_size)`, without its transposed copy of the whole buffer."""
+    assert buffer.full, "expected a full rollout buffer"
+    steps, envs = buffer.buffer_size, buffer.n_envs
+    # SB3 numbers samples environment by environment; the buffer lies step by step.
+    order = np.random.permutation(steps * envs)
+    rows = torch.from_numpy((order % steps) * envs + order // steps)
+    flat = {
+        name: torch.from_numpy(getattr(buffer, name)).flatten(0, 1)
+        for name in ("actions", "values", "log_probs", "advantages", "returns")
+    }
+    flat["actions"] = flat["actions"].float()
+    observations: Any = buffer.observations
+    single = not isinstance(observations, dict)
+    entries = {"": observations} if single else observations
+    frames = {key: torch.from_numpy(value).flatten(0, 1) for key, value in entries.items()}
+    for chosen in torch.split(rows, batch_size):
+        batch: dict[str, Any] = {name: values[chosen].to(device) for name, values in flat.items()}
+        gathered = {key: values[chosen].to(device) for key, values in frames.items()}
+        batch["observations"] = gathered[""] if single else gathered
+        yield batch

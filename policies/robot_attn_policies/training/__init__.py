@@ -1,0 +1,1 @@
+"""Training: presets, the loop, run folders, exact resume."""

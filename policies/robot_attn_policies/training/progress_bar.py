@@ -1,0 +1,55 @@
+"""The progress bar of a training, and how fast it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from robot_attn_policies.training.presets import TrainConfig
+
+
+def pace(steps_per_second: float, left: int) -> str:
+    """The rate, and the time that the steps that are left take: `1,204 steps/s · 3:20 left`."""
+    seconds = left / steps_per_second
+    return f"{steps_per_second:,.0f} steps/s · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+
+
+class Display:
+    """Steps, steps a second, time left, last return and evaluation; nothing without a console."""
+
+    def __init__(self, console: Console | None, config: TrainConfig, steps: int) -> None:
+        self._total, self._last, self._evaluation = config.steps, steps, ""
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=8),  # all of it fits in 80 columns
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=console is None,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task(
+            config.task, total=config.steps, completed=steps, figures="first rollout ..."
+        )
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, steps: int, row: Mapping[str, float]) -> None:
+        """Draw the state after an update, from its row of progress.csv."""
+        parts = [f"{steps:,}", pace(row["steps_per_second"], max(self._total - steps, 0))]
+        if "episode_return" in row:
+            parts.append(f"return {row['episode_return']:.1f}")
+        if "eval_score" in row:
+            self._evaluation = f"score {row['eval_score']:.3g}"
+        if self._evaluation:
+            parts.append(self._evaluation)
+        self._progress.update(self._task, completed=min(steps, self._total), figures=" · ".join(parts))

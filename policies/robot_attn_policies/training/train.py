@@ -1,0 +1,660 @@
+"""Training: SB3's PPO in a loop that can be killed at any moment and resumed to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import io
+import math
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from torch.distributions import Distribution
+
+from robot_attn_policies.rollouts.rollout import Observation, rollout_episodes
+from robot_attn_policies.sb3.policy import PerceptionPolicy, fill_policy, policy_kwargs, policy_weights
+from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
+from robot_attn_policies.sb3.sharded import Sharded
+from robot_attn_policies.sb3.vec_env import BatchVecEnv
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.progress_bar import Display
+from robot_attn_policies.training.run_folder import (
+    BEST,
+    CONFIG,
+    FORMAT,
+    POLICY,
+    PROGRESS,
+    SCORE,
+    TENSORBOARD,
+    TRAINER,
+    Run,
+    RunError,
+    describe,
+    explained,
+    is_unused,
+    locked,
+    read_config,
+    read_trainer,
+    write_config,
+    write_json,
+    write_policy,
+    write_trainer,
+)
+from robot_attn_policies.training.stop import stop_on_signal
+
+SAVE_SECONDS = 5.0
+"""Least time between two checkpoints of the same training, unless an evaluation or a stop asks for one."""
+
+MAY_CHANGE = ("steps", "stop_score")
+"""Fields of a configuration that a resumed training may set anew."""
+
+COLUMNS = (
+    "steps",
+    "seconds",
+    "steps_per_second",
+    "episode_return",
+    "episode_length",
+    "episode_success",
+    "eval_return",
+    "eval_success",
+    "eval_score",
+    "learning_rate",
+    "policy_gradient_loss",
+    "value_loss",
+    "entropy_loss",
+    "approx_kl",
+    "clip_fraction",
+    "explained_variance",
+    "std",
+)
+"""Columns of progress.csv; a cell is empty where the row has no such figure."""
+
+MakeEnv = Callable[[int, bool], VectorEnv[Any, Any, Any]]
+"""Makes a batch of as many environments as asked for, to train in (True) or to evaluate in (False): SAME_STEP
+autoreset, with `get_state` and `set_state` where a resumed training shall be one that was never stopped."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean over one episode for each evaluation seed, actions without noise."""
+
+    steps: int
+    """Environment steps trained before it."""
+    mean_return: float
+    success: float | None
+    """Share of episodes; None where the environment reports no success."""
+    score: float
+    """What `stop_score` and the best policy go by: the normalised return where training got a `normalise`."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended."""
+
+    folder: Path
+    steps: int
+    seconds: float
+    """Spent training, over all the times it was resumed."""
+    stopped: str
+    """"steps" (all of them), "score" (`stop_score` reached) or "interrupted"."""
+    best: Evaluation | None
+    evaluations: tuple[Evaluation, ...]
+
+
+def train(
+    config: TrainConfig,
+    make_env: MakeEnv,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    normalise: Callable[[float], float] | None = None,
+    console: Console | None = None,
+    save_seconds: float = SAVE_SECONDS,
+) -> TrainResult:
+    """Train a policy into a run folder.
+
+    The result depends on the config and on `make_env` alone: a training that was killed at any moment and
+    resumed ends with the weights of one that never was, bit for bit, on the same machine and libraries.
+    Environments without `get_state` and `set_state` are the exception: on resuming they begin new episodes.
+    SIGINT (Ctrl-C) and SIGTERM save and return with `stopped="interrupted"`; a second one ends at once, as a
+    kill does.
+
+    Args:
+        config: what to train. On resuming, the folder's own config is used, and this one may differ from it
+            in `steps` and `stop_score` only.
+        make_env: called with `config.ppo.n_envs` and True, and with `config.eval_episodes` and False for an
+            environment of its own for evaluations.
+        folder: the run folder: new or empty, unless resuming.
+        resume: go on from the folder's last checkpoint; from the beginning where it has none yet.
+        normalise: mean return -> score, for the best policy and `stop_score`.
+        console: where the progress bar is drawn; None for none.
+        save_seconds: least time between two checkpoints.
+
+    Raises:
+        RunError: the folder is in use, not empty, damaged or cannot be written, or belongs to another config;
+            the last good checkpoint is kept.
+        ValueError: a perception, an option or an observation that cannot be used, or weights that became NaN.
+    """
+    path = Path(folder)
+    if not resume and not is_unused(path):
+        raise RunError(f"{path} is not empty: go on with what is in it with --resume, or name another folder")
+    with locked(path), stop_on_signal() as stop, _torch_settings():
+        resumed = resume and (path / CONFIG).is_file()
+        if resumed:
+            stored = read_config(path)
+            config = _merge(stored.config, config, path)
+        else:
+            config = replace(config, threads=config.threads or usable_cores())
+        torch.set_num_threads(1)  # the threads share the work frame by frame: `Sharded`
+        keep_memory()
+        training = Training(config, make_env, path, normalise, stop)
+        try:
+            if resumed:
+                _check_spaces(stored, training, path)
+            if not resumed or config != stored.config:
+                write_config(path, training.run)
+            # Killed before its first checkpoint, a training leaves neither file: it begins again.
+            if resumed and ((path / TRAINER).is_file() or (path / POLICY).is_file()):
+                training.restore(read_trainer(path))
+                if not training.env.stateful and console is not None:
+                    console.print(
+                        "the environments cannot go back to where they were: they begin new episodes, so the "
+                        "result is not, bit for bit, that of a training that was never stopped",
+                        soft_wrap=True,
+                    )
+            else:
+                training.start()
+            return training.loop(console, save_seconds)
+        finally:
+            training.close()
+
+
+class Training:
+    """A training between two updates; `snapshot` gives all that decides how it goes on."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        make_env: MakeEnv,
+        folder: Path,
+        normalise: Callable[[float], float] | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.config, self.folder = config, folder
+        self._make_env, self._normalise, self._stop = make_env, normalise, stop
+        ppo = config.ppo
+        self.env = BatchVecEnv(make_env(ppo.n_envs, True), channels_first=True)
+        self._eval_env: VectorEnv[Any, Any, Any] | None = None
+        self.sharded: Sharded | None = None
+        self.model = PerceptionPPO(
+            PerceptionPolicy,
+            self.env,
+            learning_rate=_schedule(ppo),
+            n_steps=ppo.n_steps,
+            **ppo.update_arguments(),
+            policy_kwargs=policy_kwargs(config),
+            seed=config.seed,
+            device="cpu",
+        )
+        self.model.stop = stop
+        if config.threads > 1:
+            self.sharded = Sharded(config.threads)
+            cast(PerceptionPolicy, self.model.policy).sharded = self.sharded
+        self.model.set_logger(Logger(None, []))
+        self.model.ep_info_buffer = deque(maxlen=100)
+        self.model.ep_success_buffer = deque(maxlen=100)
+        self.run: Run = describe(config, self.env.observation_space, self.env.action_space)
+        self.evaluations: list[Evaluation] = []
+        self.seconds = 0.0
+        self._progress = _Progress(folder)
+
+    # ------------------------------------------------------------------------------------------------ its
+    # state
+
+    def start(self) -> None:
+        """The state before the first step."""
+        self._begin_episodes()
+        self._progress.open(0, steps=0)
+
+    def _begin_episodes(self) -> None:
+        self.model._last_obs = self.env.reset()  # type: ignore[assignment]
+        self.model._last_episode_starts = np.ones(self.env.num_envs, bool)
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the state, of tensors and plain containers only."""
+        model = self.model
+        return {
+            "format": FORMAT,
+            "policy_hash": self.run.policy_hash,
+            "steps": model.num_timesteps,
+            "updates": model._n_updates,
+            "seconds": self.seconds,
+            "policy": {name: weights.clone() for name, weights in policy_weights(model.policy).items()},
+            "optimizer": _copied(model.policy.optimizer.state_dict()),
+            "environment": {
+                key: _tensor(value)
+                for key, value in (self.env.get_state() if self.env.stateful else {}).items()
+            },
+            "observation": {key: _tensor(value) for key, value in _entries(model._last_obs).items()},
+            "episode_starts": _tensor(model._last_episode_starts),
+            "episodes": [
+                [episode["r"], episode["l"], episode["t"]] for episode in model.ep_info_buffer or ()
+            ],
+            "successes": [bool(success) for success in model.ep_success_buffer or ()],
+            "evaluations": [[e.steps, e.mean_return, e.success, e.score] for e in self.evaluations],
+            "random": _random_state(),
+            "progress_bytes": self._progress.size,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            RunError: it is one of another training.
+        """
+        path = self.folder / TRAINER
+        model = self.model
+        try:
+            if state["policy_hash"] != self.run.policy_hash:
+                raise ValueError("it belongs to another configuration than config.json beside it")
+            fill_policy(model.policy, state["policy"])
+            model.policy.optimizer.load_state_dict(_copied(state["optimizer"]))
+            model.num_timesteps, model._n_updates = int(state["steps"]), int(state["updates"])
+            if self.env.stateful:
+                self.env.set_state({key: value.numpy() for key, value in state["environment"].items()})
+                entries = {key: value.numpy().copy() for key, value in state["observation"].items()}
+                model._last_obs = entries[""] if list(entries) == [""] else entries
+                model._last_episode_starts = state["episode_starts"].numpy().copy()
+            else:
+                # Other seeds than at the start, whose episodes were trained on already.
+                self.env.seed(_seed_after(self.config.seed, model.num_timesteps))
+                self._begin_episodes()
+            self.seconds = float(state["seconds"])
+            assert model.ep_info_buffer is not None and model.ep_success_buffer is not None
+            model.ep_info_buffer.extend({"r": r, "l": length, "t": t} for r, length, t in state["episodes"])
+            model.ep_success_buffer.extend(state["successes"])
+            self.evaluations = [Evaluation(*row) for row in state["evaluations"]]
+            self._progress.open(state["progress_bytes"], model.num_timesteps)
+            _set_random_state(state["random"])  # last: nothing above may draw from what it sets
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"cannot go on from {path}: {error}; start a new run in another folder") from error
+
+    # ------------------------------------------------------------------------------------------------- its
+    # course
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The first of the evaluations with the highest score."""
+        return max(self.evaluations, key=lambda evaluation: evaluation.score, default=None)
+
+    def finished(self) -> str | None:
+        """Why there is nothing left to do: "score", "steps", or None."""
+        target, last = self.config.stop_score, self.evaluations[-1] if self.evaluations else None
+        if target is not None and last is not None and last.score >= target:
+            return "score"
+        return "steps" if self.model.num_timesteps >= self.config.steps else None
+
+    def loop(self, console: Console | None, save_seconds: float) -> TrainResult:
+        """Update until `finished` or told to stop, saving at the boundaries between updates."""
+        saved, snapshot = -math.inf, self.snapshot()
+        written: dict[str, Any] | None = None
+        stopped = None
+        with Display(console, self.config, self.model.num_timesteps) as display:
+            try:
+                while (stopped := self.finished()) is None:
+                    evaluated = self._update()
+                    snapshot = self.snapshot()
+                    display.show(self.model.num_timesteps, self._progress.row)
+                    if evaluated or time.monotonic() - saved >= save_seconds:
+                        self._save(snapshot)
+                        saved, written = time.monotonic(), snapshot
+                if stopped == "steps" and self._last_is_unscored():
+                    self._score_last()
+                    snapshot, stopped = self.snapshot(), self.finished() or stopped
+            except TrainingInterrupted:
+                stopped = "interrupted"
+            # The weights at hand may be those of half an update: what is saved is the last boundary.
+            if written is not snapshot:
+                self._save(snapshot)
+        return TrainResult(
+            self.folder, snapshot["steps"], snapshot["seconds"], stopped, self.best, tuple(self.evaluations)
+        )
+
+    def _update(self) -> bool:
+        """One rollout, one update, and the evaluation that is due; whether there was one."""
+        model, started, steps = self.model, time.monotonic(), self.model.num_timesteps
+        callback = _StopCallback(self._stop)
+        callback.init_callback(model)
+        if not model.collect_rollouts(self.env, callback, model.rollout_buffer, model.n_steps):
+            raise TrainingInterrupted
+        model._update_current_progress_remaining(model.num_timesteps, self.config.steps)
+        model.train()
+        for name, weights in policy_weights(model.policy).items():
+            if not bool(torch.isfinite(weights).all()):
+                raise ValueError(
+                    f"training diverged: {name} became NaN or infinite after {model.num_timesteps} steps; "
+                    "the last checkpoint is kept; lower learning_rate, or raise batch_size"
+                )
+        trained = time.monotonic() - started
+        figures = {name.removeprefix("train/"): value for name, value in model.logger.name_to_value.items()}
+        model.logger.name_to_value.clear()
+        if model.ep_info_buffer:
+            figures["episode_return"] = float(np.mean([episode["r"] for episode in model.ep_info_buffer]))
+            figures["episode_length"] = float(np.mean([episode["l"] for episode in model.ep_info_buffer]))
+        if model.ep_success_buffer:
+            figures["episode_success"] = float(np.mean(model.ep_success_buffer))
+        every = self.config.eval_every
+        due = bool(every) and (
+            steps // every < model.num_timesteps // every or model.num_timesteps >= self.config.steps
+        )
+        if due:
+            figures |= self._score()
+        self.seconds += time.monotonic() - started
+        figures["seconds"] = self.seconds
+        figures["steps_per_second"] = (model.num_timesteps - steps) / trained
+        self._progress.add(model.num_timesteps, figures)
+        return due
+
+    def _score(self) -> dict[str, float]:
+        """Evaluate, keep the policy if it is the best so far, and return what progress.csv tells of it."""
+        evaluation = self.evaluate()
+        self.evaluations.append(evaluation)
+        if self.best is evaluation:
+            self._save_best(evaluation)
+        figures = {"eval_return": evaluation.mean_return, "eval_score": evaluation.score}
+        return figures if evaluation.success is None else {**figures, "eval_success": evaluation.success}
+
+    def _last_is_unscored(self) -> bool:
+        """Whether the evaluation at the end is missing: stopped short of it, then told that this was all."""
+        last = self.evaluations[-1].steps if self.evaluations else -1
+        return self.config.eval_every > 0 and last < self.model.num_timesteps
+
+    def _score_last(self) -> None:
+        started = time.monotonic()
+        figures = self._score()
+        self.seconds += time.monotonic() - started
+        # A row of its own: the update's is written, and the checkpoint at hand counts its bytes.
+        self._progress.add(self.model.num_timesteps, {**figures, "seconds": self.seconds})
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the policy on the evaluation seeds. No random state of the training changes.
+
+        Raises:
+            Interrupted: told to stop.
+        """
+        config, policy = self.config, self.model.policy
+        if self._eval_env is None:
+            self._eval_env = self._make_env(config.eval_episodes, False)
+
+        def act(observation: Observation) -> tuple[NDArray[Any], None]:
+            if self._stop():
+                raise TrainingInterrupted
+            return policy.predict(cast(Any, observation), deterministic=True)[0], None
+
+        before = _random_state()
+        seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
+        episodes = rollout_episodes(act, self._eval_env, seeds)
+        mean_return = float(episodes.returns.mean())
+        evaluation = Evaluation(
+            steps=self.model.num_timesteps,
+            mean_return=mean_return,
+            success=None if episodes.successes is None else float(episodes.successes.mean()),
+            score=mean_return if self._normalise is None else float(self._normalise(mean_return)),
+        )
+        _set_random_state(before)
+        return evaluation
+
+    # -------------------------------------------------------------------------------------------------- its
+    # files
+
+    def _save(self, snapshot: Mapping[str, Any]) -> None:
+        self._progress.flush()
+        write_trainer(self.folder, snapshot)
+        write_policy(self.folder / POLICY, snapshot["policy"], self.run, steps=snapshot["steps"])
+
+    def _save_best(self, evaluation: Evaluation) -> None:
+        folder = self.folder / BEST
+        write_policy(folder / POLICY, policy_weights(self.model.policy), self.run, steps=evaluation.steps)
+        write_json(
+            folder / SCORE,
+            {
+                "steps": evaluation.steps,
+                "score": evaluation.score,
+                "mean_return": evaluation.mean_return,
+                "success": evaluation.success,
+                "episodes": self.config.eval_episodes,
+                "first_seed": self.config.eval_seed,
+            },
+        )
+
+    def close(self) -> None:
+        """Close environments and files."""
+        self._progress.close()
+        self.env.close()
+        if self._eval_env is not None:
+            self._eval_env.close()
+        if self.sharded is not None:
+            self.sharded.close()
+
+
+class _Progress:
+    """progress.csv and the TensorBoard events: a row for each update, and for an evaluation without one.
+
+    On resuming, what was written after the checkpoint is dropped: those steps are trained again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._events_folder = folder / PROGRESS, folder / TENSORBOARD
+        self._file: BinaryIO | None = None
+        self._events: Any = None
+        self.size = 0
+        self.row: dict[str, float] = {}
+        """The last row."""
+
+    def open(self, size: int, steps: int) -> None:
+        """Go on after `size` bytes of rows, which told of `steps` steps; 0 starts the file.
+
+        Raises:
+            RunError: the file is shorter, or cannot be written.
+        """
+        from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
+
+        with explained(self._path):
+            found = self._path.stat().st_size if self._path.exists() else 0
+            if found < size:
+                raise RunError(
+                    f"{self._path} was cut: expected at least {size} bytes, found {found}; put the original "
+                    "back"
+                )
+            file = self._file = self._path.open("r+b" if found else "wb")
+            file.truncate(size)
+            file.seek(size)
+            if size == 0:
+                file.write(",".join(COLUMNS).encode() + b"\n")
+                for left in self._events_folder.glob("events.*"):
+                    left.unlink()
+            self.size = file.tell()
+            # TensorBoard drops what earlier event files say of these steps: they are trained again.
+            purge_step = steps + 1 if size else None
+            self._events = SummaryWriter(str(self._events_folder), purge_step=purge_step)
+
+    def add(self, steps: int, figures: Mapping[str, float]) -> None:
+        assert self._file is not None
+        self.row = {"steps": steps, **figures}
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writerow(
+            {name: value if isinstance(value, int) else f"{value:.8g}" for name, value in self.row.items()}
+        )
+        with explained(self._path):
+            self._file.write(text.getvalue().encode())
+        self.size = self._file.tell()
+        with explained(self._events_folder):
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, steps)
+
+    def flush(self) -> None:
+        assert self._file is not None
+        with explained(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        with explained(self._events_folder):
+            self._events.flush()
+
+    def close(self) -> None:
+        for file in (self._file, self._events):
+            if file is not None:
+                with contextlib.suppress(
+                    OSError
+                ):  # what counts was flushed; a full disk was reported already
+                    file.close()
+
+
+class _StopCallback(BaseCallback):
+    """Ends a rollout when asked to."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def _on_step(self) -> bool:
+        return not self._stop()
+
+
+def keep_memory() -> bool:
+    """Tell glibc to keep freed memory instead of giving it back to the system, for this process from now on.
+
+    An update frees and takes the same big activations again and again; the page faults of that are a fifth of
+    its time. Returns False where the C library has no `mallopt`.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    settings = ((mmap_threshold, 1 << 30), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 26))
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)
+
+
+def usable_cores() -> int:
+    """Threads worth taking: torch's own number, within this process's affinity and its control group's quota.
+
+    torch counts the machine's cores. With more threads than it may run, every parallel region waits for a
+    thread that is not scheduled: measured, an update became 80 times as slow as on one thread.
+    """
+    cores = torch.get_num_threads()
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, math.ceil(int(limit) / int(period)))
+    return max(cores, 1)
+
+
+@contextlib.contextmanager
+def _torch_settings() -> Iterator[None]:
+    """Put the number of torch's threads back afterwards, and keep distributions from checking what they get.
+
+    Their checks cost time in every minibatch; weights that became NaN are noticed after every update.
+    """
+    threads, checks = torch.get_num_threads(), Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        Distribution.set_default_validate_args(checks)
+
+
+def _merge(stored: TrainConfig, given: TrainConfig, folder: Path) -> TrainConfig:
+    """The stored config with the given one's `MAY_CHANGE` fields.
+
+    Raises:
+        RunError: they differ in more.
+    """
+    merged = replace(stored, **{name: getattr(given, name) for name in MAY_CHANGE})
+    given = replace(given, threads=given.threads or stored.threads)
+    if merged != given:
+        name = next(name for name in vars(given) if getattr(merged, name) != getattr(given, name))
+        raise RunError(
+            f"{folder} was trained with {name} = {getattr(stored, name)!r}, this asks for "
+            f"{getattr(given, name)!r}: leave that out to go on with the folder's, or start a new run in "
+            "another folder"
+        )
+    return merged
+
+
+def _check_spaces(stored: Run, training: Training, folder: Path) -> None:
+    for name in ("observation_space", "action_space"):
+        expected, found = getattr(stored, name), getattr(training.run, name)
+        if expected != found:
+            raise RunError(
+                f"{folder} was trained on the {name} {expected}, the environment has {found}: use that task"
+            )
+
+
+def _seed_after(seed: int, steps: int) -> int:
+    """A seed for environments that begin anew after so many steps of the training of `seed`."""
+    return int(np.random.SeedSequence((seed, steps)).generate_state(1)[0])
+
+
+def _schedule(ppo: PPOPreset) -> Callable[[float], float]:
+    """Adam's step size from the share of the training that remains, 1 to 0."""
+    first, last = (
+        ppo.learning_rate,
+        ppo.learning_rate if ppo.final_learning_rate is None else ppo.final_learning_rate,
+    )
+    return lambda remaining: last + (first - last) * max(remaining, 0.0)
+
+
+def _entries(observation: Any) -> dict[str, NDArray[Any]]:
+    return observation if isinstance(observation, dict) else {"": observation}
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return tree.clone()
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    return type(tree)(_copied(value) for value in tree) if isinstance(tree, list | tuple) else tree
+
+
+def _random_state() -> dict[str, Any]:
+    """Python's, NumPy's and torch's global generators."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(np.array(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])

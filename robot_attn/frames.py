@@ -1,0 +1,129 @@
+"""Camera frames: the one owner of their conversion and of the checks on them.
+
+Environments give frames as uint8 [..., H, W, C] (Gymnasium's habit); modules take them channel-first, as
+uint8 [B, C, H, W] or as floats in [0, 1]. Which function is called states the order: nothing here guesses it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MIN_SIDE, MAX_SIDE = 32, 512
+"""The heights and widths, in pixels, that a perception module takes."""
+
+Frames = TypeVar("Frames", Tensor, NDArray[np.uint8])
+
+
+def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`image_shape` as three ints (channels, height, width), or ValueError where a module cannot take it."""
+    shape = tuple(int(side) for side in image_shape)
+    if len(shape) != 3:
+        raise ValueError(f"image_shape must be (channels, height, width); it is {tuple(image_shape)}.")
+    channels, height, width = shape
+    if channels < 1 or not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        last = (
+            " It looks like (height, width, channels)."
+            if height >= MIN_SIDE > width and channels >= MIN_SIDE
+            else ""
+        )
+        raise ValueError(
+            "image_shape must be (channels, height, width) with at least 1 channel and sides from "
+            f"{MIN_SIDE} to {MAX_SIDE}; it is {shape}.{last}"
+        )
+    return channels, height, width
+
+
+def to_channels_first(frames: Frames) -> Frames:
+    """uint8 [..., H, W, C] -> uint8 [..., C, H, W]: an array for an array, a tensor for a tensor; a view.
+
+    Raises ValueError for another dtype, fewer than 3 axes, or H or W outside 32 to 512 pixels, which is how
+    frames that are channel-first already give themselves away.
+    """
+    if frames.dtype not in (torch.uint8, np.uint8):
+        raise ValueError(
+            f"frames must be uint8 [..., height, width, channels]; their dtype is {frames.dtype}."
+        )
+    if frames.ndim < 3:
+        raise ValueError(
+            f"frames must be uint8 [..., height, width, channels]; their shape is {list(frames.shape)}."
+        )
+    height, width = frames.shape[-3:-1]
+    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        first = (
+            " They look channel-first already." if height < MIN_SIDE <= min(width, frames.shape[-1]) else ""
+        )
+        raise ValueError(
+            f"frames must be uint8 [..., height, width, channels] with sides from {MIN_SIDE} to {MAX_SIDE}; "
+            f"their shape is {list(frames.shape)}.{first}"
+        )
+    if isinstance(frames, Tensor):
+        return frames.movedim(-1, -3)
+    return np.moveaxis(frames, -1, -3)
+
+
+def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 of any shape -> `dtype` of that shape in [0, 1], the same bits as `frames.float() / 255`."""
+    return frames.to(dtype).div_(255)
+
+
+def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """ValueError unless frames are [B, *image_shape], uint8 or, finite and in [0, 1], of `dtype`.
+
+    The range is tested on the frames' mean: one pass, and neither a NaN nor frames in [0, 255] get through.
+    """
+    expected = f"frames must be [B, {image_shape[0]}, {image_shape[1]}, {image_shape[2]}] (channel-first)"
+    if not isinstance(frames, Tensor):
+        raise ValueError(f"{expected} as a torch.Tensor; they are a {type(frames).__name__}.")
+    if frames.ndim != 4 or frames.shape[1:] != image_shape:
+        channels, height, width = image_shape
+        last = frames.shape[-3:] == (height, width, channels)
+        hint = " They look channel-last: robot_attn.to_channels_first converts them." if last else ""
+        if frames.shape == image_shape:
+            hint = " One frame needs a batch axis: frames[None]."
+        raise ValueError(f"{expected}; their shape is {list(frames.shape)}.{hint}")
+    if frames.dtype == torch.uint8:
+        return
+    if frames.dtype != dtype:
+        raise ValueError(
+            f"{expected} as uint8 in [0, 255] or {dtype} in [0, 1]; their dtype is {frames.dtype}."
+        )
+    if not recording() and frames.numel() > 0:
+        mean = float(frames.detach().sum()) / frames.numel()
+        if not math.isfinite(mean):
+            raise ValueError(f"{expected} of finite numbers; they hold NaN or infinity.")
+        if not -1e-3 <= mean <= 1 + 1e-3:
+            raise ValueError(
+                f"{expected} in [0, 1]; their mean is {mean:.4g}. Give uint8 frames, or divide by 255."
+            )
+
+
+def check_context(context: Tensor | None, batch: int, size: int, dtype: torch.dtype) -> None:
+    """ValueError unless context is finite, [batch, size], of `dtype`; or None where size is 0."""
+    if context is None:
+        if size:
+            raise ValueError(
+                f"context must be {dtype} [{batch}, {size}]: this module was built with context_dim={size}."
+            )
+        return
+    if not isinstance(context, Tensor) or context.shape != (batch, size) or context.dtype != dtype:
+        came = (
+            f"{context.dtype} {list(context.shape)}"
+            if isinstance(context, Tensor)
+            else type(context).__name__
+        )
+        raise ValueError(f"context must be {dtype} [{batch}, {size}] (context_dim={size}); it is {came}.")
+    if not recording() and not math.isfinite(float(context.detach().sum())):
+        raise ValueError(
+            f"context must be {dtype} [{batch}, {size}] of finite numbers; it holds NaN or infinity."
+        )
+
+
+def recording() -> bool:
+    """Whether a graph is being recorded (compile, export, trace), which can keep no branch on values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

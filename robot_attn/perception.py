@@ -1,0 +1,87 @@
+"""The face that every family of perception modules shows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from robot_attn.frames import check_context, check_frames, check_image_shape, to_float
+from robot_attn.percept import Percept
+
+
+class Perception(nn.Module):
+    """Frames [B, C, H, W] (and a context [B, context_dim]) -> Percept: features, and where it looked.
+
+    The base of every family, which sets `features_dim`, `num_heads` and `attention_grid`, and writes `perceive`
+    and `token_centers`.
+
+    image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+    context_dim: numbers a frame comes with (joint positions, a goal); 0 for none. They enter the features.
+    """
+
+    uniform: ClassVar[bool] = False
+    """True where the attention says nothing: it is the same over the whole frame, whatever the frame."""
+
+    good_for: ClassVar[str] = ""
+    """When to take this family, in a few words: a column of `robot-attn families`."""
+
+    reads_tokens: ClassVar[bool] = False
+    """True where, with the option `instruction=None`, the context ends in the tokens of an instruction."""
+
+    features_dim: int
+    num_heads: int
+    attention_grid: tuple[int, int]
+
+    def __init__(self, image_shape: tuple[int, int, int], context_dim: int = 0) -> None:
+        super().__init__()
+        check_context_dim(context_dim)
+        self.image_shape = check_image_shape(image_shape)
+        self.context_dim = context_dim
+
+    def forward(self, frames: Tensor, context: Tensor | None = None) -> Percept:
+        """Look at frames: uint8 [B, C, H, W], or float (the module's dtype) in [0, 1].
+
+        context: float [B, context_dim]; None where the module was built with none.
+        Returns features [B, features_dim] and attention [B, heads, *attention_grid].
+        Raises ValueError for frames or a context of another shape or dtype, or that are not finite.
+        """
+        dtype = next(self.parameters()).dtype
+        check_frames(frames, self.image_shape, dtype)
+        check_context(context, frames.shape[0], self.context_dim, dtype)
+        if frames.dtype == torch.uint8:
+            frames = to_float(frames, dtype)
+        return self.perceive(frames, context if self.context_dim else None)
+
+    if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
+
+        def __call__(self, frames: Tensor, context: Tensor | None = None) -> Percept: ...
+
+    @abstractmethod
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        """`forward`, once all is checked: frames are float [B, C, H, W] in [0, 1].
+
+        context is [B, context_dim], or None where context_dim is 0.
+        """
+
+    @abstractmethod
+    def token_centers(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of `attention` look: ys float32 [rows], xs float32 [cols], in pixels, rising.
+
+        0 is the centre of the first pixel, so the frame spans -0.5 to H - 0.5 and -0.5 to W - 0.5.
+        """
+
+
+def check_context_dim(context_dim: int) -> None:
+    """ValueError unless context_dim is a whole number of at least 0."""
+    if isinstance(context_dim, bool) or not isinstance(context_dim, int) or context_dim < 0:
+        raise ValueError(f"context_dim must be a whole number of at least 0; it is {context_dim!r}.")
+
+
+def check_sizes(**sizes: int) -> None:
+    """ValueError unless each of a family's options is a whole number of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1; it is {size!r}.")

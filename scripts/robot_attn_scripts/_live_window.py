@@ -1,0 +1,195 @@
+"""A window that shows a policy while it runs: space pauses, q or Esc stops."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robot_attn.overlay import (
+    HeatScale,
+    Image,
+    blend_heat,
+    contact_sheet,
+    draw_outline,
+    find_outline,
+    plan,
+    scale_frame,
+)
+
+if TYPE_CHECKING:
+    from robot_attn_policies.probing.probe import PolicyProbe
+    from robot_attn_policies.rollouts.rollout import Step
+
+SPACE, ESCAPE = ord(" "), 27
+_PAUSED_MS = 30  # between two looks at the keyboard while paused
+
+
+class WindowClosed(Exception):
+    """The person at the window has seen enough."""
+
+
+class Window:
+    """A window of opencv's; a context manager.
+
+    Raises:
+        ValueError: there is no display to open it on.
+    """
+
+    def __init__(self, name: str = "robot-attn") -> None:
+        self._name = name
+
+    def __enter__(self) -> Window:
+        import cv2
+
+        check_display()
+        os.environ.setdefault(
+            "QT_LOGGING_RULES", "default.warning=false"
+        )  # it misses fonts that we do not use
+        cv2.namedWindow(self._name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import cv2
+
+        cv2.destroyWindow(self._name)
+
+    def show(self, picture: Image) -> None:
+        """Show an RGB picture."""
+        import cv2
+
+        cv2.imshow(self._name, picture[..., ::-1])
+
+    def wait(self, milliseconds: int) -> int:
+        """The key that was pressed within that time, -1 for none, Esc where the window was closed."""
+        import cv2
+
+        key = cv2.waitKey(milliseconds)
+        closed = cv2.getWindowProperty(self._name, cv2.WND_PROP_VISIBLE) < 1
+        return ESCAPE if closed else key if key == -1 else key & 0xFF
+
+
+class LiveView:
+    """Draws each step of a batch of one environment as it happens; to `watch` with.
+
+    Args:
+        eyes: whose maps are drawn.
+        best_head: the head to show large.
+        show: takes a picture, uint8 [h, w, 3] RGB.
+        wait: waits so many milliseconds for a key, and gives it, or -1.
+        dt: seconds a step is shown, so that the window keeps the pace of the episode; as fast as it goes
+            where it is not known.
+        size: about the height of the picture in pixels.
+        title: what is shown.
+    """
+
+    def __init__(
+        self,
+        probe: PolicyProbe,
+        best_head: int,
+        show: Callable[[Image], None],
+        wait: Callable[[int], int],
+        *,
+        dt: float | None = None,
+        size: int = 720,
+        title: str = "",
+    ) -> None:
+        self._eyes, self._best, self._show, self._wait = probe, best_head, show, wait
+        self._dt, self._title = dt or 0.0, title
+        layout = plan(probe.cells.image_size, probe.num_heads, size)
+        self._large, self._small = (layout.main.h, layout.main.w), (layout.tiles[0].h, layout.tiles[0].w)
+        self._columns = len({tile.x for tile in layout.tiles})
+        cells = probe.cells
+        self._heats = {
+            of: HeatScale(cells.ys, cells.xs, cells.image_size, of) for of in (self._large, self._small)
+        }
+        self._count, self._total = 0, 0.0
+        self._until: float | None = None
+
+    def __call__(self, step: Step) -> None:
+        """Show a step.
+
+        Raises:
+            Stopped: q or Esc was pressed, or the window closed.
+        """
+        self._total += float(step.rewards[0])
+        self._show(self.draw(step))
+        self._count += 1
+        now = time.monotonic()
+        self._until = max(now, (self._until or now) + self._dt)
+        key = self._wait(max(1, round(1000 * (self._until - now))))
+        if key == SPACE:
+            while (key := self._wait(_PAUSED_MS)) not in (SPACE, ESCAPE, ord("q")):
+                pass
+        if key in (ESCAPE, ord("q")):
+            raise WindowClosed(f"stopped at step {self._count}")
+
+    def draw(self, step: Step) -> Image:
+        """The picture of a step: the best head large, all heads small."""
+        seen = step.observation
+        frame = (seen[self._eyes.image or "image"] if isinstance(seen, Mapping) else seen)[0]
+        maps = None
+        if step.percept is not None and not self._eyes.uniform:
+            maps = step.percept.attention[0].numpy(force=True)
+        mask = step.info["target_mask"][0] if "target_mask" in step.info else None
+
+        def picture(size: tuple[int, int], head: int | None) -> Image:
+            drawn = scale_frame(frame, size)
+            if head is None:
+                return drawn
+            if maps is not None:
+                drawn = blend_heat(drawn, self._heats[size].levels(maps[head][None])[0])
+            if mask is not None:
+                draw_outline(drawn, find_outline(mask, size), 2 if size == self._large else 1)
+            return drawn
+
+        clock = f"step {self._count + 1}"
+        told = f"reward {float(step.rewards[0]):.2f}   return {self._total:.1f}"
+        left = contact_sheet(
+            [picture(self._large, self._best)],
+            [f"{clock}   {told}" if maps is None else f"{clock}   {self._name(self._best)}   {told}"],
+            most_width=self._large[1],
+            title=self._title or " ",
+        )
+        if maps is None:
+            return left
+        right = contact_sheet(
+            [picture(self._small, head) for head in (None, *range(len(maps)))],
+            ["camera", *(self._name(head) for head in range(len(maps)))],
+            columns=self._columns,
+            most_width=self._small[1],
+            title=" ",
+        )
+        sides = [left, right]
+        height = max(len(side) for side in sides)
+        return np.concatenate([_lengthened(side, height) for side in sides], axis=1)
+
+    def _name(self, head: int) -> str:
+        return "gradient" if self._eyes.kind == "gradient" else f"head {head}"
+
+
+def _lengthened(picture: Image, height: int) -> Image:
+    ground: Image = np.empty((height, *picture.shape[1:]), dtype=np.uint8)
+    ground[:] = picture[0, 0]
+    ground[: len(picture)] = picture
+    return ground
+
+
+def check_display() -> None:
+    """Check that a window can be opened, in a process of its own: where it cannot, opencv ends the process.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    code = "import cv2; cv2.namedWindow('robot-attn'); cv2.destroyAllWindows()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(
+            "--live opens a window, and none can be opened here: it takes a display, and opencv-python, not "
+            "its headless kind; leave --live out, and watch the video"
+        )

@@ -1,0 +1,1 @@
+"""`robot-attn benchmark`: each benchmark is one file."""

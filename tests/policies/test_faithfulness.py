@@ -1,0 +1,375 @@
+"""The tests of trust pass a policy that lives by what it looks at, and catch those that do not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+import robot_attn
+from robot_attn import Percept
+from robot_attn.explain import discs, head_inputs
+from robot_attn_policies.evaluation import evaluate as ev
+from robot_attn_policies.evaluation.statistics import Interval
+from robot_attn_policies.probing import faithfulness as fa
+from robot_attn_policies.probing.probe import frames_of, with_frames
+
+SIZE, STEPS, REACH = 32, 40, 12.0
+IMAGE = spaces.Dict(image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8))
+ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
+AXIS = np.arange(0, SIZE, 2) + 0.5
+CELLS = ev.Cells(AXIS.astype(np.float32), AXIS.astype(np.float32), (SIZE, SIZE))
+RED, BLUE = (230, 20, 20), (20, 20, 230)
+SEEDS = list(range(500, 512))
+
+
+class Circling(VectorEnv[Any, Any, Any]):
+    """A camera over a plane on which a red disc and a blue one circle; to see the red one centred pays.
+
+    An action moves the camera by up to 4 pixels. The reward is 1 with the red disc in the frame's centre,
+    and 0 from 12 pixels on.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = IMAGE, ACTION
+        self.observation_space, self.action_space = (
+            batch_space(IMAGE, num_envs),
+            batch_space(ACTION, num_envs),
+        )
+
+    def _places(self) -> np.ndarray:
+        """Of both discs in the frame, (y, x) [2, N, 2]."""
+        angles = self.phases + self.time * np.array([0.10, -0.13])[:, None]
+        around = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+        return np.array([24.0, 20.0])[:, None, None] * around - self.camera + (SIZE - 1) / 2
+
+    def _draw(self, places: np.ndarray, colors: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        y, x = np.mgrid[:SIZE, :SIZE]
+        masks = ((y - places[..., 0, None, None]) ** 2 + (x - places[..., 1, None, None]) ** 2) < 3**2
+        masks[0] &= ~masks[1]  # the blue disc passes in front
+        image = np.full((self.num_envs, SIZE, SIZE, 3), 110, np.uint8)
+        for mask, color in zip(masks, colors, strict=True):
+            image[mask] = color
+        return image, masks
+
+    def _observe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        image, masks = self._draw(self._places(), [RED, BLUE])
+        return {"image": image}, {"target_mask": masks[0]}
+
+    def render_counterfactual(self, what: str, **edit: Any) -> dict[str, np.ndarray]:
+        index, places, colors = int(what == "distractor"), self._places(), [RED, BLUE]
+        before = self._draw(places, colors)[1]
+        right, up = edit.get("shift", (0.0, 0.0))
+        places[index] += SIZE * np.array([-up, right])
+        if edit.get("removed"):
+            places[index] = 1e6
+        if "rgba" in edit:
+            colors[index] = tuple(int(255 * value) for value in edit["rgba"][:3])
+        image, after = self._draw(places, colors)
+        return {
+            "image": image,
+            "before": before[index],
+            "after": after[index],
+            "target": before[0],
+            "target_after": after[0],
+        }
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        drawn = [np.random.default_rng(each) for each in seed]
+        self.phases = np.array([rng.uniform(0, 2 * np.pi, 2) for rng in drawn]).T
+        self.time, self.camera = 0, np.zeros((self.num_envs, 2))
+        self.camera = self._places()[0] - (SIZE - 1) / 2 + [rng.uniform(-5, 5, 2) for rng in drawn]
+        return self._observe()
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self.camera = self.camera + 4 * actions
+        self.time += 1
+        away = np.linalg.norm(self._places()[0] - (SIZE - 1) / 2, axis=1)
+        observation, info = self._observe()
+        done = np.full(self.num_envs, self.time >= STEPS)
+        return observation, np.clip(1 - away / REACH, 0, 1), done, np.zeros_like(done), info
+
+
+def redness(image: np.ndarray) -> np.ndarray:
+    return np.clip(image[..., 0].astype(float) - image[..., 2] - 60, 0, None)
+
+
+def blueness(image: np.ndarray) -> np.ndarray:
+    return np.clip(image[..., 2].astype(float) - image[..., 0] - 60, 0, None)
+
+
+def attention(values: np.ndarray) -> torch.Tensor:
+    """Values of pixels [N, H, W] as a map of one head [N, 1, rows, cols]."""
+    cells = values.reshape(len(values), SIZE // 2, 2, SIZE // 2, 2).sum(axis=(2, 4)) + 1e-6
+    return torch.from_numpy(cells / cells.sum(axis=(1, 2), keepdims=True))[:, None]
+
+
+def follows_red(image: np.ndarray) -> np.ndarray:
+    """Turn to the mean place of what is red; stay where nothing is."""
+    red, at = redness(image), np.arange(SIZE) - (SIZE - 1) / 2
+    total = np.maximum(red.sum(axis=(1, 2)), 1e-9)
+    place = np.stack([red.sum(axis=2) @ at, red.sum(axis=1) @ at], axis=1) / total[:, None]
+    return np.clip(place / 4, -1, 1).astype(np.float32)
+
+
+def policy(look: Callable[[np.ndarray], np.ndarray]) -> ev.Actor:
+    """One that follows what is red, and says that it looks where `look` does."""
+
+    def act(observation: Any) -> tuple[np.ndarray, Percept]:
+        image = observation["image"]
+        return follows_red(image), Percept(torch.zeros(len(image), 1), attention(look(image)))
+
+    return act
+
+
+def random_weights() -> ev.Actor:
+    torch.manual_seed(3)
+    perception = robot_attn.build("query", image_shape=(3, SIZE, SIZE))
+    head = torch.nn.Linear(perception.features_dim, 2)
+    rows, cols = perception.attention_grid
+
+    def act(observation: Any) -> tuple[np.ndarray, Percept]:
+        with torch.no_grad():
+            percept = perception(torch.from_numpy(np.moveaxis(observation["image"], -1, 1).copy()))
+            actions = torch.tanh(head(percept.features)).numpy()
+        # On the cells of the other policies, so that one set of cells serves all.
+        pad = (0, SIZE // 2 - cols, 0, SIZE // 2 - rows)
+        return actions, Percept(percept.features, torch.nn.functional.pad(percept.attention, pad))
+
+    return act
+
+
+HONEST = policy(redness)
+PLANTED = {
+    "ignores its map": policy(lambda image: np.roll(redness(image), (SIZE // 2, SIZE // 2), (1, 2))),
+    "uniform": policy(lambda image: np.ones(image.shape[:3])),
+    "follows a distractor": policy(blueness),
+}
+
+
+@pytest.fixture(scope="module")
+def env() -> Circling:
+    return Circling(6)
+
+
+@pytest.fixture(scope="module")
+def random(env: Circling) -> np.ndarray:
+    return ev.rollout_episodes(ev.random_actor(env.action_space), env, SEEDS).returns
+
+
+def judged(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
+    names = ("deleted", "kept", "random", "centred")
+    erased = fa.run_pixel_ablation(act, env, SEEDS, CELLS, random, names=names)
+    assert erased.focus is not None
+    edits = fa.measure_interventions(act, env, SEEDS, CELLS, every=8)
+    return fa.judge_focus(erased.focus), fa.judge_faithfulness(erased), fa.judge_interventions(edits)
+
+
+def test_a_policy_that_lives_by_what_it_looks_at_is_trusted(env: Circling, random: np.ndarray) -> None:
+    focused, faithful, follows = judged(HONEST, env, random)
+    assert (focused.outcome, faithful.outcome, follows.outcome) == ("yes", "yes", "yes")
+    assert focused.failed == faithful.failed == follows.failed == ()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_policies_are_caught(name: str, env: Circling, random: np.ndarray) -> None:
+    focused, faithful, follows = judged(PLANTED[name], env, random)
+    assert (focused.outcome, faithful.outcome) == ("no", "no")
+    left = next(check for check in faithful.failed if "the most-attended pixels deleted" in check.text)
+    assert left.figure.low > 0.75  # nothing was lost with the pixels that the map names
+    # Their actions follow the target, as the honest policy's do: it is attention that does not.
+    assert {check.outcome for check in follows.checks if "action" in check.text} == {"yes"}
+    assert follows.outcome == "no"
+    assert all("attention" in check.text or "attended" in check.text for check in follows.failed)
+
+
+def test_random_weights_are_caught(env: Circling, random: np.ndarray) -> None:
+    focused, faithful, follows = judged(random_weights(), env, random)
+    assert focused.outcome == "no"
+    assert faithful.outcome != "yes"
+    assert follows.outcome == "no"
+
+
+def test_a_map_of_the_centre_is_caught_though_the_target_is_there(env: Circling, random: np.ndarray) -> None:
+    def centre(image: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.pad(np.ones((4, 4)), SIZE // 2 - 2), image.shape[:3])
+
+    focused, faithful, follows = judged(policy(centre), env, random)
+    # A target that is kept at the centre is where this map is; one that leaves a hole there is seen again.
+    assert (focused.outcome, faithful.outcome, follows.outcome) == ("yes", "no", "no")
+    assert ["the most-attended pixels deleted" in check.text for check in faithful.failed] == [True]
+    assert {check.figure for check in follows.checks if "change in attention" in check.text} == {(0.5,) * 3}
+
+
+def test_what_earns_as_much_without_its_map_is_unfaithful_even_if_that_is_little() -> None:
+    full, zero = np.array([4.0, -2.0, 3.0, -3.0, 1.0, 0.0]), np.zeros(6)
+    same = dict.fromkeys(("deleted", "kept", "random", "centred"), full)
+    verdict = fa.judge_faithfulness(fa.PixelAblation(0.1, full, zero, same, None))
+    gain, deleted, *others = verdict.checks
+    assert (gain.outcome, deleted.outcome, verdict.outcome) == ("undecided", "no", "no")
+    assert deleted.figure == pytest.approx((1.0, 1.0, 1.0))
+    assert {check.outcome for check in others} == {"yes"}
+    for returns, outcome in ((-full, "undecided"), (full - 6, "no")):
+        verdict = fa.judge_faithfulness(fa.PixelAblation(0.1, returns, zero, same, None))
+        assert ([check.text for check in verdict.checks], verdict.outcome) == ([gain.text], outcome)
+
+
+def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray) -> None:
+    shown: list[np.ndarray] = []
+
+    def act(observation: Any) -> tuple[np.ndarray, Percept | None]:
+        shown.append(observation["image"])
+        return HONEST(observation)
+
+    for name in fa.PIXEL_ABLATIONS:
+        shown.clear()
+        met: list[np.ndarray] = []
+        fa.run_pixel_ablation(
+            act,
+            env,
+            SEEDS[:6],
+            CELLS,
+            random[:6],
+            names=[name],
+            on_step=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
+        )
+        erased = shown[STEPS:]  # after the episodes as they are
+        # Where the policy has looked, each frame is met whole, and then what is left of it.
+        whole, left = np.stack(met[STEPS:]), np.stack(erased[1::2] if name in fa.LOOKED else erased)
+        gone = (whole != left).any(axis=-1)
+        count = {"blind": SIZE**2, "kept": SIZE**2 - 102}.get(name, 102)
+        assert gone.sum(axis=(2, 3)).max() <= count  # 10 % of 1024 pixels are 102
+        red = redness(whole) > 0
+        hidden = (gone & red).sum() / red.sum()
+        low, high = {
+            "deleted": (0.99, 1.0),
+            "kept": (0.0, 0.01),
+            "random": (0.04, 0.2),
+            "blind": (0.99, 1.0),
+        }.get(name, (0.15, 0.95))
+        assert low <= hidden <= high, name
+
+
+def test_returns_are_paired_and_put_between_random_and_full(env: Circling, random: np.ndarray) -> None:
+    erased = fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random, names=["kept"])
+    assert np.array_equal(erased.full, ev.rollout_episodes(HONEST, env, SEEDS).returns)
+    assert np.array_equal(erased.random, random)
+    halved = replace(erased, erased={"kept": (erased.full + random) / 2})
+    assert halved.above_random("kept") == pytest.approx((0.5, 0.5, 0.5))
+    assert replace(erased, erased={"kept": erased.full / 4}).plain("kept") == pytest.approx(
+        (0.25, 0.25, 0.25)
+    )
+
+
+def test_frames_may_come_channel_first_and_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    filled = fa.ablate_pixels(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
+    first, filled_first = np.moveaxis(image, -1, 1), np.moveaxis(filled, -1, 1)
+    for given, expected in ((image, filled), (first, filled_first)):
+        assert np.array_equal(frames_of(given, "image", CELLS), image)
+        assert np.array_equal(with_frames(given, "image", CELLS, filled), expected)
+        told = with_frames({"image": given, "state": np.ones(2)}, "image", CELLS, filled)
+        assert isinstance(told, dict)
+        assert np.array_equal(told["image"], expected)
+        assert told["state"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"no frames by the name 'eye', only \['image'\]"):
+        frames_of({"image": image}, "eye", CELLS)
+    with pytest.raises(ValueError, match=r"frames of \(32, 32\) pixels"):
+        frames_of(image[:, 1:], "image", CELLS)
+
+
+def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="'delete'"):
+        fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random, names=["delete"])
+    with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
+        fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random[:5])
+    with pytest.raises(ValueError, match="2 environments"):
+        fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, CELLS, random)
+    with pytest.raises(ValueError, match="no attention"):
+        fa.run_pixel_ablation(ev.random_actor(env.action_space), env, SEEDS, CELLS, random)
+    mute = Circling(2)
+    mute.render_counterfactual = None  # type: ignore[assignment, method-assign]
+    with pytest.raises(ValueError, match="cannot imagine"):
+        fa.measure_interventions(HONEST, mute, SEEDS, CELLS)
+
+
+def test_the_head_that_decides_is_found(env: Circling) -> None:
+    """Three keypoints, made by hand: the second one finds what is red, and the action goes there."""
+    torch.manual_seed(0)
+    perception = robot_attn.build(
+        "keypoints", image_shape=(3, SIZE, SIZE), num_heads=3, patch_dim=4, features_dim=4
+    )
+    with torch.no_grad():
+        for parameter in perception.parameters():
+            parameter.zero_()
+        red = torch.tensor([1.0, -0.5, -0.5])[:, None, None]
+        perception.patches.weight[0] = red / 4
+        perception.around.weight[0, 0, 1, 1] = 1.0
+        perception.maps.weight[1, 0] = 20.0
+        perception.maps.weight[2, 0] = -20.0
+        # Features are relu(x), relu(-x), relu(y), relu(-y) of the second keypoint.
+        for unit, (place, sign) in enumerate([(2, 1), (2, -1), (3, 1), (3, -1)]):
+            perception.project.weight[unit, place] = sign
+    heads = head_inputs(perception)
+
+    def act(observation: Any) -> tuple[np.ndarray, Percept]:
+        with torch.no_grad():
+            percept = perception(torch.from_numpy(np.moveaxis(observation["image"], -1, 1).copy()))
+        x, y = (percept.features[:, [0, 2]] - percept.features[:, [1, 3]]).T.numpy()
+        return np.clip(4 * np.stack([y, x], axis=1), -1, 1), percept
+
+    silenced = fa.run_head_ablation(act, env, SEEDS, heads)
+    assert silenced.action_change == pytest.approx([0.0, 1.0, 0.0])
+    assert silenced.weights == pytest.approx([0.0, 1.0, 0.0])
+    assert silenced.full.mean() > 0.6 * STEPS
+    for head in (0, 2):
+        assert np.array_equal(silenced.without[head], silenced.full)
+        assert silenced.alone[head].mean() < 0.5 * silenced.full.mean()
+    assert np.array_equal(silenced.alone[1], silenced.full)
+    assert silenced.without[1].mean() < 0.5 * silenced.full.mean()
+    assert fa.run_head_ablation(act, env, SEEDS[:6], heads, returns=False).without.size == 0
+
+
+@pytest.mark.parametrize(
+    ("figure", "at_least", "outcome"),
+    [
+        ((0.9, 0.85, 0.95), True, "yes"),
+        ((0.9, 0.84, 0.95), True, "undecided"),
+        ((0.7, 0.6, 0.84), True, "no"),
+        ((0.7, 0.6, 0.85), True, "undecided"),
+        ((0.7, 0.6, 0.85), False, "yes"),
+        ((0.8, 0.7, 0.86), False, "undecided"),
+        ((0.9, 0.86, 0.95), False, "no"),
+        ((np.nan, np.nan, np.nan), True, "undecided"),
+        ((np.nan, np.nan, np.nan), False, "undecided"),
+    ],
+)
+def test_a_check_says_no_and_says_when_it_cannot_tell(figure: Any, at_least: bool, outcome: str) -> None:
+    check = fa.Check("a share", Interval(*figure), 0.85, at_least)
+    assert check.outcome == outcome
+    assert str(check).endswith(f"at {'least' if at_least else 'most'} 0.85 asked: {outcome}")
+
+
+def test_a_verdict_is_as_good_as_its_worst_check() -> None:
+    checks = [
+        fa.Check(text, Interval(v, v, v), 1.0, True) for text, v in (("a", 2.0), ("b", np.nan), ("c", 0.0))
+    ]
+    assert fa.Verdict("?", tuple(checks[:1])).outcome == "yes"
+    assert fa.Verdict("?", tuple(checks[:2])).outcome == "undecided"
+    verdict = fa.Verdict("Faithful?", tuple(checks))
+    assert verdict.outcome == "no"
+    assert [check.text for check in verdict.failed] == ["b", "c"]
+    assert str(verdict).splitlines() == [
+        "Faithful? no",
+        "- a: 2.00 [2.00, 2.00], at least 1 asked: yes",
+        "- b: nan [nan, nan], at least 1 asked: undecided",
+        "- c: 0.00 [0.00, 0.00], at least 1 asked: no",
+    ]

@@ -1,0 +1,196 @@
+"""Eyes: what any policy does and where it looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.testing import assert_allclose, assert_array_equal
+from sb3_contrib import QRDQN, TQC, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from robot_attn_policies.probing.probe import GRID, decision, gradient_maps, probe_policy, remembering
+from robot_attn_policies.rollouts.rollout import policy_actor
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
+
+H, W = 37, 53
+
+
+class StepBatch(gymnasium.Env[Any, Any]):
+    """Random frames, alone or beside a vector."""
+
+    def __init__(self, actions: spaces.Space[Any], vector: bool = False) -> None:
+        self.action_space = actions
+        frames = spaces.Box(0, 255, (H, W, 3), np.uint8)
+        entries = {"image": frames, "state": spaces.Box(-1, 1, (2,), np.float32)}
+        self.observation_space = spaces.Dict(entries) if vector else frames
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+CONTINUOUS = spaces.Box(-1, 1, (2,), np.float32)
+DISCRETE = spaces.Discrete(3)
+FRAMES = np.random.default_rng(0).integers(0, 256, (4, H, W, 3), dtype=np.uint8)
+
+
+def make(
+    algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], policy: str = "CnnPolicy", **kwargs: Any
+) -> BaseAlgorithm:
+    if algorithm in (SAC, TD3, TQC, DQN, QRDQN):
+        kwargs["buffer_size"] = 8
+    return algorithm(policy, StepBatch(actions, "Multi" in policy), seed=0, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "actions", "outputs"),
+    [
+        (PPO, DISCRETE, 1),
+        (A2C, CONTINUOUS, 2),
+        (PPO, spaces.MultiDiscrete([2, 3]), 2),
+        (PPO, spaces.MultiBinary(4), 4),
+        (SAC, CONTINUOUS, 2),
+        (TD3, CONTINUOUS, 2),
+        (TQC, CONTINUOUS, 2),
+        (DQN, DISCRETE, 1),
+        (QRDQN, DISCRETE, 1),
+    ],
+)
+def test_a_policy_without_attention_shows_gradients(
+    algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], outputs: int
+) -> None:
+    model = make(algorithm, actions)
+    probe = probe_policy(model)
+    assert probe.kind == "gradient" and probe.num_heads == 1 and probe.cells.image_size == (H, W)
+    done, percept = probe.act(FRAMES)
+    assert percept is not None
+    assert_array_equal(done, model.predict(FRAMES, deterministic=True)[0])
+    assert percept.attention.shape == (4, 1, GRID, GRID) and percept.attention.min() >= 0
+    assert_allclose(percept.attention.sum(dim=(2, 3)), 1, rtol=1e-5)
+    assert percept.attention.amax() > 1.5 / GRID**2, "a map that is uniform says nothing"
+    frames, decide = decision(model.policy, FRAMES, None)
+    assert decide(frames).shape == (4, outputs)
+    values = probe.values(FRAMES)
+    assert values is not None and values.shape == (4,) and len(set(values.tolist())) == 4
+    assert_array_equal(values, probe.values(FRAMES))  # of the action without its noise
+
+
+def test_a_recurrent_policy_decides_as_at_the_start_and_has_no_values() -> None:
+    model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8})
+    probe = probe_policy(model)
+    frames, decide = decision(model.policy, FRAMES, None)
+    starting, memory = model.predict(FRAMES, episode_start=np.ones(4, bool), deterministic=True)
+    assert_allclose(decide(frames).detach(), starting, atol=1e-6)
+    assert probe.values(FRAMES) is None
+    frames, decide = decision(model.policy, FRAMES, None, memory=memory)  # type: ignore[arg-type]
+    later = model.predict(FRAMES, state=memory, deterministic=True)[0]
+    assert np.abs(later - starting).max() > 1e-5
+    assert_allclose(decide(frames.repeat(2, 1, 1, 1)).detach(), np.concatenate([later] * 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "attention"])
+def test_a_recurrent_policy_remembers_from_step_to_step(kind: str) -> None:
+    options: dict[str, Any] = {"lstm_hidden_size": 8}
+    if kind == "attention":
+        options |= {"features_extractor_class": PerceptionExtractor}
+    model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs=options)
+    probe = probe_policy(model)
+    act, state = remembering(probe), None
+    for _ in range(3):
+        expected, state = model.predict(FRAMES, state=state, deterministic=True)
+        actions, percept = act(FRAMES)
+        assert_array_equal(actions, expected)
+        assert (
+            probe.kind == kind and percept is not None and percept.attention.shape[:2] == (4, probe.num_heads)
+        )
+    if kind == "attention":
+        assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
+
+
+def test_a_policy_that_remembers_nothing_acts_as_ever() -> None:
+    probe = probe_policy(make(PPO, CONTINUOUS))
+    assert remembering(probe) is probe.act
+
+
+class Flat(BaseFeaturesExtractor):
+    """The frame's pixels, as they are."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__(space, 3 * H * W)
+        self.flatten = nn.Flatten()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.flatten(frames)  # type: ignore[no-any-return]
+
+
+def linear(weights: Tensor) -> BaseAlgorithm:
+    """A policy whose actions are `weights` [2, 3, H, W] times the frame in [0, 1]."""
+    model = make(PPO, CONTINUOUS, policy_kwargs={"features_extractor_class": Flat, "net_arch": []})
+    policy: Any = model.policy
+    with torch.no_grad():
+        policy.action_net.weight.copy_(weights.flatten(1))
+        policy.action_net.bias.zero_()
+    return model
+
+
+def test_of_a_linear_policy_the_map_is_the_length_of_its_weights() -> None:
+    weights = torch.zeros(2, 3, H, W)
+    weights[0, 0, 5, 7], weights[1, 2, 5, 7] = 3.0, -4.0  # length 5
+    weights[0, 1, 30, 40] = 10.0
+    maps = gradient_maps(linear(weights).policy, FRAMES, None)
+    expected = nn.functional.adaptive_avg_pool2d(weights.square().sum(dim=(0, 1)).sqrt()[None, None], GRID)
+    assert_allclose(maps, (expected / expected.sum()).expand(4, 1, -1, -1)[:, 0], rtol=1e-5)
+
+
+def test_a_policy_that_the_frame_does_not_move_gets_a_uniform_map() -> None:
+    assert_allclose(gradient_maps(linear(torch.zeros(2, 3, H, W)).policy, FRAMES, None), 1 / GRID**2)
+
+
+def test_cells_lie_where_their_pixels_do() -> None:
+    """Averaged over each cell, a picture of every pixel's own place gives the cells' centres."""
+    cells = probe_policy(make(PPO, DISCRETE)).cells
+    for length, centers in ((H, cells.ys), (W, cells.xs)):
+        pixels = torch.arange(length, dtype=torch.float32)[None]
+        assert_allclose(centers, nn.functional.adaptive_avg_pool1d(pixels, GRID)[0], rtol=1e-6)
+
+
+def test_more_frames_come_with_the_other_entries_repeated() -> None:
+    model = make(PPO, CONTINUOUS, "MultiInputPolicy")
+    state = np.random.default_rng(1).uniform(-1, 1, (4, 2)).astype(np.float32)
+    frames, decide = decision(model.policy, {"image": FRAMES, "state": state}, "image")
+    assert frames.shape == (4, 3, H, W) and 0 <= frames.min() < frames.max() <= 1
+    once = decide(frames)
+    assert_allclose(decide(frames.repeat(3, 1, 1, 1)).detach(), once.repeat(3, 1).detach(), atol=1e-6)
+    assert_allclose(once.detach(), model.predict({"image": FRAMES, "state": state}, deterministic=True)[0])
+
+
+@pytest.mark.parametrize("perception", ["query", "cnn"])
+def test_attention_where_there_is_some(perception: str) -> None:
+    kwargs = {
+        "features_extractor_class": PerceptionExtractor,
+        "features_extractor_kwargs": {"perception": perception},
+    }
+    model = make(PPO, CONTINUOUS, policy_kwargs=kwargs)
+    probe = probe_policy(model, gradients=False)
+    assert probe.uniform == (perception == "cnn")
+    percept = probe.act(FRAMES)[1]
+    assert percept is not None
+    assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
+    assert_array_equal(probe.act(FRAMES)[0], policy_actor(model.policy)(FRAMES)[0])
+    assert probe_policy(model).kind == ("gradient" if perception == "cnn" else "attention")
+
+
+def test_a_policy_must_see() -> None:
+    with pytest.raises(ValueError, match="expected a policy that sees images"):
+        probe_policy(PPO("MlpPolicy", "Pendulum-v1"))
