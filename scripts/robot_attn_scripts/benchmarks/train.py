@@ -270,7 +270,7 @@ class GymnasiumTrack(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._step_physics(self._model, self._data, self._task.substeps)
         self._update_positions(self._model, self._data)
         self._steps += 1
-        reward, terminated, success = self._task.score(self._steps)
+        reward, terminated, success = self._task.compute_reward(self._steps)
         truncated = bool(self._steps[0] >= self._task.horizon) and not terminated[0]
         return self.render(), float(reward[0]), bool(terminated[0]), truncated, {"success": bool(success[0])}
 
