@@ -15,8 +15,8 @@ from robot_attn.percept import Percept
 class Perception(nn.Module):
     """Frames [B, C, H, W] (and a context [B, context_dim]) -> Percept: features, and where it looked.
 
-    The base of every family, which sets `features_dim`, `num_heads` and `attention_grid`, and writes `perceive`
-    and `token_centers`.
+    The base of every family, which sets `features_dim`, `num_heads` and `attention_grid`, and writes
+    `perceive` and `token_centers`.
 
     image_shape: (channels, height, width), height and width from 32 to 512 pixels.
     context_dim: numbers a frame comes with (joint positions, a goal); 0 for none. They enter the features.

@@ -20,7 +20,8 @@ class DynamicAttention(nn.Module):
     and s <- GRU(what the heads read, s). So the second look at a frame, and the first at the next one, go
     where the looks before them lead.
 
-    token_dim: d. state_dim: s. num_heads: h. glimpses: g, how many looks a step takes. context_dim: c, numbers
+    token_dim: d. state_dim: s. num_heads: h. glimpses: g, how many looks a step takes. context_dim: c,
+    numbers
     that enter the state with a step's last look, so that they move the attention from the next step on; 0 for
     none. score: a name that `robot_attn.build_score` knows. Raises ValueError for sizes that are none or an
     unknown score.

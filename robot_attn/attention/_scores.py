@@ -120,7 +120,7 @@ LEARNED_SCORES: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType
 
 
 def build_score(name: str, size: int, num_heads: int) -> Score:
-    """The score that a module with `num_heads` heads of queries [size] uses: with what it learns, where it does.
+    """The score of a module with `num_heads` heads of queries [size]: with what it learns, where it does.
 
     name: additive, cosine, dot, scaled_dot or standardized. Assigned to a module, a score that learns brings
     its parameters. Raises ValueError for an unknown name (it gives the nearest).

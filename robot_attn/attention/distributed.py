@@ -275,7 +275,8 @@ def _check_leads(score: str | Score, num_heads: int) -> None:
         for name, parameter in score.named_parameters():
             if parameter.ndim == 0 or len(parameter) != num_heads:
                 raise ValueError(
-                    f"each parameter of a score must be [heads, ...] for its heads to be split, with {num_heads} "
+                    f"each parameter of a score must be [heads, ...] for its heads to be split, with "
+                    f"{num_heads} "
                     f"heads here; the shape of {name} is {list(parameter.shape)}."
                 )
 

@@ -7,8 +7,8 @@ whether such a test says anything.
 - *Which pixels.* A cell of an attention map saw more of the frame than its own box: `spread` therefore blurs
   the map by one cell before pixels are ranked. Without that, the pixels after the few that a sharp head names
   come from rounding, and the rim of what was looked at stays in the frame.
-- *What takes their place.* `ablate_pixels` continues the surroundings, blurred. What is copied from the very edge of
-  the hole would bring back the colour of a thing whose rim was left outside it.
+- *What takes their place.* `ablate_pixels` continues the surroundings, blurred. What is copied from the very
+  edge of the hole would bring back the colour of a thing whose rim was left outside it.
 - *What to compare with.* As many pixels, in one piece as those of a sharp map are: `discs`.
 """
 

@@ -33,8 +33,8 @@ class Hierarchical(Perception):
     Yang et al. 2016, https://aclanthology.org/N16-1174, section 2.2; pixels taken from the frame where one
     looks: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
 
-    features_dim: F. num_heads: h, how many queries. patch_dim: S, how many numbers a patch, coarse or fine, is
-    seen as. top: how many patches a head looks into (all, where the frame has fewer). score: a name that
+    features_dim: F. num_heads: h, how many queries. patch_dim: S, how many numbers a patch, coarse or fine,
+    is seen as. top: how many patches a head looks into (all, where the frame has fewer). score: a name that
     `robot_attn.build_score` knows, for both levels. For C channels and N patches: 2 N S (64 C + h) FLOPs a
     frame for the coarse look, 8 h top S (36 C + 2) for the fine one.
     """
@@ -63,7 +63,7 @@ class Hierarchical(Perception):
         self.inner = nn.Conv2d(self.image_shape[0], patch_dim, INNER, STEP)
         # No bias in the queries: what is looked for is a kind of patch, however bright.
         self.queries = nn.Linear(patch_dim, num_heads, bias=False)
-        self.inner_looks = nn.Linear(patch_dim, num_heads, bias=False)
+        self.inner_queries = nn.Linear(patch_dim, num_heads, bias=False)
         self.readout = Readout(
             self.attention_grid,
             frame_coordinates(*self.token_centers(), self.image_shape[1:]),
@@ -79,7 +79,7 @@ class Hierarchical(Perception):
         batch, score = frames.shape[0], self.readout.score
         query, inner_query = (
             looks.weight[None, :, None].expand(batch, -1, -1, -1)
-            for looks in (self.queries, self.inner_looks)
+            for looks in (self.queries, self.inner_queries)
         )
         tokens = self.patches(frames).flatten(2).transpose(1, 2)[:, None]
         # Values of no size: only the weights are wanted.

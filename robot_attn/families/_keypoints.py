@@ -28,7 +28,8 @@ class Keypoints(Perception):
     IV; here each channel has its own. Two objects that look alike become one point midway between them. A
     context is joined to the coordinates before the last layer.
 
-    features_dim: F. num_heads: how many channels, so keypoints. patch_dim: channels of the layers before them.
+    features_dim: F. num_heads: how many channels, so keypoints. patch_dim: channels of the layers before
+    them.
     score: a name that `robot_attn.build_score` knows; "dot" is the paper's. 2 N S (9 S + h) FLOPs a frame
     after the patches.
     """

@@ -81,7 +81,8 @@ class Mixing(Perception):
         )
         if embed_dim % num_layer_heads:
             raise ValueError(
-                f"embed_dim must be a multiple of num_layer_heads; they are {embed_dim} and {num_layer_heads}."
+                f"embed_dim must be a multiple of num_layer_heads; they are {embed_dim} and "
+                f"{num_layer_heads}."
             )
         if not isinstance(rollout, bool):
             raise ValueError(f"rollout must be True or False; it is {rollout!r}.")

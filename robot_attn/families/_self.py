@@ -15,8 +15,8 @@ from robot_attn.perception import check_sizes
 class SelfAttention(Mixing):
     """A small vision transformer, pooled by learned queries: what a thing is may depend on all around it.
 
-    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 1 to 3, with `num_heads` learned queries for
-    its class token. A context is joined to what they read, before the last layer.
+    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 1 to 3, with `num_heads` learned queries
+    for its class token. A context is joined to what they read, before the last layer.
 
     The map is the weights with which the queries pool the last layer's tokens. They are exact, and through
     the residual connections a token is about its own patch first; but each has mixed in other patches.

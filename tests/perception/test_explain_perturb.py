@@ -225,7 +225,7 @@ def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "weight"),
-    [("query", "looks"), ("self", "looks"), ("keypoints", "maps"), ("hierarchical", "inner_looks")],
+    [("query", "queries"), ("self", "queries"), ("keypoints", "maps"), ("hierarchical", "inner_queries")],
 )
 def test_a_heads_columns_are_its_own(family: str, weight: str) -> None:
     torch.manual_seed(0)

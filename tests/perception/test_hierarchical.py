@@ -219,8 +219,8 @@ def test_the_cells_look_where_their_centres_are() -> None:
         module.get_parameter("patches.bias").fill_(32.0)  # makes up for mid-grey: a black patch is 0
         module.get_parameter("inner.weight").fill_(1.0)
         module.get_parameter("inner.bias").fill_(18.0)
-        module.get_parameter("looks.weight").fill_(1.0)
-        module.get_parameter("inner_looks.weight").fill_(1.0)
+        module.get_parameter("queries.weight").fill_(1.0)
+        module.get_parameter("inner_queries.weight").fill_(1.0)
         module.get_parameter("readout.score.log_temperature").fill_(3.0)
     ys, xs = module.token_centers()
     for row, col in ((0, 0), (3, 8), (12, 29), (19, 17)):
@@ -253,7 +253,7 @@ def test_the_gradient_reaches_both_looks_from_features_and_from_the_map() -> Non
     for output in (0, 1):
         module.zero_grad()
         module(torch.rand(4, 3, 40, 48))[output].square().sum().backward()
-        for name in ("patches.weight", "looks.weight", "inner.weight", "inner_looks.weight"):
+        for name in ("patches.weight", "queries.weight", "inner.weight", "inner_queries.weight"):
             grad = module.get_parameter(name).grad
             assert grad is not None and bool((grad != 0).any()), name
 

@@ -112,7 +112,7 @@ def test_the_expected_place_is_where_it_looks() -> None:
             parameter.zero_()
         module.get_parameter("patches.weight").fill_(1.0)
         module.get_parameter("hidden.weight").fill_(1.0)
-        module.get_parameter("looks.weight").fill_(1.0)
+        module.get_parameter("queries.weight").fill_(1.0)
         module.get_parameter("readout.score.log_temperature").fill_(3.0)
         module.get_parameter("patches.bias").fill_(32.0)  # makes up for mid-grey: a black patch is 0
         project = module.get_parameter("readout.project.weight")

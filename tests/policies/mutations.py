@@ -130,7 +130,7 @@ def edited(data: Any, generator: random.Random) -> Any:
 def evil_checkpoint(trace: Path, *, signed: bool) -> bytes:
     """A trainer.pt that makes the folder `trace` when it is unpickled without care."""
     buffer = io.BytesIO()
-    torch.save({"format": 1}, buffer)
+    torch.save({"format": 2}, buffer)
     with zipfile.ZipFile(buffer) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     out = io.BytesIO()

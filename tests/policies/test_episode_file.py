@@ -157,7 +157,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, room: int) 
     code = f"""
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_episodes import make_episode, save_episode
+from test_episode_file import make_episode, save_episode
 resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
 try:
     save_episode({str(path)!r}, make_episode())

@@ -21,7 +21,12 @@ cv2 = pytest.importorskip("cv2")
 from robot_attn import focus  # noqa: E402
 from robot_attn.explain import Fall, largest_fall  # noqa: E402
 from robot_attn.overlay import blend_heat  # noqa: E402
-from robot_attn_policies.pages.moments import attention_left, find_moments, largest_jump, target_lost
+from robot_attn_policies.pages.moments import (  # noqa: E402
+    attention_left,
+    find_moments,
+    largest_jump,
+    target_lost,
+)
 from robot_attn_policies.pages.page import View, build_page, half_level, write_page  # noqa: E402
 from robot_attn_policies.recording.episode_file import Episode  # noqa: E402
 

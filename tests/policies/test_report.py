@@ -20,7 +20,7 @@ cv2 = pytest.importorskip("cv2")
 
 from robot_attn_policies.evaluation.statistics import Interval  # noqa: E402
 from robot_attn_policies.pages import chart as ch  # noqa: E402
-from robot_attn_policies.pages.report import (
+from robot_attn_policies.pages.report import (  # noqa: E402
     Chart,
     Picture,
     Report,

@@ -36,11 +36,13 @@ from robot_attn_policies.training.run_folder import (
     write_trainer,
 )
 from robot_attn_policies.training.spaces_json import space_from_json, space_to_json
+from robot_attn_policies.training.train import train
 
 OBSERVATION = spaces.Dict(
     image=spaces.Box(0, 255, (3, 32, 40), np.uint8), state=spaces.Box(-np.inf, 1, (2,), np.float32)
 )
 ACTION = spaces.Box(-1, 1, (2,), np.float32)
+FORMAT_1 = Path(__file__).parent / "data" / "format_1"
 CONFIG = TrainConfig("toy", options={"num_heads": 3}, env={"distractors": 2}, ppo=PPOPreset(net_arch=(16, 8)))
 
 
@@ -58,7 +60,10 @@ def save(
         weights[which] = policy_weights(build_policy(config, observation, ACTION))
         write_policy(path, weights[which], run, steps=7)
     write_config(folder, run)
-    write_trainer(folder, {"format": 1, "policy": weights["last"], "nested": [1, (2.5, None), {"a": True}]})
+    write_trainer(
+        folder,
+        {"format": run_folder.FORMAT, "policy": weights["last"], "nested": [1, (2.5, None), {"a": True}]},
+    )
     (folder / "best/score.json").write_text("{}")
     (folder / "progress.csv").write_text("steps\n")
     return weights
@@ -126,6 +131,26 @@ def test_every_family_comes_back(tmp_path: Path, family: str, share: bool) -> No
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 
+def test_a_policy_of_format_1_decides_what_it_did_then() -> None:
+    """The folder was written by version 0.1.0, whose names of options and parameters were others."""
+    policy, config = load_policy(FORMAT_1, "last")
+    assert config.options == {"num_heads": 2, "patch_dim": 3, "hidden_dim": 2, "features_dim": 5}
+    frames = np.arange(3 * 64 * 64 * 3, dtype=np.uint8).reshape(3, 64, 64, 3)
+    state = np.linspace(-0.5, 0.5, 12, dtype=np.float32).reshape(3, 4)
+    actions, _ = policy.predict({"image": frames, "state": state}, deterministic=True)
+    np.testing.assert_allclose(actions, json.loads((FORMAT_1 / "actions.json").read_text()), atol=1e-6)
+
+
+def test_a_training_of_format_1_does_not_go_on(tmp_path: Path) -> None:
+    folder = shutil.copytree(FORMAT_1, tmp_path / "run")
+    config = (folder / "config.json").read_bytes()
+    with pytest.raises(RunError, match="its policies load, but its training cannot go on; start a new run"):
+        train(
+            read_config(folder).config, lambda count, eval_: pytest.fail("none is made"), folder, resume=True
+        )
+    assert (folder / "config.json").read_bytes() == config
+
+
 def test_config_holds_no_machine_path(folder: Path) -> None:
     text = (folder / "config.json").read_text()
     for path in (str(Path.home()), str(Path.cwd()), str(folder), sys.prefix):
@@ -151,9 +176,9 @@ BROKEN: list[tuple[Callable[[Path], Any], str]] = [
     (lambda f: (f / "config.json").write_text("{"), "config.json is cut or damaged: expected JSON"),
     (lambda f: (f / "config.json").write_bytes(b"[" * 100_000), "config.json is cut or damaged"),
     (lambda f: (f / "config.json").write_bytes(b" " * (1 << 21)), "2097152 bytes, expected at most 1048576"),
-    (lambda f: (f / "config.json").write_text("[]"), "expected format 1, found list"),
+    (lambda f: (f / "config.json").write_text("[]"), "expected format 2, found list"),
     (
-        lambda f: edit(f, '"heads": 3', '"heads": 4'),
+        lambda f: edit(f, '"num_heads": 3', '"num_heads": 4'),
         "config.json was edited or damaged.*put the original back",
     ),
     (lambda f: os.truncate(f / "best/policy.safetensors", 9000), "its header tells of .* bytes, it has 9000"),
@@ -187,7 +212,7 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
         ),
         (
             lambda d: d["config"]["options"].update(num_heads=10**9),
-            "option heads from -65536 to 65536, got 1e\\+09",
+            "option num_heads from -65536 to 65536, got 1e\\+09",
         ),
         (
             lambda d: d["config"]["options"].update(features_dim=65536),
@@ -350,7 +375,7 @@ def test_spaces_survive_json(space: spaces.Space[Any]) -> None:
         {"steps": 0},
         {"threads": 10**6},
         {"stop_score": float("nan")},
-        {"options": {"heads": 1e9}},
+        {"options": {"num_heads": 1e9}},
     ],
 )
 def test_configurations_out_of_range(change: dict[str, Any]) -> None:

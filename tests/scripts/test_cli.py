@@ -124,7 +124,9 @@ def test_the_modules_of_each_extra_are_those_that_its_requirements_install() -> 
 @pytest.mark.parametrize("table", [cli.COMMANDS, benchmark.COMMANDS], ids=["commands", "benchmarks"])
 def test_every_command_has_its_file(table: dict[str, _command.Command]) -> None:
     folder = Path(robot_attn_scripts.__file__).parent
-    assert [c.module for c in table.values() if not (folder / f"{c.module}.py").is_file()] == []
+    assert [
+        c.module for c in table.values() if not (folder / f"{c.module.replace('.', '/')}.py").is_file()
+    ] == []
 
 
 @pytest.fixture

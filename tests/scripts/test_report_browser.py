@@ -17,7 +17,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from toy_report import toy_report  # noqa: E402
 
 from robot_attn_policies.evaluation.statistics import Interval  # noqa: E402
-from robot_attn_policies.pages.report import Chart, Picture, Report, Section, Series, Table, write_report
+from robot_attn_policies.pages.report import (  # noqa: E402
+    Chart,
+    Picture,
+    Report,
+    Section,
+    Series,
+    Table,
+    write_report,
+)
 from robot_attn_policies.probing.faithfulness import Check, Verdict  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -177,7 +177,7 @@ def with_baselines(
 
 
 def normalised(statistic: Statistic) -> Statistic:
-    """The statistic of rows `with_baselines` that puts that of their returns between the means of the ends."""
+    """The statistic of rows `with_baselines` that places their returns between the baselines' means."""
 
     def normalise(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         low, high = mean(rows[..., 1], axis), mean(rows[..., 2], axis)

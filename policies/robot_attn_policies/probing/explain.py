@@ -65,8 +65,8 @@ def explain(
         write_report("explanation.html", report)
 
     What the environment does not offer is left out, and the report says so: target masks in its infos
-    (focus), `render_counterfactual` (one thing changed, and nothing else), two environments or more (maps of other
-    episodes).
+    (focus), `render_counterfactual` (one thing changed, and nothing else), two environments or more (maps of
+    other episodes).
 
     Args:
         source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, or `probe_policy` one.
@@ -78,7 +78,8 @@ def explain(
         calibration: seeds of other episodes, on which heads are weighed by how much each changes the action
             (`Silenced.weights`); by default all count alike.
         curves: whether to play on for the curves of return, 16 times all episodes.
-        erasures: of `PIXEL_ABLATIONS`, beside "deleted", "kept", "random" and "centred", which the verdict needs.
+        ablations: of `PIXEL_ABLATIONS`, beside "deleted", "kept", "random" and "centred", which the verdict
+            needs.
         stack: how many frames one observation holds, as `record` takes it.
         max_steps: where an episode that does not end is cut.
         start_progress: told of every part, for a progress bar.

@@ -3,8 +3,8 @@
 Three questions, each with figures and thresholds that were fixed before anything was measured with them:
 
 - *Is it faithful?* The policy plays while pixels are taken from its frames: those that its attention names,
-  and as many others (`run_pixel_ablation`). The map is always that of the whole frame, the action that of what is
-  left of it.
+  and as many others (`run_pixel_ablation`). The map is always that of the whole frame, the action that of
+  what is left of it.
 - *Which head carries the decision?* Heads are silenced, one at a time and all but one (`run_head_ablation`).
 - *Does it follow the target for the right reason?* In the simulator, one thing is moved, recoloured or
   removed, and nothing else (`measure_interventions`).
@@ -308,7 +308,7 @@ SMALLEST = 8
 
 
 class RenderCounterfactual(Protocol):
-    """What an environment offers as `render_counterfactual`: the present frames with one thing changed, and nothing else.
+    """`render_counterfactual` of an environment: the present frames with one thing changed, and nothing else.
 
     It gives `image` [N, H, W, C]; and where things are seen, bool [N, H, W]: `before` the thing as it is,
     `after` the thing changed, `target` the target as it is, `target_after` the target in `image`.
@@ -349,7 +349,8 @@ def measure_interventions(
 
     Args:
         act: the policy, which must say where it looks.
-        env: its environment, whose `unwrapped` has a method `render_counterfactual` (see `RenderCounterfactual`).
+        env: its environment, whose `unwrapped` has a method `render_counterfactual` (see
+            `RenderCounterfactual`).
         seeds: of the episodes.
         cells: where the cells of its maps lie.
         every: steps from one imagination to the next.

@@ -26,7 +26,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,11 +38,14 @@ from torch import Tensor
 import robot_attn
 from robot_attn.files import replacing
 from robot_attn_policies.sb3.policy import PerceptionPolicy, build_policy, fill_policy, policy_weights
+from robot_attn_policies.training import format_1
 from robot_attn_policies.training.dataclass_json import from_json
 from robot_attn_policies.training.presets import TrainConfig
 from robot_attn_policies.training.spaces_json import space_from_json, space_to_json
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""The formats whose configuration and policies are read; trainings go on from the last alone."""
 CONFIG, POLICY, TRAINER, PROGRESS, TENSORBOARD = (
     "config.json",
     "policy.safetensors",
@@ -84,6 +87,8 @@ class Run:
     """Of Python and the libraries that took part."""
     git_commit: str | None
     """Of robot-attn, with "-dirty" where files differ from it; None outside a checkout."""
+    format: int = FORMAT
+    """Of the folder that it was read from: the policies in it are named by the hash that it had then."""
 
     @property
     def policy_hash(self) -> str:
@@ -140,7 +145,7 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
             f"expected a run folder with a {CONFIG}, found none in {folder}: name a folder made by training"
         )
     data = read_json(path)
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in READABLE:
         found = repr(data.get("format")) if isinstance(data, dict) else type(data).__name__
         raise RunError(
             f"{path}: expected format {FORMAT}, found {found:.80}: it is damaged, or another version wrote it"
@@ -155,12 +160,17 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
         fields = {"format", "config", "observation_space", "action_space", "versions", "git_commit"}
         if set(data) != fields:
             raise ValueError(f"expected the fields {sorted(fields)}, found {sorted(data)!s:.200}")
+        config = from_json(TrainConfig, data["config"])
+        if data["format"] == 1:
+            options = {format_1.OPTIONS.get(name, name): value for name, value in config.options.items()}
+            config = replace(config, options=options)
         return Run(
-            config=from_json(TrainConfig, data["config"]),
+            config=config,
             observation_space=space_from_json(data["observation_space"]),
             action_space=space_from_json(data["action_space"]),
             versions=from_json(Mapping[str, str], data["versions"]),
             git_commit=from_json(str | None, data["git_commit"]),
+            format=data["format"],
         )
     except (ValueError, OverflowError) as error:
         raise RunError(f"{path} describes no training: {error}") from error
@@ -240,6 +250,7 @@ def _build(run: Run) -> PerceptionPolicy:
 def _read_tensors(path: Path, expected: Mapping[str, tuple[str, list[int]]], run: Run) -> dict[str, Tensor]:
     """The tensors of a safetensors file: first its header, then, if that is as expected, the rest."""
     damaged = f"{path} is damaged: %s; copy it again, or go back to a checkpoint that loads"
+    rename = format_1.current_parameter if run.format == 1 else str
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -250,7 +261,7 @@ def _read_tensors(path: Path, expected: Mapping[str, tuple[str, list[int]]], run
         header = json.loads(text)
         about = json.loads(header.pop("__metadata__")[_ABOUT])
         stated = about.pop("sha256")
-        found = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+        found = {rename(name): (entry["dtype"], entry["shape"]) for name, entry in header.items()}
         end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
     except Exception as error:  # a damaged header fails in as many ways as there are to read it
         raise RunError(damaged % f"its header cannot be read ({type(error).__name__})") from error
@@ -267,7 +278,7 @@ def _read_tensors(path: Path, expected: Mapping[str, tuple[str, list[int]]], run
         raise RunError(damaged % f"it cannot be read ({type(error).__name__})") from error
     if stated != _hash_tensors(tensors, about):
         raise RunError(damaged % "its content does not match the SHA-256 it states")
-    return tensors
+    return {rename(name): tensor for name, tensor in tensors.items()}
 
 
 def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -409,12 +420,13 @@ def is_unused(folder: Path) -> bool:
 
 def _policy_fields(run: Run) -> dict[str, Any]:
     config = run.config
+    former = format_1.former_option if run.format == 1 else str
     return {
-        "format": FORMAT,
+        "format": run.format,
         "observation_space": space_to_json(run.observation_space),
         "action_space": space_to_json(run.action_space),
         "perception": config.perception,
-        "options": dict(config.options),
+        "options": {former(name): value for name, value in config.options.items()},
         "net_arch": list(config.ppo.net_arch),
         "share_features_extractor": config.ppo.share_features_extractor,
     }

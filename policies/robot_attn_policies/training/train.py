@@ -156,6 +156,11 @@ def train(
         resumed = resume and (path / CONFIG).is_file()
         if resumed:
             stored = read_config(path)
+            if stored.format != FORMAT:
+                raise RunError(
+                    f"{path} was written in format {stored.format}, by another version: its policies load, "
+                    "but its training cannot go on; start a new run in another folder"
+                )
             config = _merge(stored.config, config, path)
         else:
             config = replace(config, threads=config.threads or usable_cores())
