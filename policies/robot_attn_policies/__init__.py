@@ -1,6 +1,113 @@
-"""Learning: Stable-Baselines3 policies that see through `robot_attn`, trained, saved and loaded safely.
+"""Stable-Baselines3 policies that see through `robot_attn`: trained, evaluated, inspected and explained.
 
-Knows a task only by its spaces. Import from the modules: `vec_env`, `extractor`, `presets`, `train`,
-`run_folder`, `evaluate`, `eyes`, `record`, `episodes`, `page`, `explain`, `report`. Nothing is imported here,
-so that each costs what it needs.
+The names below are the public ones; each is imported when it is first used, so that importing the package
+costs next to nothing. The rooms: `rollouts` (playing episodes), `sb3` (what plugs into Stable-Baselines3),
+`training`, `evaluation`, `probing` (what a policy attends to, and whether that drives its actions),
+`recording` (episodes as files) and `pages` (HTML).
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robot_attn_policies.evaluation.compare import Comparison as Comparison
+    from robot_attn_policies.evaluation.compare import compare as compare
+    from robot_attn_policies.evaluation.evaluate import Calibration as Calibration
+    from robot_attn_policies.evaluation.evaluate import Focus as Focus
+    from robot_attn_policies.evaluation.evaluate import calibrate as calibrate
+    from robot_attn_policies.evaluation.evaluate import evaluate_policy as evaluate_policy
+    from robot_attn_policies.evaluation.evaluate import normalised_score as normalised_score
+    from robot_attn_policies.evaluation.statistics import Interval as Interval
+    from robot_attn_policies.evaluation.statistics import bootstrap_interval as bootstrap_interval
+    from robot_attn_policies.pages.chart import Chart as Chart
+    from robot_attn_policies.pages.chart import Series as Series
+    from robot_attn_policies.pages.page import write_page as write_page
+    from robot_attn_policies.pages.report import Picture as Picture
+    from robot_attn_policies.pages.report import Report as Report
+    from robot_attn_policies.pages.report import Section as Section
+    from robot_attn_policies.pages.report import Table as Table
+    from robot_attn_policies.pages.report import write_report as write_report
+    from robot_attn_policies.probing.explain import explain as explain
+    from robot_attn_policies.probing.explain import explain_episode as explain_episode
+    from robot_attn_policies.probing.faithfulness import HeadAblation as HeadAblation
+    from robot_attn_policies.probing.faithfulness import InterventionEffect as InterventionEffect
+    from robot_attn_policies.probing.faithfulness import PixelAblation as PixelAblation
+    from robot_attn_policies.probing.faithfulness import measure_interventions as measure_interventions
+    from robot_attn_policies.probing.faithfulness import run_head_ablation as run_head_ablation
+    from robot_attn_policies.probing.faithfulness import run_pixel_ablation as run_pixel_ablation
+    from robot_attn_policies.probing.probe import PolicyProbe as PolicyProbe
+    from robot_attn_policies.probing.probe import probe_policy as probe_policy
+    from robot_attn_policies.probing.steps import StepBatch as StepBatch
+    from robot_attn_policies.probing.steps import StepCollector as StepCollector
+    from robot_attn_policies.recording.episode_file import EpisodeError as EpisodeError
+    from robot_attn_policies.recording.episode_file import load_episode as load_episode
+    from robot_attn_policies.recording.episode_file import save_episode as save_episode
+    from robot_attn_policies.recording.record import record as record
+    from robot_attn_policies.rollouts.rollout import Rollouts as Rollouts
+    from robot_attn_policies.rollouts.rollout import Step as Step
+    from robot_attn_policies.rollouts.rollout import oracle_actor as oracle_actor
+    from robot_attn_policies.rollouts.rollout import policy_actor as policy_actor
+    from robot_attn_policies.rollouts.rollout import random_actor as random_actor
+    from robot_attn_policies.rollouts.rollout import rollout_episodes as rollout_episodes
+    from robot_attn_policies.sb3.extractor import PerceptionExtractor as PerceptionExtractor
+    from robot_attn_policies.sb3.extractor import find_extractor as find_extractor
+    from robot_attn_policies.sb3.extractor import perceive as perceive
+    from robot_attn_policies.sb3.policy import PerceptionPolicy as PerceptionPolicy
+    from robot_attn_policies.sb3.vec_env import BatchVecEnv as BatchVecEnv
+    from robot_attn_policies.training.presets import PPOPreset as PPOPreset
+    from robot_attn_policies.training.presets import TrainConfig as TrainConfig
+    from robot_attn_policies.training.run_folder import RunError as RunError
+    from robot_attn_policies.training.run_folder import load_policy as load_policy
+    from robot_attn_policies.training.train import TrainResult as TrainResult
+    from robot_attn_policies.training.train import train as train
+
+_PUBLIC = {
+    "evaluation.compare": ("Comparison", "compare"),
+    "evaluation.evaluate": ("Calibration", "Focus", "calibrate", "evaluate_policy", "normalised_score"),
+    "evaluation.statistics": ("Interval", "bootstrap_interval"),
+    "pages.chart": ("Chart", "Series"),
+    "pages.page": ("write_page",),
+    "pages.report": ("Picture", "Report", "Section", "Table", "write_report"),
+    "probing.explain": ("explain", "explain_episode"),
+    "probing.faithfulness": (
+        "HeadAblation",
+        "InterventionEffect",
+        "PixelAblation",
+        "measure_interventions",
+        "run_head_ablation",
+        "run_pixel_ablation",
+    ),
+    "probing.probe": ("PolicyProbe", "probe_policy"),
+    "probing.steps": ("StepBatch", "StepCollector"),
+    "recording.episode_file": ("EpisodeError", "load_episode", "save_episode"),
+    "recording.record": ("record",),
+    "rollouts.rollout": (
+        "Rollouts",
+        "Step",
+        "oracle_actor",
+        "policy_actor",
+        "random_actor",
+        "rollout_episodes",
+    ),
+    "sb3.extractor": ("PerceptionExtractor", "find_extractor", "perceive"),
+    "sb3.policy": ("PerceptionPolicy",),
+    "sb3.vec_env": ("BatchVecEnv",),
+    "training.presets": ("PPOPreset", "TrainConfig"),
+    "training.run_folder": ("RunError", "load_policy"),
+    "training.train": ("TrainResult", "train"),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
