@@ -100,10 +100,27 @@ def test_the_base_install_is_torch_and_numpy() -> None:
     assert {Requirement(line).name for line in PROJECT["dependencies"]} == {"torch", "numpy"}
 
 
-def test_every_direct_requirement_is_pinned_within_its_range() -> None:
+def pinned_versions() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    return {name.lower().replace("_", "-"): version for name, version in pins.items()}
+
+
+def test_a_range_ends_at_the_tested_minor_where_private_parts_are_used() -> None:
+    used = {file.stem.replace("_", "-") for file in ROOT.glob("*/robot_attn*/compat/[!_]*.py")}
+    used |= {file.stem.replace("_", "-") for file in ROOT.glob("robot_attn/compat/[!_]*.py")}
+    assert {"mujoco-warp", "stable-baselines3", "minari"} <= used
+    pins = pinned_versions()
+    for line in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        requirement = Requirement(line)
+        if requirement.name in used:
+            major, minor, *_ = pins[requirement.name].split(".")
+            assert requirement.specifier.contains(f"{major}.{minor}.999"), line
+            assert not requirement.specifier.contains(f"{major}.{int(minor) + 1}"), line
+
+
+def test_every_direct_requirement_is_pinned_within_its_range() -> None:
+    pins = pinned_versions()
     for line in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         requirement = Requirement(line)
         if requirement.name == "robot-attn":

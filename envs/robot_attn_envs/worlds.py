@@ -15,7 +15,8 @@ from mujoco import mjtWarning as _Warning
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera, available_cores
+from robot_attn_envs.cores import usable_cores
+from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera
 from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
 from robot_attn_envs.tasks.occluders import Occluders
@@ -74,7 +75,7 @@ class Worlds:
         occluders: int = 0,
         **options: Any,
     ) -> None:
-        self.num_worlds, self.threads = num_worlds, threads or available_cores()
+        self.num_worlds, self.threads = num_worlds, threads or usable_cores()
         self.image_size = check_image_size(image_size)
         height, width = self.image_size
         self.shifts = Shifts(chosen_shifts(shift, intensity, suite), num_worlds, backgrounds=backgrounds)

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from robot_attn.attention._attend import Attended
+from robot_attn.attention._backward import softmax_backward_, standardized_backward_
 from robot_attn.attention._checks import check_finite, check_mask
 from robot_attn.attention._scores import EPSILON
 from robot_attn.errors import unknown_name
@@ -129,11 +130,10 @@ class _Pool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_pooled: Tensor, d_weights: Tensor) -> tuple[Tensor | None, ...]:
         tokens, looks, weights, logits, scale = ctx.saved_tensors
-        d_weights = torch.baddbmm(d_weights, d_pooled, tokens.transpose(1, 2))
-        # What is hidden has weight 0, and so no gradient.
-        d_logits = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-        if scale is not None:  # a softmax's gradients have the mean 0 that those of the logits must have
-            d_logits = (d_logits - logits * (d_logits * logits).mean(dim=-1, keepdim=True)) * scale
+        d_logits = torch.baddbmm(d_weights, d_pooled, tokens.transpose(1, 2))
+        spare = softmax_backward_(d_logits, weights)
+        if scale is not None:
+            standardized_backward_(d_logits, logits, scale, spare)
         d_looks = torch.bmm(d_logits, tokens).sum(dim=0)
         if not ctx.needs_input_grad[0]:
             return None, d_looks, None, None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from robot_attn.attention._backward import softmax_backward_, standardized_backward_
 from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches, frame_coordinates
 from robot_attn.families._readout import Readout
@@ -86,12 +87,8 @@ class _Look(torch.autograd.Function):
         if d_weights is not None:
             d_logits += d_weights
 
-        # In place: new memory costs more than the arithmetic. Through the softmax; then the temperature; then
-        # the normalisation, which lacks a term, as the softmax's gradient sums to 0 over the patches.
-        product = d_logits * weights
-        d_logits.sub_(product.sum(dim=-1, keepdim=True)).mul_(weights)
-        along = torch.mul(d_logits, logits, out=product).sum(dim=-1, keepdim=True)
-        d_logits.addcmul_(logits, along, value=-1 / count).mul_(scale * temperature[:, None])
+        spare = softmax_backward_(d_logits, weights)
+        along = standardized_backward_(d_logits, logits, scale, spare, temperature[:, None])
 
         chunk = _chunk(patches, hidden)
         active = patches.new_empty(chunk, len(hidden), count)

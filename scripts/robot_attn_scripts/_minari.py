@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from robot_attn_policies.probing.probe import PolicyProbe
 from robot_attn_policies.rollouts.rollout import Observation, Step
 from robot_attn_policies.rollouts.single_env import as_batch
+from robot_attn_scripts.compat.minari import DATA_FOLDER, dataset_path, make_namespace, namespace_of
 
 _PATH = "MINARI_DATASETS_PATH"
 _REQUIRED = ("robot-attn", "mujoco", "mujoco-warp", "gymnasium")
-_DATA = "data"  # Minari's name for what is in a dataset
 
 
 def minari_module() -> Any:
@@ -60,28 +60,24 @@ def place_of(name: str) -> Path:
     Raises:
         ValueError: Minari takes no such name, or there is something already.
     """
-    from minari.dataset.minari_dataset import parse_dataset_id
-    from minari.storage import get_dataset_path
-
     parts = name.split("/")
     try:
-        namespace, _, _ = parse_dataset_id(name)
-        whole = namespace is None or all(part not in ("", _DATA) for part in parts)
-    except (ValueError, TypeError):
+        whole = namespace_of(name) is None or all(part not in ("", DATA_FOLDER) for part in parts)
+    except ValueError:
         whole = False
     if not whole:
         raise ValueError(
             "a Minari dataset has a name like track/query-v0, of letters, digits, - and _: namespaces of two "
             f"letters or more if any, a name, and a version, got {name!r}"
         )
-    place: Path = get_dataset_path(name)
+    place = dataset_path(name)
     if place.exists():
         raise ValueError(
             f"there is a Minari dataset {name} already, at {place}: name another version, or delete it with "
             f"minari delete {name}"
         )
     for end in range(1, len(parts)):
-        if (get_dataset_path("/".join(parts[:end])) / _DATA).exists():
+        if (dataset_path("/".join(parts[:end])) / DATA_FOLDER).exists():
             raise ValueError(f"{'/'.join(parts[:end])} is a Minari dataset, and no namespace for {name}")
     return place
 
@@ -169,11 +165,9 @@ def _create(name: str, staged: Path, episodes: Sequence[Any], about: About) -> A
 
 
 def _put(name: str, made: Path, place: Path) -> None:
-    from minari.namespace import create_namespace, list_local_namespaces
-
     namespace, _, _ = name.rpartition("/")
-    if namespace and namespace not in list_local_namespaces():
-        create_namespace(namespace)
+    if namespace:
+        make_namespace(namespace)
     made.rename(place)
 
 

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from robot_attn_scripts._render_peers import available_cores
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tell = Callable[[int], None]
@@ -45,8 +43,11 @@ def run_jobs(
     Raises:
         ValueError: from a job; or a process ended without a word.
     """
+    # Not above: a job's process binds its cores before it imports torch, which counts them.
+    from robot_attn.cores import usable_core_ids
+
     processes = min(processes, len(jobs))
-    cores = available_cores()
+    cores = usable_core_ids()
     waiting = iter(enumerate(jobs))
     busy: dict[Connection, int] = {}
     context = multiprocessing.get_context("spawn")

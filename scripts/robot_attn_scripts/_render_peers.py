@@ -19,11 +19,6 @@ Work = Callable[..., AbstractContextManager[Advance]]
 """Sets a peer up and takes it down; a function of a module, as another process imports it."""
 
 
-def available_cores() -> list[int]:
-    """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0))
-
-
 @contextmanager
 def opengl() -> Iterator[None]:
     """Import mujoco and set a renderer up in here, with EGL, which needs no display, or what MUJOCO_GL names.

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robot_attn_scripts import _render_peers
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -124,6 +122,8 @@ def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> 
 
 def machine(*packages: str) -> dict[str, object]:
     """What a measurement was taken on: processor, cores that we may use, and the versions of `packages`."""
+    from robot_attn.cores import usable_cores
+
     cpu = platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
@@ -131,7 +131,7 @@ def machine(*packages: str) -> dict[str, object]:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     return {
         "processor": cpu,
-        "cores": len(_render_peers.available_cores()),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robot_attn_scripts import _loaded_run, _pool, _render_peers, _report
+from robot_attn_scripts import _loaded_run, _pool, _report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -244,6 +244,7 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
     """Measure the cells in processes, under a progress bar, and write each as soon as it is measured."""
     from rich.progress import BarColumn, Progress, TextColumn
 
+    from robot_attn.cores import usable_cores
     from robot_attn_policies.evaluation.result_cache import write_cell
     from robot_attn_policies.training.progress_bar import pace
 
@@ -271,8 +272,7 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
                 task, advance=left.pop(jobs[place].path), description=f"{done} of {len(jobs)} cells"
             )
 
-        count = processes or len(_render_peers.available_cores())
-        _pool.run_jobs(measure_cell, jobs, count, on_progress=told, on_result=finished)
+        _pool.run_jobs(measure_cell, jobs, processes or usable_cores(), on_progress=told, on_result=finished)
 
 
 def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:

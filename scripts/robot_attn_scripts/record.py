@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from robot_attn_scripts import _loaded_run, _pool, _render_peers, _report
+from robot_attn_scripts import _loaded_run, _pool, _report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,6 +110,7 @@ class Job(NamedTuple):
 def _write_files(
     options: Options, seeds: Sequence[int], console: Console, progress: Console
 ) -> dict[str, object]:
+    from robot_attn.cores import usable_cores
     from robot_attn_scripts._player import player_of
 
     out = options.out or Path("episodes")
@@ -118,7 +119,7 @@ def _write_files(
         raise ValueError(f"{present[0]} is there already: name another folder with --out, or other seeds")
     policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     scene = _scene(options, policy)
-    processes = min(options.at_once or len(_render_peers.available_cores()), math.ceil(len(seeds) / FEWEST))
+    processes = min(options.at_once or usable_cores(), math.ceil(len(seeds) / FEWEST))
     out.mkdir(parents=True, exist_ok=True)
     told: dict[int, dict[str, object]] = {}
     try:

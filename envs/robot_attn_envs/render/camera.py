@@ -11,23 +11,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
 import warp as wp
-from mujoco_warp._src.bvh import compute_bvh_group_roots
 from numpy.typing import NDArray
 
+from robot_attn_envs.compat.mujoco_warp import (
+    compiled_kernel,
+    give_own_hierarchy,
+    kernel_key,
+    share_kernel,
+)
+from robot_attn_envs.cores import usable_cores
 from robot_attn_envs.render.lens import Lens
 
 # Kinematics that the ray caster reads, with the trailing shape it wants them in.
@@ -105,17 +109,6 @@ def _start_warp() -> None:
         os.close(stderr)
 
 
-def available_cores() -> int:
-    """Number of CPU cores worth a thread: within this process's affinity and its control group's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, math.ceil(int(limit) / int(period)))
-    return cores
-
-
 @contextmanager
 def _announced(step: str, after_seconds: float = 1.0) -> Iterator[None]:
     """Name a step on stderr once it takes longer than `after_seconds`, so that it is no silent hang."""
@@ -177,7 +170,7 @@ class BatchCamera:
         except ValueError as error:
             raise ValueError(f"no device {device!r} on this machine") from error
         self.name, self.image_size = camera, (height, width)
-        self._threads = max(1, threads or available_cores()) if self._device.is_cpu else 1
+        self._threads = max(1, threads or usable_cores()) if self._device.is_cpu else 1
         self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))
         self.rgb: NDArray[np.uint8] = np.zeros((num_worlds, height, width, 3), np.uint8)
         self.geom_id: NDArray[np.int32] = np.full((num_worlds, height, width), -1, np.int32)
@@ -226,10 +219,7 @@ class BatchCamera:
         return wp.array(flat, dtype=_WARP_DTYPES[flat.dtype.type], copy=False)
 
     def _make_chunk(self, worlds: slice) -> _Chunk:
-        """Views of the model, the data and the context in which these worlds are all there are.
-
-        The kernel finds a geom by its place in the hierarchy of its context, so each has its own.
-        """
+        """Views of the model, the data and the context in which these worlds are all there are."""
         size = worlds.stop - worlds.start
         model, data, context = copy.copy(self._model), copy.copy(self._data), copy.copy(self._context)
         for name in PER_WORLD:
@@ -241,37 +231,13 @@ class BatchCamera:
         context.rgb_data = wp.zeros((size, context.total_rays), dtype=wp.uint32)
         context.seg_data = wp.zeros((size, context.total_rays), dtype=wp.vec2i)
         context.depth_data = pixels.get("depth", context.depth_data)
-        # The bounds are of the pose that the model is made in; each draw brings them up to date.
-        for name in ("lower", "upper"):
-            bounds = getattr(self._context, name).numpy()
-            setattr(context, name, wp.array(np.tile(bounds, (size, 1)), dtype=wp.vec3))
-        geoms = len(self._context.group)
-        context.group = wp.array(np.repeat(np.arange(size), geoms), dtype=int)
-        context.bvh = wp.Bvh(
-            context.lower,
-            context.upper,
-            groups=context.group,
-            constructor="sah",
-            leaf_size=LEAF_SIZE if self._device.is_cpu else 1,
-        )
-        context.bvh_id = context.bvh.id
-        context.group_root = wp.zeros(size, dtype=int)
-        wp.launch(compute_bvh_group_roots, dim=size, inputs=[context.bvh_id], outputs=[context.group_root])
+        give_own_hierarchy(context, size, LEAF_SIZE if self._device.is_cpu else 1)
         return _Chunk(worlds, context, self._record(worlds, model, data, context, pixels))
 
     def _record(self, worlds: slice, model: Any, data: Any, context: Any, pixels: dict[str, Any]) -> Any:
-        """Record the launches of a draw, with the kernel that an equal context has compiled, if one has.
-
-        mujoco_warp specialises its kernel on the context's scalars; left alone, every context compiles
-        its own copy of the same code.
-        """
-        scalars = tuple(
-            repr(getattr(context, field.name))
-            for field in dataclasses.fields(context)
-            if field.type in (int, bool, float, wp.uint32, wp.vec3)
-        )
-        key = (str(self._device), model.nlight, context.geom_ray_types, scalars)
-        context._megakernel = _kernels.get(key)
+        """Record the launches of a draw, with the kernel that an equal context has compiled, if one has."""
+        key = (str(self._device), model.nlight, kernel_key(context))
+        share_kernel(context, _kernels.get(key))
 
         def launch() -> None:
             mjw.refit_bvh(model, data, context)
@@ -286,9 +252,9 @@ class BatchCamera:
                 outputs=[pixels["rgb"], pixels["geom_id"]],
             )
 
-        if context._megakernel is None:
+        if compiled_kernel(context) is None:
             launch()  # compiles the kernel, or loads what an earlier run compiled: not to be recorded
-            _kernels[key] = context._megakernel
+            _kernels[key] = compiled_kernel(context)
         with wp.ScopedCapture(self._device) as capture:
             launch()
         return capture.graph

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robot_attn import Percept, to_float
+from robot_attn_policies.compat.stable_baselines3 import greedy_actions
 from robot_attn_policies.evaluation.evaluate import Cells
 from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
@@ -292,7 +293,7 @@ def _values(policy: Any, observation: Any) -> Tensor | None:
     if isinstance(policy, ActorCriticPolicy):
         return policy.predict_values(observation)
     if hasattr(policy, "critic"):
-        critics = policy.critic(observation, policy._predict(observation, deterministic=True))
+        critics = policy.critic(observation, greedy_actions(policy, observation))
         if isinstance(critics, Tensor):  # sb3-contrib's TQC: [B, critics, quantiles]
             return critics.mean(dim=(1, 2))
         return torch.cat(critics, dim=1).amin(dim=1)

@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from robot_attn_policies.compat.stable_baselines3 import distribution_of
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
 from robot_attn_policies.sb3.sharded import Sharded
 from robot_attn_policies.training.presets import TrainConfig
@@ -46,7 +47,7 @@ class PerceptionPolicy(ActorCriticPolicy):
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """The distribution of the actions."""
         features = self.extract_features(obs, self.pi_features_extractor)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
+        return distribution_of(self, self.mlp_extractor.forward_actor(features))
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """The critic's values [B, 1]."""

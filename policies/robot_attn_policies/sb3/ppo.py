@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
+from robot_attn_policies.compat.stable_baselines3 import (
+    UnwrappingPPO,
+    apply_learning_rate,
+    progress_remaining,
+    set_updates_done,
+    updates_done,
+)
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 
@@ -23,7 +28,7 @@ class TrainingInterrupted(Exception):
     """An update was left because `PerceptionPPO.stop` asked for it; the weights are those of no boundary."""
 
 
-class PerceptionPPO(PPO):
+class PerceptionPPO(UnwrappingPPO):
     """`PPO` that computes SB3's update from the rollout buffer as it lies.
 
     SB3 copies a rollout's frames three times for an update (transposed, gathered, as a tensor) and reads five
@@ -35,11 +40,10 @@ class PerceptionPPO(PPO):
     stop: Callable[[], bool] | None = None
     """Asked before every minibatch; True leaves the update."""
 
-    @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, BatchVecEnv) and env.channels_first:
-            return env  # the order is known: SB3 would guess it from the shape
-        return PPO._wrap_env(env, verbose, monitor_wrapper)
+    @classmethod
+    def keeps_env(cls, env: GymEnv) -> bool:
+        # The order of a batch's channels is known: SB3 would guess it from the shape.
+        return isinstance(env, BatchVecEnv) and env.channels_first
 
     def train(self) -> None:
         """Update the policy from the rollout buffer.
@@ -48,8 +52,8 @@ class PerceptionPPO(PPO):
             Interrupted: `stop` returned True.
         """
         self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        clip_range: float = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        apply_learning_rate(self)
+        clip_range: float = self.clip_range(progress_remaining(self))  # type: ignore[operator]
         parameters = list(self.policy.parameters())
         figures: list[Tensor] = []
         going_on = True
@@ -84,7 +88,7 @@ class PerceptionPPO(PPO):
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
-            self._n_updates += 1
+            set_updates_done(self, updates_done(self) + 1)
             if not going_on:
                 break
         means = torch.stack(figures).mean(0).tolist()
@@ -100,7 +104,7 @@ class PerceptionPPO(PPO):
         )
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/n_updates", updates_done(self), exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
 
 

@@ -15,6 +15,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from robot_attn_policies.compat.stable_baselines3 import (
+    clear_requests,
+    env_indices,
+    requested_options,
+    requested_seeds,
+)
+
 _NOT_INFO = ("final_obs", "final_info")
 _ENV_PREFIX = "env/"
 
@@ -71,14 +78,16 @@ class BatchVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Reset every environment, with the seeds and the options set before by `seed` and `set_options`."""
-        if any(options != self._options[0] for options in self._options):
+        options = requested_options(self)
+        if any(wanted != options[0] for wanted in options):
             raise ValueError(
                 "a batch takes one set of options for all its environments: pass a dict to set_options"
             )
-        seeds = list(self._seeds) if any(seed is not None for seed in self._seeds) else None
-        observation, infos = self.env.reset(seed=seeds, options=self._options[0] or None)  # type: ignore[arg-type]
-        self._reset_seeds()
-        self._reset_options()
+        seeds: Any = list(requested_seeds(self))
+        if all(seed is None for seed in seeds):
+            seeds = None
+        observation, infos = self.env.reset(seed=seeds, options=options[0] or None)
+        clear_requests(self)
         self._returns[:] = 0
         self._lengths[:] = 0
         self.reset_infos = _rows(infos, self.num_envs)
@@ -158,7 +167,7 @@ class BatchVecEnv(VecEnv):
             if hasattr(self.env, attr_name)
             else getattr(self.env.unwrapped, attr_name)
         )
-        return [value for _ in self._get_indices(indices)]
+        return [value for _ in env_indices(self, indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set the batch's attribute, which all environments share."""
@@ -179,7 +188,7 @@ class BatchVecEnv(VecEnv):
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
         """True for `Monitor`, whose part (`infos[i]["episode"]`) this class plays; otherwise False."""
-        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+        return [wrapper_class is Monitor for _ in env_indices(self, indices)]
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         """The frames that the batch renders, or None for each environment where it renders none."""
@@ -207,7 +216,7 @@ class BatchVecEnv(VecEnv):
         return {key: _channels_first(v, axis) if key in self._images else v for key, v in observation.items()}
 
     def _whole(self, indices: VecEnvIndices, what: str) -> None:
-        if indices is not None and list(self._get_indices(indices)) != list(range(self.num_envs)):
+        if indices is not None and list(env_indices(self, indices)) != list(range(self.num_envs)):
             raise ValueError(
                 f"cannot {what} on some environments of a batch: leave `indices` out to address them all"
             )

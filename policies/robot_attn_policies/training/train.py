@@ -21,10 +21,18 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from rich.console import Console
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
+from robot_attn.cores import usable_cores
+from robot_attn_policies.compat.stable_baselines3 import (
+    StepCallback,
+    rollout_start,
+    set_progress,
+    set_updates_done,
+    start_rollout_from,
+    updates_done,
+)
 from robot_attn_policies.rollouts.rollout import Observation, rollout_episodes
 from robot_attn_policies.sb3.policy import PerceptionPolicy, fill_policy, policy_kwargs, policy_weights
 from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
@@ -163,7 +171,7 @@ def train(
                 )
             config = _merge(stored.config, config, path)
         else:
-            config = replace(config, threads=config.threads or usable_cores())
+            config = replace(config, threads=config.threads or min(torch.get_num_threads(), usable_cores()))
         torch.set_num_threads(1)  # the threads share the work frame by frame: `Sharded`
         keep_memory()
         training = Training(config, make_env, path, normalise, stop)
@@ -236,17 +244,17 @@ class Training:
         self._progress.open(0, steps=0)
 
     def _begin_episodes(self) -> None:
-        self.model._last_obs = self.env.reset()  # type: ignore[assignment]
-        self.model._last_episode_starts = np.ones(self.env.num_envs, bool)
+        start_rollout_from(self.model, self.env.reset(), np.ones(self.env.num_envs, bool))
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state, of tensors and plain containers only."""
         model = self.model
+        observation, episode_starts = rollout_start(model)
         return {
             "format": FORMAT,
             "policy_hash": self.run.policy_hash,
             "steps": model.num_timesteps,
-            "updates": model._n_updates,
+            "updates": updates_done(model),
             "seconds": self.seconds,
             "policy": {name: weights.clone() for name, weights in policy_weights(model.policy).items()},
             "optimizer": _copied(model.policy.optimizer.state_dict()),
@@ -254,8 +262,8 @@ class Training:
                 key: _tensor(value)
                 for key, value in (self.env.get_state() if self.env.stateful else {}).items()
             },
-            "observation": {key: _tensor(value) for key, value in _entries(model._last_obs).items()},
-            "episode_starts": _tensor(model._last_episode_starts),
+            "observation": {key: _tensor(value) for key, value in _entries(observation).items()},
+            "episode_starts": _tensor(episode_starts),
             "episodes": [
                 [episode["r"], episode["l"], episode["t"]] for episode in model.ep_info_buffer or ()
             ],
@@ -278,12 +286,16 @@ class Training:
                 raise ValueError("it belongs to another configuration than config.json beside it")
             fill_policy(model.policy, state["policy"])
             model.policy.optimizer.load_state_dict(_copied(state["optimizer"]))
-            model.num_timesteps, model._n_updates = int(state["steps"]), int(state["updates"])
+            model.num_timesteps = int(state["steps"])
+            set_updates_done(model, int(state["updates"]))
             if self.env.stateful:
                 self.env.set_state({key: value.numpy() for key, value in state["environment"].items()})
                 entries = {key: value.numpy().copy() for key, value in state["observation"].items()}
-                model._last_obs = entries[""] if list(entries) == [""] else entries
-                model._last_episode_starts = state["episode_starts"].numpy().copy()
+                start_rollout_from(
+                    model,
+                    entries[""] if list(entries) == [""] else entries,
+                    state["episode_starts"].numpy().copy(),
+                )
             else:
                 # Other seeds than at the start, whose episodes were trained on already.
                 self.env.seed(_seed_after(self.config.seed, model.num_timesteps))
@@ -344,11 +356,11 @@ class Training:
     def _update(self) -> bool:
         """One rollout, one update, and the evaluation that is due; whether there was one."""
         model, started, steps = self.model, time.monotonic(), self.model.num_timesteps
-        callback = _StopCallback(self._stop)
+        callback = StepCallback(lambda: not self._stop())
         callback.init_callback(model)
         if not model.collect_rollouts(self.env, callback, model.rollout_buffer, model.n_steps):
             raise TrainingInterrupted
-        model._update_current_progress_remaining(model.num_timesteps, self.config.steps)
+        set_progress(model, model.num_timesteps, self.config.steps)
         model.train()
         for name, weights in policy_weights(model.policy).items():
             if not bool(torch.isfinite(weights).all()):
@@ -531,17 +543,6 @@ class _Progress:
                     file.close()
 
 
-class _StopCallback(BaseCallback):
-    """Ends a rollout when asked to."""
-
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        super().__init__()
-        self._stop = stop
-
-    def _on_step(self) -> bool:
-        return not self._stop()
-
-
 def keep_memory() -> bool:
     """Tell glibc to keep freed memory instead of giving it back to the system, for this process from now on.
 
@@ -557,21 +558,13 @@ def keep_memory() -> bool:
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)
 
 
-def usable_cores() -> int:
-    """Threads worth taking: torch's own number, within this process's affinity and its control group's quota.
-
-    torch counts the machine's cores. With more threads than it may run, every parallel region waits for a
-    thread that is not scheduled: measured, an update became 80 times as slow as on one thread.
-    """
-    cores = torch.get_num_threads()
-    if hasattr(os, "sched_getaffinity"):
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, math.ceil(int(limit) / int(period)))
-    return max(cores, 1)
+def _distributions_check() -> bool:
+    """Whether distributions check what they get: torch has a public way to set it and none to ask."""
+    try:
+        Normal(0.0, -1.0)
+    except ValueError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -580,7 +573,7 @@ def _torch_settings() -> Iterator[None]:
 
     Their checks cost time in every minibatch; weights that became NaN are noticed after every update.
     """
-    threads, checks = torch.get_num_threads(), Distribution._validate_args
+    threads, checks = torch.get_num_threads(), _distributions_check()
     Distribution.set_default_validate_args(False)
     try:
         yield

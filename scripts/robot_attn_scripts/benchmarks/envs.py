@@ -28,7 +28,7 @@ from rich.console import Console
 from scipy.stats import binom
 
 from robot_attn_envs import TASKS
-from robot_attn_scripts import _render_peers, _report
+from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
 from robot_attn_scripts._timing import Step, peak_bytes, ratios, take_turns
 
@@ -148,8 +148,10 @@ def advance(batch: Any, steps: int) -> None:
 
 def measure_memory(ids: Mapping[str, str], fewer: int, more: int) -> dict[str, Figures]:
     """Memory that each environment adds, of each task, without shifts and with them."""
+    from robot_attn.cores import usable_cores
+
     with ProcessPoolExecutor(
-        len(_render_peers.available_cores()),
+        usable_cores(),
         mp_context=multiprocessing.get_context("spawn"),
         max_tasks_per_child=1,
     ) as processes:

@@ -42,10 +42,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import robot_attn
+from robot_attn.cores import usable_cores
 from robot_attn.errors import unknown_name
 from robot_attn.focus import Bools, FocusMeter, FocusTotals, PriorMap, RatioOfSums, grow, uniform_map
 from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
-from robot_attn_scripts import _render_peers, _report
+from robot_attn_scripts import _report
 
 SIDE = 64
 """Height and width of the frames in pixels."""
@@ -463,7 +464,7 @@ def _trained(
         progress = stack.enter_context(Progress(*columns, console=console, transient=True))
         running: dict[Connection, tuple[Job, TaskID]] = {}
         while waiting or running:
-            while waiting and len(running) < len(_render_peers.available_cores()):
+            while waiting and len(running) < usable_cores():
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_serve, args=(job, folder, options, theirs))

@@ -54,9 +54,11 @@ def run(options: Options) -> dict[str, object]:
     Raises:
         ValueError: nothing to measure, or our own camera failed.
     """
+    from robot_attn.cores import usable_core_ids
+
     if min(options.rounds, options.worlds) < 1 or options.frames < options.worlds:
         raise ValueError("--rounds and --worlds are 1 or more, and --frames at least as many as the worlds")
-    console, cores = Console(), _render_peers.available_cores()
+    console, cores = Console(), usable_core_ids()
     works: dict[str, tuple[_render_peers.Work, tuple[Any, ...], int]] = {
         "ours": (_ours, (options.worlds, 1), options.frames),
         "gymnasium": (_gymnasium, (options.worlds,), options.worlds),

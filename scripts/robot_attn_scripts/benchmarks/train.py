@@ -93,6 +93,8 @@ def run(options: Options) -> dict[str, object]:
                 status.update(f"round {number} of {options.rounds}: {peer}")
                 rates[peer].append(trainer.measure(options.rollouts if peer in OURS else 1))
 
+    from robot_attn.cores import usable_cores
+
     ratios = {
         f"{over} / {under}": [a / b for a, b in zip(rates[over], rates[under], strict=True)]
         for over, under in RATIOS
@@ -104,7 +106,7 @@ def run(options: Options) -> dict[str, object]:
             "robot-attn", "torch", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3"
         ),
         "threads": {
-            "value": options.threads or len(_render_peers.available_cores()),
+            "value": options.threads or usable_cores(),
             "unit": "threads that share an update",
         },
         "ppo": asdict(_preset(options)),
@@ -145,11 +147,12 @@ def _preset(options: Options) -> PPOPreset:
 def _our_stack(peer: Peer, options: Options) -> Iterator[_render_peers.Advance]:
     import torch
 
+    from robot_attn.cores import usable_cores
     from robot_attn_policies.training.presets import TrainConfig
     from robot_attn_policies.training.train import SAVE_SECONDS, Training, keep_memory
     from robot_attn_scripts.train import env_maker
 
-    ppo, threads = _preset(options), options.threads or len(_render_peers.available_cores())
+    ppo, threads = _preset(options), options.threads or usable_cores()
     config = TrainConfig(
         "track", perception=peer, seed=options.seed, steps=1, ppo=ppo, eval_every=0, threads=threads
     )
@@ -178,13 +181,15 @@ def _their_stack(peer: Peer, options: Options) -> Iterator[_render_peers.Advance
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
+    from robot_attn.cores import usable_cores
+
     shadows = peer == "sb3"
     with _render_peers.opengl():  # once here, where it can be said what is wrong; a subprocess would only end
         trial = GymnasiumTrack(shadows=shadows)
         trial.reset(seed=options.seed)
         trial.close()
-    torch.set_num_threads(options.threads or len(_render_peers.available_cores()))
-    ppo, cores = _preset(options), len(_render_peers.available_cores())
+    torch.set_num_threads(options.threads or usable_cores())
+    ppo, cores = _preset(options), usable_cores()
     env = SubprocVecEnv([lambda: GymnasiumTrack(shadows=shadows)] * cores, start_method="spawn")
     try:
         model = PPO(
