@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_attn.errors import unknown_name
 from robot_attn.families._patches import frame_coordinates
 from robot_attn.perception import Perception
 
@@ -67,7 +68,7 @@ def gradient_maps(
         ModuleNotFoundError: Captum is not installed.
     """
     if method not in get_args(Method):
-        raise ValueError(f"expected a method of {list(METHODS)}, got {method!r}")
+        raise unknown_name("method", method, METHODS)
     _check_frames(frames)
 
     def rows(part: Tensor) -> Tensor:

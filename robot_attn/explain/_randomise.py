@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
+from robot_attn.errors import unknown_name
+
 Order: TypeAlias = Literal["cascade", "independent"]
 
 
@@ -41,7 +43,7 @@ def randomised(
         ValueError: an unknown order.
     """
     if order not in get_args(Order):
-        raise ValueError(f"expected an order of {list(get_args(Order))}, got {order!r}")
+        raise unknown_name("order", order, get_args(Order))
     changed = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, part) for name, part in changed.named_modules() if list(part.parameters(recurse=False))]

@@ -126,5 +126,8 @@ def test_options_out_of_range(option: str, value: object) -> None:
 
 
 def test_an_unknown_option_is_named_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no option 'distractor'.*did you mean 'distractors'"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected an option of the task Track among .*, got 'distractor': did you mean 'distractors'\?$",
+    ):
         gymnasium.make(ID, distractor=3)

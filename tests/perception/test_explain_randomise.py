@@ -55,7 +55,7 @@ def test_both_orders_draw_the_same_weights() -> None:
 
 
 def test_an_order_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected an order of \['cascade', 'independent'\], got 'random'"):
+    with pytest.raises(ValueError, match=r"expected an order among cascade, independent, got 'random'$"):
         next(randomised(chain(), order="random"))  # type: ignore[arg-type]
 
 

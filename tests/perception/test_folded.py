@@ -195,7 +195,11 @@ def test_small_batches(batch: int) -> None:
 def test_bad_input_is_one_sentence() -> None:
     tokens, query, to_key, to_value = good = inputs(2, 7, 5, 3, 2, 11)
     for match, arguments, options in (
-        ("unknown score that can be folded 'cosine'", good, {"score": "cosine"}),
+        (
+            "expected a score that can be folded among dot, scaled_dot, standardized, got 'cosine'",
+            good,
+            {"score": "cosine"},
+        ),
         ("did you mean 'scaled_dot'", good, {"score": "scaled_dott"}),
         (r"tokens must be .* their shape is \[7, 5\]", (tokens[0], query, to_key, to_value), {}),
         ("with a token to look at", (tokens[:, :0], query, to_key, to_value), {}),

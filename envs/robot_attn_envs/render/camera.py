@@ -32,6 +32,7 @@ from robot_attn_envs.compat.mujoco_warp import (
     share_kernel,
 )
 from robot_attn_envs.cores import usable_cores
+from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.render.lens import Lens
 
 # Kinematics that the ray caster reads, with the trailing shape it wants them in.
@@ -162,7 +163,7 @@ class BatchCamera:
     ) -> None:
         if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera) < 0:
             names = [model.camera(i).name for i in range(model.ncam)]
-            raise ValueError(f"no camera named {camera!r} in the model; it has {names}")
+            raise unknown_name("camera of the model", camera, names)
         height, width = image_size
         _start_warp()
         try:

@@ -22,8 +22,7 @@ chooses among named pairs of colour and shape. A new shift is a file here and a 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -32,6 +31,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.render.lens import Lens, clear_views
 from robot_attn_envs.shifts._background import Background
 from robot_attn_envs.shifts._camera import Camera
@@ -85,7 +85,7 @@ def chosen_shifts(shift: ShiftOption, intensity: float, suite: str | None) -> di
     wanted = dict(shift) if isinstance(shift, Mapping) else dict.fromkeys(shift, intensity)
     for name, value in wanted.items():
         if name not in SHIFTS:
-            raise ValueError(f"unknown shift {name!r}{_nearest(name, SHIFTS)}; there are {list(SHIFTS)}")
+            raise unknown_name("visual shift", name, SHIFTS)
         _check_intensity(f"intensity of {name}", value)
     return {name: float(wanted[name]) for name in SHIFTS if wanted.get(name, 0.0) > 0.0}
 
@@ -97,13 +97,8 @@ def _version(suite: str) -> str:
     versions = [name for name in SUITES if name.rpartition("-v")[0] == suite]
     if not versions:
         names = [*dict.fromkeys(name.rpartition("-v")[0] for name in SUITES), *SUITES]
-        raise ValueError(f"unknown suite {suite!r}{_nearest(suite, names)}; there are {names}")
+        raise unknown_name("suite of shifts", suite, names)
     return max(versions, key=lambda name: int(name.rpartition("-v")[2]))
-
-
-def _nearest(name: object, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_intensity(what: str, value: float) -> None:

@@ -7,7 +7,6 @@ for an episode in `episode`, a dict of arrays, so that a saved state can bring i
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.tasks.objects import Objects
 
 Floats = NDArray[np.float64]
@@ -123,7 +123,5 @@ def make_task(task: type[Task], num_worlds: int, options: dict[str, Any]) -> Tas
     known = [name for name in inspect.signature(task).parameters if name != "num_worlds"]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{task.__name__} has no option {name!r}, only {known}{hint}")
+            raise unknown_name(f"option of the task {task.__name__}", name, known)
     return task(num_worlds, **options)

@@ -22,6 +22,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from robot_attn import Percept
+from robot_attn.errors import unknown_name
 from robot_attn.explain import (
     HeadInputs,
     InsensitivePolicyError,
@@ -138,7 +139,7 @@ def run_pixel_ablation(
     """
     unknown = [name for name in names if name not in PIXEL_ABLATIONS]
     if unknown:
-        raise ValueError(f"nothing is erased by the name {unknown[0]!r}; there are {sorted(PIXEL_ABLATIONS)}")
+        raise unknown_name("pixel ablation", unknown[0], PIXEL_ABLATIONS)
     if len(random) != len(seeds):
         raise ValueError(
             f"expected a return of the random policy for each of {len(seeds)} seeds, got {len(random)}"
