@@ -36,7 +36,6 @@ from robot_attn.explain._perturb import spread as spread
 from robot_attn.explain._perturb import top_pixels as top_pixels
 from robot_attn.explain._randomise import randomised as randomised
 from robot_attn.explain._time import Delay as Delay
-from robot_attn.explain._time import Stretch as Stretch
 from robot_attn.explain._time import attention_delay as attention_delay
 from robot_attn.explain._time import best_lag as best_lag
 from robot_attn.explain._time import dwells as dwells
@@ -44,6 +43,7 @@ from robot_attn.explain._time import entropy as entropy
 from robot_attn.explain._time import expected_places as expected_places
 from robot_attn.explain._time import jumps as jumps
 from robot_attn.explain._time import peak_places as peak_places
-from robot_attn.explain._time import stretches as stretches
-from robot_attn.explain._time import stretches_of as stretches_of
 from robot_attn.explain._time import target_places as target_places
+from robot_attn.stretches import Stretch as Stretch
+from robot_attn.stretches import stretches as stretches
+from robot_attn.stretches import stretches_of as stretches_of

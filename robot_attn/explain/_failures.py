@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn.explain._time import Stretch, stretches, stretches_of, target_places
+from robot_attn.explain._time import target_places
 from robot_attn.focus import RatioOfSums
+from robot_attn.stretches import Stretch, stretches, stretches_of
 
 Floats = NDArray[np.floating]
 Failure: TypeAlias = Literal["missed", "lost", "reward", "failed"]

@@ -10,16 +10,15 @@ that is out of view.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robot_attn.overlay import usable_maps
+from robot_attn.stretches import Stretch, stretches, stretches_of
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -31,34 +30,6 @@ STILL = 1.0
 FOLLOWS = 0.3
 """The least correlation at which attention can be said to follow at all."""
 _TIE = 1e-6  # cells this close to the maximum, relatively, share it: their values differ by rounding
-
-
-class Stretch(NamedTuple):
-    """Successive rows of one episode, [first, stop)."""
-
-    first: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        """How many they are."""
-        return self.stop - self.first
-
-
-def stretches(values: NDArray[Any], episode: NDArray[np.integer] | None = None) -> list[Stretch]:
-    """The stretches of equal values [T], which together are all rows."""
-    if len(values) == 0:
-        return []
-    change = values[1:] != values[:-1]
-    if episode is not None:
-        change |= episode[1:] != episode[:-1]
-    edges = [0, *(np.flatnonzero(change) + 1).tolist(), len(values)]
-    return [Stretch(*pair) for pair in itertools.pairwise(edges)]
-
-
-def stretches_of(flags: Bools, episode: NDArray[np.integer] | None = None) -> list[Stretch]:
-    """The stretches in which `flags` [T] is True."""
-    return [stretch for stretch in stretches(flags, episode) if flags[stretch.first]]
 
 
 def entropy(maps: Floats) -> NDArray[np.float64]:

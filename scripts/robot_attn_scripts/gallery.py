@@ -224,10 +224,11 @@ def hiding(episodes: Sequence[Sequence[Moment]], count: int) -> list[Moment]:
 
     One after which the episode goes on is preferred. Where there is none they are from all of the first.
     """
+    from robot_attn.stretches import stretches_of
+
     stretches = []
     for episode in episodes:
-        screened = np.array([False, *(moment.screened for moment in episode), False])
-        for start, stop in np.flatnonzero(np.diff(screened)).reshape(-1, 2).tolist():
+        for start, stop in stretches_of(np.array([moment.screened for moment in episode])):
             stretches.append(((stop < len(episode), stop - start), start, stop, episode))
     whole = (False, 0), 0, len(episodes[0]), episodes[0]
     _, start, stop, episode = max(stretches, default=whole, key=lambda stretch: stretch[0])

@@ -93,7 +93,10 @@ def with_part(episode: Episode, name: str, change: Any) -> Episode:
         (lambda e: with_args(e, env_name=["RobotAttn/Track-v0"]), "is not a task of robot-attn"),
         (lambda e: replace(e, env_args={}), "None, is not a task of robot-attn"),
         (lambda e: with_args(e, env_name="RobotAttn/Reach-v0"), "are not those of RobotAttn/Reach-v0"),
-        (lambda e: with_args(e, env_kwargs={"colours": 3}), "expected an option of the task Track among .*, got 'colours'"),
+        (
+            lambda e: with_args(e, env_kwargs={"colours": 3}),
+            "expected an option of the task Track among .*, got 'colours'",
+        ),
         (lambda e: with_args(e, env_kwargs={"image_size": 32, "distractors": 3}), "are not those of"),
         (lambda e: with_args(e, env_kwargs={"image_size": 48}), "shows other frames here"),
         (lambda e: replace(e, simulator={}), "no states of the simulator"),

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from robot_attn.stretches import stretches_of
 from robot_attn_policies.evaluation.statistics import Interval
 
 HEIGHT = 220
@@ -350,26 +351,19 @@ def _lines(chart: Chart, known: NDArray[np.float64]) -> str:
     )
 
 
-def _runs(there: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Places of the points between gaps."""
-    places = np.flatnonzero(there)
-    return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(run)]
-
-
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     return "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x * _ACROSS / 100, y, strict=True))
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    runs = [_path(x[run], y[run]) for run in _runs(~np.isnan(y)) if len(run) > 1]
+    runs = [_path(x[slice(*run)], y[slice(*run)]) for run in stretches_of(~np.isnan(y)) if run.rows > 1]
     return f'<path class="line" d="M{"M".join(runs)}"/>' if runs else ""
 
 
 def _band(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
     runs = [
         f"{_path(x[run], high[run])}L{_path(x[run][::-1], low[run][::-1])}Z"
-        for run in _runs(~np.isnan(low))
-        if len(run) > 1
+        for run in (slice(*run) for run in stretches_of(~np.isnan(low)) if run.rows > 1)
     ]
     return f'<path class="band" d="M{"M".join(runs)}"/>' if runs else ""
 
@@ -379,7 +373,7 @@ def _points(
 ) -> str:
     """Dots where points are few, and where one stands between gaps; it has its interval as a whisker."""
     alone = np.zeros(len(y), np.bool_)
-    alone[[run[0] for run in _runs(~np.isnan(y)) if len(run) == 1]] = True
+    alone[[run.first for run in stretches_of(~np.isnan(y)) if run.rows == 1]] = True
     whiskers = "".join(
         f'<line x1="{x[i]:.2f}%" x2="{x[i]:.2f}%" y1="{low[i]:.1f}" y2="{high[i]:.1f}"/>'
         for i in np.flatnonzero(alone & ~np.isnan(low))
