@@ -128,6 +128,6 @@ def test_options_out_of_range(option: str, value: object) -> None:
 def test_an_unknown_option_is_named_with_the_nearest() -> None:
     with pytest.raises(
         ValueError,
-        match=r"expected an option of the task Track among .*, got 'distractor': did you mean 'distractors'\?$",
+        match=r"an option of the task Track among .*, got 'distractor': did you mean 'distractors'\?$",
     ):
         gymnasium.make(ID, distractor=3)
