@@ -20,13 +20,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, more: str = "
     """
     names = sorted(known)
     article = "an" if kind[0] in "aeiou" else "a"
-    return ValueError(
-        f"expected {article} {kind} among {', '.join(names)}{more}, got {name!r}{did_you_mean(name, names)}"
-    )
-
-
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The end of an error that gives the nearest of the names, whatever the case; "" where none is near."""
-    lower = {spelling.lower(): spelling for spelling in known}
+    lower = {spelling.lower(): spelling for spelling in names}
     near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
-    return f": did you mean {lower[near[0]]!r}?" if near else ""
+    hint = f": did you mean {lower[near[0]]!r}?" if near else ""
+    return ValueError(f"expected {article} {kind} among {', '.join(names)}{more}, got {name!r}{hint}")
