@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs import TASKS
-from robot_attn_envs.tasks.instructions import Instruct
+from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.worlds import MIN_SIZE
 from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
@@ -176,7 +176,9 @@ def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
 
 
 @cache
-def in_sight(name: str, count: int, first: int, steps: int, instruction: Instruct) -> tuple[int, ...]:
+def in_sight(
+    name: str, count: int, first: int, steps: int, instruction: InstructionOption
+) -> tuple[int, ...]:
     """`count` seeds from `first` on, those first whose episode without a shift shows the target at some time.
 
     A shift has no say in it: one under which the target is never seen is to be found out.

@@ -1,4 +1,4 @@
-"""The arm: its Jacobian against MuJoCo's, where its angles bring it, and that it goes where it is told."""
+"""The arm: its Jacobian against MuJoCo's, its inverse kinematics, and its velocity control."""
 
 import math
 
@@ -16,15 +16,15 @@ from robot_attn_envs.tasks.arm import (
     JOINTS,
     LINK,
     LOW,
+    MAX_JOINT_SPEED,
     RANGES,
     SHOULDER,
     SPEED,
     TOOL,
-    TURN,
     Arm,
-    angles,
     arm_body,
-    resolve,
+    damped_least_squares,
+    inverse_kinematics,
 )
 
 SUBSTEPS, DT = 5, 0.05
@@ -41,7 +41,7 @@ points = st.tuples(*(st.floats(low, high) for low, high in zip(LOW, HIGH, strict
 
 
 class Bench:
-    """Arms with nothing around them."""
+    """Arms in empty scenes."""
 
     def __init__(self, worlds: int) -> None:
         self.model = mujoco.MjModel.from_xml_string(SCENE)
@@ -60,7 +60,7 @@ class Bench:
         self.batch.step(nstep=SUBSTEPS, stage=mujoco.mjtStage.mjSTAGE_POS.value)
 
     def down(self) -> np.ndarray:
-        """The height of the tool's axis, -1 where it points straight down, [worlds]."""
+        """Vertical component of the tool's axis, -1 if it points straight down, [worlds]."""
         return self._tool[:, 0].reshape(-1, 3, 3)[:, 2, 2]
 
 
@@ -69,47 +69,49 @@ def bench() -> Bench:
     return Bench(2)
 
 
-def test_angles_by_hand() -> None:
+def test_inverse_kinematics_by_hand() -> None:
     # The wrist at the shoulder's height, a link away: an equilateral triangle with the elbow on top.
-    yaw, shoulder, elbow, wrist = angles(np.array([0.0, LINK, SHOULDER - TOOL]))
+    yaw, shoulder, elbow, wrist = inverse_kinematics(np.array([0.0, LINK, SHOULDER - TOOL]))
     assert yaw == pytest.approx(math.pi / 2)
     assert shoulder == pytest.approx(math.pi / 6)  # from the vertical
     assert elbow == pytest.approx(2 * math.pi / 3)
     assert wrist == pytest.approx(math.pi / 6)
-    with pytest.raises(ValueError, match=r"cannot reach \[0.8, 0.0, 0.1\]; it reaches 0.72 m"):
-        angles(np.array([0.8, 0.0, 0.1]))
+    with pytest.raises(ValueError, match=r"within 0.72 m of the shoulder, got \[0.8, 0.0, 0.1\]"):
+        inverse_kinematics(np.array([0.8, 0.0, 0.1]))
 
 
 @given(points)
-def test_the_arm_is_put_where_it_should_be(bench: Bench, point: tuple[float, float, float]) -> None:
+def test_reset_puts_the_grip_point_at_the_given_position(
+    bench: Bench, point: tuple[float, float, float]
+) -> None:
     bench.start([point, (0.4, 0.0, 0.2)])
     np.testing.assert_allclose(bench.arm.grip, [point, (0.4, 0.0, 0.2)], atol=1e-9)
     np.testing.assert_allclose(bench.down(), -1.0, atol=1e-9)
-    ends = np.array(RANGES)
-    turned = bench.arm.state()[:, :4]
-    assert ((turned > ends[:, 0]) & (turned < ends[:, 1])).all()  # the whole box is within the limits
+    limits = np.array(RANGES)
+    joints = bench.arm.state()[:, :4]
+    assert ((joints > limits[:, 0]) & (joints < limits[:, 1])).all()  # the whole box is within the limits
 
 
 @given(st.tuples(*(st.floats(low, high) for low, high in RANGES)))
-def test_the_jacobian_is_mujocos(bench: Bench, turned: tuple[float, ...]) -> None:
-    bench.batch.bind("qpos")[1] = turned
+def test_the_jacobian_equals_mujocos(bench: Bench, joints: tuple[float, ...]) -> None:
+    bench.batch.bind("qpos")[1] = joints
     bench.batch.forward()
     data = mujoco.MjData(bench.model)
-    data.qpos[:] = turned
+    data.qpos[:] = joints
     mujoco.mj_forward(bench.model, data)
     position, rotation = np.zeros((3, 4)), np.zeros((3, 4))
     mujoco.mj_jacSite(bench.model, data, position, rotation, bench.model.site("grip").id)
     found = bench.arm.jacobian()[1]
     np.testing.assert_allclose(found[:3], position, atol=1e-12)
-    pitch_axis = (-math.sin(turned[0]), math.cos(turned[0]), 0.0)
+    pitch_axis = (-math.sin(joints[0]), math.cos(joints[0]), 0.0)
     np.testing.assert_allclose(found[3], pitch_axis @ rotation, atol=1e-12)
 
 
 def test_damped_least_squares_by_hand() -> None:
-    # One row: j / (j^2 + 0.03^2) of what is asked for, and nothing where the joints cannot help.
+    # One row: j / (j^2 + 0.03^2) of the desired velocity, and 0 where the joints have no effect.
     jacobian = np.array([[[2.0, 0.0], [0.0, 0.0]], [[0.03, 0.0], [0.0, 1.0]]])
-    turns = resolve(jacobian, np.array([[1.0, 5.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(turns, [[2 / 4.0009, 0.0], [0.03 / 0.0018, 0.0]])
+    joints = damped_least_squares(jacobian, np.array([[1.0, 5.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(joints, [[2 / 4.0009, 0.0], [0.03 / 0.0018, 0.0]])
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -118,24 +120,24 @@ def test_it_moves_along_an_axis_and_points_down(bench: Bench, axis: int, sign: f
     start = np.array([(0.42, 0.05, 0.18), (0.38, -0.10, 0.22)])
     bench.start([tuple(point) for point in start])
     actions = np.zeros((2, 3))
-    actions[0, axis] = sign  # the second arm keeps still
+    actions[0, axis] = sign  # the second arm does not move
     for _ in range(6):
         bench.step(actions)
         assert (np.abs(bench.down() + 1.0) < 0.002).all()
     moved = bench.arm.grip - start
-    # 6 steps at full speed are 12 cm; the motors take one to get there.
+    # 6 steps at full speed are 12 cm; the motors take one step to reach that speed.
     assert 0.75 * 6 * DT * SPEED < sign * moved[0, axis] < 1.05 * 6 * DT * SPEED
     assert np.abs(np.delete(moved[0], axis)).max() < 0.01
     assert np.abs(moved[1]).max() < 1e-4
 
 
 @given(st.lists(st.sampled_from([-1.0, 1.0]), min_size=3, max_size=3))
-def test_it_stays_in_its_box_and_within_its_joints(bench: Bench, direction: list[float]) -> None:
+def test_it_stays_in_its_box_and_within_the_joint_speed(bench: Bench, direction: list[float]) -> None:
     bench.start([(0.42, 0.0, 0.2), (0.5, 0.2, 0.3)])
     for _ in range(30):
         bench.step(np.array([direction, direction]))
         assert (bench.arm.grip > LOW - 0.015).all() and (bench.arm.grip < HIGH + 0.015).all()
-        assert np.abs(bench.batch.bind("ctrl")).max() <= TURN * (1 + 1e-12)
+        assert np.abs(bench.batch.bind("ctrl")).max() <= MAX_JOINT_SPEED * (1 + 1e-12)
     corner = np.where(np.array(direction) > 0, HIGH, LOW)
     np.testing.assert_allclose(bench.arm.grip, [corner, corner], atol=0.012)
     assert (np.abs(bench.down() + 1.0) < 0.002).all()
@@ -151,7 +153,7 @@ def test_it_holds_still_against_its_weight(bench: Bench) -> None:
     assert np.abs(bench.arm.state()[:, 4:]).max() < 1e-3
 
 
-def test_a_tool_that_leans_is_straightened(bench: Bench) -> None:
+def test_a_tilted_tool_is_straightened(bench: Bench) -> None:
     bench.start([(0.42, 0.0, 0.2), (0.5, 0.1, 0.1)])
     bench.batch.bind("qpos")[:, 3] += (0.3, -0.3)
     bench.batch.forward()

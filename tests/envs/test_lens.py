@@ -1,4 +1,4 @@
-"""What the lens and the camera do to pixels, against values worked out by hand."""
+"""The lens and the camera: pixels against values worked out by hand."""
 
 from itertools import pairwise
 
@@ -15,8 +15,8 @@ from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
 SIDE = 64
 WALL, BALL = 0, 1  # geoms
 GREY = 0.5 * 255  # of the wall: see `SCENE`
-# A wall square to the optical axis, 2 m away, lit from the camera alone: a pixel is its colour times 0.8 of
-# ambient light and 0.2 of the lamp's, whose light falls along the axis. A ball hangs before it.
+# A wall perpendicular to the optical axis, 2 m away, lit from the camera alone: a pixel is its colour times
+# 0.8 of ambient light plus 0.2 of the lamp's, whose light falls along the axis. A ball hangs in front of it.
 SCENE = """
 <mujoco>
   <visual><headlight ambient="0.8 0.8 0.8" diffuse="{head} {head} {head}" specular="0 0 0"/></visual>
@@ -50,16 +50,16 @@ class Bench:
         if pictures is None:
             pictures = np.zeros((1, PICTURE_SIDE, PICTURE_SIDE), np.uint32)
         self.lens = Lens(clear_views(worlds), sensor or size, np.array([True, False]), pictures)
-        self.view = self.lens.views
+        self.settings = self.lens.settings
         self.camera = BatchCamera(self.model, worlds, "eye", size, threads=1, depth=True, lens=self.lens)
 
     def frame(self) -> np.ndarray:
-        """uint8 [H, W, 3] of the first world."""
+        """Frame of the first world, uint8 [H, W, 3]."""
         self.camera.render(self.kinematics)
         return self.camera.rgb[0].copy()
 
 
-def test_a_lens_that_does_nothing_changes_no_bit() -> None:
+def test_a_neutral_lens_changes_no_bit() -> None:
     bench = Bench(ball=0.3, size=(40, 56))
     plain = BatchCamera(bench.model, 1, "eye", (40, 56), threads=1)
     plain.render(bench.kinematics)
@@ -69,31 +69,31 @@ def test_a_lens_that_does_nothing_changes_no_bit() -> None:
 
 
 def test_pictures_are_painted_over_scenery_upright_and_unmirrored() -> None:
-    # Red tells the column of a texel, green its row.
+    # Red encodes the column of a texel, green its row.
     column, row = np.meshgrid(
         np.arange(PICTURE_SIDE, dtype=np.uint32), np.arange(PICTURE_SIDE, dtype=np.uint32)
     )
     bench = Bench(ball=0.3, pictures=(column << 16 | row << 8)[None])
     # The optical axis is the world's +x; up is its z.
     bench.kinematics["cam_xmat"][:] = np.array([[0, 0, -1], [-1, 0, 0], [0, 1, 0]], float).reshape(1, 1, 9)
-    bench.view["paint"], bench.view["zoom"], bench.view["offset"] = 256, 64.0, 1024.0 + 64.0
-    seen = bench.frame()
+    bench.settings["paint"], bench.settings["zoom"], bench.settings["offset"] = 256, 64.0, 1024.0 + 64.0
+    frame = bench.frame()
     assert not (bench.camera.geom_id == BALL).any()
     # A field of 90 degrees is a face of the cube, from -1 to 1 in steps of 1/32, which are two texels.
     expected = 64 + np.arange(-31.5, 32) * 2
-    np.testing.assert_allclose(seen[..., 0], np.broadcast_to(expected, (64, 64)), atol=1)
-    np.testing.assert_allclose(seen[..., 1], np.broadcast_to(expected[:, None], (64, 64)), atol=1)
-    bench.view["offset"] = [[1024.0 + 64.0 + 10.0, 1024.0 + 64.0 + 128.0]]
+    np.testing.assert_allclose(frame[..., 0], np.broadcast_to(expected, (64, 64)), atol=1)
+    np.testing.assert_allclose(frame[..., 1], np.broadcast_to(expected[:, None], (64, 64)), atol=1)
+    bench.settings["offset"] = [[1024.0 + 64.0 + 10.0, 1024.0 + 64.0 + 128.0]]
     moved = bench.frame()
-    np.testing.assert_array_equal(moved[:, :, 0], (seen[:, :, 0] + 10) % PICTURE_SIDE)
-    np.testing.assert_array_equal(moved[:, :, 1], seen[:, :, 1])
+    np.testing.assert_array_equal(moved[:, :, 0], (frame[:, :, 0] + 10) % PICTURE_SIDE)
+    np.testing.assert_array_equal(moved[:, :, 1], frame[:, :, 1])
 
 
-def test_a_part_of_the_picture_is_mixed_in_and_objects_are_left_alone() -> None:
+def test_the_picture_is_blended_over_scenery_and_not_over_objects() -> None:
     pictures = np.full((1, PICTURE_SIDE, PICTURE_SIDE), 0xFF0040, np.uint32)
     bench = Bench(ball=0.0, pictures=pictures)
     plain = bench.frame()
-    bench.view["paint"], bench.view["zoom"], bench.view["offset"] = 64, 64.0, 1024.0
+    bench.settings["paint"], bench.settings["zoom"], bench.settings["offset"] = 64, 64.0, 1024.0
     mixed = bench.frame()
     wall = bench.camera.geom_id[0] == WALL
     assert wall.any() and not wall.all()
@@ -102,12 +102,15 @@ def test_a_part_of_the_picture_is_mixed_in_and_objects_are_left_alone() -> None:
     np.testing.assert_allclose(mixed[wall], expected, atol=1)
 
 
-def test_patches_hide_what_is_behind_them() -> None:
+def test_patches_cover_pixels_and_geom_ids() -> None:
     bench = Bench(ball=0.0, size=(32, 64))
     plain = bench.frame()
-    bench.view["patch_x"], bench.view["patch_y"] = [[0.0, -0.75, 0.0]], [[0.0, 0.25, 0.0]]
-    bench.view["patch_width"], bench.view["patch_height"] = [[0.25, 0.25, 0.0]], [[0.125, 0.25, 0.0]]
-    bench.view["patch_round"], bench.view["patch_color"] = [[0.0, 1.0, 0.0]], [[0x102030, 0x405060, 0xFFFFFF]]
+    bench.settings["patch_x"], bench.settings["patch_y"] = [[0.0, -0.75, 0.0]], [[0.0, 0.25, 0.0]]
+    bench.settings["patch_width"], bench.settings["patch_height"] = [[0.25, 0.25, 0.0]], [[0.125, 0.25, 0.0]]
+    bench.settings["patch_round"], bench.settings["patch_color"] = (
+        [[0.0, 1.0, 0.0]],
+        [[0x102030, 0x405060, 0xFFFFFF]],
+    )
     patched = bench.frame()
     # Half of 16 x 8 pixels to each side of the middle.
     box = (slice(12, 20), slice(24, 40))
@@ -122,68 +125,68 @@ def test_patches_hide_what_is_behind_them() -> None:
     np.testing.assert_array_equal(bench.camera.geom_id[0] == -1, ~rest)
 
 
-def test_gains_are_factors_of_channels() -> None:
+def test_gain_multiplies_channels() -> None:
     bench = Bench()
     plain = bench.frame()[0, 0].astype(float)
     np.testing.assert_allclose(plain, GREY, atol=1)
-    bench.view["gain"] = [[0.5, 1.5, 3.0]]
+    bench.settings["gain"] = [[0.5, 1.5, 3.0]]
     np.testing.assert_allclose(bench.frame()[0, 0], [plain[0] / 2, 1.5 * plain[1], 255], atol=1)
 
 
-def test_blur_is_a_binomial_of_the_neighbours() -> None:
+def test_blur_is_a_binomial_kernel() -> None:
     # One white pixel: a patch of half a pixel to each side.
     bench = Bench(head=0.0)
     bench.camera.geom_rgba[:] = (0.0, 0.0, 0.0, 1.0)
     bench.camera.render(bench.kinematics, recolor=True)
-    bench.view["patch_x"][0, 0] = bench.view["patch_y"][0, 0] = 0.5 / SIDE
-    bench.view["patch_width"][0, 0] = bench.view["patch_height"][0, 0] = 0.5 / SIDE
-    bench.view["patch_color"][0, 0] = 0xFFFFFF
+    bench.settings["patch_x"][0, 0] = bench.settings["patch_y"][0, 0] = 0.5 / SIDE
+    bench.settings["patch_width"][0, 0] = bench.settings["patch_height"][0, 0] = 0.5 / SIDE
+    bench.settings["patch_color"][0, 0] = 0xFFFFFF
     sharp = bench.frame().astype(int)
     assert sharp[32, 32].tolist() == [255, 255, 255] and sharp.sum() == 3 * 255
     kernel = np.outer([1, 2, 1], [1, 2, 1]) * 255 / 16
     for share in (0.5, 1.0):
-        bench.view["blur"] = share
+        bench.settings["blur"] = share
         expected = (1 - share) * sharp[31:34, 31:34, 0] + share * kernel
         np.testing.assert_allclose(bench.frame()[31:34, 31:34, 0], expected, atol=1.5)
         assert bench.frame()[:30].max() == 0
 
 
-def test_blur_keeps_the_brightness() -> None:
+def test_blur_preserves_the_brightness() -> None:
     bench = Bench(ball=0.2)
     before = bench.frame().mean()
-    bench.view["blur"] = 1.0
+    bench.settings["blur"] = 1.0
     assert abs(bench.frame().mean() - before) < 0.3
 
 
 @given(st.integers(32, 1024))
-def test_blurs_are_as_wide_in_frames_of_any_size(height: int) -> None:
+def test_blurs_are_equally_wide_in_frames_of_any_size(height: int) -> None:
     strides = blur_strides(height)
     assert strides[-1] == 1
     assert all(small <= large <= 2 * small for large, small in pairwise(strides))
-    # Within one pixel^2 of the variance of a 3 x 3 blur at 64 pixels, never over it but for the first.
+    # Within one pixel^2 of the variance of a 3 x 3 blur at 64 pixels, and above it only for the first stride.
     wanted = (height / 64) ** 2
     assert max(wanted, 1.0) - 1.0 < sum(s * s for s in strides) <= max(wanted, 1.0)
 
 
-def test_noise_is_that_of_the_sensor_at_any_size() -> None:
+def test_noise_is_the_sensors_at_any_frame_size() -> None:
     bench = Bench(sensor=(SIDE, SIDE))
     plain = bench.frame().astype(float)
-    bench.view["noise"], bench.view["seed"] = 0.05, 7
+    bench.settings["noise"], bench.settings["seed"] = 0.05, 7
     noise = bench.frame() - plain
     # 12288 samples of 0.05 * 255 = 12.75: one sigma of their mean is 0.12, of their deviation 0.08.
     assert abs(noise.mean()) < 0.6 and abs(noise.std() - 12.75) < 0.5
     channels = np.corrcoef(noise.reshape(-1, 3).T)
     rows = np.corrcoef(noise[:, :, 0])
     assert np.abs(channels - np.eye(3)).max() < 0.06 and np.abs(rows - np.eye(SIDE)).max() < 0.65
-    bench.view["seed"] = 8
+    bench.settings["seed"] = 8
     assert abs(np.corrcoef(noise.ravel(), (bench.frame() - plain).ravel())[0, 1]) < 0.05
     large = Bench(size=(3 * SIDE, 3 * SIDE), sensor=(SIDE, SIDE))
-    large.view["noise"], large.view["seed"] = 0.05, 7
+    large.settings["noise"], large.settings["seed"] = 0.05, 7
     np.testing.assert_allclose(large.frame()[1::3, 1::3] - plain, noise, atol=1)
     np.testing.assert_allclose(large.frame()[2::3, ::3] - plain, noise, atol=1)
 
 
-def test_longer_axes_of_the_camera_are_a_wider_field() -> None:
+def test_longer_camera_axes_widen_the_field_of_view() -> None:
     narrow, wide = Bench(fovy=60.0, ball=0.3), Bench(fovy=90.0, ball=0.3)
     axes = narrow.kinematics["cam_xmat"].reshape(1, 1, 3, 3)
     axes[..., :2] *= np.tan(np.radians(45)) / np.tan(np.radians(30))
@@ -194,7 +197,7 @@ def test_longer_axes_of_the_camera_are_a_wider_field() -> None:
     np.testing.assert_allclose(narrow.camera.depth, wide.camera.depth, atol=1e-4)
 
 
-def test_each_world_has_lights_of_its_own() -> None:
+def test_each_world_has_its_own_lights() -> None:
     bench = Bench(head=0.0, worlds=2)
     plain = bench.frame()[0, 0].astype(float)
     np.testing.assert_allclose(plain, 0.8 * GREY, atol=1)
@@ -205,9 +208,9 @@ def test_each_world_has_lights_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("worlds", [1, 5])
-def test_a_world_has_a_view_of_its_own(worlds: int) -> None:
-    bench = Bench(worlds=worlds, size=(32, 32))  # four worlds are drawn together
-    bench.view["gain"][worlds - 1] = 0.5
+def test_each_world_has_its_own_lens_settings(worlds: int) -> None:
+    bench = Bench(worlds=worlds, size=(32, 32))  # four worlds are rendered together
+    bench.settings["gain"][worlds - 1] = 0.5
     bench.frame()
     means = bench.camera.rgb.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, [GREY] * (worlds - 1) + [GREY / 2], atol=1)

@@ -1,4 +1,4 @@
-"""Navigate: its rewards and endings by hand, how its robot drives, and what its layouts promise."""
+"""Navigate: rewards and terminations by hand, the robot's dynamics, and guarantees of the layout."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ ID = "RobotAttn/Navigate-v0"
 
 @pytest.fixture
 def worlds() -> Worlds:
-    """Two empty arenas; in world 0 the robot stands in the middle and looks along x."""
+    """Two empty arenas; in world 0 the robot stands in the middle and faces along x."""
     worlds = Worlds(Navigate, 2, image_size=32, threads=1, distractors=0, obstacles=0)
     worlds.seed([0, 1])
     worlds.reset(np.arange(2))
@@ -48,7 +48,7 @@ def put_target(worlds: Worlds, x: float, y: float, start: float) -> None:
 def test_reward_by_hand(worlds: Worlds) -> None:
     put_target(worlds, 2.0, 0.0, start=2.0)
     qpos, steps = worlds.batch.bind("qpos"), np.ones(2, np.int64)
-    qpos[0, 0] = 0.5  # a quarter of the way
+    qpos[0, 0] = 0.5  # a quarter of the distance
     reward, ended, success = worlds.task.compute_reward(steps)
     assert reward[0] == pytest.approx(0.25) and not ended[0]
     qpos[0, 0] = 0.3  # and back
@@ -59,7 +59,7 @@ def test_reward_by_hand(worlds: Worlds) -> None:
     worlds.close()
 
 
-def test_it_ends_at_the_distance_that_it_says(worlds: Worlds) -> None:
+def test_success_is_at_the_documented_distance(worlds: Worlds) -> None:
     put_target(worlds, 2.0, 0.0, start=2.0)
     qpos, steps = worlds.batch.bind("qpos"), np.ones(2, np.int64)
     for x, near in ((2.0 - SUCCESS_DISTANCE - 1e-6, False), (2.0 - SUCCESS_DISTANCE + 1e-6, True)):
@@ -69,7 +69,7 @@ def test_it_ends_at_the_distance_that_it_says(worlds: Worlds) -> None:
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=9), st.floats(0.1, 9))
-def test_progress_adds_up_to_what_was_covered(distances: list[float], start: float) -> None:
+def test_progress_sums_to_the_distance_covered(distances: list[float], start: float) -> None:
     way = np.array([start, *distances])
     total = sum(float(progress(a, b, np.float64(start))) for a, b in itertools.pairwise(way))
     assert total == pytest.approx((start - way[-1]) / start, abs=1e-9) and total <= 1 + 1e-9
@@ -78,7 +78,7 @@ def test_progress_adds_up_to_what_was_covered(distances: list[float], start: flo
 @pytest.mark.parametrize(
     ("action", "speed", "turn"), [((1, 0), 1.0, 0.0), ((-1, 0), -1.0, 0.0), ((0, 1), 0.0, 2.5)]
 )
-def test_it_drives_as_its_table_says(
+def test_actions_have_their_documented_scale(
     worlds: Worlds, action: tuple[float, float], speed: float, turn: float
 ) -> None:
     put_target(worlds, 0.0, 2.9, start=2.9)
@@ -93,10 +93,10 @@ def test_it_drives_as_its_table_says(
     worlds.close()
 
 
-def test_where_nothing_is_touched_nothing_is_paid(worlds: Worlds) -> None:
+def test_without_contact_the_reward_is_progress_alone(worlds: Worlds) -> None:
     put_target(worlds, 0.0, 2.5, start=2.5)
     qpos, ahead = worlds.batch.bind("qpos"), np.array([(1, 0.3), (0, 0)], np.float32)
-    for _ in range(12):  # wheels and caster touch the floor all the while
+    for _ in range(12):  # wheels and caster touch the floor throughout
         before = math.hypot(qpos[0, 0], qpos[0, 1] - 2.5)
         reward = worlds.step(ahead)[0][0]
         assert reward == pytest.approx((before - math.hypot(qpos[0, 0], qpos[0, 1] - 2.5)) / 2.5, abs=1e-9)
@@ -112,7 +112,7 @@ def test_a_wall_stops_it_and_costs(worlds: Worlds) -> None:
     worlds.close()
 
 
-def test_it_sees_the_target_where_it_is(worlds: Worlds) -> None:
+def test_the_target_appears_on_its_side_of_the_frame(worlds: Worlds) -> None:
     for y, side in ((0.6, slice(0, 16)), (-0.6, slice(16, 32))):
         put_target(worlds, 2.0, y, start=2.0)
         worlds.draw()
@@ -127,7 +127,7 @@ def test_it_sees_the_target_where_it_is(worlds: Worlds) -> None:
 
 
 @pytest.mark.parametrize(("in_view", "share"), [(True, 1.0), (False, 0.0), (0.5, 0.5)])
-def test_where_the_target_is_at_the_start(in_view: bool | float, share: float) -> None:
+def test_start_in_view_sets_how_often_the_target_is_visible(in_view: bool | float, share: float) -> None:
     env = gymnasium.make_vec(
         ID, num_envs=80, image_size=32, distractors=0, obstacles=0, start_in_view=in_view
     )
@@ -166,7 +166,7 @@ def test_layouts_leave_room_and_differ() -> None:
     worlds.close()
 
 
-def test_the_way_goes_straight_or_around() -> None:
+def test_the_path_goes_straight_or_around() -> None:
     robot, target = np.array([[0.0, 0.0]]), np.array([[4.0, 0.0]])
     free = _next_corner(robot, target, np.array([[[2.0, 3.0]]]), np.array([0.3]))
     np.testing.assert_allclose(free, target)
@@ -174,12 +174,12 @@ def test_the_way_goes_straight_or_around() -> None:
     assert around[1] < -0.3 and 1.0 < around[0] < 3.0  # the shorter side
 
 
-def test_what_is_parked_bars_no_way() -> None:
+def test_parked_pillars_do_not_block_the_path() -> None:
     worlds = Worlds(Navigate, 1, image_size=32, threads=1, distractors=1, obstacles=4)
     worlds.seed([0])
     worlds.reset(np.arange(1))
     mocap, qpos = worlds.batch.bind("mocap_pos"), worlds.batch.bind("qpos")
-    mocap[0, 2:] = PARKED  # the pillars, none of which found a place
+    mocap[0, 2:] = PARKED  # the pillars, as if none of them had fitted
     mocap[0, 0] = 0.2, 0.0, HANGING_HEIGHT
     qpos[0, :2], qpos[0, 3:7] = (-2.0, 0.0), (1.0, 0.0, 0.0, 0.0)
     np.testing.assert_allclose(worlds.oracle()[0], (1.0, 0.0), atol=1e-6)
@@ -191,13 +191,13 @@ def test_what_is_parked_bars_no_way() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"obstacles": 13}, "obstacles is a whole number from 0 to 12, got 13"),
+        ({"obstacles": 13}, "expected obstacles to be an integer from 0 to 12, got 13"),
         ({"obstacles": 1.0}, "obstacles"),
-        ({"start_in_view": 1.5}, "start_in_view is True, False, or a share"),
+        ({"start_in_view": 1.5}, "start_in_view to be True, False, or a fraction"),
         ({"start_in_view": "yes"}, "start_in_view"),
-        ({"distractors": 33}, "distractors is a whole number from 0 to 32"),
+        ({"distractors": 33}, "expected distractors to be an integer from 0 to 32"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, object], match: str) -> None:
+def test_options_out_of_range_raise(options: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         gymnasium.make(ID, **options)

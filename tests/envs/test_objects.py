@@ -1,4 +1,4 @@
-"""Which object is the target, what it is called, and what else may be in sight."""
+"""Objects: the choice of the target, its instruction, and the colours of the distractors."""
 
 import mujoco
 import numpy as np
@@ -29,7 +29,7 @@ def make(num_worlds: int, **options: object) -> tuple[Objects, np.ndarray]:
     return objects, rgba
 
 
-def test_untold_the_first_is_the_target_and_no_other_is_like_it() -> None:
+def test_without_an_instruction_the_target_is_slot_0_and_no_distractor_has_its_hue() -> None:
     objects, rgba = make(2)
     before = rgba.copy()
     objects.draw(1, np.random.default_rng(0))
@@ -45,7 +45,7 @@ def test_untold_the_first_is_the_target_and_no_other_is_like_it() -> None:
 @pytest.mark.parametrize("instruction", [True, "held_out"])
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), added=st.integers(0, 3))
-def test_what_is_asked_for_is_there_once(instruction: bool | str, seed: int, added: int) -> None:
+def test_the_instruction_names_exactly_one_object(instruction: bool | str, seed: int, added: int) -> None:
     objects, rgba = make(3, instruction=instruction)
     rng = np.random.default_rng(seed)
     objects.draw(1, rng)
@@ -55,14 +55,14 @@ def test_what_is_asked_for_is_there_once(instruction: bool | str, seed: int, add
     pairs = [(names[objects.colors[1, i]], KINDS[i]) for i in np.flatnonzero(objects.present[1])]
     assert len(pairs) == 5 + min(added, 2)
     target = int(objects.target[1])
-    asked = pairs[target]
-    assert pairs.count(asked) == 1
-    assert (asked in HELD_OUT) == (instruction == "held_out")
+    named = pairs[target]
+    assert pairs.count(named) == 1
+    assert (named in HELD_OUT) == (instruction == "held_out")
     if instruction is True:
         assert not HELD_OUT & set(pairs)
-    assert objects.words(1) == f"the {asked[0]} {asked[1]}"
+    assert objects.words(1) == f"the {named[0]} {named[1]}"
     np.testing.assert_array_equal(objects.tokens[1], tokenize(objects.words(1)).numpy())
-    # What an object looks like is nearest to the colour that it is called.
+    # Every object is painted closest to the named colour that it has.
     for slot in np.flatnonzero(objects.present[1]):
         distance = [np.abs(rgba[1, 1 + slot, :3] - rgb).sum() for rgb in COLORS.values()]
         assert np.argmin(distance) == objects.colors[1, slot]
@@ -70,15 +70,15 @@ def test_what_is_asked_for_is_there_once(instruction: bool | str, seed: int, add
 
 
 @pytest.mark.parametrize("instruction", [True, "held_out"])
-def test_every_pair_that_may_be_asked_for_is(instruction: bool | str) -> None:
+def test_every_allowed_pair_is_named_in_some_episode(instruction: bool | str) -> None:
     objects, _ = make(1, instruction=instruction)
-    rng, met = np.random.default_rng(5), set()
+    rng, named = np.random.default_rng(5), set()
     for _ in range(600):
         objects.draw(0, rng)
-        met.add(objects.words(0))
+        named.add(objects.words(0))
     everything = {(color, shape) for color in COLORS for shape in SHAPES}
-    wanted = HELD_OUT if instruction == "held_out" else everything - HELD_OUT
-    assert met == {f"the {color} {shape}" for color, shape in wanted}
+    allowed = HELD_OUT if instruction == "held_out" else everything - HELD_OUT
+    assert named == {f"the {color} {shape}" for color, shape in allowed}
 
 
 def test_tokens_are_those_of_the_perception_package() -> None:
@@ -88,7 +88,7 @@ def test_tokens_are_those_of_the_perception_package() -> None:
     assert row.shape == (MAX_TOKENS,) and row.tolist() == tokenize("the blue box").tolist()
 
 
-def test_every_color_and_shape_can_be_learned_before_a_held_out_pair_is_asked_for() -> None:
+def test_training_shows_every_color_and_shape_of_the_held_out_pairs() -> None:
     assert {color for color, _ in HELD_OUT} == set(COLORS)
     for shape in SHAPES:
         assert sum((color, shape) not in HELD_OUT for color in COLORS) >= 3
@@ -110,10 +110,10 @@ def test_colors_away_from_red(seed: int) -> None:
     assert ((red >= 0) & (red <= 1) & (green <= 1) & (blue <= 1)).all()
 
 
-def test_bad_options_are_refused() -> None:
+def test_invalid_options_raise() -> None:
     with pytest.raises(ValueError, match="True, False or \"held_out\", got 'maybe'"):
         make(1, instruction="maybe")
-    with pytest.raises(ValueError, match="none of the shapes"):
+    with pytest.raises(ValueError, match=r"can name, got \['ellipsoid'\]: add distractors"):
         Objects(1, ["a"], ["ellipsoid"], distractors=0, instruction=True)
     for wrong in (-1, 33, 2.0):
         with pytest.raises(ValueError, match="from 0 to 32"):

@@ -1,4 +1,4 @@
-"""The screen: when it comes, where it stands, and how long the target is gone."""
+"""The occluder: when it appears, where it stands, and how long it hides the target."""
 
 import gymnasium
 import numpy as np
@@ -21,20 +21,20 @@ def worlds() -> Worlds:
 
 
 @pytest.mark.parametrize("count", STAY)
-def test_it_comes_once_in_each_part_and_stays_as_long_as_it_may(count: int) -> None:
+def test_it_appears_once_in_each_part_and_stays_for_its_full_time(count: int) -> None:
     worlds = Worlds(Track, 5, image_size=32, threads=1, distractors=0, occluders=count)
     worlds.seed(range(5))
     worlds.reset(np.arange(5))
     screen = worlds.batch.bind("mocap_pos")[:, -1]
-    there = np.zeros((150, 5), bool)
+    visible = np.zeros((150, 5), bool)
     for step in range(150):
         worlds.step(worlds.oracle())
-        there[step] = screen[:, 2] > PARKED[2]
+        visible[step] = screen[:, 2] > PARKED[2]
     part = 150 // count
-    parts = there[: part * count].reshape(count, part, 5)
+    parts = visible[: part * count].reshape(count, part, 5)
     assert (parts.sum(axis=1) == STAY[count]).all()
-    # In one piece: it appears once in each part.
-    appears = np.diff(there.astype(int), axis=0, prepend=0) == 1
+    # Without interruption: it appears once in each part.
+    appears = np.diff(visible.astype(int), axis=0, prepend=0) == 1
     assert (appears.sum(axis=0) == count).all()
     worlds.close()
 
@@ -60,15 +60,15 @@ def test_it_stands_half_way_to_the_target_and_hides_it(worlds: Worlds) -> None:
     worlds.close()
 
 
-def test_the_target_is_gone_for_a_while_and_never_for_longer_than_two_seconds() -> None:
+def test_the_target_is_hidden_for_two_seconds_at_most() -> None:
     env = gymnasium.make_vec("RobotAttn/Track-v0", num_envs=24, distractors=0, occluders=2)
     _, infos = env.reset(seed=3)
-    gone = []
+    hidden = []
     for _ in range(149):
         _, _, _, _, infos = env.step(env.unwrapped.oracle_actions())
-        gone.append(~infos["target_visible"])
+        hidden.append(~infos["target_visible"])
     lengths = []
-    for world in np.array(gone).T:
+    for world in np.array(hidden).T:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], world.astype(int), [0]])))
         lengths += (edges[1::2] - edges[::2]).tolist()
     assert max(lengths) <= 40 and np.mean(lengths) > 5
@@ -76,7 +76,7 @@ def test_the_target_is_gone_for_a_while_and_never_for_longer_than_two_seconds() 
     env.close()
 
 
-def test_without_it_the_frames_are_the_same(worlds: Worlds) -> None:
+def test_frames_are_the_same_until_the_screen_appears(worlds: Worlds) -> None:
     plain = Worlds(Track, 3, image_size=48, threads=1, distractors=0)
     plain.seed([0, 1, 2])
     plain.reset(np.arange(3))
@@ -90,6 +90,6 @@ def test_without_it_the_frames_are_the_same(worlds: Worlds) -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 9, 1.5])
-def test_a_count_out_of_range_is_refused(count: float) -> None:
-    with pytest.raises(ValueError, match="occluders is a whole number from 0 to 8"):
+def test_a_count_out_of_range_raises(count: float) -> None:
+    with pytest.raises(ValueError, match="expected occluders to be an integer from 0 to 8"):
         Worlds(Track, 1, occluders=count)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The ends of every task's score: the scripted oracle succeeds, and chance does not."""
+"""The baselines of every task: the scripted oracle succeeds, a random policy does not."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from robot_attn_envs import TASKS
 
 
 def play(task: str, kind: str, envs: int, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First episodes: returns [envs], successes [envs], and why each ended."""
+    """First episodes: returns [envs], successes [envs], and the reason that each ended."""
     env = gymnasium.make_vec(task, num_envs=envs, image_size=32, **options)
     env.reset(seed=40)
-    env.unwrapped.worlds.draw = lambda: None  # neither looks at the frames, which take most of the time
+    env.unwrapped.worlds.draw = lambda: None  # neither policy uses the frames, which take most of the time
     rng, total = np.random.default_rng(0), np.zeros(envs)
     running, success, why = np.ones(envs, bool), np.zeros(envs, bool), np.full(envs, "", object)
     for _ in range(env.unwrapped.horizon):
@@ -37,10 +37,10 @@ def play(task: str, kind: str, envs: int, **options: Any) -> tuple[np.ndarray, n
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"instruction": True}, {"instruction": "held_out"}], ids=str)
 @pytest.mark.parametrize("task", TASKS)
-def test_the_oracle_succeeds_and_chance_does_not(task: str, options: dict[str, Any]) -> None:
+def test_the_oracle_succeeds_and_a_random_policy_does_not(task: str, options: dict[str, Any]) -> None:
     best, success, why = play(task, "oracle", 100, **options)
-    worst, luck, _ = play(task, "random", 100, **options)
+    worst, random_success, _ = play(task, "random", 100, **options)
     assert success.mean() >= 0.95
-    assert luck.mean() <= 0.05
+    assert random_success.mean() <= 0.05
     assert best.mean() > 2 * worst.mean()
     assert set(why) <= {"success", "failure", "time limit"}

@@ -1,4 +1,4 @@
-"""Push: its rewards and endings by hand, what its layouts promise, and that a block can be pushed."""
+"""Push: rewards and terminations by hand, guarantees of the layout, and that a block can be pushed."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def make(num_worlds: int = 1, seed: int = 0, **options: Any) -> Worlds:
 
 
 def put(worlds: Worlds, slot: int, x: float, y: float) -> None:
-    """Move a block of world 0 to a place, standing."""
+    """Move a block of world 0 to (x, y), m; its height and orientation stay."""
     at = int(worlds.model.joint(worlds.task.objects.names[slot]).qposadr[0])
     worlds.batch.bind("qpos")[0, at : at + 2] = x, y
     worlds.batch.forward()
@@ -48,7 +48,7 @@ def score(worlds: Worlds) -> tuple[float, bool, bool]:
 def test_the_targets_progress_by_hand() -> None:
     worlds = make(distractors=0)
     task: Any = worlds.task
-    # A way of 20 cm, 16 of which are to be covered. The gripper stays as far from the pushing side as it is.
+    # A path of 20 cm, 16 cm of which have to be covered. The gripper keeps its distance to the pushing side.
     task._marks[0] = 0.60, 0.0
     put(worlds, 0, 0.40, 0.0)
     task._start[0] = task._away[0] = 0.16
@@ -84,11 +84,11 @@ def test_the_grippers_progress_by_hand() -> None:
     worlds.close()
 
 
-def test_what_goes_wrong_costs_no_more_than_that() -> None:
+def test_the_cost_of_moving_away_is_bounded() -> None:
     worlds = make(distractors=0)
     task: Any = worlds.task
     x, y = task._table.target()[0, :2]
-    # Pushed off beyond twice the way, with the gripper left behind by more than twice its own: -1 and -0.25.
+    # Target and gripper both more than twice their starting distances away: -1 and -0.25.
     put(worlds, 0, x + 3.0, y)
     assert score(worlds) == (pytest.approx(-1.25), False, False)
     put(worlds, 0, x + 5.0, y)
@@ -97,7 +97,7 @@ def test_what_goes_wrong_costs_no_more_than_that() -> None:
 
 
 @pytest.mark.parametrize(("moved", "cost"), [(0.1, 0.15), (0.2, 0.3), (0.5, 0.3)])
-def test_other_blocks_that_are_moved_cost(moved: float, cost: float) -> None:
+def test_moving_other_blocks_costs(moved: float, cost: float) -> None:
     worlds = make(distractors=1)
     task: Any = worlds.task
     x, y, _ = task._table.starts[0, 1]
@@ -108,7 +108,7 @@ def test_other_blocks_that_are_moved_cost(moved: float, cost: float) -> None:
     worlds.close()
 
 
-def test_layouts_keep_the_way_free() -> None:
+def test_layouts_keep_the_path_free() -> None:
     worlds = make(40, distractors=4)
     task: Any = worlds.task
     starts, marks = task._table.starts[:, :, :2], task._marks
@@ -125,7 +125,7 @@ def test_layouts_keep_the_way_free() -> None:
     worlds.close()
 
 
-def test_blocks_stand_still_when_nothing_touches_them() -> None:
+def test_untouched_blocks_stand_still() -> None:
     worlds = make(6, distractors=4)
     task: Any = worlds.task
     up = np.tile([0.0, 0.0, 1.0], (6, 1))
@@ -135,7 +135,7 @@ def test_blocks_stand_still_when_nothing_touches_them() -> None:
     worlds.close()
 
 
-def test_the_oracle_pushes_it_there_and_moves_no_other() -> None:
+def test_the_oracle_pushes_the_target_to_the_mark_and_moves_no_other_block() -> None:
     worlds = make(8, distractors=4)
     task: Any = worlds.task
     done = np.zeros(8, bool)
@@ -150,7 +150,7 @@ def test_the_oracle_pushes_it_there_and_moves_no_other() -> None:
     worlds.close()
 
 
-def test_mark_and_target_are_seen() -> None:
+def test_mark_and_target_are_visible() -> None:
     worlds = Worlds(Push, 12, image_size=64, threads=2)
     worlds.seed(range(12))
     worlds.reset(np.arange(12))
@@ -160,7 +160,7 @@ def test_mark_and_target_are_seen() -> None:
     worlds.close()
 
 
-def test_blocks_can_be_told_by_words() -> None:
+def test_instructions_name_boxes_and_cylinders() -> None:
     env = gymnasium.make_vec(ID, num_envs=40, instruction=True, image_size=32)
     _, infos = env.reset(seed=0)
     assert {text.split()[2] for text in infos["instruction"]} == {"box", "cylinder"}

@@ -1,4 +1,4 @@
-"""Reach: its rewards and endings by hand, and what stands on its table."""
+"""Reach: rewards and terminations by hand, and the layout of the table."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def make(num_worlds: int = 1, seed: int = 0, **options: Any) -> Worlds:
 
 
 def lift(worlds: Worlds, slot: int, offset: tuple[float, float, float]) -> None:
-    """Take an object of world 0 away from where it stands."""
+    """Move an object of world 0 by an offset, m."""
     joint = worlds.model.joint(worlds.task.objects.names[slot])
     at = int(joint.qposadr[0])
     worlds.batch.bind("qpos")[0, at : at + 3] += offset
@@ -35,7 +35,7 @@ def lift(worlds: Worlds, slot: int, offset: tuple[float, float, float]) -> None:
 
 
 def bring(worlds: Worlds, offset: tuple[float, float, float]) -> None:
-    """Put the arm of world 0 where its grip point is so far from the target's centre."""
+    """Put the grip point of world 0 at an offset from the target's centre, m."""
     task: Any = worlds.task
     task._arm.reset(0, task._table.target()[0] + offset)
     worlds.batch.forward()
@@ -51,7 +51,7 @@ def test_progress_by_hand() -> None:
     task: Any = worlds.task
     start = np.linalg.norm(task._arm.grip[0] - task._table.target()[0])
     assert score(worlds) == (pytest.approx(0.0), False, False)
-    bring(worlds, (0.0, 0.0, 0.10))  # 5 cm from being near
+    bring(worlds, (0.0, 0.0, 0.10))  # 5 cm still to go
     assert score(worlds) == (pytest.approx(1 - 0.05 / (start - 0.05)), False, False)
     bring(worlds, (0.0, 0.06, 0.08))  # 10 cm from the centre as well
     assert score(worlds) == (pytest.approx(0.0), False, False)
@@ -59,11 +59,11 @@ def test_progress_by_hand() -> None:
     assert score(worlds) == (pytest.approx(-0.02 / (start - 0.05)), False, False)
     bring(worlds, (0.0, 0.0, 0.04))
     assert score(worlds) == (pytest.approx(0.07 / (start - 0.05)), False, False)
-    bring(worlds, (0.0, 0.0, 0.035))  # it is near already
+    bring(worlds, (0.0, 0.0, 0.035))  # already near: no further progress
     assert score(worlds) == (pytest.approx(0.0), False, False)
 
 
-def test_going_away_costs_no_more_than_was_gained() -> None:
+def test_moving_away_costs_no_more_than_the_progress_made() -> None:
     worlds = make(distractors=0)
     task: Any = worlds.task
     task._arm.reset(0, np.array([0.45, 0.0, 0.3]))
@@ -88,7 +88,7 @@ def test_success_takes_half_a_second() -> None:
     assert rewards[1:-1] == pytest.approx([0.0] * (HOLD - 2))
 
 
-def test_success_takes_them_in_a_row() -> None:
+def test_success_takes_consecutive_steps() -> None:
     worlds = make()
     near, outside = (0.0, 0.0, NEAR - 0.002), (0.0, 0.0, NEAR + 0.002)
     for offset, steps in ((near, HOLD - 1), (outside, 1), (near, HOLD - 1)):
@@ -106,15 +106,15 @@ def test_moving_another_object_is_failure(far: float, failed: bool) -> None:
     assert score(worlds) == (pytest.approx(-0.5 if failed else 0.0), failed, False)
 
 
-def test_moving_the_target_is_not() -> None:
-    worlds = make(spare_distractors=3)  # nor are those that are not there, and fall
+def test_moving_the_target_or_a_parked_object_is_no_failure() -> None:
+    worlds = make(spare_distractors=3)
     lift(worlds, 0, (0.2, 0.1, 0.0))
     lift(worlds, 6, (0.2, 0.1, 0.0))
     assert score(worlds)[1:] == (False, False)
 
 
 @pytest.mark.parametrize(("slot", "shape"), [(4, "box"), (1, "cylinder")])
-def test_what_is_knocked_over_is_failure(slot: int, shape: str) -> None:
+def test_knocking_an_object_over_is_failure(slot: int, shape: str) -> None:
     worlds = make(seed=3)
     assert worlds.task.objects.shapes[slot] == shape
     worlds.step(STILL)
@@ -129,7 +129,7 @@ def test_what_is_knocked_over_is_failure(slot: int, shape: str) -> None:
     assert terminated[0] and not success[0] and reward[0] == pytest.approx(-0.5, abs=1e-3)
 
 
-def test_the_fingers_push_what_they_meet() -> None:
+def test_the_fingers_push_the_object_they_touch() -> None:
     worlds = make(distractors=0)
     bring(worlds, (0.0, 0.09, 0.0))
     task: Any = worlds.task
@@ -139,8 +139,8 @@ def test_the_fingers_push_what_they_meet() -> None:
     assert task._table.target()[0, 1] < before[1] - 0.03
 
 
-def test_what_is_not_touched_stands_still() -> None:
-    # Of every kind, and turned any way: MuJoCo loses a cylinder that stands too straight.
+def test_untouched_objects_stand_still() -> None:
+    # Of every kind and orientation: MuJoCo misses the contact of a cylinder that stands too upright.
     worlds = make(30, distractors=7)
     task: Any = worlds.task
     for _ in range(Reach.horizon):
@@ -169,7 +169,7 @@ def test_layouts_differ_and_leave_room() -> None:
     assert between[:, ~np.eye(11, dtype=bool)].min() >= SPACING
 
 
-def test_where_there_is_no_room_they_stand_closer() -> None:
+def test_without_room_objects_stand_closer() -> None:
     worlds = make(2, distractors=32)
     task: Any = worlds.task
     places = task._table.starts
@@ -217,12 +217,12 @@ def test_the_oracle_succeeds(options: dict[str, Any]) -> None:
     assert total[success] == pytest.approx(2.0)
 
 
-def test_a_random_policy_does_not() -> None:
+def test_a_random_policy_does_not_succeed() -> None:
     total, success = play("random")
     assert not success.any() and total.mean() < 0.3
 
 
-def test_a_person_can_see_what_is_what() -> None:
+def test_the_target_is_visible_and_large_enough() -> None:
     env = gymnasium.make_vec(ID, num_envs=40, masks=True)
     _, infos = env.reset(seed=0)
     widths = [np.ptp(np.flatnonzero(mask.any(axis=0))) + 1 for mask in infos["target_mask"] if mask.any()]
@@ -230,7 +230,7 @@ def test_a_person_can_see_what_is_what() -> None:
     env.close()
 
 
-def test_the_wrist_camera_looks_at_what_the_gripper_is_over() -> None:
+def test_the_wrist_camera_sees_the_object_below_the_gripper() -> None:
     env = gymnasium.make_vec(ID, num_envs=8, masks=True, view="wrist")
     env.reset(seed=0)
     worlds = env.unwrapped.worlds
@@ -239,15 +239,15 @@ def test_the_wrist_camera_looks_at_what_the_gripper_is_over() -> None:
         task._arm.reset(world, task._table.target()[world] + (0.0, 0.0, 0.1))
     worlds.batch.forward()
     worlds.draw()
-    seen = worlds.target_mask()
-    assert (seen.sum(axis=(1, 2)) > 60).all()
-    columns = [np.flatnonzero(mask.any(axis=0)).mean() for mask in seen]
+    masks = worlds.target_mask()
+    assert (masks.sum(axis=(1, 2)) > 60).all()
+    columns = [np.flatnonzero(mask.any(axis=0)).mean() for mask in masks]
     assert columns == pytest.approx([31.5] * 8, abs=3)  # between the fingers
     env.close()
 
 
-def test_bad_options() -> None:
-    with pytest.raises(ValueError, match='view is "fixed" or "wrist", got \'front\''):
+def test_invalid_options_raise() -> None:
+    with pytest.raises(ValueError, match='expected view to be "fixed" or "wrist", got \'front\''):
         gymnasium.make(ID, view="front")
     with pytest.raises(ValueError, match=r"distractors .*33"):
         gymnasium.make(ID, distractors=33)

@@ -10,7 +10,7 @@ import pytest
 import robot_attn_envs  # noqa: F401  (registers the tasks)
 from robot_attn_envs.shifts import SHIFTS, SUITES, chosen_shifts
 from robot_attn_envs.shifts._hues import hue_of
-from robot_attn_envs.shifts._lookalikes import ALIKE
+from robot_attn_envs.shifts._lookalikes import SIMILAR_SHAPES
 from robot_attn_envs.tasks.instructions import COLORS
 from robot_attn_envs.tasks.track import Track
 from robot_attn_envs.worlds import Worlds
@@ -190,7 +190,7 @@ def test_lookalikes_are_near_the_targets_colour_and_never_of_it() -> None:
             changed = (before != after).any(axis=1)
             assert changed.sum() == count
             for slot, color in zip(slots[changed], after[changed], strict=True):
-                alike = any({shapes[slot], "sphere"} <= group for group in ALIKE)
+                alike = any({shapes[slot], "sphere"} <= group for group in SIMILAR_SHAPES)
                 if intensity == 1.0:
                     seen["alike" if alike else "other"].append(degrees_apart(hue_of(color), red))
                 assert degrees_apart(hue_of(color), red) < 61

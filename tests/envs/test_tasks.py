@@ -1,4 +1,4 @@
-"""What holds for every task and option: no checker complains, and instructions come as they should."""
+"""Every task and option: environment checkers pass, and instructions are well-formed."""
 
 import warnings
 from typing import Any
@@ -36,11 +36,11 @@ OWN: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("task", "options"), [*((task, options) for task in TASKS for options in OPTIONS), *OWN], ids=str
 )
-def test_no_checker_complains(task: str, options: dict[str, Any]) -> None:
+def test_the_environment_checkers_pass(task: str, options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(task, render_mode="rgb_array", **options)
-        # What it checks of pictures, in further environments, depends on their size alone.
+        # Its render checks make further environments; their outcome depends on the image size alone.
         check_env(env.unwrapped, skip_render_check=bool(options) and "image_size" not in options)
         sb3_check_env(env)
         assert env.render().dtype == np.uint8
@@ -57,7 +57,7 @@ def test_depth_passes_gymnasiums_checker(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_instruction_comes_as_text_and_as_tokens(task: str) -> None:
+def test_an_instruction_is_given_as_text_and_as_tokens(task: str) -> None:
     env = gymnasium.make_vec(task, num_envs=16, instruction=True)
     observation, infos = env.reset(seed=0)
     assert observation["tokens"].shape == (16, 16) and observation["tokens"].dtype == np.int64
@@ -70,7 +70,7 @@ def test_an_instruction_comes_as_text_and_as_tokens(task: str) -> None:
     env.close()
 
 
-def test_a_recording_has_the_pace_of_its_task() -> None:
+def test_render_fps_is_the_control_rate_of_the_task() -> None:
     for task, fps in (("RobotAttn/Track-v0", 20), ("RobotAttn/Navigate-v0", 10)):
         for env in (gymnasium.make(task), gymnasium.make_vec(task, num_envs=1)):
             assert env.metadata["render_fps"] == fps

@@ -1,4 +1,4 @@
-"""Track: its rewards and endings by hand, and what makes its episodes."""
+"""Track: rewards and truncation by hand, and how episodes start."""
 
 import math
 
@@ -27,7 +27,7 @@ def worlds() -> Worlds:
 
 
 def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float]) -> float:
-    """The reward of world 0 for looking that way at a target there (m, from the head)."""
+    """Reward of world 0 with the camera at (pan, tilt), rad, and the target at a position from the head, m."""
     worlds.batch.bind("qpos")[0] = pan, tilt
     worlds.batch.bind("mocap_pos")[0, 0] = np.add(target, (0, 0, HEAD_HEIGHT))
     worlds.batch.forward()
@@ -59,7 +59,7 @@ def test_falloff_is_bounded_and_falls(value: float, limit: float) -> None:
     assert 0 <= far <= near <= 1
 
 
-def test_falloff_wants_a_positive_limit() -> None:
+def test_falloff_needs_a_positive_limit() -> None:
     assert linear_falloff(np.array([0.0, 0.75, 3.0, 4.0]), 3.0).tolist() == [1.0, 0.75, 0.0, 0.0]
     with pytest.raises(ValueError, match="positive"):
         linear_falloff(np.zeros(1), 0.0)
@@ -89,22 +89,22 @@ def test_the_oracle_succeeds_and_a_random_policy_does_not() -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("share", "seen"), [(0.0, 1.0), (1.0, 0.0)])
-def test_where_the_target_starts(share: float, seen: float) -> None:
+@pytest.mark.parametrize(("share", "visible"), [(0.0, 1.0), (1.0, 0.0)])
+def test_out_of_view_sets_how_often_the_target_is_visible(share: float, visible: float) -> None:
     env = gymnasium.make_vec(ID, num_envs=61, image_size=32, distractors=0, out_of_view=share)
     _, infos = env.reset(seed=5)
-    assert infos["target_visible"].mean() == seen
+    assert infos["target_visible"].mean() == visible
     env.close()
 
 
-def test_distractors_come_in_front_of_the_target() -> None:
+def test_distractors_occlude_the_target() -> None:
     env = gymnasium.make_vec(ID, num_envs=16, masks=True, distractors=6)
     env.reset(seed=11)
     sizes = []
     for _ in range(60):
         _, _, _, _, infos = env.step(env.unwrapped.oracle_actions())
         sizes.append(infos["target_mask"].sum(axis=(1, 2)))
-    # Kept in the middle of the frame, only what is in front of it can make it vanish, or cut it in half.
+    # The oracle keeps the target in the middle of the frame: only distractors in front of it can hide it.
     assert (np.array(sizes) == 0).any()
     assert ((np.array(sizes) > 0) & (np.array(sizes) < np.median(sizes) / 2)).any()
     env.close()
@@ -120,12 +120,12 @@ def test_distractors_come_in_front_of_the_target() -> None:
         ("out_of_view", "no"),
     ],
 )
-def test_options_out_of_range(option: str, value: object) -> None:
+def test_options_out_of_range_raise(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"{option} .*{value}"):
         gymnasium.make(ID, **{option: value})
 
 
-def test_an_unknown_option_is_named_with_the_nearest() -> None:
+def test_an_unknown_option_is_named_with_a_suggestion() -> None:
     with pytest.raises(
         ValueError,
         match=r"an option of the task Track among .*, got 'distractor': did you mean 'distractors'\?$",

@@ -1,4 +1,4 @@
-"""What frames go through after the ray caster: painted scenery, patches, blur, exposure, noise."""
+"""Image effects applied after ray casting: painted scenery, occluding patches, blur, exposure, noise."""
 
 from __future__ import annotations
 
@@ -8,54 +8,77 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from robot_attn_envs.render.lens_kernels import NOISE_LENGTH, NOISE_UNIT, View, blur_row, expose, paint
+from robot_attn_envs.render.lens_kernels import (
+    NOISE_LENGTH,
+    NOISE_UNIT,
+    LensSettings,
+    blur_row,
+    expose,
+    paint,
+)
 
-BLUR_HEIGHT = 64  # pixels: a blur reaches as far as to the next pixel in a frame of this height
+BLUR_HEIGHT = 64  # pixels: frame height at which the blur is 3 x 3 pixels wide
 
 
 def clear_views(num_worlds: int) -> NDArray[Any]:
-    """Views that change nothing."""
-    dtype = View.numpy_dtype()  # type: ignore[attr-defined]
-    views: NDArray[Any] = np.zeros(num_worlds, dtype)
-    views["gain"] = 1.0
-    return views
+    """Settings that leave frames unchanged, a structured array [num_worlds] of `LensSettings`."""
+    dtype = LensSettings.numpy_dtype()  # type: ignore[attr-defined]
+    settings: NDArray[Any] = np.zeros(num_worlds, dtype)
+    settings["gain"] = 1.0
+    return settings
 
 
 class Lens:
-    """What lies before cameras; write `views`, then render.
+    """The image effects of all worlds. Write `settings`, then render.
 
     Args:
-        views: [num_worlds], as `clear_views` makes them.
-        sensor: (height, width) of the sensor that the noise is of; larger frames show its pixels larger.
-        scenery: bool [ngeom], the geoms that pictures are painted over; the sky is too.
-        pictures: uint32 [pictures, 128, 128], 0xRRGGBB.
+        settings: structured array [num_worlds], as `clear_views` makes it.
+        sensor: (height, width) of the sensor in pixels; the noise of larger frames is that of its pixels.
+        scenery: geoms that pictures are painted over, bool [ngeom]; the sky always is.
+        pictures: 0xRRGGBB, uint32 [pictures, 128, 128].
 
     Attributes:
-        views: of each world, what becomes of its frames: an entry for each field of `View`.
+        settings: the effects on each world's frames, with one entry per field of `LensSettings`.
+        sensor: as given.
     """
 
     def __init__(
         self,
-        views: NDArray[Any],
+        settings: NDArray[Any],
         sensor: tuple[int, int],
         scenery: NDArray[np.bool_],
         pictures: NDArray[np.uint32],
     ) -> None:
-        self.views = views
+        self.settings = settings
         self.sensor = sensor
-        # Entry 0 is the sky's, whose geom is -1.
+        # Entry 0 is the sky, whose geom id is -1.
         self._scenery = np.concatenate([[True], scenery])
         self._pictures = pictures
         table = np.random.default_rng(0).normal(0.0, NOISE_UNIT, NOISE_LENGTH)
         self._noise = np.clip(np.round(table), -127, 127).astype(np.int8)
 
     def mount(self, image_size: tuple[int, int]) -> MountedLens:
-        """This lens before a camera, on Warp's present device."""
+        """This lens in front of a camera.
+
+        Args:
+            image_size: (height, width) of the camera's frames in pixels.
+
+        Returns:
+            The lens with its arrays on Warp's current device.
+        """
         return MountedLens(self, image_size, self._scenery, self._pictures, self._noise)
 
 
 class MountedLens:
-    """A lens before a camera with frames of (height, width), with copies of its arrays on the device."""
+    """A lens in front of one camera, with its arrays on the camera's device.
+
+    Args:
+        lens: the lens, whose settings it follows.
+        image_size: (height, width) of the camera's frames in pixels.
+        scenery: bool [1 + ngeom], entry 0 for the sky.
+        pictures: as in `Lens`.
+        noise: table of normal samples, int8 [65536], with a standard deviation of 32.
+    """
 
     def __init__(
         self,
@@ -65,26 +88,34 @@ class MountedLens:
         pictures: NDArray[np.uint32],
         noise: NDArray[np.int8],
     ) -> None:
-        self._host = lens.views
+        self._host = lens.settings
         self._sensor, (self._height, self._width) = lens.sensor, image_size
-        # On a CPU these are the same memory as the lens's.
-        self._views: Any = wp.array(lens.views, dtype=View, copy=False)
+        # On a CPU these share the lens's memory.
+        self._settings: Any = wp.array(lens.settings, dtype=LensSettings, copy=False)
         self._scenery: Any = wp.array(scenery, dtype=wp.bool, copy=False)
         self._pictures: Any = wp.array(pictures, dtype=wp.uint32, copy=False)
         self._noise: Any = wp.array(noise, dtype=wp.int8, copy=False)
         self._strides = blur_strides(self._height)
-        spare = len(lens.views) if len(self._strides) > 1 else 0
-        self._blurred = [wp.zeros((spare, self._height * self._width), dtype=wp.uint32) for _ in range(2)]
+        buffers = len(lens.settings) if len(self._strides) > 1 else 0
+        self._blurred = [wp.zeros((buffers, self._height * self._width), dtype=wp.uint32) for _ in range(2)]
 
     def update(self) -> None:
-        """Bring what was written into `views` to the device."""
-        if not self._views.device.is_cpu:
-            self._views.assign(self._host)
+        """Copy the lens's settings to the device."""
+        if not self._settings.device.is_cpu:
+            self._settings.assign(self._host)
 
     def launch(self, worlds: slice, context: Any, cam_xmat: Any, rgb: Any, geom_id: Any) -> None:
-        """From the ray caster's pixels of these worlds to the camera's arrays."""
+        """Process ray-cast frames into the camera's arrays.
+
+        Args:
+            worlds: the worlds to process.
+            context: the ray caster's render context, with packed pixels of these worlds.
+            cam_xmat: orientations of the cameras of these worlds.
+            rgb: output, uint8 [worlds, H * W, 3].
+            geom_id: output, int32 [worlds, H * W]; -1 for sky and patches.
+        """
         size = worlds.stop - worlds.start
-        views = self._views[worlds]
+        settings = self._settings[worlds]
         wp.launch(
             paint,
             dim=(size, self._height),
@@ -96,7 +127,7 @@ class MountedLens:
                 context.seg_data,
                 self._scenery,
                 self._pictures,
-                views,
+                settings,
             ],
             outputs=[context.rgb_data, geom_id],
         )
@@ -115,19 +146,25 @@ class MountedLens:
                 context.rgb_data,
                 blurred,
                 self._noise,
-                views,
+                settings,
             ],
             outputs=[rgb],
         )
 
 
 def blur_strides(height: int) -> list[int]:
-    """Strides of the 3 x 3 blurs that, one after another, are as wide as one is at `BLUR_HEIGHT`.
+    """Strides of a sequence of 3 x 3 blurs that is as wide, relative to the frame, as one at `BLUR_HEIGHT`.
 
-    The last is 1. A blur of stride s has a variance of s^2 / 2 pixels^2, and variances add up; strides that
-    double at most leave no gaps.
+    A blur of stride s has a variance of s^2 / 2 pixels^2, and variances add up. Strides that at most double
+    from one to the next leave no gaps.
+
+    Args:
+        height: height of the frame in pixels.
+
+    Returns:
+        The strides in pixels, falling; the last is 1.
     """
     variance, strides = (height / BLUR_HEIGHT) ** 2, [1]
-    while (left := variance - sum(s * s for s in strides)) >= 1.0:
-        strides.append(min(2 * strides[-1], int(left**0.5)))
+    while (rest := variance - sum(s * s for s in strides)) >= 1.0:
+        strides.append(min(2 * strides[-1], int(rest**0.5)))
     return sorted(strides, reverse=True)

@@ -1,16 +1,16 @@
-"""What the lens does to the pixels of a row, in kernels that Warp compiles."""
+"""Warp kernels of the lens: each processes one row of one world's frame."""
 
-# What mypy knows of Warp's types is not what they can do in a kernel.
+# Warp's type stubs do not cover what its types support inside a kernel.
 # mypy: ignore-errors
 
 from __future__ import annotations
 
 import warp as wp
 
-PICTURE_SIDE = 128  # texels; a power of two, over which pictures repeat
+PICTURE_SIDE = 128  # texels, a power of two; pictures repeat after it
 PATCHES = 3
-NOISE_LENGTH = 1 << 16  # of the table of noise
-NOISE_UNIT = 32.0  # its standard deviation
+NOISE_LENGTH = 1 << 16  # length of the table of noise samples
+NOISE_UNIT = 32.0  # standard deviation of the table
 
 wp.set_module_options({"enable_backward": False})
 
@@ -19,25 +19,25 @@ PatchColors = wp.types.vector(PATCHES, wp.uint32)
 
 
 @wp.struct
-class View:
-    """How the frame of one world is changed.
+class LensSettings:
+    """The effects on one world's frame.
 
-    Lengths are in frame heights, from the middle of the frame, x to the right and y down.
+    Lengths are in frame heights, measured from the middle of the frame, x to the right and y down.
     """
 
-    picture: wp.int32  # which picture is painted over the scenery
-    paint: wp.int32  # how much of it: 0 none, 256 all
-    zoom: wp.float32  # its texels in one unit of tangent
-    offset: wp.vec2  # of its texels, not negative
-    patch_x: PatchFloats  # centres
+    picture: wp.int32  # index of the picture painted over the scenery
+    paint: wp.int32  # opacity of the picture, 0 to 256
+    zoom: wp.float32  # texels per unit of tangent
+    offset: wp.vec2  # texels, not negative
+    patch_x: PatchFloats  # centres of the patches
     patch_y: PatchFloats
-    patch_width: PatchFloats  # half of it; 0: no patch
-    patch_height: PatchFloats
+    patch_width: PatchFloats  # half the width; 0: no patch
+    patch_height: PatchFloats  # half the height
     patch_round: PatchFloats  # 1: an ellipse, 0: a rectangle
     patch_color: PatchColors  # 0xRRGGBB
-    gain: wp.vec3  # of red, green, blue
-    blur: wp.float32  # how much of a blurred frame is mixed in, 0 to 1
-    noise: wp.float32  # standard deviation, as a share of full scale
+    gain: wp.vec3  # factors of red, green, blue
+    blur: wp.float32  # weight of the blurred frame, 0 to 1
+    noise: wp.float32  # standard deviation, as a fraction of full scale
     seed: wp.uint32  # of this frame's noise
 
 
@@ -45,7 +45,7 @@ class View:
 def _texel(
     direction: wp.vec3, picture: int, zoom: float, offset: wp.vec2, pictures: wp.array3d[wp.uint32]
 ) -> wp.uint32:
-    """The picture in this direction: on each face of a cube about the camera, upright on its sides."""
+    """The picture's colour in a direction: it is mapped onto each face of a cube around the camera."""
     ahead = wp.abs(direction)
     u = direction[1]
     v = direction[0]
@@ -66,7 +66,7 @@ def _texel(
 
 @wp.func
 def _mix(one: wp.uint32, other: wp.uint32, share: wp.uint32) -> wp.uint32:
-    """Both colours mixed, two channels at a time; `share` of the other, of 256."""
+    """Blend two packed colours, two channels at a time; `share` / 256 is the weight of `other`."""
     rest = wp.uint32(256) - share
     mask = wp.uint32(0xFF00FF)
     red_blue = ((one & mask) * rest + (other & mask) * share) >> wp.uint32(8)
@@ -80,25 +80,25 @@ def paint(
     rays: wp.array[wp.vec3],
     cameras: wp.array[wp.int32],
     cam_xmat: wp.array2d[wp.mat33],
-    seen: wp.array2d[wp.vec2i],
+    hits: wp.array2d[wp.vec2i],
     scenery: wp.array[wp.bool],
     pictures: wp.array3d[wp.uint32],
-    views: wp.array[View],
+    settings: wp.array[LensSettings],
     packed: wp.array2d[wp.uint32],
     geom_id: wp.array2d[wp.int32],
 ) -> None:
-    """Paint the picture over a row's scenery, and patches over everything: there nothing is seen then."""
+    """Paint the picture over a row's scenery and the patches over everything; patches have geom id -1."""
     world, row = wp.tid()
-    view = views[world]
+    view = settings[world]
     first = row * width
     height = float(rays.shape[0] // width)
     share = wp.uint32(view.paint)
-    # Where a pixel looks to is linear along the row, as long as all are as far along the optical axis.
+    # At equal depth along the optical axis, the ray directions are linear along the row.
     mat = cam_xmat[world, cameras[0]]
     start = mat @ (rays[first] / -rays[first][2])
     step = mat @ (rays[first + 1] / -rays[first + 1][2]) - start
     for x in range(width):
-        geom = seen[world, first + x][0]
+        geom = hits[world, first + x][0]
         geom_id[world, first + x] = geom
         if share > wp.uint32(0) and scenery[geom + 1]:
             texel = _texel(start + step * float(x), view.picture, view.zoom, view.offset, pictures)
@@ -132,7 +132,7 @@ def _above_average(one: wp.uint32, other: wp.uint32) -> wp.uint32:
 
 @wp.func
 def _binomial(one: wp.uint32, middle: wp.uint32, other: wp.uint32) -> wp.uint32:
-    """(1 2 1) / 4 of each byte; the two roundings go opposite ways, so that frames get no darker."""
+    """(1 2 1) / 4 of each byte; one mean rounds up and the other down, so that frames do not get darker."""
     return _below_average(_above_average(one, other), middle)
 
 
@@ -145,7 +145,7 @@ def _column(
 
 @wp.kernel
 def blur_row(width: int, stride: int, packed: wp.array2d[wp.uint32], blurred: wp.array2d[wp.uint32]) -> None:
-    """Blur a row with its neighbours at `stride`."""
+    """Blur a row with a 3 x 3 binomial kernel whose taps are `stride` pixels apart."""
     world, row = wp.tid()
     height = packed.shape[1] // width
     above, middle, below = (
@@ -163,7 +163,7 @@ def blur_row(width: int, stride: int, packed: wp.array2d[wp.uint32], blurred: wp
 
 @wp.func
 def _scramble(value: wp.uint32) -> wp.uint32:
-    """A hash that changes half of the bits for a change of one (Wellons' hash prospector)."""
+    """Hash in which flipping one input bit flips about half of the output bits (Wellons' hash prospector)."""
     value = (value ^ (value >> wp.uint32(16))) * wp.uint32(0x21F0AAAD)
     value = (value ^ (value >> wp.uint32(15))) * wp.uint32(0x735A2D97)
     return value ^ (value >> wp.uint32(15))
@@ -176,18 +176,18 @@ def expose(
     packed: wp.array2d[wp.uint32],
     sharper: wp.array2d[wp.uint32],
     table: wp.array[wp.int8],
-    views: wp.array[View],
+    settings: wp.array[LensSettings],
     rgb: wp.array3d[wp.uint8],
 ) -> None:
-    """Blur a row for the last time, with its neighbours at stride 1, and write it as the sensor shows it."""
+    """Apply the last blur of a row, at stride 1, then gain and noise, and write RGB."""
     world, row = wp.tid()
-    view = views[world]
+    view = settings[world]
     height = packed.shape[1] // width
     above, middle, below = wp.max(row - 1, 0) * width, row * width, wp.min(row + 1, height - 1) * width
     share = wp.uint32(view.blur * 256.0)
     sigma = view.noise * wp.static(255.0 / NOISE_UNIT)
     start = wp.int32(_scramble(view.seed + wp.uint32(row * sensor[0] // height)))
-    columns = (sensor[1] << 16) // width  # of the sensor for one of the frame, in 1 / 65536
+    columns = (sensor[1] << 16) // width  # sensor columns per frame column, in 1 / 65536
     before = _column(sharper, world, above, middle, below, 0)
     here = before
     for x in range(width):

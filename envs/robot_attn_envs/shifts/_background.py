@@ -1,4 +1,4 @@
-"""The shift "background": moving pictures over walls, floor and sky."""
+"""The shift "background": moving pictures on walls, floor and sky."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from robot_attn_envs.shifts._pictures import procedural_clips, read_clips
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.task import Floats
 
-WEAKEST, STRONGEST = 0.25, 0.95  # share of the picture in a pixel
-DRIFT = 25.0  # texels/s at most, of which a wall about the camera has 128
-FRAME_RATE = 20.0  # of videos
+WEAKEST, STRONGEST = 0.25, 0.95  # opacity of the picture at intensities 0 and 1
+DRIFT = 25.0  # texels/s at most; a face of the cube around the camera is about 128 texels wide
+FRAME_RATE = 20.0  # frames/s of videos
 FIRST_TEXEL = 1024.0  # offsets are never negative
 
 
 class Background(Shift):
-    """A picture that drifts lies over all scenery: 25 % of what is seen at intensity 0, 95 % at 1.
+    """Blend a drifting picture over all scenery, with an opacity from 25 % (intensity 0) to 95 % (1).
 
-    The scenery's own patterns give way to their mean colours. The picture is fixed to directions in the
-    world, as if painted on a cube about the camera: it moves as the robot turns. By itself it drifts at up to
-    25 of its 128 texels a second, times the intensity. Each episode has one of 16 procedural textures, or an
-    image or a video of the user's folder.
+    Textures of the scenery are replaced by their mean colours. The picture is fixed to directions in the
+    world, as if painted on a cube around the camera: it moves in the frame as the robot turns. It also drifts
+    at up to 25 of its 128 texels a second, times the intensity. Each episode has one of 16 procedural
+    textures, or an image or a video of the user's folder.
+
+    Attributes:
+        clips: the pictures to choose from.
     """
 
     needs_lens = True
@@ -41,11 +44,18 @@ class Background(Shift):
         self.episode |= {"offset": self._offset, "drift": self._drift}
 
     def use(self, folder: str | Path) -> None:
-        """Show this folder's images and videos."""
+        """Use a folder's images and videos instead of the procedural textures.
+
+        Raises:
+            ValueError: there is no such folder, no image or video in it, or a file that cannot be read.
+        """
         self.clips = read_clips(folder)
 
     def fit(self, model: mujoco.MjModel, scenery: NDArray[np.bool_]) -> None:
-        """Take the textures off the scenery [ngeom]: painted over anyway, they cost a tenth of a frame."""
+        """Replace the textures of the scenery, bool [ngeom], by their mean colours.
+
+        The picture covers them, and casting them takes a tenth of a frame's time.
+        """
         for material in set(model.geom_matid[scenery].tolist()) - {-1}:
             texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
             if texture >= 0:
@@ -64,11 +74,11 @@ class Background(Shift):
         speed, angle = rng.uniform(0.4, 1.0), rng.uniform(0.0, 2.0 * np.pi)
         self._drift[world] = DRIFT * self.intensity * speed * np.array([np.cos(angle), np.sin(angle)])
 
-    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+    def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
         seconds = steps * self._dt
         frame = self._frame + (seconds * FRAME_RATE).astype(np.int64)
-        views["picture"] = self.clips.starts[self._clip] + frame % self.clips.lengths[self._clip]
-        views["paint"] = round(256 * (WEAKEST + self.intensity * (STRONGEST - WEAKEST)))
-        views["zoom"] = self._zoom
+        settings["picture"] = self.clips.starts[self._clip] + frame % self.clips.lengths[self._clip]
+        settings["paint"] = round(256 * (WEAKEST + self.intensity * (STRONGEST - WEAKEST)))
+        settings["zoom"] = self._zoom
         offset = (self._offset + self._drift * seconds[:, None]) % PICTURE_SIDE
-        views["offset"] = FIRST_TEXEL + offset
+        settings["offset"] = FIRST_TEXEL + offset

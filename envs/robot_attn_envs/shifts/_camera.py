@@ -1,4 +1,4 @@
-"""The shift "camera": a camera that sits askew, sways, and has another lens."""
+"""The shift "camera": an offset, rotation, sway and zoom of the policy's camera."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.task import Floats, Task
 
 OFFSET = 0.02  # m, along each axis of the camera
-TURN = np.radians([5.0, 5.0, 10.0])  # about its x, y and optical axis
-SWAY = np.radians([1.5, 1.5, 2.0])
+TURN = np.radians([5.0, 5.0, 10.0])  # rad, about the camera's x, y and optical axis
+SWAY = np.radians([1.5, 1.5, 2.0])  # rad, amplitude about the same axes
 SWAY_RATE = (1.5, 6.0)  # rad/s
-ZOOM = 0.2  # of the logarithm of the frame's half height at unit distance
+ZOOM = 0.2  # change of the logarithm of the frame's half height at unit distance, at most
 
 
 class Camera(Shift):
-    """The camera is out of its place.
+    """Move, rotate, sway and zoom the policy's camera.
 
-    It is moved by up to 2 cm, turned by up to 5 degrees (10 about its optical axis), sways by up to 1.5 (2)
-    degrees, and its field is up to 1.22 x as wide or as narrow; all times the intensity, the last to its
-    power. The task goes on as if the camera were in its place: rewards do not change.
+    The camera is moved by up to 2 cm, rotated by up to 5 degrees (10 about its optical axis), and sways by up
+    to 1.5 degrees (2), all times the intensity. Its field of view is up to 1.22 x as wide or as narrow,
+    raised to the power of the intensity. Rewards do not change: the task uses the camera's original pose.
     """
 
     def __init__(self, num_worlds: int, intensity: float) -> None:
@@ -46,7 +46,7 @@ class Camera(Shift):
         self._phase[world] = rng.uniform(0.0, 2.0 * np.pi, 3)
         self._zoom[world] = np.exp(self.intensity * rng.uniform(-ZOOM, ZOOM))
 
-    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+    def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
         angles = self._turned + self._sway * np.sin(self._rate * steps[:, None] * self._dt + self._phase)
         xpos, xmat = kinematics["cam_xpos"].copy(), kinematics["cam_xmat"].copy()
         mat = xmat[:, self._id].reshape(-1, 3, 3)
@@ -58,7 +58,7 @@ class Camera(Shift):
 
 
 def _rotations(angles: Floats) -> Floats:
-    """Turns about x, then y, then z, [n, 3] rad -> [n, 3, 3]."""
+    """Rotation matrices [n, 3, 3] about x, then y, then z, from angles [n, 3] in rad."""
     (sx, sy, sz), (cx, cy, cz) = np.sin(angles).T, np.cos(angles).T
     rows = [
         [cy * cz, sx * sy * cz - cx * sz, cx * sy * cz + sx * sz],

@@ -1,4 +1,4 @@
-"""The shift "colors": distractors, walls and floor in other colours."""
+"""The shift "colors": distractors, walls and floor in colours that training does not show."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.objects import hsv_to_rgb
 from robot_attn_envs.tasks.task import Task
 
-UNSET = 0.5  # grey of this value in all channels stands for the material's colour
+UNSET = 0.5  # MuJoCo's default geom_rgba: a geom of this grey takes its material's colour
 
 
 class Colors(Shift):
-    """Colours that training does not show.
+    """Recolour scenery and distractors.
 
-    Each geom of the scenery goes `intensity` of the way from its own colour to a random one. As large a share
-    of the distractors takes a held-out colour, pale or dark; but where there is an instruction they keep the
-    colours that they are named by. All random hues are at least 50 degrees from the target's.
+    Each scenery geom is blended from its own colour towards a random one, with weight `intensity`. A fraction
+    `intensity` of the distractors takes a held-out colour, pale or dark. With an instruction, distractors
+    keep the colours that they are named by. All random hues are at least 50 degrees from the target's.
     """
 
     def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
@@ -35,8 +35,8 @@ class Colors(Shift):
         hue = hue_of(rgba[objects.geoms[objects.target[world]], :3])
         count = len(self._scenery)
         hues = hues_apart(rng, count, hue)
-        drawn = hsv_to_rgb(hues, rng.uniform(0.1, 0.6, count), rng.uniform(0.3, 0.9, count))
-        rgba[self._scenery, :3] = self._trained + self.intensity * (drawn - self._trained)
+        sampled = hsv_to_rgb(hues, rng.uniform(0.1, 0.6, count), rng.uniform(0.3, 0.9, count))
+        rgba[self._scenery, :3] = self._trained + self.intensity * (sampled - self._trained)
         if not objects.instruction:
             slots = rng.permutation(objects.distractors(world))
             slots = slots[: round(self.intensity * len(slots))]

@@ -1,4 +1,4 @@
-"""The shift "distractors": more of them than in training."""
+"""The shift "distractors": more distractors than in training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST = 6
 
 
 class Distractors(Shift):
-    """`6 * intensity` more distractors, rounded, at least one, among the others."""
+    """Add `6 * intensity` distractors, rounded, at least one."""
 
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)

@@ -1,4 +1,4 @@
-"""The shift "lighting": where light comes from, of what colour, and how much."""
+"""The shift "lighting": direction, colour and strength of the light."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.task import Floats, Task
 
-LOWEST = 0.25  # sine of a drawn light's elevation
-TINT = 0.22  # of the logarithm of a channel, at most
-BRIGHTER, DARKER = 0.25, 0.7  # of the logarithm of all light
-CONTRAST = 1.5  # by how much the lights of the scene outgrow the light that has no direction
+LOWEST = 0.25  # sine of a sampled light's elevation, at least
+TINT = 0.22  # change of the logarithm of one channel, at most
+BRIGHTER, DARKER = 0.25, 0.7  # change of the logarithm of all channels, at most
+CONTRAST = 1.5  # growth of the directional lights relative to the ambient light
 
 
 class Lighting(Shift):
-    """Light from elsewhere, of another colour, brighter or dimmer.
+    """Change the direction, colour and strength of the light.
 
-    Each light goes `intensity` of the way to a random direction from above, and grows up to 2.5 x as strong
-    against the light that has no direction, times a factor of 0.5 to 2. All channels together change by a
-    factor of 0.5 to 1.28, each by one of 0.8 to 1.25. These are the factors at intensity 1; lower ones are
-    powers of them.
+    Each light's direction is blended towards a random one from above, with weight `intensity`. Its strength
+    grows by up to 2.5 x relative to the ambient light, times a factor of 0.5 to 2. The brightness changes by
+    a factor of 0.5 to 1.28, each channel by one of 0.8 to 1.25. These are the factors at intensity 1; at a
+    lower intensity they are raised to its power.
     """
 
     needs_lens = True
@@ -47,9 +47,9 @@ class Lighting(Shift):
         bright = rng.uniform(-DARKER, BRIGHTER)
         self._gain[world] = np.exp(self.intensity * (bright + rng.uniform(-TINT, TINT, 3)))
 
-    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+    def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
         trained = kinematics["light_xdir"]
         mixed = trained + self.intensity * (self._directions - trained)
         kinematics["light_xdir"] = mixed / np.linalg.norm(mixed, axis=2, keepdims=True)
         kinematics["light_diffuse"] = self._diffuse * self._strengths[..., None]
-        views["gain"] *= self._gain
+        settings["gain"] *= self._gain

@@ -1,4 +1,4 @@
-"""The shift "lookalikes": distractors that could be taken for the target."""
+"""The shift "lookalikes": distractors that resemble the target."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 
 from robot_attn_envs.shifts._hues import hue_of
 from robot_attn_envs.shifts._shift import Shift
-from robot_attn_envs.tasks.instructions import COLORS, may_show
+from robot_attn_envs.tasks.instructions import COLORS, may_be_distractor
 from robot_attn_envs.tasks.objects import hsv_to_rgb
 
-# Shapes whose outlines are alike in a small frame.
-ALIKE = (frozenset({"sphere", "ellipsoid", "capsule"}), frozenset({"box", "cylinder"}))
-# Degrees of hue from the target's colour, at intensities 0 and 1, of distractors that look ...
-OF_ITS_SHAPE = ((50.0, 70.0), (28.0, 45.0))
-OF_ANOTHER_SHAPE = ((35.0, 50.0), (12.0, 22.0))
+# Shapes with similar outlines in a small frame.
+SIMILAR_SHAPES = (frozenset({"sphere", "ellipsoid", "capsule"}), frozenset({"box", "cylinder"}))
+# Difference in hue from the target, degrees (low, high), at intensities 0 and 1.
+HUES_OF_SIMILAR_SHAPES = ((50.0, 70.0), (28.0, 45.0))
+HUES_OF_OTHER_SHAPES = ((35.0, 50.0), (12.0, 22.0))
 
 
 class Lookalikes(Shift):
-    """Distractors in a colour near the target's: a share `intensity` of them, at least one.
+    """Give a fraction `intensity` of the distractors, at least one, a colour near the target's.
 
-    Where the shape is another one the hue is 12 to 50 degrees from the target's; where it is the same, or
-    looks alike, 28 to 70 degrees: the nearer, the higher the intensity.
+    A distractor of the target's shape, or of a similar one, has a hue 28 to 70 degrees from the target's; one
+    of another shape 12 to 50 degrees. The higher the intensity, the smaller the difference.
 
-    Where there is an instruction it stays true: such a distractor has the asked colour and another shape, or
-    the asked shape and the named colour that is nearest.
+    With an instruction, the instruction still names one object: such a distractor has the target's colour and
+    another shape, or the target's shape and the nearest other named colour.
     """
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
@@ -42,8 +42,8 @@ class Lookalikes(Shift):
         target = objects.target[world]
         target_rgb = rgba[objects.geoms[target], :3]
         pair = {objects.shapes[slot], objects.shapes[target]}
-        alike = len(pair) == 1 or any(pair <= group for group in ALIKE)
-        mild, strong = np.array(OF_ITS_SHAPE if alike else OF_ANOTHER_SHAPE)
+        similar = len(pair) == 1 or any(pair <= group for group in SIMILAR_SHAPES)
+        mild, strong = np.array(HUES_OF_SIMILAR_SHAPES if similar else HUES_OF_OTHER_SHAPES)
         away = rng.uniform(*(mild + self.intensity * (strong - mild))) * rng.choice([-1.0, 1.0])
         high, low = float(target_rgb.max()), float(target_rgb.min())
         hue, value = (hue_of(target_rgb) + away) % 360.0, min(1.0, high * rng.uniform(0.8, 1.1))
@@ -52,12 +52,12 @@ class Lookalikes(Shift):
     def _rename(self, world: int, slot: int, rng: np.random.Generator) -> None:
         objects, names = self._task.objects, list(COLORS)
         target = objects.target[world]
-        asked, shape = int(objects.colors[world, target]), objects.shapes[slot]
+        target_color, shape = int(objects.colors[world, target]), objects.shapes[slot]
         hues = np.array([hue_of(np.array(rgb)) for rgb in COLORS.values()])
-        apart = np.abs((hues - hues[asked] + 180.0) % 360.0 - 180.0)
+        apart = np.abs((hues - hues[target_color] + 180.0) % 360.0 - 180.0)
         for color in np.argsort(apart).tolist():
-            same = color == asked and shape == objects.shapes[target]
-            if not same and may_show(names[color], shape, objects.instruction):
+            same = color == target_color and shape == objects.shapes[target]
+            if not same and may_be_distractor(names[color], shape, objects.instruction):
                 break
         objects.colors[world, slot] = color
         objects.paint_named(world, np.array([slot]), rng)

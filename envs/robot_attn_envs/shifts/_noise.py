@@ -1,4 +1,4 @@
-"""The shift "noise": a worse sensor behind a worse lens."""
+"""The shift "noise": sensor noise, blur and a wrong exposure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.task import Floats
 
-DEVIATION = 0.12  # of full scale
-EXPOSURE = 0.5  # of the logarithm of all channels
+DEVIATION = 0.12  # standard deviation as a fraction of full scale, at most
+EXPOSURE = 0.5  # change of the logarithm of all channels, at most
 
 
 class Noise(Shift):
-    """Sensor noise, blur and a wrong exposure.
+    """Add sensor noise, blur and a wrong exposure.
 
-    Each channel of a pixel gets noise of its own in each step, of a standard deviation of up to 12 % of full
-    scale. Up to all of a frame gives way to a blurred one, over 3 x 3 pixels of a frame of 64 x 64. The
-    exposure is up to 1.65 x too long or too short. All times the intensity, the last to its power.
+    Every channel of every pixel gets independent noise in each step, with a standard deviation of up to 12 %
+    of full scale. The frame is blended with a blurred one, with a weight of up to 1; the blur is 3 x 3 pixels
+    wide in a frame of 64 x 64. Both scale with the intensity. The exposure is up to 1.65 x too long or too
+    short, raised to the power of the intensity.
     """
 
     needs_lens = True
@@ -38,8 +39,8 @@ class Noise(Shift):
         self._gain[world] = np.exp(self.intensity * rng.uniform(-EXPOSURE, EXPOSURE))
         self._seed[world] = rng.integers(1 << 32, dtype=np.uint32)
 
-    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
-        views["noise"], views["blur"] = self._deviation, self._blur
-        views["gain"] *= self._gain[:, None]
-        # Steps are far apart in what the lens hashes, rows follow each other.
-        views["seed"] = self._seed + steps.astype(np.uint32) * np.uint32(0x9E3779B9)
+    def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
+        settings["noise"], settings["blur"] = self._deviation, self._blur
+        settings["gain"] *= self._gain[:, None]
+        # The lens hashes seed + row: a large odd stride keeps the rows of different steps apart.
+        settings["seed"] = self._seed + steps.astype(np.uint32) * np.uint32(0x9E3779B9)

@@ -1,4 +1,4 @@
-"""The shift "occlusion": opaque patches before the lens."""
+"""The shift "occlusion": opaque patches in front of the lens."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.objects import hsv_to_rgb
 from robot_attn_envs.tasks.task import Floats, Task
 
-COVER = 0.22  # of the frame, by all patches together, if they were all inside
-RATE = (0.4, 1.2)  # rad/s, along their paths
-NEAREST = 0.2  # frame heights from the middle, at most, where a path crosses the frame
+COVER = 0.22  # fraction of the frame covered by all patches together, if all were inside it
+RATE = (0.4, 1.2)  # rad/s, along the patches' elliptical paths
+NEAREST = 0.2  # frame heights, largest offset from the middle at which a path crosses the frame
 
 
 class Occlusion(Shift):
-    """Dirt on the lens: three opaque patches, ellipses and rectangles, drift over the frame.
+    """Move three opaque patches, ellipses or rectangles, across the frame, like dirt on the lens.
 
-    They start at its border and cover up to 22 % of it, times the intensity. What is behind a patch is not in
-    the target's mask. Depth is as before: it is another sensor's.
+    They start at the border and cover up to 22 % of the frame, times the intensity. The target's mask leaves
+    out pixels behind a patch. Depth does not change: it belongs to another sensor.
     """
 
     needs_lens = True
 
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)
-        # An ellipse through `border` at the start and `near` a quarter of a turn later, in frame heights.
+        # Each path is an ellipse through `border` at the start and `near` a quarter turn later; frame heights.
         self._border, self._near = np.zeros((num_worlds, PATCHES, 2)), np.zeros((num_worlds, PATCHES, 2))
         self._rate, self._size = np.zeros((num_worlds, PATCHES)), np.zeros((num_worlds, PATCHES, 2))
         self._round = np.zeros((num_worlds, PATCHES), np.bool_)
@@ -57,9 +57,9 @@ class Occlusion(Shift):
         rgb = np.round(255 * hsv_to_rgb(hue, saturation, rng.uniform(0.1, 0.6, PATCHES))).astype(np.uint32)
         self._color[world] = rgb[:, 0] << 16 | rgb[:, 1] << 8 | rgb[:, 2]
 
-    def show(self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]) -> None:
+    def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
         turn = (self._rate * (steps * self._dt)[:, None])[..., None]
         center = self._border * np.cos(turn) + self._near * np.sin(turn)
-        views["patch_x"], views["patch_y"] = center[..., 0], center[..., 1]
-        views["patch_width"], views["patch_height"] = self._size[..., 0], self._size[..., 1]
-        views["patch_round"], views["patch_color"] = self._round, self._color
+        settings["patch_x"], settings["patch_y"] = center[..., 0], center[..., 1]
+        settings["patch_width"], settings["patch_height"] = self._size[..., 0], self._size[..., 1]
+        settings["patch_round"], settings["patch_color"] = self._round, self._color

@@ -1,4 +1,4 @@
-"""Pictures for the shift "background": procedural textures, or a folder's images and videos."""
+"""Pictures for the shift "background": procedural textures, or images and videos of a folder."""
 
 from __future__ import annotations
 
@@ -15,40 +15,46 @@ TEXTURES = 16
 WAVES = 5
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
-MOST_FILES, MOST_FRAMES = 256, 200
+MAX_FILES, MAX_FRAMES = 256, 200
 
 
 class Clips(NamedTuple):
-    """Pictures in order: clip i is `lengths[i]` of them from `starts[i]` on, and then begins again."""
+    """Looping clips: clip i is pictures `starts[i]` to `starts[i] + lengths[i] - 1`."""
 
-    pictures: NDArray[np.uint32]  # [pictures, 128, 128], 0xRRGGBB
+    pictures: NDArray[np.uint32]
+    """0xRRGGBB, [pictures, 128, 128]."""
     starts: NDArray[np.int64]
+    """[clips]."""
     lengths: NDArray[np.int64]
+    """[clips]."""
 
 
 def procedural_clips() -> Clips:
-    """Textures that repeat without seams: three muted colours, mixed by sums of waves."""
+    """16 textures that tile without seams: three muted colours each, mixed by sums of waves."""
     rng = np.random.default_rng(0)
     textures = [_texture(rng) for _ in range(TEXTURES)]
     return _clips([[texture] for texture in textures])
 
 
 def read_clips(folder: str | Path) -> Clips:
-    """The images and videos of a folder, each as one clip of 128 x 128 pixels.
+    """Read the images and videos of a folder, each as one clip of 128 x 128 pixels.
 
-    The first 256 of them by name, and the first 200 frames of a video; other files are passed over.
+    The first 256 files by name and the first 200 frames of a video are read; files with other suffixes are
+    ignored.
 
     Raises:
-        ValueError: there is no such folder, nothing to show in it, or a file that cannot be read.
+        ValueError: there is no such folder, no image or video in it, or a file that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"backgrounds is a folder of images and videos, and {str(folder)!r} is no folder")
+        raise ValueError(f"expected backgrounds to be a folder of images and videos, got {str(folder)!r}")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES | VIDEOS)
     if not files:
         known = " ".join(sorted(IMAGES | VIDEOS))
-        raise ValueError(f"no image or video in {str(folder)!r}; put files there that end in one of {known}")
-    return _clips([_read(file) for file in files[:MOST_FILES]])
+        raise ValueError(
+            f"expected images or videos in {str(folder)!r}, got none: add files that end in one of {known}"
+        )
+    return _clips([_read(file) for file in files[:MAX_FILES]])
 
 
 def _read(file: Path) -> list[NDArray[np.uint8]]:
@@ -60,11 +66,13 @@ def _read(file: Path) -> list[NDArray[np.uint8]]:
         frames = [cv2.imdecode(data, cv2.IMREAD_COLOR)] if data.size else [None]
     else:
         video = cv2.VideoCapture(str(file))
-        while len(frames) < MOST_FRAMES and (frame := video.read()[1]) is not None:
+        while len(frames) < MAX_FRAMES and (frame := video.read()[1]) is not None:
             frames.append(frame)
         video.release()
     if not frames or frames[0] is None:
-        raise ValueError(f"cannot read {str(file)!r} as an image or a video; take it out of the folder")
+        raise ValueError(
+            f"expected an image or a video, cannot read {str(file)!r}: remove it from the folder"
+        )
     side = (PICTURE_SIDE, PICTURE_SIDE)
     small = [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
     return [np.asarray(frame[..., ::-1], np.uint8) for frame in small]  # OpenCV has BGR
@@ -79,7 +87,7 @@ def _clips(clips: list[list[NDArray[np.uint8]]]) -> Clips:
 
 def _texture(rng: np.random.Generator) -> NDArray[np.uint8]:
     """One texture, uint8 [128, 128, 3]."""
-    # Hues away from red, and never as full as an object's; dark, light and any.
+    # Hues away from red, less saturated than any object; a dark, a light and an arbitrary value.
     values = rng.uniform((0.15, 0.65, 0.15), (0.4, 0.95, 0.95))
     colors = hsv_to_rgb(rng.uniform(60.0, 290.0, 3), rng.uniform(0.1, 0.45, 3), values)
     first, second = (_waves(rng) for _ in range(2))
@@ -92,7 +100,7 @@ def _texture(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _waves(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A sum of plane waves that fit into the side, [128, 128], in [-1, 1]."""
+    """A sum of plane waves with whole periods per side, [128, 128], in [-1, 1]."""
     at = np.arange(PICTURE_SIDE) * 2.0 * np.pi / PICTURE_SIDE
     total = np.zeros((PICTURE_SIDE, PICTURE_SIDE))
     for _ in range(WAVES):

@@ -1,4 +1,4 @@
-"""A small arm over a table: its MJCF, and control of its grip point in Cartesian velocities."""
+"""A small arm over a table: its MJCF, and Cartesian velocity control of its grip point."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from robot_attn_envs.tasks.task import Floats, SpaceRow
 SHOULDER = 0.28  # m, height of the shoulder over the table
 LINK = 0.36  # m, from shoulder to elbow, and from elbow to wrist
 TOOL = 0.12  # m, from the wrist to the grip point, between the tips of the fingers
-SPEED = 0.4  # m/s of the grip point along each axis at full action
-TURN = 4.0  # rad/s, the quickest that a joint is told to turn
+SPEED = 0.4  # m/s, speed of the grip point along each axis at full action
+MAX_JOINT_SPEED = 4.0  # rad/s, the largest joint velocity that is commanded
 
-# The box in which the grip point stays: x away from the base, y to its left, z up from the table; m.
+# The box that the grip point stays in: x away from the base, y to its left, z up from the table; m.
 LOW, HIGH = np.array([0.24, -0.27, 0.02]), np.array([0.62, 0.27, 0.34])
 
 JOINTS = ("yaw", "shoulder", "elbow", "wrist")
 RANGES = ((-1.3, 1.3), (-0.6, 1.8), (0.3, 2.6), (-0.6, 1.8))  # rad
-STRAIGHTEN = 8.0  # 1/s, of the tool's angle to the vertical
-DAMPING = 0.03  # of the least squares: bounds what a singular pose would ask of the joints
+TILT_GAIN = 8.0  # 1/s, with which the tool's tilt from the vertical is corrected
+DAMPING = 0.03  # of the least squares: bounds the joint velocities near a singular pose
 
 ARM_ACTIONS = (
     SpaceRow("velocity along x, away from the base", -1.0, 1.0, f"{SPEED} m/s", ", ".join(JOINTS)),
@@ -31,11 +31,14 @@ ARM_ACTIONS = (
     SpaceRow("velocity along z, up", -1.0, 1.0, f"{SPEED} m/s", ", ".join(JOINTS)),
 )
 ARM_STATE = (
-    *(SpaceRow(f"{name} angle", *ends, "rad", name) for name, ends in zip(JOINTS, RANGES, strict=True)),
-    *(SpaceRow(f"{name} velocity", -2 * TURN, 2 * TURN, "rad/s", name) for name in JOINTS),
+    *(SpaceRow(f"{name} angle", *limits, "rad", name) for name, limits in zip(JOINTS, RANGES, strict=True)),
+    *(
+        SpaceRow(f"{name} velocity", -2 * MAX_JOINT_SPEED, 2 * MAX_JOINT_SPEED, "rad/s", name)
+        for name in JOINTS
+    ),
 )
 
-# The arm touches what is on the table and never itself: its geoms meet type 1, and are of none.
+# The arm collides with the objects (contype 1) but not with itself: its own geoms have contype 0.
 ARM_DEFAULTS = """
   <default class="arm">
     <geom contype="0" conaffinity="1" rgba="0.66 0.67 0.70 1" mass="0.3" friction="0.5"/>
@@ -44,14 +47,19 @@ ARM_DEFAULTS = """
   </default>"""
 
 ARM_ACTUATORS = "".join(
-    f'<velocity class="arm" name="{name}" joint="{name}" ctrlrange="{-TURN} {TURN}"/>' for name in JOINTS
+    f'<velocity class="arm" name="{name}" joint="{name}" ctrlrange="{-MAX_JOINT_SPEED} {MAX_JOINT_SPEED}"/>'
+    for name in JOINTS
 )
 
 
 def arm_body(tool: str = "") -> str:
-    """The arm as MJCF text, for the world body; `tool` is added to its hand.
+    """The arm as MJCF text, for the world body.
 
-    At angles of 0 all links point up, and those of shoulder, elbow and wrist bend away from the base.
+    At joint angles of 0 all links point up. Positive shoulder, elbow and wrist angles bend the arm away from
+    the base.
+
+    Args:
+        tool: MJCF of further geoms of the hand.
     """
     return f"""
   <geom name="base" type="cylinder" size="0.07 0.05" pos="0 0 0.05" rgba="0.25 0.26 0.29 1"
@@ -84,17 +92,17 @@ def arm_body(tool: str = "") -> str:
 class Arm:
     """Four hinges that carry a gripper with fixed fingers, pointing down, over a table at z = 0.
 
-    The MJCF is `ARM_DEFAULTS` in `<default>`, `arm_body()` in `<worldbody>` and `ARM_ACTUATORS` in
-    `<actuator>`. Both are bound to simulations with `bind`.
+    The scene has `ARM_DEFAULTS` in `<default>`, `arm_body()` in `<worldbody>` and `ARM_ACTUATORS` in
+    `<actuator>`. Call `bind` once the scene is compiled.
     """
 
     def bind(self, model: mujoco.MjModel, batch: Batch, seconds: float) -> None:
-        """Look up the joints and bind what the control reads.
+        """Look up the joints and bind the fields that the controller reads and writes.
 
         Args:
             model: the compiled scene.
             batch: the simulations.
-            seconds: length of a control step.
+            seconds: duration of a control step, s.
         """
         joints = [model.joint(name) for name in JOINTS]
         self._joints = np.array([joint.id for joint in joints])
@@ -108,65 +116,86 @@ class Arm:
 
     @property
     def grip(self) -> Floats:
-        """Where the grip point is, [num_worlds, 3], m."""
+        """Position of the grip point, float64 [num_worlds, 3], m."""
         grip: Floats = self._sites[:, self._grip]
         return grip
 
     def reset(self, world: int, grip: Floats) -> None:
-        """Put one world's arm, at rest, where its grip point is there (m), the tool pointing down."""
-        self._qpos[world, self._qpos_at] = angles(grip)
+        """Set one world's arm to rest with the tool pointing down.
+
+        Args:
+            world: index of the world.
+            grip: position of the grip point, float64 [3], m.
+
+        Raises:
+            ValueError: the position is out of reach.
+        """
+        self._qpos[world, self._qpos_at] = inverse_kinematics(grip)
         self._qvel[world, self._dof_at] = 0.0
 
     def move(self, actions: Floats) -> None:
-        """Write the joints' velocities that move the grip point so, as far as its box allows.
+        """Write the joint velocities that give the grip point this velocity, within its box.
 
         Args:
-            actions: [num_worlds, 3], the grip point's velocity, 1 for `SPEED`.
+            actions: velocity of the grip point, float64 [num_worlds, 3]; 1 is `SPEED`.
         """
-        # No further than the box in this step; from outside it, back.
-        room = (LOW - self.grip) / self._seconds, (HIGH - self.grip) / self._seconds
-        velocity = np.clip(np.clip(SPEED * actions, *room), -SPEED, SPEED)
-        lean = self._qpos[:, self._qpos_at[1:]].sum(axis=1, keepdims=True) - math.pi
-        turns = resolve(self.jacobian(), np.concatenate([velocity, -STRAIGHTEN * lean], axis=1))
-        # Too quick a joint slows all of them, and the direction stays.
-        self._ctrl[:, self._motors] = turns / np.maximum(1.0, np.abs(turns).max(axis=1, keepdims=True) / TURN)
+        # Stop at the side of the box within this step; from outside the box, move back into it.
+        limits = (LOW - self.grip) / self._seconds, (HIGH - self.grip) / self._seconds
+        velocity = np.clip(np.clip(SPEED * actions, *limits), -SPEED, SPEED)
+        tilt = self._qpos[:, self._qpos_at[1:]].sum(axis=1, keepdims=True) - math.pi
+        joints = damped_least_squares(self.jacobian(), np.concatenate([velocity, -TILT_GAIN * tilt], axis=1))
+        # If one joint is too fast, slow down all of them: the direction of motion stays the same.
+        fastest = np.abs(joints).max(axis=1, keepdims=True)
+        self._ctrl[:, self._motors] = joints / np.maximum(1.0, fastest / MAX_JOINT_SPEED)
 
     def jacobian(self) -> Floats:
-        """Of the grip point's position and the tool's angle, [num_worlds, 4, joints]."""
-        arms = self.grip[:, None] - self._anchors[:, self._joints]
-        position = np.cross(self._axes[:, self._joints], arms).transpose(0, 2, 1)
+        """Jacobian of the grip point's position and the tool's pitch, float64 [num_worlds, 4, joints]."""
+        levers = self.grip[:, None] - self._anchors[:, self._joints]
+        position = np.cross(self._axes[:, self._joints], levers).transpose(0, 2, 1)
         pitch = np.broadcast_to([0.0, 1.0, 1.0, 1.0], (len(position), 1, len(JOINTS)))
         return np.concatenate([position, pitch], axis=1)
 
     def state(self) -> Floats:
-        """The joints' angles and velocities, [num_worlds, 8], rows as in `ARM_STATE`."""
+        """Joint angles (rad) and velocities (rad/s), float64 [num_worlds, 8], columns as in `ARM_STATE`."""
         return np.concatenate([self._qpos[:, self._qpos_at], self._qvel[:, self._dof_at]], axis=1)
 
 
-def resolve(jacobian: Floats, velocity: Floats) -> Floats:
-    """Joint velocities by damped least squares (Nakamura and Hanafusa 1986), [n, joints].
+def damped_least_squares(jacobian: Floats, velocity: Floats) -> Floats:
+    """Joint velocities by damped least squares (Nakamura and Hanafusa 1986).
 
     Args:
-        jacobian: [n, rows, joints].
-        velocity: [n, rows], what is wanted.
+        jacobian: float64 [n, rows, joints].
+        velocity: desired task-space velocity, float64 [n, rows].
+
+    Returns:
+        Joint velocities, float64 [n, joints].
     """
-    across = jacobian.transpose(0, 2, 1)
-    damped = jacobian @ across + DAMPING**2 * np.eye(jacobian.shape[1])
-    turns: Floats = (across @ np.linalg.solve(damped, velocity[..., None]))[..., 0]
-    return turns
+    transposed = jacobian.transpose(0, 2, 1)
+    damped = jacobian @ transposed + DAMPING**2 * np.eye(jacobian.shape[1])
+    joints: Floats = (transposed @ np.linalg.solve(damped, velocity[..., None]))[..., 0]
+    return joints
 
 
-def angles(grip: Floats) -> NDArray[np.float64]:
-    """The joints' angles, [4], that bring the grip point there (m) with the tool pointing down, elbow up.
+def inverse_kinematics(grip: Floats) -> NDArray[np.float64]:
+    """Joint angles that put the grip point at a position, with the tool pointing down and the elbow up.
+
+    Args:
+        grip: position of the grip point, float64 [3], m.
+
+    Returns:
+        Angles of yaw, shoulder, elbow and wrist, float64 [4], rad.
 
     Raises:
-        ValueError: the point is out of reach.
+        ValueError: the position is out of reach.
     """
     x, y, z = grip
     out, up = math.hypot(x, y), z + TOOL - SHOULDER  # from the shoulder to the wrist
     bend = (out**2 + up**2) / (2 * LINK**2) - 1.0
     if abs(bend) > 1.0:
-        raise ValueError(f"the grip point cannot reach {np.round(grip, 3).tolist()}; it reaches {2 * LINK} m")
+        raise ValueError(
+            f"expected a grip point whose wrist is within {2 * LINK} m of the shoulder, got "
+            f"{np.round(grip, 3).tolist()}"
+        )
     elbow = math.acos(bend)
     shoulder = math.atan2(out, up) - elbow / 2
     return np.array([math.atan2(y, x), shoulder, elbow, math.pi - shoulder - elbow])

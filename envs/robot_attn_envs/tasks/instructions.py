@@ -1,4 +1,4 @@
-"""What a task can be told: "the blue box", the pairs of colour and shape that are named, and their tokens."""
+"""Language instructions such as "the blue box": named colours and shapes, held-out pairs, tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Instruct: TypeAlias = bool | Literal["held_out"]
+InstructionOption: TypeAlias = bool | Literal["held_out"]
+"""A task's option `instruction`: False, True, or "held_out" for the pairs that training never shows."""
 
 COLORS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
@@ -36,12 +37,12 @@ HELD_OUT = frozenset(
         ("purple", "sphere"),
     }
 )
-"""The pairs that `instruction=True` neither asks for nor shows; `instruction="held_out"` asks for them."""
+"""The (colour, shape) pairs that `instruction=True` never shows. "held_out" names these and no others."""
 
 MAX_TOKENS = 16
-"""Length of the `tokens` entry; what a text leaves over is 0."""
+"""Length of the observation's `tokens` entry; shorter instructions are padded with 0."""
 
-# The tokens of robot_attn's vocabulary, which this package does not import: tests keep the two equal.
+# Token ids of robot_attn's vocabulary. This package does not import robot_attn; a test keeps the two equal.
 TOKENS: Mapping[str, int] = MappingProxyType(
     {
         "the": 1,
@@ -51,25 +52,36 @@ TOKENS: Mapping[str, int] = MappingProxyType(
 )
 
 
-def check_instruct(instruction: Instruct) -> Instruct:
-    """The option `instruction`, or a ValueError that says what it may be."""
+def check_instruction(instruction: InstructionOption) -> InstructionOption:
+    """Check the option `instruction` and return it.
+
+    Raises:
+        ValueError: it is not True, False or "held_out".
+    """
     if isinstance(instruction, bool) or instruction == "held_out":
         return instruction
-    raise ValueError(f'instruction is True, False or "held_out", got {instruction!r}')
+    raise ValueError(f'expected instruction to be True, False or "held_out", got {instruction!r}')
 
 
-def may_show(color: str, shape: str, instruction: Instruct) -> bool:
-    """Whether a distractor of an instructed task may be this: in training none is of a held-out pair."""
+def may_be_distractor(color: str, shape: str, instruction: InstructionOption) -> bool:
+    """Whether a distractor may have this colour and shape: held-out pairs never appear in training."""
     return instruction == "held_out" or (color, shape) not in HELD_OUT
 
 
-def may_ask(color: str, shape: str, instruction: Instruct) -> bool:
-    """Whether the target of an instructed task may be this."""
+def may_be_target(color: str, shape: str, instruction: InstructionOption) -> bool:
+    """Whether an instruction may name this colour and shape as the target."""
     return ((color, shape) in HELD_OUT) == (instruction == "held_out")
 
 
 def tokens(text: str) -> NDArray[np.int64]:
-    """The tokens of an instruction, int64 [MAX_TOKENS], as `robot_attn.tokenize` gives them."""
+    """Tokenize an instruction, with the ids that `robot_attn.tokenize` gives.
+
+    Args:
+        text: words of `TOKENS`, separated by spaces.
+
+    Returns:
+        Token ids, int64 [MAX_TOKENS], padded with 0.
+    """
     row = np.zeros(MAX_TOKENS, np.int64)
     words = text.split()
     row[: len(words)] = [TOKENS[word] for word in words]

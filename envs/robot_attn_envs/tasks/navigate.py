@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from robot_attn_envs.tasks.instructions import COLORS, Instruct
+from robot_attn_envs.tasks.instructions import COLORS, InstructionOption
 from robot_attn_envs.tasks.objects import Objects, object_names
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.task import Floats, SpaceRow, Task
@@ -21,14 +21,14 @@ START_DISTANCE = (2.0, 4.5)  # m, from the robot to the target
 SUCCESS_DISTANCE = 0.4  # m
 COLLISION_COST = 0.01
 
-# The robot, m: wheels on one axle, a caster behind it, a round bumper about all of it.
+# The robot, m: two wheels on one axle, a caster behind them, a round bumper around it all.
 WHEEL_RADIUS, HALF_AXLE, BUMPER_RADIUS = 0.08, 0.13, 0.16
 EYE_HEIGHT, EYE_PITCH = 0.30, math.radians(10)  # m, rad upwards
 FOVY = 65.0  # degrees, vertical
 SPEED, TURN = 1.0, 2.5  # m/s and rad/s at full action
 WHEEL_SPEED = (SPEED + TURN * HALF_AXLE) / WHEEL_RADIUS  # rad/s, at most
 
-# Target and distractors hang so that the robot drives beneath them: they fill the view, and bar no way.
+# Target and distractors hang high enough for the robot to drive beneath them: large in view, no obstacles.
 HANGING_HEIGHT = 0.65  # m, of their centres
 TARGET_RADIUS = 0.25  # m
 DISTRACTOR_SHAPES = (
@@ -40,7 +40,7 @@ DISTRACTOR_SHAPES = (
     ("box", "0.13 0.24 0.15"),
 )
 
-# Pillars, taller than what hangs: shape, size, and radius of the circle about the foot.
+# Pillars, taller than the hanging objects: shape, size, and radius of the circle around the base (m).
 PILLAR_HALF_HEIGHT = 0.6
 PILLARS = (
     ("cylinder", f"0.32 {PILLAR_HALF_HEIGHT}", 0.32),
@@ -49,35 +49,36 @@ PILLARS = (
     ("box", f"0.18 0.34 {PILLAR_HALF_HEIGHT}", math.hypot(0.18, 0.34)),
 )
 MAX_OBSTACLES = 12
-HIDDEN_SHARE = 0.25  # of the episodes: a pillar is put across the line from the robot to the target
-PASSAGE = 0.55  # m, the least gap between pillars, and between a pillar and a wall, the robot, the target
-PARKED = (20.0, 0.0, -5.0)  # outside the walls, below the floor: out of sight, and of everybody's way
-CANDIDATES = 64  # places drawn for a body, of which the first that fits is taken
+HIDDEN_SHARE = 0.25  # fraction of episodes with a pillar placed between the robot and the target
+PASSAGE = 0.55  # m, smallest gap between pillars, and from a pillar to a wall, the robot or the target
+PARKED = (20.0, 0.0, -5.0)  # outside the walls and below the floor, for what is not in the episode
+CANDIDATES = 64  # positions sampled for a body: the first that fits is taken
 
-# The oracle's way: it keeps this far from pillars, and turns at points around them.
-CLEARANCE = 0.05  # m, past the bumper
-CORNERS = 8  # turning points around a pillar
+# The oracle plans over waypoints around the pillars.
+CLEARANCE = 0.05  # m, between the bumper and a pillar
+CORNERS = 8  # waypoints around a pillar
 
 
 class Navigate(Task):
     """`RobotAttn/Navigate-v0`.
 
-    A robot with two driven wheels and a caster stands in a walled square of 6 x 6 m. The target, a red sphere
-    of 25 cm radius, hangs 65 cm above the floor, so that the robot can drive beneath it; so do distractors of
-    other colours and several shapes. Pillars stand in the way: wheels, caster, bumper, walls and pillars meet
-    in real contacts. Everything is at another place in each episode, at 2 to 4.5 m from the robot the target.
+    A robot with two driven wheels and a caster starts in a walled square of 6 x 6 m. The target, a red sphere
+    of 25 cm radius, hangs 65 cm above the floor, so that the robot can drive beneath it. Distractors of other
+    colours and several shapes hang there too. Pillars stand in the way. Contacts of wheels, caster and bumper
+    with floor, walls and pillars are simulated. Each episode has a new layout, with the target 2 to 4.5 m
+    from the robot.
 
     ## Action space: `Box(-1, 1, (2,), float32)`
 
     | # | action         | full scale | MJCF actuators                  |
     |---|----------------|------------|---------------------------------|
-    | 0 | forward speed  | 1.0 m/s    | `left` and `right`, alike       |
-    | 1 | turn rate, left| 2.5 rad/s  | `left` and `right`, oppositely  |
+    | 0 | forward speed  | 1.0 m/s    | `left` and `right`, same sign   |
+    | 1 | turn rate, left| 2.5 rad/s  | `left` and `right`, opposite    |
 
     ## Observation space: `Dict`
 
     `image`: uint8 (H, W, 3), RGB, camera `eye`, which looks forward and 10 degrees up, with 65 degrees of
-    vertical field of view. `state`: float32 (3,), which tells nothing of where robot and target are:
+    vertical field of view. `state`: float32 (3,), without the positions of robot and target:
 
     | # | observation  | min   | max  | unit  | MJCF joint |
     |---|--------------|-------|------|-------|------------|
@@ -87,16 +88,16 @@ class Navigate(Task):
 
     ## Reward
 
-    The step's progress: how much nearer to the target, as a share of the distance at the start, so that an
-    episode's progress adds up to at most 1. Plus 1 on success. Minus 0.01 where the bumper touches a wall or
-    a pillar.
+    The distance covered towards the target in the step, as a fraction of the distance at the start; over an
+    episode it sums to at most 1. Plus 1 on success. Minus 0.01 in each step in which the bumper touches a
+    wall or a pillar.
 
     ## Episode
 
-    150 control steps of 0.1 s, then truncation. `success`, which terminates: the robot's centre is within
-    0.4 m of the target's, seen from above. At the start the target lies in the camera's field, or outside of
-    it with `start_in_view=False`. In a quarter of the episodes a pillar is put in front of it on purpose;
-    with those that others happen to hide, about three targets in ten are unseen at first.
+    150 control steps of 0.1 s, then truncation. `success`, which terminates: the horizontal distance between
+    the robot's centre and the target's is at most 0.4 m. At the start the target is within the camera's field
+    of view, or outside it with `start_in_view=False`. In a quarter of the episodes a pillar is placed in
+    front of it; other pillars hide it by chance, so that about three targets in ten start hidden.
 
     ## Version history
 
@@ -105,15 +106,15 @@ class Navigate(Task):
     Args:
         num_worlds: number of worlds.
         distractors: number of distractors, 0 to 32.
-        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
-        instruction: whether the target is another object in each episode, named by the observation's
-            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
-        obstacles: number of pillars, 0 to 12; fewer where no more fit with a gap of 0.55 m between them.
-        start_in_view: whether the robot faces the target at the start, rather than having to search for it;
-            or the share of episodes, in [0, 1], in which it does.
+        spare_distractors: number of spare ones, 0 to 32, for the shift that adds distractors.
+        instruction: whether the target changes from episode to episode and is named by the observation's
+            `tokens`; "held_out" names pairs of colour and shape that training never shows.
+        obstacles: number of pillars, 0 to 12; fewer where they do not fit with gaps of 0.55 m.
+        start_in_view: whether the robot faces the target at the start (True), has to search for it (False),
+            or the fraction of episodes, in [0, 1], in which it faces it.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     camera = "eye"
@@ -136,15 +137,18 @@ class Navigate(Task):
         *,
         distractors: int = 4,
         spare_distractors: int = 0,
-        instruction: Instruct = False,
+        instruction: InstructionOption = False,
         obstacles: int = 4,
         start_in_view: bool | float = True,
     ) -> None:
         if not isinstance(obstacles, int) or not 0 <= obstacles <= MAX_OBSTACLES:
-            raise ValueError(f"obstacles is a whole number from 0 to {MAX_OBSTACLES}, got {obstacles!r}")
+            raise ValueError(
+                f"expected obstacles to be an integer from 0 to {MAX_OBSTACLES}, got {obstacles!r}"
+            )
         if not isinstance(start_in_view, int | float) or not 0.0 <= start_in_view <= 1.0:
             raise ValueError(
-                f"start_in_view is True, False, or a share of the episodes from 0 to 1, got {start_in_view!r}"
+                "expected start_in_view to be True, False, or a fraction of the episodes from 0 to 1, got "
+                f"{start_in_view!r}"
             )
         self._num_worlds, self._start_in_view = num_worlds, float(start_in_view)
         names = object_names(distractors, spare_distractors)
@@ -260,7 +264,7 @@ class Navigate(Task):
         pillars = slice(slots, slots + len(self._pillars))
         self._pillar_pos = batch.bind("mocap_pos")[:, pillars]
         self._pillar_quat = batch.bind("mocap_quat")[:, pillars]
-        self._half_field = math.atan(math.tan(math.radians(FOVY / 2)) * aspect)  # of the camera, sideways
+        self._half_field = math.atan(math.tan(math.radians(FOVY / 2)) * aspect)  # rad, horizontal
         self.objects.bind(model, self.geom_rgba)
         self._start, self._distance = np.zeros(self._num_worlds), np.zeros(self._num_worlds)
         self._worlds = np.arange(self._num_worlds)
@@ -287,7 +291,7 @@ class Navigate(Task):
         self.place(world, self.objects.distractors(world), rng)
 
     def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Hang these distractors where there is room, or, in a crowd, where there is most."""
+        """Hang distractors at random positions that leave a gap, or where the gap is largest."""
         for slot in slots.tolist():
             others = self._hanging[world, self._hanging[world, :, 2] > 0, :2]
             things = np.concatenate([self._qpos[world, None, :2], self._pillar_pos[world, :, :2], others])
@@ -313,8 +317,8 @@ class Navigate(Task):
         return reward, reached, reached
 
     def state(self) -> Floats:
-        felt: Floats = self._qvel[:, [6, 7, 5]]
-        return felt
+        state: Floats = self._qvel[:, [6, 7, 5]]
+        return state
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
         robot, target = self._qpos[:, :2], self._targets()
@@ -326,12 +330,12 @@ class Navigate(Task):
         return np.stack([forward, turn], axis=1)
 
     def _targets(self) -> Floats:
-        """Where the target hangs, [num_worlds, 2], m."""
+        """Horizontal position of the target, [num_worlds, 2], m."""
         targets: Floats = self._hanging[self._worlds, self.objects.target, :2]
         return targets
 
     def _place_pillars(self, world: int, robot: Floats, target: Floats, rng: np.random.Generator) -> None:
-        """Put up pillars that leave ways between them; one that finds no place stays away."""
+        """Place pillars with passages between them; a pillar that does not fit is left out."""
         self._pillar_pos[world] = PARKED
         things, radii = np.stack([robot, target]), np.array([BUMPER_RADIUS, 0.0])
         hidden = rng.random() < HIDDEN_SHARE
@@ -339,8 +343,8 @@ class Navigate(Task):
             limit = ARENA - radius - PASSAGE
             places = rng.uniform(-limit, limit, (CANDIDATES, 2))
             if i == 0 and hidden:
-                way = rng.uniform(0.4, 0.6, (CANDIDATES, 1))
-                places = robot + way * (target - robot) + rng.uniform(-0.08, 0.08, (CANDIDATES, 2))
+                fraction = rng.uniform(0.4, 0.6, (CANDIDATES, 1))
+                places = robot + fraction * (target - robot) + rng.uniform(-0.08, 0.08, (CANDIDATES, 2))
             fits = (_gaps(places, things, radii) >= radius + PASSAGE) & (np.abs(places) <= limit).all(axis=1)
             yaw = rng.uniform(0.0, math.pi)
             if fits.any():
@@ -351,7 +355,7 @@ class Navigate(Task):
 
 
 def _target_place(robot: Floats, rng: np.random.Generator) -> Floats:
-    """A place for the target, [2], m, at a start's distance from the robot."""
+    """A random position for the target, [2], m, at a distance in `START_DISTANCE` from the robot."""
     while True:
         place = rng.uniform(-ARENA + 0.4, ARENA - 0.4, 2)
         if START_DISTANCE[0] <= np.hypot(*(place - robot)) <= START_DISTANCE[1]:
@@ -359,25 +363,29 @@ def _target_place(robot: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _gaps(places: Floats, things: Floats, radii: Floats) -> Floats:
-    """From each place [n, 2] to the nearest edge of round things [m, 2] with radii [m], m; [n]."""
+    """Distance of each place [n, 2] to the nearest edge of circles at [m, 2] with radii [m]; [n], m."""
     gaps: Floats = (np.hypot(*(places[:, None] - things).transpose(2, 0, 1)) - radii).min(axis=1)
     return gaps
 
 
 def _next_corner(robot: Floats, target: Floats, pillars: Floats, radii: Floats) -> Floats:
-    """Where the shortest way leads first: the target, or a turning point around a pillar, [n, 2], m.
+    """First point of the shortest path to the target: the target itself, or a waypoint around a pillar.
 
-    The way is the shortest in the graph of all points that see each other past the pillars.
+    The path is the shortest in the visibility graph of robot, target and waypoints.
 
     Args:
-        robot, target: [n, 2], m.
-        pillars: [n, p, 2], m, their centres.
-        radii: [p], m.
+        robot: positions of the robots, [n, 2], m.
+        target: positions of the targets, [n, 2], m.
+        pillars: centres of the pillars, [n, p, 2], m.
+        radii: radii of the pillars, [p], m.
+
+    Returns:
+        The point to drive to, [n, 2], m.
     """
     keep = radii + BUMPER_RADIUS + CLEARANCE
     angles = np.arange(CORNERS) * 2 * np.pi / CORNERS
     around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    # Far enough out that the straight line from one point to the next keeps its distance, too.
+    # Far enough out that the straight line between neighbouring waypoints keeps its distance, too.
     corners = pillars[:, :, None] + 1.01 * keep[:, None, None] / math.cos(np.pi / CORNERS) * around
     points = np.concatenate([target[:, None], robot[:, None], corners.reshape(len(robot), -1, 2)], axis=1)
 
@@ -388,18 +396,19 @@ def _next_corner(robot: Floats, target: Floats, pillars: Floats, radii: Floats) 
         to_pillar = (pillar[:, None] - points)[:, :, None]
         along = np.clip((to_pillar * lines).sum(-1) / np.maximum(lengths, 1e-9) ** 2, 0.0, 1.0)
         nearest = np.hypot(*np.moveaxis(to_pillar - along[..., None] * lines, -1, 0))
-        # A robot that has come too near may still leave.
+        # A robot that is already too close may still drive away.
         free = np.full(points.shape[:2], radius)
         free[:, 1] = np.minimum(radius, np.hypot(*to_pillar[:, 1, 0].T) - 1e-6)
         costs[nearest < free[:, :, None]] = np.inf
 
-    ways = np.where(np.arange(points.shape[1]) == 0, 0.0, costs[:, :, 0])  # to the target, [n, from]
+    # Bellman-Ford: the length of the shortest path from each point to the target, [n, from].
+    paths = np.where(np.arange(points.shape[1]) == 0, 0.0, costs[:, :, 0])
     for _ in range(points.shape[1]):
-        shorter = np.minimum(ways, (costs + ways[:, None]).min(axis=2))
-        if (shorter == ways).all():
+        shorter = np.minimum(paths, (costs + paths[:, None]).min(axis=2))
+        if (shorter == paths).all():
             break
-        ways = shorter
-    first = (costs[:, 1] + ways).argmin(axis=1)
+        paths = shorter
+    first = (costs[:, 1] + paths).argmin(axis=1)
     ahead: Floats = points[np.arange(len(points)), first]
     return ahead
 

@@ -1,4 +1,4 @@
-"""The target and the distractors of a task: which geom is which in an episode, and of what colour."""
+"""The target and the distractors of a task: which geom is which in an episode, and in which colour."""
 
 from __future__ import annotations
 
@@ -12,42 +12,47 @@ from robot_attn_envs.tasks.instructions import (
     COLORS,
     MAX_TOKENS,
     SHAPES,
-    Instruct,
-    check_instruct,
-    may_ask,
-    may_show,
+    InstructionOption,
+    check_instruction,
+    may_be_distractor,
+    may_be_target,
     tokens,
 )
 
 MAX_DISTRACTORS = 32
 _NAMES = tuple(COLORS)
-_JITTER = 0.06  # of each channel of a named colour
+_JITTER = 0.06  # largest offset of each channel from the named colour, in [0, 1]
 
 
 class Objects:
-    """The objects of a scene, each in a slot of its own. Slot 0 holds the one that is the target untold.
+    """The objects of a scene, one per slot. Without an instruction, the target is slot 0.
 
-    The first `1 + distractors` slots are in every episode. Spare ones come after them, and are there only
-    in episodes in which a shift adds distractors.
+    The first `1 + distractors` slots are part of every episode. The spare slots after them are used only in
+    episodes in which a shift adds distractors.
 
     Args:
         num_worlds: number of worlds.
-        names: the objects' geoms in the scene, one a slot.
-        shapes: their shapes, as MuJoCo calls them.
-        distractors: how many of the slots after the first are in every episode.
-        instruction: False: the target is slot 0, of the colour that the scene gives it, and no distractor is
-            of a similar hue. True: the target is an object that `words` names by colour and shape, and no
-            other object is of both. "held_out": the same, of the pairs that True never shows.
+        names: names of the objects' geoms in the scene, one per slot.
+        shapes: geom types, as MuJoCo calls them, one per slot.
+        distractors: number of distractors in every episode: the slots after the first.
+        instruction: False: the target is slot 0, in the colour that the scene gives it, and no distractor has
+            a similar hue. True: the target is the one object with the colour and shape that `words` names.
+            "held_out": the same, with the pairs that True never shows.
 
     Attributes:
-        geoms: int64 [slots], their ids in the model.
-        target: int64 [num_worlds], the target's slot.
-        colors: int64 [num_worlds, slots], places in `COLORS`; -1 for a colour without a name.
-        present: bool [num_worlds, slots], which are in the episode.
-        tokens: int64 [num_worlds, MAX_TOKENS], the instruction as tokens; zeros without one.
+        names: names of the geoms, one per slot.
+        shapes: geom types, one per slot.
+        base: number of slots that are part of every episode, the target's included.
+        instruction: the option, as given.
+        geoms: geom ids in the model, int64 [slots]; -1 before `bind`.
+        target: slot of the target, int64 [num_worlds].
+        colors: indices into `COLORS`, int64 [num_worlds, slots]; -1 for a colour without a name.
+        present: which slots are part of the episode, bool [num_worlds, slots].
+        tokens: the instruction as token ids, int64 [num_worlds, MAX_TOKENS]; zeros without one.
+        episode: the arrays above that are sampled for each episode, by name.
 
     Raises:
-        ValueError: an unknown kind of instruction; or one that none of the shapes could follow.
+        ValueError: an unknown kind of instruction, or one that none of the shapes can be the target of.
     """
 
     def __init__(
@@ -57,19 +62,22 @@ class Objects:
         shapes: Sequence[str],
         *,
         distractors: int,
-        instruction: Instruct = False,
+        instruction: InstructionOption = False,
     ) -> None:
         self.names, self.shapes = tuple(names), tuple(shapes)
         self.base = 1 + distractors
-        self.instruction = check_instruct(instruction)
-        self._askable = [
+        self.instruction = check_instruction(instruction)
+        self._possible_targets = [
             (slot, color)
             for slot, shape in enumerate(self.shapes[: self.base])
             for color, name in enumerate(_NAMES)
-            if shape in SHAPES and may_ask(name, shape, self.instruction)
+            if shape in SHAPES and may_be_target(name, shape, self.instruction)
         ]
-        if self.instruction and not self._askable:
-            raise ValueError(f"none of the shapes {sorted(set(self.shapes))} is asked for; add distractors")
+        if self.instruction and not self._possible_targets:
+            raise ValueError(
+                f"expected a shape that instruction={self.instruction!r} can name, got "
+                f"{sorted(set(self.shapes))}: add distractors"
+            )
         slots = len(self.names)
         self.geoms: NDArray[np.int64] = np.full(slots, -1)
         self.target: NDArray[np.int64] = np.zeros(num_worlds, np.int64)
@@ -84,26 +92,46 @@ class Objects:
         }
 
     def bind(self, model: mujoco.MjModel, geom_rgba: NDArray[np.float32]) -> None:
-        """Look up the geoms, whose colours [num_worlds, ngeom, 4] `draw` and `add` write."""
+        """Look up the geoms in the compiled model.
+
+        Args:
+            model: the compiled scene.
+            geom_rgba: the colours of every world, float32 [num_worlds, ngeom, 4] in [0, 1]; `draw` and `add`
+                write the objects' rows.
+        """
         self.geoms = np.array([model.geom(name).id for name in self.names])
         self._geom_rgba = geom_rgba
-        self._untold_rgba = model.geom_rgba[self.geoms[0]]
+        self._default_rgba = model.geom_rgba[self.geoms[0]]
 
     def draw(self, world: int, rng: np.random.Generator) -> None:
-        """Choose the target of a world's new episode, and the colours of what is in it."""
+        """Sample the target and the objects' colours for a world's new episode.
+
+        Args:
+            world: index of the world.
+            rng: the world's generator.
+        """
         self.present[world] = np.arange(len(self.names)) < self.base
         self.colors[world] = -1
         if self.instruction:
-            slot, color = self._askable[rng.integers(len(self._askable))]
+            slot, color = self._possible_targets[rng.integers(len(self._possible_targets))]
             self.target[world], self.colors[world, slot] = slot, color
             self._name_colors(world, [i for i in range(self.base) if i != slot], rng)
             self.tokens[world] = tokens(self.words(world))
         else:
-            self._geom_rgba[world, self.geoms[0]] = self._untold_rgba
+            self._geom_rgba[world, self.geoms[0]] = self._default_rgba
             self._paint(world, np.arange(1, self.base), away_from_red(rng, self.base - 1))
 
     def add(self, world: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Bring `count` of the spare slots (or all, if fewer) into a world's episode; returns their slots."""
+        """Add spare distractors to a world's episode and sample their colours.
+
+        Args:
+            world: index of the world.
+            count: how many to add; if fewer are spare, all of them.
+            rng: generator of the shift that adds them.
+
+        Returns:
+            The slots added, int64 [added].
+        """
         slots = self.base + np.arange(min(count, len(self.names) - self.base))
         self.present[world, slots] = True
         if self.instruction:
@@ -113,35 +141,35 @@ class Objects:
         return slots
 
     def target_geoms(self) -> NDArray[np.int64]:
-        """The geom that is the target in each world, int64 [num_worlds]."""
+        """The target's geom id in each world, int64 [num_worlds]."""
         return self.geoms[self.target]
 
     def distractors(self, world: int) -> NDArray[np.int64]:
-        """The slots of the distractors that are in a world's episode."""
+        """The slots of the distractors in a world's episode, int64 [present]."""
         return np.flatnonzero(self.present[world] & (np.arange(len(self.names)) != self.target[world]))
 
     def words(self, world: int) -> str:
-        """The instruction of a world's episode, such as "the red sphere"; "" where there is none."""
+        """The instruction of a world's episode, such as "the red sphere"; "" without one."""
         target = self.target[world]
         color = self.colors[world, target]
         return f"the {_NAMES[color]} {self.shapes[target]}" if self.instruction else ""
 
     def _name_colors(self, world: int, slots: Sequence[int], rng: np.random.Generator) -> None:
-        """Give these slots named colours, so that what the target is called holds for the target alone."""
+        """Sample named colours for these slots so that the instruction matches the target alone."""
         target = int(self.target[world])
-        asked = (_NAMES[self.colors[world, target]], self.shapes[target])
+        named = (_NAMES[self.colors[world, target]], self.shapes[target])
         for slot in slots:
             shape = self.shapes[slot]
-            fit = [
+            choices = [
                 color
                 for color, name in enumerate(_NAMES)
-                if (name, shape) != asked and may_show(name, shape, self.instruction)
+                if (name, shape) != named and may_be_distractor(name, shape, self.instruction)
             ]
-            self.colors[world, slot] = fit[rng.integers(len(fit))]
+            self.colors[world, slot] = choices[rng.integers(len(choices))]
         self.paint_named(world, np.array([target, *slots]), rng)
 
     def paint_named(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Give these slots about the colours that `colors` names them by."""
+        """Paint these slots in their named `colors`, with a small random offset in each channel."""
         rgb = np.array([COLORS[_NAMES[color]] for color in self.colors[world, slots]])
         self._paint(world, slots, np.clip(rgb + rng.uniform(-_JITTER, _JITTER, rgb.shape), 0.0, 1.0))
 
@@ -150,26 +178,39 @@ class Objects:
 
 
 def object_names(distractors: int, spare_distractors: int) -> list[str]:
-    """The slots of a target and its distractors by name, spare ones last.
+    """Geom names of a target and its distractors, one per slot, the spare ones last.
+
+    Args:
+        distractors: number of distractors in every episode, 0 to 32.
+        spare_distractors: number of spare ones, 0 to 32.
 
     Raises:
-        ValueError: as `check_distractors`.
+        ValueError: a number is out of range.
     """
     count = check_distractors(distractors) + check_distractors(spare_distractors)
     return ["target", *(f"distractor{i}" for i in range(count))]
 
 
 def check_distractors(distractors: int) -> int:
-    """The option `distractors`, or a ValueError that says what it may be."""
+    """Check the option `distractors` and return it.
+
+    Raises:
+        ValueError: it is not an integer from 0 to 32.
+    """
     if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
-        raise ValueError(f"distractors is a whole number from 0 to {MAX_DISTRACTORS}, got {distractors!r}")
+        raise ValueError(
+            f"expected distractors to be an integer from 0 to {MAX_DISTRACTORS}, got {distractors!r}"
+        )
     return distractors
 
 
 def away_from_red(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Random colours at least 50 degrees of hue away from red, float [count, 3] in [0, 1].
+    """Random colours at least 50 degrees of hue away from red.
 
-    Saturation is 0.45 to 1 and value 0.4 to 0.95: pale and dark colours are left for shifts.
+    Saturation is 0.45 to 1 and value 0.4 to 0.95: pale and dark colours are left to the shifts.
+
+    Returns:
+        RGB, float64 [count, 3] in [0, 1].
     """
     hue = rng.uniform(50.0, 310.0, count)
     saturation, value = rng.uniform(0.45, 1.0, count), rng.uniform(0.4, 0.95, count)
@@ -179,8 +220,17 @@ def away_from_red(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 def hsv_to_rgb(
     hue: NDArray[np.float64], saturation: NDArray[np.float64], value: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Hue in degrees, saturation and value in [0, 1], [count] each -> RGB [count, 3] in [0, 1]."""
-    # A channel loses as much of value * saturation as the hue is away from its plateau.
+    """Convert HSV colours to RGB.
+
+    Args:
+        hue: degrees, float64 [count].
+        saturation: float64 [count] in [0, 1].
+        value: float64 [count] in [0, 1].
+
+    Returns:
+        RGB, float64 [count, 3] in [0, 1].
+    """
+    # Each channel falls below `value` in proportion to how far the hue is from the channel's plateau.
     offset = (np.array([5.0, 3.0, 1.0]) + hue[:, None] / 60.0) % 6.0
     away: NDArray[np.float64] = np.clip(np.minimum(offset, 4.0 - offset), 0.0, 1.0)
     return value[:, None] * (1.0 - saturation[:, None] * away)

@@ -1,4 +1,4 @@
-"""Push one block among others over a table to a marked place."""
+"""Push: push one block among others over a table to a mark."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.arm import ARM_ACTIONS, ARM_STATE, LOW, SPEED, TOOL, Arm
-from robot_attn_envs.tasks.instructions import Instruct
+from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.table import Table
 from robot_attn_envs.tasks.task import Floats, Task
 
-# The blocks in turn, slot 0 first: type, size (m), and the height of the centre. None of them rolls.
+# The blocks by slot, repeated in this order: type, size (m), height of the centre (m). None of them rolls.
 BLOCKS = (("box", "0.03 0.03 0.03", 0.03), ("cylinder", "0.03 0.03", 0.03))
 
-# Two wings close the gap between the fingers, a hollow that opens away from the base: a block stays in it.
+# Two wings close the gap between the fingers and form a hollow that opens away from the base: it keeps the
+# pushed block from slipping out sideways.
 WINGS = "".join(
     f"""<geom name="wing_{side}" type="box" size="0.003 0.027 0.026" mass="0.05"
               pos="-0.006 {0.024 * sign} {TOOL - 0.026}" euler="0 0 {0.46 * sign}" friction="0.8"
@@ -32,41 +33,45 @@ MARK = """<body name="mark" mocap="true">
                     size="0.036 0.002" rgba="0.97 0.97 0.97 1"/>
             </body>"""
 
-# Where the target starts and where the mark may lie: (x, y) low and high, m.
+# Regions of the target's start and of the mark: (x, y) low and high, m.
 STARTS, MARKS = np.array([(0.34, -0.13), (0.44, 0.13)]), np.array([(0.40, -0.24), (0.62, 0.24)])
-WAY = (0.12, 0.20)  # m, from the target's start to the mark
-ASIDE = 0.7  # rad, at most, of that way from the direction away from the base
-NEAR = 0.04  # m, from the target's centre to the mark
+WAY = (0.12, 0.20)  # m, distance from the target's start to the mark
+MAX_BEARING = 0.7  # rad, largest angle between that path and the direction away from the base
+NEAR = 0.04  # m, distance from the target's centre to the mark that counts as success
 
-# Where the other blocks stand: (x, y) low and high, and how far from each other and from the way; m.
+# Region of the other blocks: (x, y) low and high, and their distance from each other and from the path; m.
 PLACES = np.array([(0.22, -0.36), (0.76, 0.36)])
 SPACING, CLEAR = 0.10, 0.12
-CANDIDATES = 64  # places looked at for a block
+CANDIDATES = 64  # positions sampled for a block: the first that fits is taken, or the one closest to fitting
 
-# Where the grip point starts: above all blocks, and nearer to the base than the target.
+# Where the grip point starts: above all blocks, and closer to the base than the target.
 START_LOW, START_HIGH = np.array([0.25, -0.12, 0.08]), np.array([0.31, 0.12, 0.16])
 
-PUSHING_SIDE, PUSHING_HEIGHT = 0.045, LOW[2] + 0.005  # m: there the grip point is to push a block
+# Where the grip point is when it pushes a block: this far from its centre towards the base, and this high; m.
+PUSHING_SIDE, PUSHING_HEIGHT = 0.045, LOW[2] + 0.005
 APPROACH_REWARD = 0.25
-MOVED, MOVED_COST = 0.2, 0.3  # m that others are moved, added up, and what that or more costs
+MOVED, MOVED_COST = (
+    0.2,
+    0.3,
+)  # m, total displacement of the other blocks that costs the maximum, and that cost
 
-# The oracle: how high it crosses blocks, and how far behind the target it comes down.
+# The oracle: the height at which it crosses blocks, and how far behind the target it comes down.
 ABOVE, BEHIND = 0.10, 0.085  # m
-TOUCHING = 0.06  # m, from the target's centre to the grip point: from here on it takes the target along
+TOUCHING = 0.06  # m, distance between the target's centre and the grip point below which they touch
 PUSHING_SPEED, CENTERING = 0.2, 3.0  # m/s, 1/s
 
 
 class Push(Task):
     """`RobotAttn/Push-v0`.
 
-    An arm of four hinges carries a gripper, which points down, over a table with the target, a red box, and
-    other blocks. The gap between the fingers is closed by two wings that make a hollow. With it the target
-    has to be pushed, or dragged along, to a mark: a white disc with a black rim, 12 to 20 cm away. The blocks
-    are free bodies, boxes and cylinders 6 cm wide and high; the others stand beside the target's way.
+    An arm with four hinges carries a gripper, pointing down, over a table. On the table are the target, a red
+    box, and other blocks. Two wings close the gap between the fingers and form a hollow. With it the policy
+    has to push or drag the target to a mark: a white disc with a black rim, 12 to 20 cm away. The blocks are
+    free bodies, boxes and cylinders 6 cm wide and high. The other blocks stand beside the target's path.
 
     ## Action space: `Box(-1, 1, (3,), float32)`
 
-    The grip point's velocity, which damped least squares turn into joint velocities, as in `Reach`.
+    The velocity of the grip point, which damped least squares turn into joint velocities, as in `Reach`.
 
     | # | action                           | full scale | MJCF actuator                        |
     |---|----------------------------------|------------|--------------------------------------|
@@ -77,7 +82,7 @@ class Push(Task):
     ## Observation space: `Dict`
 
     `image`: uint8 (H, W, 3), RGB, camera `fixed`, which faces the arm across the table with a vertical field
-    of view of 36 degrees. `state`: float32 (8,), nothing of which tells where the target or the mark is:
+    of view of 36 degrees. `state`: float32 (8,), without the positions of target and mark:
 
     | # | observation       | min  | max | unit  | MJCF joint |
     |---|-------------------|------|-----|-------|------------|
@@ -92,18 +97,18 @@ class Push(Task):
 
     ## Reward
 
-    1 on success, and, all of them relative to the episode's start, each step's share of
+    1 on success, plus each step's change of three terms, all relative to the start of the episode:
 
-    * the target's progress to the mark, which adds up to 1 on arrival, and to no less than -1;
-    * the grip point's progress to the side of the target that faces the base, which adds up to 0.25 there,
-      and to no less than -0.25;
-    * what the other blocks were moved, which adds up to -0.3 from 20 cm on, all of them together.
+    * the target's progress to the mark: sums to 1 on arrival, and to no less than -1;
+    * the grip point's progress to the side of the target that faces the base: sums to 0.25 on arrival, and to
+      no less than -0.25;
+    * the total displacement of the other blocks: sums to -0.3 at 20 cm and beyond.
 
     ## Episode
 
-    150 control steps of 0.05 s, then truncation. `success`, which terminates: the target's centre is within
-    4 cm of the mark's, seen from above. The mark lies further out than the target, by a way that is at most
-    40 degrees off the direction away from the base.
+    150 control steps of 0.05 s, then truncation. `success`, which terminates: the horizontal distance between
+    the target's centre and the mark's is at most 4 cm. The mark lies further out than the target; the path
+    between them is at most 40 degrees off the direction away from the base.
 
     ## Version history
 
@@ -111,13 +116,13 @@ class Push(Task):
 
     Args:
         num_worlds: number of worlds.
-        distractors: number of blocks beside the target, 0 to 32; from about 20 they stand close together.
-        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
-        instruction: whether the target is another block in each episode, named by the observation's
-            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
+        distractors: number of blocks beside the target, 0 to 32; from about 20 on they stand close together.
+        spare_distractors: number of spare ones, 0 to 32, for the shift that adds distractors.
+        instruction: whether the target changes from episode to episode and is named by the observation's
+            `tokens`; "held_out" names pairs of colour and shape that training never shows.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     camera = "fixed"
@@ -133,7 +138,7 @@ class Push(Task):
         *,
         distractors: int = 4,
         spare_distractors: int = 0,
-        instruction: Instruct = False,
+        instruction: InstructionOption = False,
     ) -> None:
         self._table = Table(
             num_worlds,
@@ -144,8 +149,8 @@ class Push(Task):
         )
         self._arm = Arm()
         self.objects = self._table.objects
-        # How far the target is from being near the mark, and the grip point from the target's pushing side,
-        # m: at the start, and now, but no further than twice that. And what moved blocks have cost.
+        # Distance of the target from being near the mark, and of the grip point from the target's pushing
+        # side, m: at the start, and now, at most twice the start's. Then the cost of moved blocks so far.
         self._start, self._away = np.ones(num_worlds), np.ones(num_worlds)
         self._grip_start, self._grip_away = np.ones(num_worlds), np.ones(num_worlds)
         self._cost = np.zeros(num_worlds)
@@ -169,7 +174,7 @@ class Push(Task):
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         self._table.reset(world, rng)
-        target, mark = _draw_way(rng)
+        target, mark = _sample_path(rng)
         self._marks[world] = mark
         self._table.put(world, int(self.objects.target[world]), target, rng.uniform(-math.pi, math.pi))
         self.place(world, self.objects.distractors(world), rng)
@@ -180,7 +185,7 @@ class Push(Task):
         self._cost[world] = 0.0
 
     def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Put these blocks beside the way where there is room, or, in a crowd, where there is most."""
+        """Put blocks beside the target's path where they fit, or where they come closest to fitting."""
         starts, target = self._table.starts[world, :, :2], int(self.objects.target[world])
         others, mark = self.objects.distractors(world), self._marks[world]
         for slot in slots.tolist():
@@ -215,7 +220,7 @@ class Push(Task):
         return self._arm.state()
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
-        """Cross the blocks from above, come down behind the target, and move on with it in the hollow."""
+        """Cross the blocks from above, come down behind the target, and push it with the hollow."""
         target, grip = self._table.target()[:, :2], self._arm.grip
         to_behind = _behind(target, BEHIND) - grip
         out = _unit(target)
@@ -227,39 +232,39 @@ class Push(Task):
         velocity = to_behind / (2 * self._seconds)
         velocity[:, 2] += np.where(pushing | over, 0.0, (ABOVE - PUSHING_HEIGHT) / (2 * self._seconds))
         velocity[~(high | over), :2] = 0.0
-        # Straight to the target at first: beside the way stand others.
-        there = (along > -TOUCHING)[:, None]
-        push = PUSHING_SPEED * np.where(there, _unit(self._marks - target), out)
+        # Move straight out until the gripper touches the target: other blocks stand beside the path.
+        touching = (along > -TOUCHING)[:, None]
+        push = PUSHING_SPEED * np.where(touching, _unit(self._marks - target), out)
         push -= CENTERING * across[:, None] * left
         velocity[pushing, :2] = push[pushing]
         actions: Floats = np.clip(velocity / SPEED, -1.0, 1.0)
         return actions
 
 
-def _draw_way(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Where the target starts and where the mark lies, [2] each, m."""
+def _sample_path(rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Sample the positions of the target and of the mark, [2] each, m."""
     while True:
         target = rng.uniform(STARTS[0], STARTS[1])
-        angle = math.atan2(target[1], target[0]) + rng.uniform(-ASIDE, ASIDE)
+        angle = math.atan2(target[1], target[0]) + rng.uniform(-MAX_BEARING, MAX_BEARING)
         mark = target + rng.uniform(*WAY) * np.array([math.cos(angle), math.sin(angle)])
         if (MARKS[0] <= mark).all() and (mark <= MARKS[1]).all():
             return target, mark
 
 
 def _behind(block: Floats, distance: float) -> Floats:
-    """The point [..., 3] that far from blocks [..., 2] towards the base, at the height to push at, m."""
+    """Point [..., 3] at `distance` from blocks [..., 2] towards the base, at the pushing height; m."""
     point = block - distance * _unit(block)
     return np.concatenate([point, np.full((*point.shape[:-1], 1), PUSHING_HEIGHT)], axis=-1)
 
 
 def _unit(offset: Floats) -> Floats:
-    """Directions [..., 2] of offsets [..., 2]; zeros where there is none."""
+    """Unit vectors [..., 2] along offsets [..., 2]; zeros for zero offsets."""
     unit: Floats = offset / np.maximum(np.linalg.norm(offset, axis=-1, keepdims=True), 1e-9)
     return unit
 
 
 def _to_line(points: Floats, start: Floats, end: Floats) -> Floats:
-    """How far points [n, 2] are from the line between two others, [n]."""
+    """Distance of points [n, 2] to the line segment between two others, [n]."""
     line = end - start
     along = np.clip((points - start) @ line / (line @ line), 0.0, 1.0)
     distance: Floats = np.linalg.norm(points - start - along[:, None] * line, axis=1)

@@ -1,4 +1,4 @@
-"""Bring an arm's gripper to one object among others on a table, without knocking them over."""
+"""Reach: move an arm's gripper to one object among others on a table, without knocking the others over."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.arm import ARM_ACTIONS, ARM_STATE, SPEED, Arm
-from robot_attn_envs.tasks.instructions import Instruct
+from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.table import Table
 from robot_attn_envs.tasks.task import Floats, Task
 
-View = Literal["fixed", "wrist"]
+CameraName = Literal["fixed", "wrist"]
 
-NEAR = 0.05  # m from the target's centre
-HOLD = 10  # control steps in a row that the grip point has to be near: half a second
-KNOCKED = 0.04  # m that another object may be moved; what falls over moves further
+NEAR = 0.05  # m, distance from the target's centre that counts as reached
+HOLD = 10  # consecutive control steps that the grip point has to stay near: half a second
+KNOCKED = 0.04  # m that another object may be moved; one that falls over moves further
 KNOCK_COST = 0.5
 
 # Where the grip point starts: above all objects.
 START_LOW, START_HIGH = np.array([0.30, -0.20, 0.20]), np.array([0.54, 0.20, 0.32])
-# The oracle keeps its grip point so far over the target's centre: above all objects, until it is over it.
-CRUISE, HOVER = 0.13, 0.035  # m
+# Heights of the oracle's grip point over the target's centre, m: above all objects on the way there, and low
+# once it is within ASIDE horizontally.
+CRUISE, HOVER = 0.13, 0.035
 ASIDE = 0.03  # m
 
 
 class Reach(Task):
     """`RobotAttn/Reach-v0`.
 
-    An arm of four hinges carries a gripper with two fixed fingers, which points down, over a table with the
-    target, a red box, and other objects. The grip point, between the tips of the fingers, has to come within
-    5 cm of the target's centre and stay there for half a second. The objects are free bodies: the arm moves
-    what it touches.
+    An arm with four hinges carries a gripper with two fixed fingers, pointing down, over a table. On the
+    table are the target, a red box, and other objects. The grip point, between the fingertips, has to come
+    within 5 cm of the target's centre and stay there for half a second. The objects are free bodies: the arm
+    moves what it touches.
 
     ## Action space: `Box(-1, 1, (3,), float32)`
 
-    The grip point's velocity. Damped least squares on the arm's Jacobian make the joints' velocities of it,
+    The velocity of the grip point. Damped least squares on the arm's Jacobian turn it into joint velocities,
     which also keep the tool vertical and the grip point in a box over the table.
 
     | # | action                           | full scale | MJCF actuator                        |
@@ -51,7 +52,7 @@ class Reach(Task):
     ## Observation space: `Dict`
 
     `image`: uint8 (H, W, 3), RGB, camera `fixed`, which faces the arm across the table with a vertical field
-    of view of 36 degrees; or, with `view="wrist"`, camera `wrist` on the hand, of 90 degrees.
+    of view of 36 degrees. With `view="wrist"`, camera `wrist` on the hand, with 90 degrees.
     `state`: float32 (8,):
 
     | # | observation       | min  | max | unit  | MJCF joint |
@@ -67,14 +68,14 @@ class Reach(Task):
 
     ## Reward
 
-    The progress of the grip point towards the target, as a share of the distance at the start: over an
-    episode it adds up to at most 1, and to no less than 0. 1 on success. -0.5 on failure.
+    The distance covered by the grip point towards the target, as a fraction of the distance at the start;
+    over an episode it sums to a value in [0, 1]. Plus 1 on success. Minus 0.5 on failure.
 
     ## Episode
 
-    100 control steps of 0.05 s, then truncation. It ends with success when the grip point has been within
-    5 cm of the target's centre for 10 steps in a row, and with failure when an object other than the target
-    is more than 4 cm from where it stood: one that falls over is.
+    100 control steps of 0.05 s, then truncation. It terminates with success when the grip point has been
+    within 5 cm of the target's centre for 10 steps in a row, and with failure when an object other than the
+    target is more than 4 cm from where it stood, which includes one that falls over.
 
     ## Version history
 
@@ -82,14 +83,14 @@ class Reach(Task):
 
     Args:
         num_worlds: number of worlds.
-        distractors: number of objects beside the target, 0 to 32; from about 12 they stand close together.
-        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
-        instruction: whether the target is another object in each episode, named by the observation's
-            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
+        distractors: number of objects beside the target, 0 to 32; from about 12 on they stand close together.
+        spare_distractors: number of spare ones, 0 to 32, for the shift that adds distractors.
+        instruction: whether the target changes from episode to episode and is named by the observation's
+            `tokens`; "held_out" names pairs of colour and shape that training never shows.
         view: the policy's camera, "fixed" or "wrist".
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     horizon = 100
@@ -104,11 +105,11 @@ class Reach(Task):
         *,
         distractors: int = 4,
         spare_distractors: int = 0,
-        instruction: Instruct = False,
-        view: View = "fixed",
+        instruction: InstructionOption = False,
+        view: CameraName = "fixed",
     ) -> None:
-        if view not in get_args(View):
-            raise ValueError(f'view is "fixed" or "wrist", got {view!r}')
+        if view not in get_args(CameraName):
+            raise ValueError(f'expected view to be "fixed" or "wrist", got {view!r}')
         self.camera = view
         self._table = Table(
             num_worlds,
@@ -118,8 +119,8 @@ class Reach(Task):
         )
         self._arm = Arm()
         self.objects = self._table.objects
-        # How far the grip point is from being near, m: at the start, and now, but no further than at the
-        # start; and for how many steps it has been near.
+        # Distance still to cover until the grip point is near, m: at the start, and now, at most the start's.
+        # Then the number of consecutive steps for which it has been near.
         self._start, self._away = np.ones(num_worlds), np.ones(num_worlds)
         self._near_steps = np.zeros(num_worlds, np.int64)
 
@@ -167,7 +168,7 @@ class Reach(Task):
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
         away = self._table.target() - self._arm.grip
-        aside = np.linalg.norm(away[:, :2], axis=1)
-        away[:, 2] += np.where(aside > ASIDE, CRUISE, HOVER)
-        actions: Floats = np.clip(away / (2 * self._seconds * SPEED), -1.0, 1.0)  # there in two steps
+        horizontal = np.linalg.norm(away[:, :2], axis=1)
+        away[:, 2] += np.where(horizontal > ASIDE, CRUISE, HOVER)
+        actions: Floats = np.clip(away / (2 * self._seconds * SPEED), -1.0, 1.0)  # arrive in two steps
         return actions

@@ -9,19 +9,19 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from robot_attn_envs.tasks.instructions import COLORS, Instruct
+from robot_attn_envs.tasks.instructions import COLORS, InstructionOption
 from robot_attn_envs.tasks.objects import Objects, object_names
 from robot_attn_envs.tasks.rewards import linear_falloff
 from robot_attn_envs.tasks.task import Floats, SpaceRow, Task
 
-HEAD_HEIGHT = 1.2  # m, where the pan and tilt axes cross, and where the camera sits
+HEAD_HEIGHT = 1.2  # m, height of the camera and of the point where the pan and tilt axes cross
 FOVY = 60.0  # degrees, vertical
 PAN_SPEED, TILT_SPEED = 2.0, 1.5  # rad/s at full action
 PAN_LIMIT, TILT_LIMIT = 2.8, 0.7  # rad
 TARGET_RGBA = (*COLORS["red"], 1.0)
-IN_VIEW_SHARE = 0.95  # of the episode, for success
+IN_VIEW_SHARE = 0.95  # fraction of the episode that the target must be in view for success
 
-# Shapes of the distractors in turn; some are of the target's shape, none of its colour.
+# Shapes of the distractors, repeated in this order. Some share the target's shape, none its colour.
 DISTRACTOR_SHAPES = (
     ("box", "0.13 0.13 0.13"),
     ("cylinder", "0.12 0.15"),
@@ -31,19 +31,19 @@ DISTRACTOR_SHAPES = (
     ("box", "0.09 0.18 0.09"),
 )
 
-# A body wanders as centre + sum of sines in (azimuth, elevation, range): two slow and one quick wave.
-# Rows: azimuth (rad), elevation (rad), range (m). The target's quickest turn is about 1.4 rad/s.
+# A body moves as centre + sum of sines in (azimuth, elevation, range): two slow waves and a fast one.
+# Rows: azimuth (rad), elevation (rad), range (m). The target turns at about 1.4 rad/s at most.
 WAVE_AMPLITUDES = np.array([(1.1, 0.4, 0.1), (0.2, 0.1, 0.03), (0.25, 0.15, 0.0)])
 WAVE_RATES = np.array([(0.5, 1.1, 2.5), (0.5, 1.1, 2.5), (0.4, 0.9, 1.0)])  # rad/s
 TARGET_RANGE, DISTRACTOR_RANGE = 2.5, 2.0  # m: distractors pass in front
-PARKED = (0.0, -1.5, 20.0)  # azimuth, elevation, range of what is not in the episode: far below the floor
+PARKED = (0.0, -1.5, 20.0)  # azimuth, elevation, range of bodies not in the episode: far below the floor
 
 
 class Track(Task):
     """`RobotAttn/Track-v0`.
 
     A camera on a pan-tilt head stands in the middle of a walled room. The target, a red sphere of 15 cm
-    radius, wanders around it; distractors of other colours and several shapes wander in front of it.
+    radius, moves around it. Distractors of other colours and several shapes move in front of the target.
 
     ## Action space: `Box(-1, 1, (2,), float32)`
 
@@ -66,14 +66,15 @@ class Track(Task):
 
     ## Reward
 
-    In [0, 1] a step: 1 with the target's centre on the optical axis, falling linearly with the angle between
-    them to 0 at the corner of the frame, and 0 whenever the centre is outside the frame.
+    Each step's reward is in [0, 1]. It is 1 when the target's centre is on the optical axis, falls linearly
+    with the angle between them to 0 at the corner of the frame, and is 0 when the centre is outside the
+    frame.
 
     ## Episode
 
     150 control steps of 0.05 s, then truncation. `success`: the target's centre was inside the frame in at
-    least 95 % of the steps. The target starts in view but in a share `out_of_view` of the episodes, in which
-    it starts outside and has to be searched for.
+    least 95 % of the steps. The target starts in view, except in a fraction `out_of_view` of the episodes, in
+    which the policy has to search for it.
 
     ## Version history
 
@@ -82,13 +83,13 @@ class Track(Task):
     Args:
         num_worlds: number of worlds.
         distractors: number of distractors, 0 to 32.
-        spare_distractors: number of further ones, 0 to 32, for the shift that adds them.
-        instruction: whether the target is another object in each episode, named by the observation's
-            `tokens`; "held_out" asks for pairs of colour and shape that training never shows.
-        out_of_view: share of episodes, in [0, 1], that start with the target out of view.
+        spare_distractors: number of spare ones, 0 to 32, for the shift that adds distractors.
+        instruction: whether the target changes from episode to episode and is named by the observation's
+            `tokens`; "held_out" names pairs of colour and shape that training never shows.
+        out_of_view: fraction of episodes, in [0, 1], that start with the target out of view.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     camera = "eye"
@@ -112,11 +113,13 @@ class Track(Task):
         *,
         distractors: int = 6,
         spare_distractors: int = 0,
-        instruction: Instruct = False,
+        instruction: InstructionOption = False,
         out_of_view: float = 0.0,
     ) -> None:
         if not isinstance(out_of_view, int | float) or not 0.0 <= out_of_view <= 1.0:
-            raise ValueError(f"out_of_view is a share of the episodes, from 0 to 1, got {out_of_view!r}")
+            raise ValueError(
+                f"expected out_of_view to be a fraction of the episodes, from 0 to 1, got {out_of_view!r}"
+            )
         self._num_worlds = num_worlds
         names = object_names(distractors, spare_distractors)
         self._bodies = len(names)
@@ -193,9 +196,9 @@ class Track(Task):
         eye = model.camera(self.camera).id
         self._eye_pos, self._eye_mat = batch.bind("cam_xpos")[:, eye], batch.bind("cam_xmat")[:, eye]
         self._control_dt = model.opt.timestep * self.substeps
-        self._reach_y = math.tan(math.radians(FOVY / 2))  # of the frame's edge at unit distance
-        self._reach_x = self._reach_y * aspect
-        self._corner = math.atan(math.hypot(self._reach_x, self._reach_y))
+        self._half_height = math.tan(math.radians(FOVY / 2))  # of the frame, at unit distance
+        self._half_width = self._half_height * aspect
+        self._corner = math.atan(math.hypot(self._half_width, self._half_height))
         self.objects.bind(model, self.geom_rgba)
         shape = (self._num_worlds, self._bodies, 3)
         self._centers = np.zeros(shape)
@@ -213,16 +216,16 @@ class Track(Task):
     def reset(self, world: int, rng: np.random.Generator) -> None:
         bodies = self.objects.base
         self._steps_in_view[world] = 0
-        self._draw_waves(world, slice(bodies), rng)
+        self._sample_waves(world, slice(bodies), rng)
         azimuth = rng.uniform(-0.9, 0.9)
         self._centers[world, 0] = azimuth, rng.uniform(-0.05, 0.15), TARGET_RANGE
-        # Distractors wander about the same region, and nearer: they cross the target and hide it.
-        self._draw_centers(world, np.arange(1, bodies), azimuth, rng)
+        # Distractors move in the same region, closer to the camera: they cross the target and hide it.
+        self._sample_centers(world, np.arange(1, bodies), azimuth, rng)
         self.objects.draw(world, rng)
-        # The target wanders on the path that was drawn for it, whichever body it is.
+        # Path 0 is the target's, whichever body the instruction names.
         swapped = [0, self.objects.target[world]]
-        for drawn in (self._centers, self._amplitudes, self._rates, self._phases):
-            drawn[world, swapped] = drawn[world, swapped[::-1]]
+        for parameters in (self._centers, self._amplitudes, self._rates, self._phases):
+            parameters[world, swapped] = parameters[world, swapped[::-1]]
         self._centers[world, bodies:], self._amplitudes[world, bodies:] = PARKED, 0.0
 
         paths = self._paths(np.zeros(1), slice(world, world + 1))
@@ -238,8 +241,8 @@ class Track(Task):
         self._qpos[world] = np.clip(pan, -PAN_LIMIT, PAN_LIMIT), np.clip(tilt, -TILT_LIMIT, TILT_LIMIT)
 
     def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        self._draw_waves(world, slots, rng)
-        self._draw_centers(world, slots, self._centers[world, self.objects.target[world], 0], rng)
+        self._sample_waves(world, slots, rng)
+        self._sample_centers(world, slots, self._centers[world, self.objects.target[world], 0], rng)
         self._mocap_pos[world] = _to_xyz(self._paths(np.zeros(1), slice(world, world + 1)))[0]
 
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
@@ -252,7 +255,7 @@ class Track(Task):
         target = self._mocap_pos[self._worlds, self.objects.target]
         x, y, z = np.einsum("nji,nj->in", eye_mat, target - self._eye_pos)
         angle = np.arctan2(np.hypot(x, y), -z)
-        in_view = (z < 0) & (np.abs(x) <= -z * self._reach_x) & (np.abs(y) <= -z * self._reach_y)
+        in_view = (z < 0) & (np.abs(x) <= -z * self._half_width) & (np.abs(y) <= -z * self._half_height)
         self._steps_in_view += in_view
         success = (steps >= self.horizon) & (self._steps_in_view >= IN_VIEW_SHARE * self.horizon)
         return linear_falloff(angle, self._corner) * in_view, np.zeros_like(in_view), success
@@ -261,21 +264,21 @@ class Track(Task):
         return np.concatenate([self._qpos, self._qvel], axis=1)
 
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
-        # Meet the target where it will be at the end of the step, and keep its speed.
+        # Aim at where the target will be at the end of the step, and match its velocity.
         target = self._worlds, self.objects.target, slice(2)
         now = self._paths(steps * self._control_dt)[target]
-        soon = self._paths((steps + 1) * self._control_dt)[target]
-        velocity = (soon - now) / self._control_dt + 6.0 * (soon - self._qpos)
+        next_step = self._paths((steps + 1) * self._control_dt)[target]
+        velocity = (next_step - now) / self._control_dt + 6.0 * (next_step - self._qpos)
         actions: Floats = np.clip(velocity / (PAN_SPEED, TILT_SPEED), -1.0, 1.0)
         return actions
 
-    def _draw_waves(self, world: int, slots: slice | NDArray[np.int64], rng: np.random.Generator) -> None:
+    def _sample_waves(self, world: int, slots: slice | NDArray[np.int64], rng: np.random.Generator) -> None:
         shape = self._phases[world, slots].shape
         self._amplitudes[world, slots] = WAVE_AMPLITUDES * rng.uniform(0.5, 1.0, shape)
         self._rates[world, slots] = WAVE_RATES * rng.uniform(0.6, 1.2, shape)
         self._phases[world, slots] = rng.uniform(0.0, 2 * np.pi, shape)
 
-    def _draw_centers(
+    def _sample_centers(
         self, world: int, slots: NDArray[np.int64], azimuth: float, rng: np.random.Generator
     ) -> None:
         self._centers[world, slots, 0] = azimuth + rng.uniform(-1.0, 1.0, len(slots))
@@ -283,7 +286,7 @@ class Track(Task):
         self._centers[world, slots, 2] = DISTRACTOR_RANGE + rng.uniform(-0.2, 0.2, len(slots))
 
     def _paths(self, time: Floats, worlds: slice = slice(None)) -> Floats:
-        """Azimuth, elevation, range of target and distractors, [worlds, bodies, 3], at `time` s [worlds]."""
+        """Azimuth, elevation (rad) and range (m) of all bodies, [worlds, bodies, 3], at `time` s [worlds]."""
         waves = np.sin(self._rates[worlds] * time[:, None, None, None] + self._phases[worlds])
         paths: Floats = self._centers[worlds] + (self._amplitudes[worlds] * waves).sum(-1)
         return paths
@@ -295,12 +298,13 @@ def _shape(index: int) -> tuple[str, str]:
 
 
 def _around(index: int, count: int) -> str:
+    """A position on a circle about the head, as MJCF text."""
     angle = 2 * math.pi * index / count
     return f"{DISTRACTOR_RANGE * math.cos(angle):.3f} {DISTRACTOR_RANGE * math.sin(angle):.3f} {HEAD_HEIGHT}"
 
 
 def _to_xyz(paths: Floats) -> Floats:
-    """Spherical (azimuth, elevation, range) about the head -> world position, [..., 3], m."""
+    """Convert (azimuth, elevation, range) about the head to world positions, [..., 3], m."""
     azimuth, elevation, distance = np.moveaxis(paths, -1, 0)
     flat = distance * np.cos(elevation)
     return np.stack(
