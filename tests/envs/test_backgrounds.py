@@ -1,4 +1,4 @@
-"""A user's folder of images and videos behind the scene."""
+"""The shift "background" with a user's folder of images and videos."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_an_image_is_painted_over_the_scenery(tmp_path: Path) -> None:
     worlds.close()
 
 
-def test_a_video_goes_on_with_the_steps(tmp_path: Path) -> None:
+def test_a_video_advances_with_the_steps(tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", [20, 200])
     worlds = Worlds(Track, 1, image_size=32, shift="background", intensity=1.0, backgrounds=tmp_path)
     worlds.seed([3])
@@ -70,14 +70,16 @@ def test_a_video_goes_on_with_the_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (None, b"", r"backgrounds is a folder of images and videos, and '.*nowhere' is no folder"),
-        ("notes.txt", b"x", r"no image or video in .*; put files there that end in one of \.avi"),
-        ("broken.png", b"no image", r"cannot read '.*broken\.png' as an image or a video"),
-        ("empty.jpg", b"", r"cannot read '.*empty\.jpg' as an image or a video"),
-        ("broken.mp4", b"no video", r"cannot read '.*broken\.mp4' as an image or a video"),
+        (None, b"", r"expected backgrounds to be a folder of images and videos, got '.*nowhere'"),
+        ("notes.txt", b"x", r"expected images or videos in .*, got none: add files that end in one of \.avi"),
+        ("broken.png", b"no image", r"expected an image or a video, cannot read '.*broken\.png'"),
+        ("empty.jpg", b"", r"expected an image or a video, cannot read '.*empty\.jpg'"),
+        ("broken.mp4", b"no video", r"expected an image or a video, cannot read '.*broken\.mp4'"),
     ],
 )
-def test_what_cannot_be_shown(tmp_path: Path, name: str | None, content: bytes, message: str) -> None:
+def test_a_folder_that_cannot_be_used_raises(
+    tmp_path: Path, name: str | None, content: bytes, message: str
+) -> None:
     folder = tmp_path if name else tmp_path / "nowhere"
     if name:
         (tmp_path / name).write_bytes(content)

@@ -27,7 +27,7 @@ def worlds() -> Worlds:
 
 
 def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float]) -> float:
-    """Reward of world 0 with the camera at (pan, tilt), rad, and the target at a position from the head, m."""
+    """Reward of world 0 with the camera at (pan, tilt), rad, and the target at `target` from the head, m."""
     worlds.batch.bind("qpos")[0] = pan, tilt
     worlds.batch.bind("mocap_pos")[0, 0] = np.add(target, (0, 0, HEAD_HEIGHT))
     worlds.batch.forward()

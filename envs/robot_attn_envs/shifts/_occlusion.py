@@ -29,7 +29,7 @@ class Occlusion(Shift):
 
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)
-        # Each path is an ellipse through `border` at the start and `near` a quarter turn later; frame heights.
+        # Paths are ellipses through `border` at the start and `near` a quarter turn later, in frame heights.
         self._border, self._near = np.zeros((num_worlds, PATCHES, 2)), np.zeros((num_worlds, PATCHES, 2))
         self._rate, self._size = np.zeros((num_worlds, PATCHES)), np.zeros((num_worlds, PATCHES, 2))
         self._round = np.zeros((num_worlds, PATCHES), np.bool_)
