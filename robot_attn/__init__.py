@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from robot_attn._upsample import upsample_attention as upsample_attention
 from robot_attn.attention import SCORES as SCORES
 from robot_attn.attention import Attended as Attended
 from robot_attn.attention import attend as attend
@@ -11,6 +10,9 @@ from robot_attn.families import FAMILIES as FAMILIES
 from robot_attn.families import build as build
 from robot_attn.frames import to_channels_first as to_channels_first
 from robot_attn.frames import to_float as to_float
+from robot_attn.maps import AttentionGrid as AttentionGrid
+from robot_attn.maps import AttentionMaps as AttentionMaps
+from robot_attn.maps import upsample_attention as upsample_attention
 from robot_attn.percept import Percept as Percept
 from robot_attn.perception import Perception as Perception
 from robot_attn.vocabulary import MAX_TOKENS as MAX_TOKENS
@@ -22,6 +24,8 @@ __all__ = [
     "MAX_TOKENS",
     "SCORES",
     "Attended",
+    "AttentionGrid",
+    "AttentionMaps",
     "Percept",
     "Perception",
     "attend",

@@ -21,38 +21,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-
-from robot_attn._upsample import pool_maps, upsample_attention
+from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 _TIE = 1e-6  # pixels this close to the maximum, relatively, share it: their values differ by rounding
-
-
-def upsample(attention: Floats, image_size: tuple[int, int], ys: ArrayLike, xs: ArrayLike) -> Floats:
-    """`robot_attn.upsample_attention` on arrays: attention [T, K, rows, cols] -> maps [T, K, H, W].
-
-    ys [rows], xs [cols]: the cells' centres in pixels, as a family's `token_centers()` gives them. Errors as
-    there.
-    """
-    cells = torch.from_numpy(np.ascontiguousarray(attention))
-    centers = (torch.as_tensor(np.asarray(row, dtype=np.float64)) for row in (ys, xs))
-    result: Floats = upsample_attention(cells, image_size, *centers).numpy()
-    return result
-
-
-def pool(maps: Floats, ys: ArrayLike, xs: ArrayLike) -> Floats:
-    """The mean of pixel maps [T, H, W] within each cell of an attention map: [T, rows, cols].
-
-    ys [rows], xs [cols]: the cells' centres, as for `upsample`.
-    """
-    pixels = torch.from_numpy(np.ascontiguousarray(maps))
-    centers = (torch.as_tensor(np.asarray(row, dtype=np.float64)) for row in (ys, xs))
-    result: Floats = pool_maps(pixels, *centers).numpy()
-    return result
 
 
 def uniform_map(image_size: tuple[int, int]) -> NDArray[np.float64]:

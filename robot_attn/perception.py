@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from robot_attn.frames import check_context, check_frames, check_image_shape, to_float
+from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 
 
 class Perception(nn.Module):
     """Frames [B, C, H, W] (and a context [B, context_dim]) -> Percept: features, and where it looked.
 
-    The base of every family, which sets `features_dim`, `num_heads` and `attention_grid`, and writes
-    `perceive` and `token_centers`.
+    The base of every family, which sets `features_dim`, `num_heads` and `grid`, and writes `perceive`.
 
     image_shape: (channels, height, width), height and width from 32 to 512 pixels.
     context_dim: numbers a frame comes with (joint positions, a goal); 0 for none. They enter the features.
@@ -33,7 +33,8 @@ class Perception(nn.Module):
 
     features_dim: int
     num_heads: int
-    attention_grid: tuple[int, int]
+    grid: AttentionGrid
+    """Where the cells of its attention lie in a frame of (H, W) pixels."""
 
     def __init__(self, image_shape: tuple[int, int, int], context_dim: int = 0) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class Perception(nn.Module):
         """Look at frames: uint8 [B, C, H, W], or float (the module's dtype) in [0, 1].
 
         context: float [B, context_dim]; None where the module was built with none.
-        Returns features [B, features_dim] and attention [B, heads, *attention_grid].
+        Returns features [B, features_dim] and attention [B, heads, *grid.shape].
         Raises ValueError for frames or a context of another shape or dtype, or that are not finite.
         """
         dtype = next(self.parameters()).dtype
@@ -64,13 +65,6 @@ class Perception(nn.Module):
         """`forward`, once all is checked: frames are float [B, C, H, W] in [0, 1].
 
         context is [B, context_dim], or None where context_dim is 0.
-        """
-
-    @abstractmethod
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        """Where the cells of `attention` look: ys float32 [rows], xs float32 [cols], in pixels, rising.
-
-        0 is the centre of the first pixel, so the frame spans -0.5 to H - 0.5 and -0.5 to W - 0.5.
         """
 
 

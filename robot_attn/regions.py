@@ -7,12 +7,11 @@ A robot can detect and follow with this and an attention map, without any reinfo
     from robot_attn.regions import Tracker, regions
 
     module = build("query", (3, 64, 64))  # trained to look at what matters
-    ys, xs = module.token_centers()
     tracker = Tracker(patience=10)
     for frame in camera:  # uint8 [64, 64, 3]
         with torch.no_grad():
             seen = module(to_channels_first(torch.from_numpy(frame))[None])
-        maps = upsample_attention(seen.attention, (64, 64), ys, xs)[0]
+        maps = upsample_attention(seen.attention, module.grid)[0]
         for track in tracker.update(regions(maps), frame):
             print(track.id, track.region.box, track.region.centroid, track.missed)
 
@@ -34,6 +33,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from robot_attn.optional import import_cv2
 
 Map = NDArray[np.floating] | Tensor
 Floats = NDArray[np.float64]
@@ -122,7 +123,7 @@ def regions(map: Map, *, threshold: float = 0.2, over_chance: float = 1.5, min_a
         raise ValueError(f"min_area must be a whole number of pixels, at least 1; it is {min_area!r}.")
     values, scale = _as_map(map)
     levels, standing_out = _standing_out(values, threshold, over_chance)
-    cv2 = _cv2()
+    cv2 = import_cv2()
     _, labels, stats, _ = cv2.connectedComponentsWithStats(standing_out.view(np.uint8), connectivity=8)
     # All around a part is lower than all of it: its highest patch is a peak, and the first of them to be met.
     highest: dict[int, Peak] = {}
@@ -319,17 +320,6 @@ def _order(region: Region) -> tuple[float, ...]:
     return (-region.mass, region.centroid[1], region.centroid[0], *region.box)
 
 
-def _cv2() -> Any:
-    try:
-        import cv2
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'regions need opencv, which is not installed; run pip install "robot-attn[video]"',
-            name=error.name,
-        ) from error
-    return cv2
-
-
 def _as_floats(given: Any, name: str) -> Floats:
     """A finite float64 array of what may be a tensor, on any device."""
     array = given.detach().cpu().double().numpy() if isinstance(given, Tensor) else given
@@ -372,7 +362,7 @@ def _find_peaks(
     values: Floats, levels: NDArray[np.float32], standing_out: NDArray[np.bool_]
 ) -> list[tuple[Peak, tuple[int, int]]]:
     """The peaks among what stands out, the highest first, each with a pixel (row, column) of its patch."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     around = np.ones((3, 3), np.uint8)
     top = levels >= cv2.dilate(levels, around)
     # A patch is no peak if it goes on, at its own height, to a pixel with something higher beside it.

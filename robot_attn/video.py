@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.files import replacing
+from robot_attn.optional import import_cv2
 
 # Without these a player guesses, and guesses BT.601 for small pictures: the colours would shift.
 _COLOURS = (
@@ -194,7 +195,7 @@ class VideoReader:
             raise VideoError(
                 f"{source} cannot be read as a video: it is none, or it was cut before the index at its end"
             )
-        cv2 = _cv2()
+        cv2 = import_cv2()
         width, height, fps, length = (
             self._capture.get(which)
             for which in (
@@ -275,7 +276,7 @@ class Camera:
             raise VideoError(
                 f"{self._name} cannot be opened: it is not there, it is in use, or you may not read it"
             )
-        cv2 = _cv2()
+        cv2 = import_cv2()
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps: float | None = fps if 0 < fps <= MOST_FPS else None
@@ -328,12 +329,12 @@ class Camera:
 
 def _open(source: int | str) -> Any:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what a file lacks is said once, by us
-    return _cv2().VideoCapture(source)
+    return import_cv2().VideoCapture(source)
 
 
 def _rgb(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """What OpenCV gives, 8 bits of blue, green and red whatever the source has, as RGB."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
@@ -344,13 +345,3 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
             f"{name} has frames of {size[1]} x {size[0]}: expected sides from {SIDES[0]} to {SIDES[1]} "
             f"pixels, and none longer than {_MOST_ASPECT} times the other"
         )
-
-
-def _cv2() -> Any:
-    try:
-        import cv2
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"reading a video needs opencv, which is not installed; run {_INSTALL}", name=error.name
-        ) from error
-    return cv2

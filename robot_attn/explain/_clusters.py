@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain._perturb import _gaussian
-from robot_attn.overlay import usable_maps
+from robot_attn.maps import usable_maps
 
 MOST = 6
 """Clusters, where their number is not given."""

@@ -192,7 +192,7 @@ def attention_gradient(
         ValueError: frames or a context that the perception does not take.
     """
     _check_frames(frames)
-    coordinates = frame_coordinates(*perception.token_centers(), perception.image_shape[1:])
+    coordinates = frame_coordinates(perception.grid)
     given = frames.detach().clone().requires_grad_()
     attention = perception(given, context).attention
     places = attention.flatten(2) @ coordinates.T.to(attention)  # [B, heads, 2]

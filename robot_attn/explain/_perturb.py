@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from robot_attn.families._dynamic import Dynamic
 from robot_attn.families._instruction import Instruction
-from robot_attn.focus import upsample
+from robot_attn.maps import AttentionMaps
 from robot_attn.perception import Perception
 
 Floats = NDArray[np.floating]
@@ -42,49 +42,41 @@ SURROUNDINGS = 3 / 16
 _TIE = 1e-6  # values this close, relatively, are ranked by lot: they differ by rounding
 
 
-def spread(
-    attention: Floats,
-    image_size: tuple[int, int],
-    ys: ArrayLike,
-    xs: ArrayLike,
-    weights: ArrayLike | None = None,
-) -> NDArray[np.float64]:
+def spread(maps: AttentionMaps, head_weights: ArrayLike | None = None) -> NDArray[np.float64]:
     """One smooth map a frame: the heads together, spread over pixels and blurred by one cell.
 
     Args:
-        attention: [B, heads, rows, cols].
-        image_size: (H, W).
-        ys: [rows], the cells' centres in pixels, as a family's `token_centers()` gives them; xs alike.
-        xs: [cols].
-        weights: [heads], how much each counts, not all zero; None for the plain mean.
+        maps: [B, heads, rows, cols].
+        head_weights: [heads], how much each counts, not all zero; None for the plain mean.
 
     Returns:
         [B, H, W], each with sum 1. A map that is zero everywhere says nothing, and comes out uniform.
 
     Raises:
-        ValueError: attention that is negative, NaN or infinite; weights that do not fit; as `upsample`.
+        ValueError: attention that is negative, NaN or infinite, or weights that do not fit.
     """
+    attention, grid = maps.weights, maps.grid
     if not np.isfinite(attention).all() or (attention < 0).any():
         raise ValueError("attention must be finite and not negative: the policy or the file is broken")
     heads = attention.shape[1]
-    share = np.ones(heads) if weights is None else np.asarray(weights, np.float64)
+    share = np.ones(heads) if head_weights is None else np.asarray(head_weights, np.float64)
     if share.shape != (heads,) or (share < 0).any() or not 0 < share.sum() < np.inf:
         raise ValueError(
             f"expected a weight of at least 0 for each of {heads} heads, one above 0, got {share.tolist()}"
         )
     # Put together as cells, of which there are fewer than pixels.
     together = np.tensordot(share, attention.astype(np.float64, copy=False), (0, 1))
-    maps = upsample(together[:, None], image_size, ys, xs)[:, 0]
-    least = FINEST * min(image_size)
+    pixels = AttentionMaps(together, grid).upsampled()
+    least = FINEST * min(grid.image_size)
     down, across = (
-        _gaussian(length, max(least, _spacing(np.asarray(at), length)))
-        for at, length in zip((ys, xs), image_size, strict=True)
+        _gaussian(length, max(least, apart))
+        for length, apart in zip(grid.image_size, grid.spacing, strict=True)
     )
     # Divided by what becomes of uniform attention, so that it stays uniform: the blur loses some of it at the
     # frame's edge, and the outermost cells' boxes may be larger than the others.
-    uniform = upsample(np.ones((1, 1, *attention.shape[2:])), image_size, ys, xs)[0, 0]
+    uniform = AttentionMaps(np.ones(grid.shape), grid).upsampled()
     edge = down @ uniform @ across.T
-    blurred = down @ maps @ across.T / edge
+    blurred = down @ pixels @ across.T / edge
     total = blurred.sum(axis=(1, 2), keepdims=True)
     blank = total == 0
     return np.asarray(np.where(blank, 1.0, blurred) / np.where(blank, edge.size, total))
@@ -308,11 +300,6 @@ def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
     """[length, length]: what each pixel of an axis takes from each, unnormalised, so that edges show."""
     pixel = np.arange(length)
     return np.asarray(np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2)))
-
-
-def _spacing(centers: NDArray[Any], length: int) -> float:
-    """Pixels between the cells of an axis; all of it where there is but one."""
-    return float(np.diff(centers).mean()) if len(centers) > 1 else float(length)
 
 
 def _count(share: float, image_size: Sequence[int]) -> int:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from robot_attn.overlay import usable_maps
+from robot_attn.maps import AttentionGrid, AttentionMaps, usable_maps
 from robot_attn.stretches import Stretch, stretches, stretches_of
 
 Floats = NDArray[np.floating]
@@ -47,28 +47,30 @@ def entropy(maps: Floats) -> NDArray[np.float64]:
     return np.where(usable, np.clip(wide, 0.0, 1.0), np.nan)
 
 
-def expected_places(maps: Floats, ys: ArrayLike, xs: ArrayLike) -> NDArray[np.float64]:
-    """The centres of mass of maps [..., rows, cols] whose cells' centres are ys [rows], xs [cols]: [..., 2].
+def expected_places(maps: AttentionMaps) -> NDArray[np.float64]:
+    """The centres of mass of maps [..., rows, cols], in pixels: [..., 2].
 
     That of a map with two peaks lies between them: give each head alone, or use `peak_places`.
     """
-    usable = usable_maps(maps)
-    sums = (maps.sum(axis=axis, dtype=np.float64) for axis in (-1, -2))
-    moments = np.stack([part @ np.asarray(at) for part, at in zip(sums, (ys, xs), strict=True)], axis=-1)
-    total = np.where(usable, maps.sum(axis=(-2, -1), dtype=np.float64), np.nan)
+    weights, grid = maps.weights, maps.grid
+    sums = (weights.sum(axis=axis, dtype=np.float64) for axis in (-1, -2))
+    moments = np.stack([part @ at for part, at in zip(sums, (grid.ys, grid.xs), strict=True)], axis=-1)
+    total = np.where(maps.usable, weights.sum(axis=(-2, -1), dtype=np.float64), np.nan)
     return np.asarray(moments / total[..., None])
 
 
-def peak_places(maps: Floats, ys: ArrayLike, xs: ArrayLike) -> NDArray[np.float64]:
+def peak_places(maps: AttentionMaps) -> NDArray[np.float64]:
     """The centres of the highest cells of maps [..., rows, cols]: [..., 2]; of equal ones their mean."""
-    highest = maps >= maps.max(axis=(-2, -1), keepdims=True) * (1 - _TIE)
-    return expected_places(np.where(usable_maps(maps)[..., None, None], highest, 0.0), ys, xs)
+    weights = maps.weights
+    highest = weights >= weights.max(axis=(-2, -1), keepdims=True) * (1 - _TIE)
+    return expected_places(AttentionMaps(np.where(maps.usable[..., None, None], highest, 0.0), maps.grid))
 
 
 def target_places(masks: Bools) -> NDArray[np.float64]:
     """The centres of masks bool [T, H, W], True on the target: [T, 2]."""
-    y, x = (np.arange(length) for length in masks.shape[-2:])
-    return expected_places(masks.astype(np.float32), y, x)
+    height, width = masks.shape[-2:]
+    pixels = AttentionGrid(np.arange(height), np.arange(width), (height, width))
+    return expected_places(AttentionMaps(masks.astype(np.float32), pixels))
 
 
 def jumps(places: Floats, episode: NDArray[np.integer] | None = None) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -49,19 +50,13 @@ class Cnn(Perception):
         )
         self.pad = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
         rows, cols = (((max(side, SMALLEST) - 8) // 4 + 1 - 4) // 2 + 1 - 2 for side in (height, width))
-        self.attention_grid = (rows, cols)
+        # Equal boxes that tile the frame: the last layer sees all of it.
+        self.grid = AttentionGrid.even((rows, cols), (height, width))
         self.project = nn.Linear(64 * rows * cols + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         flat = self.cnn(F.pad(frames, self.pad) if any(self.pad) else frames)
         seen = flat if context is None else torch.cat([flat, context], dim=1)
-        rows, cols = self.attention_grid
+        rows, cols = self.grid.shape
         attention = frames.new_full((frames.shape[0], 1, rows, cols), 1 / (rows * cols))
         return Percept(F.relu_(self.project(seen)), attention)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        """The centres of equal boxes that tile the frame: the last layer sees all of it."""
-        rows, cols = self.attention_grid
-        _, height, width = self.image_shape
-        ys = (torch.arange(float(rows)) + 0.5) * height / rows - 0.5
-        return ys, (torch.arange(float(cols)) + 0.5) * width / cols - 0.5

@@ -66,9 +66,9 @@ class Dynamic(Perception):
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
         self.hidden = nn.Linear(patch_dim, hidden_dim)
-        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
+        coordinates = frame_coordinates(self.grid)
         places = torch.cat([coordinates, coordinates.square().sum(0, keepdim=True)]).t()
         self.register_buffer("places", places.contiguous(), persistent=False)
         self.places: Tensor
@@ -148,7 +148,4 @@ class Dynamic(Perception):
             seen.append(context)
         features = F.relu_(self.project(torch.cat(seen, dim=2)))
         last = looks.weights[..., -1, :]
-        return Percept(features, last.reshape(*last.shape[:-1], *self.attention_grid)), states[-1]
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()
+        return Percept(features, last.reshape(*last.shape[:-1], *self.grid.shape)), states[-1]

@@ -118,7 +118,8 @@ class HardPatches(Perception):
         self.num_heads = 1
         self.chosen = chosen
         self.patches = Patches(self.image_shape, patch_dim)
-        rows, cols = self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
+        rows, cols = self.grid.shape
         if chosen > rows * cols:
             raise ValueError(f"chosen must be at most the frame's {rows * cols} patches; it is {chosen}.")
         self.query = nn.Linear(patch_dim, key_dim)
@@ -126,7 +127,7 @@ class HardPatches(Perception):
         self.key = nn.Linear(patch_dim, key_dim, bias=False)
         self.score = build_score(score, key_dim, 1)
         self.project = nn.Linear(2 * chosen + self.context_dim, features_dim)
-        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
+        coordinates = frame_coordinates(self.grid)
         self.register_buffer("places", coordinates.t().contiguous(), persistent=False)
         self.places: Tensor
 
@@ -138,7 +139,4 @@ class HardPatches(Perception):
         if context is not None:
             seen = torch.cat([seen, context], dim=1)
         weights = torch.zeros_like(cast).scatter(1, chosen, shares)
-        return Percept(F.relu_(self.project(seen)), weights.view(-1, 1, *self.attention_grid))
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()
+        return Percept(F.relu_(self.project(seen)), weights.view(-1, 1, *self.grid.shape))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_attn.attention import attend
 from robot_attn.attention._hierarchical import attend_inside, choose, places
-from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches, frame_coordinates
+from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches
 from robot_attn.families._readout import Readout
+from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -57,16 +59,17 @@ class Hierarchical(Perception):
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
-        rows, cols = self.patches.grid
+        rows, cols = self.patches.grid.shape
         self.top = min(top, rows * cols)
-        self.attention_grid = (SPLIT * rows, SPLIT * cols)
+        first = (INNER - 1) / 2
+        ys, xs = (first + STEP * np.arange(SPLIT * cells, dtype=np.float32) for cells in (rows, cols))
+        self.grid = AttentionGrid(ys, xs, self.image_shape[1:])
         self.inner = nn.Conv2d(self.image_shape[0], patch_dim, INNER, STEP)
         # No bias in the queries: what is looked for is a kind of patch, however bright.
         self.queries = nn.Linear(patch_dim, num_heads, bias=False)
         self.inner_queries = nn.Linear(patch_dim, num_heads, bias=False)
         self.readout = Readout(
-            self.attention_grid,
-            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            self.grid,
             num_heads=num_heads,
             key_dim=patch_dim,
             value_dim=patch_dim,
@@ -86,8 +89,8 @@ class Hierarchical(Perception):
         coarse = attend(query, tokens, tokens[..., :0], score=score).weights
         share, chosen = choose(coarse, self.top)
         fine = self._look_into(frames, chosen)
-        table, _ = places(self.attention_grid, SPLIT, frames.device)
-        count = self.attention_grid[0] * self.attention_grid[1]
+        table, _ = places(self.grid.shape, SPLIT, frames.device)
+        count = self.grid.shape[0] * self.grid.shape[1]
         seen = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
         return self.readout.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
 
@@ -95,7 +98,7 @@ class Hierarchical(Perception):
         """frames [B, C, H, W], chosen patches int64 [B, 1, top, h] -> fine ones [B, 1, top, h, 4, S]."""
         batch, channels, _, width = frames.shape
         count = self.top * self.num_heads
-        cols = self.patches.grid[1]
+        cols = self.patches.grid.shape[1]
         side = torch.arange(PATCH, device=frames.device)
         corner = STRIDE * (chosen // cols * width + chosen % cols)
         pixels = corner[..., None] + (side[:, None] * width + side).flatten()
@@ -104,8 +107,3 @@ class Hierarchical(Perception):
         windows = windows.view(batch, channels, count, PATCH, PATCH).transpose(1, 2).flatten(0, 1)
         fine = F.relu_(self.inner(windows)).flatten(2).transpose(1, 2)
         return fine.reshape(*chosen.shape, SPLIT**2, fine.shape[-1])
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        first = (INNER - 1) / 2
-        rows, cols = self.attention_grid
-        return first + STEP * torch.arange(float(rows)), first + STEP * torch.arange(float(cols))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_attn.attention import attend
-from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
 from robot_attn.frames import recording
 from robot_attn.percept import Percept
@@ -105,12 +105,11 @@ class Instruction(Perception):
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
         self.around = nn.Conv2d(patch_dim, hidden_dim, 3, padding=1)
         self.instruct = Instruct(num_heads, word_dim, hidden_dim)
         self.readout = Readout(
-            self.attention_grid,
-            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            self.grid,
             num_heads=num_heads,
             key_dim=hidden_dim,
             value_dim=hidden_dim,
@@ -133,6 +132,3 @@ class Instruction(Perception):
         told = query.flatten(1).expand(len(frames), -1)
         told = told if context is None else torch.cat([told, context], dim=1)
         return self.readout(query, seen, seen, told)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()

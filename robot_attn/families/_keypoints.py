@@ -51,15 +51,14 @@ class Keypoints(Perception):
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
         self.around = nn.Conv2d(patch_dim, patch_dim, 3, padding=1)
         # No bias: what is added to all of a channel leaves its softmax as it was.
         self.maps = nn.Linear(patch_dim, num_heads, bias=False)
         learned = Scaled(dot, num_heads, 1 / FIRST_TEMPERATURE)
         self.score = learned if score == "dot" else build_score(score, patch_dim, num_heads)
         self.project = nn.Linear(2 * num_heads + self.context_dim, features_dim)
-        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
-        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.register_buffer("coordinates", frame_coordinates(self.grid), persistent=False)
         self.coordinates: Tensor
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
@@ -69,7 +68,4 @@ class Keypoints(Perception):
         coordinates = self.coordinates.t().expand(batch, 1, -1, -1)
         points, weights = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)
         seen = points.flatten(1) if context is None else torch.cat([points.flatten(1), context], dim=1)
-        return Percept(F.relu_(self.project(seen)), weights.view(batch, self.num_heads, *self.attention_grid))
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()
+        return Percept(F.relu_(self.project(seen)), weights.view(batch, self.num_heads, *self.grid.shape))

@@ -64,7 +64,7 @@ class LocalAttention(Mixing):
 
     def look(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
         batch, heads, _, size = query.shape
-        grids = (tokens.reshape(batch, heads, *self.attention_grid, size) for tokens in (query, key, value))
+        grids = (tokens.reshape(batch, heads, *self.grid.shape, size) for tokens in (query, key, value))
         values, weights = attend_local_grid(*grids, window=self.window)
         return values.flatten(2, 3), weights if self.rollout else None
 
@@ -73,4 +73,4 @@ class LocalAttention(Mixing):
         mean = weights.mean(dim=1).flatten(1, 2).transpose(1, 2)
         handed = (maps[:, :, None] * mean[:, None]).flatten(0, 1)
         border = (self.window[0] // 2, self.window[1] // 2)
-        return F.fold(handed, self.attention_grid, self.window, padding=border).view_as(maps)
+        return F.fold(handed, self.grid.shape, self.window, padding=border).view_as(maps)

@@ -85,7 +85,7 @@ class Mask(Perception):
         self.num_heads = 1
         self.budget = budget
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
         # No bias in either layer: the gate takes away what is added to every patch's logit.
         self.hidden = nn.Linear(patch_dim, hidden_dim, bias=False)
         self.logit = nn.Linear(hidden_dim, 1, bias=False)
@@ -97,7 +97,7 @@ class Mask(Perception):
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        rows, cols = (-(-cells // 4) for cells in self.attention_grid)
+        rows, cols = (-(-cells // 4) for cells in self.grid.shape)
         self.project = nn.Linear(32 * rows * cols + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
@@ -121,11 +121,8 @@ class Mask(Perception):
         hidden = F.relu(self.hidden.weight @ patches.flatten(2))
         logits = (self.logit.weight @ hidden).squeeze(1)
         mask, weights = gate(logits, 1 + self.log_temperature.exp(), self.budget)
-        shape = (-1, 1, *self.attention_grid)
+        shape = (-1, 1, *self.grid.shape)
         return mask.view(shape), weights.view(shape)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()
 
 
 def _check_budget(budget: float) -> None:

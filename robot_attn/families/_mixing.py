@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
+from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -91,11 +92,15 @@ class Mixing(Perception):
         self.rollout = rollout
         self.patches = Patches(self.image_shape, embed_dim)
         self.pool = 1
-        rows, cols = self.patches.grid
+        rows, cols = self.patches.grid.shape
         while max_tokens is not None and rows * cols > max_tokens:
             self.pool += 1
-            rows, cols = (-(-side // self.pool) for side in self.patches.grid)
-        self.attention_grid = (rows, cols)
+            rows, cols = (-(-side // self.pool) for side in self.patches.grid.shape)
+        ys, xs = (
+            F.avg_pool1d(torch.from_numpy(centers.copy())[None], self.pool, ceil_mode=True)[0].numpy()
+            for centers in (self.patches.grid.ys, self.patches.grid.xs)
+        )
+        self.grid = AttentionGrid(ys, xs, self.image_shape[1:])
         self.rows = nn.Parameter(torch.randn(rows, 1, embed_dim) * FIRST_POSITIONS)
         self.cols = nn.Parameter(torch.randn(cols, embed_dim) * FIRST_POSITIONS)
         self.layers = nn.ModuleList(Layer(embed_dim, num_layer_heads) for _ in range(layers))
@@ -103,8 +108,7 @@ class Mixing(Perception):
         # No bias: one on all logits of a query would change no softmax.
         self.queries = nn.Linear(embed_dim, num_heads, bias=False)
         self.readout = Readout(
-            self.attention_grid,
-            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            self.grid,
             num_heads=num_heads,
             key_dim=embed_dim,
             value_dim=embed_dim,
@@ -138,9 +142,3 @@ class Mixing(Perception):
                 maps = (maps + self.roll_back(maps, weights)) / 2
             attention = maps.view_as(attention)
         return Percept(features, attention)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        ys, xs = (
-            F.avg_pool1d(centers[None], self.pool, ceil_mode=True)[0] for centers in self.patches.centers()
-        )
-        return ys, xs

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from robot_attn.maps import AttentionGrid
 
 PATCH, STRIDE = 8, 4
 """Side of a patch and distance between two, in pixels: those of NatureCNN's first layer too."""
@@ -24,7 +27,12 @@ class Patches(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], size: int) -> None:
         super().__init__()
         channels, height, width = image_shape
-        self.grid = ((height - PATCH) // STRIDE + 1, (width - PATCH) // STRIDE + 1)
+        first = (PATCH - 1) / 2
+        ys, xs = (
+            first + STRIDE * np.arange((side - PATCH) // STRIDE + 1, dtype=np.float32)
+            for side in (height, width)
+        )
+        self.grid = AttentionGrid(ys, xs, (height, width))
         bound = 0.5 * (channels * PATCH**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(size, channels, PATCH, PATCH).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
@@ -34,18 +42,14 @@ class Patches(nn.Module):
         bias = self.bias - MID_GREY * self.weight.sum(dim=(1, 2, 3))
         return F.relu_(F.conv2d(frames, self.weight, bias, STRIDE))
 
-    def centers(self) -> tuple[Tensor, Tensor]:
-        """The patches' centres in pixels: ys float32 [rows], xs float32 [cols]."""
-        rows, cols = self.grid
-        first = (PATCH - 1) / 2
-        return first + STRIDE * torch.arange(float(rows)), first + STRIDE * torch.arange(float(cols))
+
+def frame_coordinates(grid: AttentionGrid) -> Tensor:
+    """Give the cells' centres as float32 [2, rows * cols]: x, then y, the frame's edges at -1 and 1."""
+    return scaled_places(torch.tensor(grid.ys), torch.tensor(grid.xs), grid.image_size)
 
 
-def frame_coordinates(ys: Tensor, xs: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Give the cells' centres as [2, rows * cols]: x, then y, where the frame's edges are at -1 and 1.
-
-    ys [rows], xs [cols]: the centres in pixels (0: the first pixel's centre); image_size: (H, W).
-    """
+def scaled_places(ys: Tensor, xs: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """`frame_coordinates` of any places in pixels, ys [rows] and xs [cols], in or beyond a frame (H, W)."""
     height, width = image_size
     x, y = (2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1
     return torch.stack([x.expand(len(ys), -1), y[:, None].expand(-1, len(xs))]).flatten(1)

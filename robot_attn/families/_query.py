@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from robot_attn.attention._backward import softmax_backward_, standardized_backward_
 from robot_attn.attention._scores import EPSILON, Scaled, standardized
-from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
 from robot_attn.frames import recording
 from robot_attn.percept import Percept
@@ -152,13 +152,12 @@ class Query(Perception):
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
+        self.grid = self.patches.grid
         # No bias in either layer: what is looked for is a kind of patch, however bright.
         self.hidden = nn.Linear(patch_dim, hidden_dim, bias=False)
         self.queries = nn.Linear(hidden_dim, num_heads, bias=False)
         self.readout = Readout(
-            self.attention_grid,
-            frame_coordinates(*self.token_centers(), self.image_shape[1:]),
+            self.grid,
             num_heads=num_heads,
             key_dim=hidden_dim,
             value_dim=patch_dim,
@@ -175,6 +174,3 @@ class Query(Perception):
             return self.readout.percept(values, weights, context)
         tokens = patches.transpose(1, 2)
         return self.readout(self.queries.weight[None], F.relu(self.hidden(tokens)), tokens, context)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()

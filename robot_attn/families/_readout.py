@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_attn.attention import attend, build_score
+from robot_attn.families._patches import frame_coordinates
+from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 
 
@@ -18,14 +20,12 @@ class Readout(nn.Module):
     The features are a linear map, then ReLU, of each head's mixture of values, of its expected (x, y) in
     [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context.
 
-    grid: (rows, cols) of the tokens. coordinates: float [2, rows * cols], as `frame_coordinates` gives them.
-    score: a name that `robot_attn.build_score` knows.
+    grid: where the tokens lie in the frame. score: a name that `robot_attn.build_score` knows.
     """
 
     def __init__(
         self,
-        grid: tuple[int, int],
-        coordinates: Tensor,
+        grid: AttentionGrid,
         *,
         num_heads: int,
         key_dim: int,
@@ -38,7 +38,7 @@ class Readout(nn.Module):
         self.grid = grid
         self.score = build_score(score, key_dim, num_heads)
         self.project = nn.Linear(num_heads * (value_dim + 2) + context_dim, features_dim)
-        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.register_buffer("coordinates", frame_coordinates(grid), persistent=False)
         self.coordinates: Tensor
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept:
@@ -64,4 +64,4 @@ class Readout(nn.Module):
         if context is not None:
             seen.append(context)
         features = F.relu_(self.project(torch.cat(seen, dim=1)))
-        return Percept(features, weights.view(*weights.shape[:2], *self.grid))
+        return Percept(features, weights.view(*weights.shape[:2], *self.grid.shape))

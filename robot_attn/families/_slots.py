@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
-from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._patches import Patches, frame_coordinates, scaled_places
 from robot_attn.frames import check_frames, to_float
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -140,9 +140,8 @@ class Slots(Perception):
         self.features_dim = features_dim
         self.num_heads = slots
         self.patches = Patches(self.image_shape, patch_dim)
-        self.attention_grid = self.patches.grid
-        coordinates = frame_coordinates(*self.token_centers(), self.image_shape[1:])
-        self.register_buffer("coordinates", coordinates, persistent=False)
+        self.grid = self.patches.grid
+        self.register_buffer("coordinates", frame_coordinates(self.grid), persistent=False)
         self.coordinates: Tensor
         self.place = nn.Linear(2, patch_dim)
         self.hidden = nn.Sequential(
@@ -161,7 +160,7 @@ class Slots(Perception):
         if context is not None:
             seen.append(context)
         features = F.relu_(self.project(torch.cat(seen, dim=1)))
-        return Percept(features, weights.view(-1, self.num_heads, *self.attention_grid))
+        return Percept(features, weights.view(-1, self.num_heads, *self.grid.shape))
 
     def reconstruct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The frames as the slots remember them, and which slot painted what.
@@ -183,9 +182,6 @@ class Slots(Perception):
         """
         frames = self._float(frames)
         return F.mse_loss(self._decode(frames)[0], frames)
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.patches.centers()
 
     def _attend(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.patches(frames).flatten(2).transpose(1, 2)
@@ -211,7 +207,7 @@ class _Decoder(nn.Module):
         self.image_size = (height, width)
         self.grid = (-(-height // 8), -(-width // 8))
         ys, xs = (8 * torch.arange(float(cells)) + 3.5 for cells in self.grid)
-        places = frame_coordinates(ys, xs, self.image_size).t().contiguous()
+        places = scaled_places(ys, xs, self.image_size).t().contiguous()
         self.register_buffer("places", places, persistent=False)
         self.places: Tensor
         self.place = nn.Linear(2, slot_dim)

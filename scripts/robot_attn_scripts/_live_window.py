@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robot_attn.overlay import (
+from robot_attn.drawing import (
     HeatScale,
     Image,
     blend_heat,
@@ -21,6 +21,7 @@ from robot_attn.overlay import (
     plan,
     scale_frame,
 )
+from robot_attn.optional import import_cv2
 
 if TYPE_CHECKING:
     from robot_attn_policies.probing.probe import PolicyProbe
@@ -45,31 +46,25 @@ class Window:
         self._name = name
 
     def __enter__(self) -> Window:
-        import cv2
-
         check_display()
         os.environ.setdefault(
             "QT_LOGGING_RULES", "default.warning=false"
         )  # it misses fonts that we do not use
+        cv2 = import_cv2()
         cv2.namedWindow(self._name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         return self
 
     def __exit__(self, *_: object) -> None:
-        import cv2
-
-        cv2.destroyWindow(self._name)
+        import_cv2().destroyWindow(self._name)
 
     def show(self, picture: Image) -> None:
         """Show an RGB picture."""
-        import cv2
-
-        cv2.imshow(self._name, picture[..., ::-1])
+        import_cv2().imshow(self._name, picture[..., ::-1])
 
     def wait(self, milliseconds: int) -> int:
         """The key that was pressed within that time, -1 for none, Esc where the window was closed."""
-        import cv2
-
-        key = cv2.waitKey(milliseconds)
+        cv2 = import_cv2()
+        key: int = cv2.waitKey(milliseconds)
         closed = cv2.getWindowProperty(self._name, cv2.WND_PROP_VISIBLE) < 1
         return ESCAPE if closed else key if key == -1 else key & 0xFF
 
@@ -101,13 +96,10 @@ class LiveView:
     ) -> None:
         self._eyes, self._best, self._show, self._wait = probe, best_head, show, wait
         self._dt, self._title = dt or 0.0, title
-        layout = plan(probe.cells.image_size, probe.num_heads, size)
+        layout = plan(probe.grid.image_size, probe.num_heads, size)
         self._large, self._small = (layout.main.h, layout.main.w), (layout.tiles[0].h, layout.tiles[0].w)
         self._columns = len({tile.x for tile in layout.tiles})
-        cells = probe.cells
-        self._heats = {
-            of: HeatScale(cells.ys, cells.xs, cells.image_size, of) for of in (self._large, self._small)
-        }
+        self._heats = {of: HeatScale(probe.grid, of) for of in (self._large, self._small)}
         self._count, self._total = 0, 0.0
         self._until: float | None = None
 

@@ -122,7 +122,7 @@ def calibrated(
 
     with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
         watcher = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
-        return calibrate(policy.probe.act, env, seeds, policy.probe.cells, on_step=watcher)
+        return calibrate(policy.probe.act, env, seeds, policy.probe.grid, on_step=watcher)
 
 
 def score(
@@ -137,7 +137,7 @@ def score(
 
     calibration = calibrated(policy, calibration_seeds, env.num_envs, start_progress)
     watcher = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
-    return evaluate_policy(policy.probe.act, env, seeds, policy.probe.cells, calibration, on_step=watcher)
+    return evaluate_policy(policy.probe.act, env, seeds, policy.probe.grid, calibration, on_step=watcher)
 
 
 def ends(env: Any, seeds: Sequence[int], start_progress: Watch) -> Baselines:

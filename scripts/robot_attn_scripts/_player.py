@@ -15,7 +15,7 @@ from robot_attn_scripts import _loaded_run
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robot_attn_policies.recording.episode_file import Episode
+    from robot_attn.episode import Episode
     from robot_attn_policies.rollouts.rollout import Step
     from robot_attn_policies.training.presets import Json
 
@@ -41,7 +41,7 @@ class Player:
             probe.act,
             self.env,
             seed,
-            probe.cells,
+            probe.grid,
             env_args=self.env_args,
             image=probe.image or "image",
             best_head=self.best_head,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robot_attn_scripts._tasks import NAMESPACE
 
 if TYPE_CHECKING:
-    from robot_attn_policies.recording.episode_file import Episode
+    from robot_attn.episode import Episode
 
 MOST_WORLDS = 32
 MOST_PIXELS = 1 << 23  # of the frames that are drawn together

@@ -26,25 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn import focus
+from robot_attn.drawing.colors import HEADS, TARGET
 from robot_attn.files import replacing
-from robot_attn.overlay import usable_maps
 
 if TYPE_CHECKING:
+    from robot_attn.episode import Episode
     from robot_attn_policies.pages.page import View
-    from robot_attn_policies.recording.episode_file import Episode
-
-TARGET_COLOR = (64, 255, 214)
-COLORS = (
-    (255, 196, 84),
-    (96, 172, 255),
-    (106, 214, 150),
-    (255, 127, 157),
-    (199, 155, 255),
-    (79, 216, 224),
-    (255, 158, 94),
-    (207, 213, 226),
-)
-"""Of the heads, as on the page."""
 
 
 def rerun_module() -> Any:
@@ -140,11 +127,11 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
     masks = episode.target_masks
     if masks is not None:
         pictures("camera/target", rr.SegmentationImage, masks.astype(np.uint8), opacity=0.3)
-        classes = [rr.AnnotationInfo(0, color=(0, 0, 0, 0)), rr.AnnotationInfo(1, "target", TARGET_COLOR)]
+        classes = [rr.AnnotationInfo(0, color=(0, 0, 0, 0)), rr.AnnotationInfo(1, "target", TARGET)]
         stream.log("camera", rr.AnnotationContext(classes), static=True)
         numbers("focus/chance", np.where(masks.any(axis=(1, 2)), focus.chance(masks), np.nan))
         for head, share in enumerate(mass.T):
-            numbers(f"focus/head_{head}", share, names=f"head {head}", colors=COLORS[head % len(COLORS)])
+            numbers(f"focus/head_{head}", share, names=f"head {head}", colors=HEADS[head % len(HEADS)])
     if episode.uniform:
         return
     known = episode.attention[np.isfinite(episode.attention)]
@@ -162,7 +149,7 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
     places = np.array([box for found in boxes for box in found], dtype=np.float32).reshape(-1, 4)
     halves = places[:, 2:] / 2
     columns = rr.Boxes2D.columns(half_sizes=halves, centers=places[:, :2] + halves)
-    stream.log("camera/regions", rr.Boxes2D.from_fields(colors=COLORS[0]), static=True)
+    stream.log("camera/regions", rr.Boxes2D.from_fields(colors=HEADS[0]), static=True)
     counts = [len(found) for found in boxes]
     stream.send_columns("camera/regions", indexes=timelines(steps), columns=columns.partition(counts))
 
@@ -171,10 +158,8 @@ def _boxes(episode: Episode) -> list[list[tuple[int, int, int, int]]]:
     """(x, y, w, h) in pixels of what the shown head looks at, for each step."""
     from robot_attn.regions import regions
 
-    shown = episode.attention[:, None, episode.best_head]
-    cells = np.where(usable_maps(shown)[..., None, None], shown, 0)
-    maps = (focus.upsample(one[None], episode.image_size, episode.ys, episode.xs)[0] for one in cells)
-    return [[region.box for region in regions(map)] for map in maps]
+    shown = episode.attention_maps[:, episode.best_head, None].cleaned()
+    return [[region.box for region in regions(map)] for _, maps in shown.in_batches() for map in maps]
 
 
 def _layout(rr: Any, episode: Episode, view: View | None) -> Any:

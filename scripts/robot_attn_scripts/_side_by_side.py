@@ -1,6 +1,6 @@
 """Pictures of an episode beside other pictures: those of another camera, or of another policy.
 
-All are drawn step by step, as `robot_attn.overlay.Replay` is.
+All are drawn step by step, as `robot_attn.drawing.Replay` is.
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn.overlay import Box, Color, Image, Replay, contact_sheet, scale_frame
+from robot_attn.drawing import (
+    Box,
+    Color,
+    Image,
+    Replay,
+    contact_sheet,
+    draw_curve,
+    draw_text,
+    place_curve,
+    scale_frame,
+)
+from robot_attn.drawing.colors import ACCENT, BLUE, FAINT
+from robot_attn.optional import import_cv2
 
-COLORS: tuple[Color, Color] = ((255, 196, 84), (96, 172, 255))
+COLORS: tuple[Color, Color] = (ACCENT, BLUE)
 """Of the first policy and of the second."""
-_STILL: Color = (84, 91, 108)
-_TEXT: Color = (226, 230, 238)
+_WIDTH = 2  # of a curve
 _BELOW = 42  # pixels of a contact sheet below its last picture
 _DARKER = 0.45  # of a picture that stands still, its episode having ended
 
@@ -94,16 +105,16 @@ class SideBySide:
         return max(len(replay) for replay in self.replays)
 
     def draw(self, step: int) -> Image:
-        import cv2
-
+        cv2 = import_cv2()
         strip = self._still.copy()
         for i, replay in enumerate(self.replays):
             last = min(step, len(replay) - 1)
-            self._draw_curve(strip, i, last + 1, COLORS[i])
-            x, y = self._corners(i)[last]
+            corners = self._corners(i)
+            draw_curve(strip, corners[: last + 1], COLORS[i], _WIDTH)
+            x, y = corners[last]
             cv2.circle(strip, (int(x), int(y)), 5, COLORS[i], -1, cv2.LINE_AA)
-            _write(strip, f"{'AB'[i]}  {replay.returns[last]:.1f}", 16, 56 + 50 * i, COLORS[i], 0.62)
-            _write(strip, replay.caption(last), 16, 76 + 50 * i, _TEXT, 0.42)
+            draw_text(strip, f"{'AB'[i]}  {replay.returns[last]:.1f}", 16, 56 + 50 * i, 0.62, COLORS[i])
+            draw_text(strip, replay.caption(last), 16, 76 + 50 * i, 0.42)
         return np.concatenate([self.draw_panels(step), strip])
 
     def large(self, step: int) -> Image:
@@ -127,8 +138,6 @@ class SideBySide:
         return replay, min(step, len(replay) - 1)
 
     def _draw_panel(self, i: int, step: int) -> Image:
-        import cv2
-
         replay, at = self._steps(i, step)
         picture = replay.large(at)
         if step >= len(replay):
@@ -139,7 +148,7 @@ class SideBySide:
             (width - picture.shape[1]) // 2, (height - len(picture)) // 2, picture.shape[1], len(picture)
         )
         middle.of(panel)[:] = picture
-        cv2.rectangle(panel, (0, 0), (width - 1, height - 1), COLORS[i], 3)
+        import_cv2().rectangle(panel, (0, 0), (width - 1, height - 1), COLORS[i], 3)
         return panel
 
     def _inside(self) -> Box:
@@ -148,34 +157,18 @@ class SideBySide:
 
     def _corners(self, i: int) -> NDArray[np.int32]:
         """The return's curve [T, 2] in the strip, both on the same axes."""
-        inside = self._inside()
         returns = [replay.returns for replay in self.replays]
         low = min(0.0, *(float(np.nanmin(curve)) for curve in returns))
         high = max(low + 1e-9, *(float(np.nanmax(curve)) for curve in returns))
-        x = inside.x + (np.arange(len(returns[i])) + 0.5) / len(self) * inside.w
-        y = inside.y + inside.h - (returns[i] - low) / (high - low) * inside.h
-        return np.rint(np.stack([x, y], axis=1)).astype(np.int32)
+        return place_curve(returns[i], self._inside(), low, high, steps=len(self))
 
     def _draw_still(self) -> Image:
-        import cv2
-
         inside = self._inside()
         strip: Image = np.empty((self._strip.h, self._strip.w, 3), dtype=np.uint8)
         strip[:] = self.draw_panels(0)[0, 0]
         for y in (inside.y, inside.y + inside.h):
-            cv2.line(strip, (inside.x, y), (inside.x + inside.w, y), _STILL, 1)
-        _write(strip, "return", 16, 30, _TEXT, 0.5)
-        for i, replay in enumerate(self.replays):
-            self._draw_curve(strip, i, len(replay), _STILL)
+            import_cv2().line(strip, (inside.x, y), (inside.x + inside.w, y), FAINT, 1)
+        draw_text(strip, "return", 16, 30, 0.5)
+        for i in range(len(self.replays)):
+            draw_curve(strip, self._corners(i), FAINT, _WIDTH)
         return strip
-
-    def _draw_curve(self, strip: Image, i: int, stop: int, color: Color) -> None:
-        import cv2
-
-        cv2.polylines(strip, [self._corners(i)[:stop]], False, color, 2, cv2.LINE_AA)
-
-
-def _write(image: Image, text: str, x: int, y: int, color: Color, scale: float) -> None:
-    import cv2
-
-    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)

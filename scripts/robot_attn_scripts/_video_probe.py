@@ -9,8 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from robot_attn import focus, tokenize
-from robot_attn.overlay import Box, HeatScale, Image, blend_heat, draw_outline, usable_maps
+from robot_attn import AttentionMaps, tokenize
+from robot_attn.drawing import Box, HeatScale, Image, blend_heat, draw_outline
+from robot_attn.drawing.colors import BACKGROUND, BLACK, TEXT, WHITE
+from robot_attn.maps import usable_maps
+from robot_attn.optional import import_cv2
 from robot_attn.regions import Tracker, regions
 from robot_attn_policies.probing.probe import KINDS
 from robot_attn_policies.sb3.extractor import TOKENS
@@ -65,13 +68,13 @@ class Watcher:
 
     def fit(self, frame: Image) -> Image:
         """What the policy sees of a frame: its middle, at the policy's size."""
-        import cv2
-
-        height, width = self.probe.cells.image_size
+        cv2 = import_cv2()
+        height, width = self.probe.grid.image_size
         part = crop((frame.shape[0], frame.shape[1]), (height, width))
         smaller = part.h > height
         mode = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        return cv2.resize(part.of(frame), (width, height), interpolation=mode)  # type: ignore[return-value]
+        seen: Image = cv2.resize(part.of(frame), (width, height), interpolation=mode)
+        return seen
 
     def look(self, seen: Image) -> NDArray[np.float32] | None:
         """The map [rows, cols] of what `fit` gave, with sum 1; None where it cannot be drawn."""
@@ -90,23 +93,20 @@ class Watcher:
             return []
         found = []
         if weights is not None:
-            cells = self.probe.cells
-            spread = focus.upsample(weights[None, None], cells.image_size, cells.ys, cells.xs)[0, 0]
+            spread = AttentionMaps(weights, self.probe.grid).upsampled()
             found = [region for region in regions(spread) if region.mass >= LEAST_MASS]
         return [track for track in self._tracker.update(found, seen) if track.missed == 0]
 
     def draw(self, frame: Image, weights: NDArray[np.float32] | None, tracks: list[Track]) -> Image:
         """The picture of a frame; the next one takes its place in memory."""
-        import cv2
-
-        cells = self.probe.cells
+        cv2, grid = import_cv2(), self.probe.grid
         if self._canvas is None:
             size = frame.shape[0], frame.shape[1]
             height = 2 * round(size[0] * self._width / size[1] / 2)
             self._canvas = _canvas(height, self._width, self._caption)
-            self._part = crop((height, self._width), cells.image_size)
+            self._part = crop((height, self._width), grid.image_size)
             self._whole = Box(0, 0, self._width, height)
-            self._scale = HeatScale(cells.ys, cells.xs, cells.image_size, (self._part.h, self._part.w))
+            self._scale = HeatScale(grid, (self._part.h, self._part.w))
         whole, part = self._whole.of(self._canvas), self._part
         mode = cv2.INTER_AREA if frame.shape[1] > self._width else cv2.INTER_LINEAR
         cv2.resize(frame, (self._whole.w, self._whole.h), dst=whole, interpolation=mode)
@@ -115,7 +115,7 @@ class Watcher:
         shown = part.of(whole)
         if weights is not None:
             shown[:] = blend_heat(shown, self._scale.levels(weights[None])[0])
-        _draw_boxes(shown, tracks, cells.image_size)
+        _draw_boxes(shown, tracks, grid.image_size)
         return self._canvas
 
     def __call__(self, frame: Image) -> tuple[Image, int]:
@@ -146,19 +146,17 @@ def _beside(whole: Box, part: Box) -> list[Box]:
 
 
 def _canvas(height: int, width: int, caption: str) -> Image:
-    import cv2
-
-    canvas: Image = np.full((height + CAPTION, width, 3), (18, 20, 26), dtype=np.uint8)
+    cv2 = import_cv2()
+    canvas: Image = np.full((height + CAPTION, width, 3), BACKGROUND, dtype=np.uint8)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     needed = cv2.getTextSize(caption, font, scale, 1)[0][0]
     scale *= min(1.0, (width - 16) / max(needed, 1))
-    cv2.putText(canvas, caption, (8, height + CAPTION - 9), font, scale, (226, 230, 238), 1, cv2.LINE_AA)
+    cv2.putText(canvas, caption, (8, height + CAPTION - 9), font, scale, TEXT, 1, cv2.LINE_AA)
     return canvas
 
 
 def _draw_boxes(image: Image, tracks: list[Track], image_size: tuple[int, int]) -> None:
-    import cv2
-
+    cv2 = import_cv2()
     down, across = image.shape[0] / image_size[0], image.shape[1] / image_size[1]
     corners = []
     for track in tracks:
@@ -170,7 +168,7 @@ def _draw_boxes(image: Image, tracks: list[Track], image_size: tuple[int, int]) 
     for track, corner in zip(tracks, corners, strict=True):
         at = int(corner[0, 0]) + 2, max(int(corner[0, 1]) - 6, 12)
         text = f"{track.id}: {track.region.mass:.0%}"
-        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        for color, thickness in ((BLACK, 3), (WHITE, 1)):
             cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, thickness, cv2.LINE_AA)
 
 

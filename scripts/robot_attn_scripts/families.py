@@ -88,7 +88,7 @@ def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, F
         name: {
             "good_for": module.good_for,
             "heads": module.num_heads,
-            "grid": list(module.attention_grid),
+            "grid": list(module.grid.shape),
             "parameters": _report.figure(sum(each.numel() for each in module.parameters()), "parameters"),
             "flops": _report.figure(count_flops(module), "FLOPs"),
             "forward": {"frames": 1, **_report.spread(single[name], "ms")},

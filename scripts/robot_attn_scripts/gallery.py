@@ -239,7 +239,7 @@ def hiding(episodes: Sequence[Sequence[Moment]], count: int) -> list[Moment]:
 
 
 def _write(path: Path, cells: Sequence[Cell], columns: int, options: Options) -> None:
-    from robot_attn.overlay import contact_sheet, draw_outline, find_outline, scale_frame, write_png
+    from robot_attn.drawing import contact_sheet, draw_outline, find_outline, scale_frame, write_png
 
     side = COMPACT if options.sheet is not None else options.size * max(1, SHOWN // options.size)
     pictures = []

@@ -225,7 +225,7 @@ def _write_dataset(
                 action_space=env.single_action_space,
                 algorithm=f"PPO, perception {config.perception}",
                 description=f"{policy_name} in {task}, without exploration noise.",
-                more={"token_centers": {"ys": probe.cells.ys.tolist(), "xs": probe.cells.xs.tolist()}},
+                more={"token_centers": {"ys": probe.grid.ys.tolist(), "xs": probe.grid.xs.tolist()}},
             )
             take = stack.enter_context(_minari.new_dataset(name, about))
 

@@ -20,14 +20,12 @@ from robot_attn_scripts._command import missing_modules
 from robot_attn_scripts._name_value import parse_pairs
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from rich.console import Console
 
-    from robot_attn.overlay import Image
+    from robot_attn.drawing import Image
+    from robot_attn.episode import Episode
     from robot_attn_policies.pages.page import View
     from robot_attn_policies.pages.report import Report
-    from robot_attn_policies.recording.episode_file import Episode
     from robot_attn_policies.rollouts.rollout import Step
     from robot_attn_policies.training.presets import Json, TrainConfig
     from robot_attn_scripts._live_window import Window
@@ -263,7 +261,7 @@ def _draw(
     progress: Console,
 ) -> list[Path]:
     """Write the video, the pages and what else is asked for; give their paths."""
-    from robot_attn.overlay import Replay, contact_sheet, moments, write_png
+    from robot_attn.drawing import Replay, contact_sheet, moments, write_png
     from robot_attn.video import write_video
     from robot_attn_policies.pages.page import write_page
     from robot_attn_policies.pages.report import write_report
@@ -271,25 +269,7 @@ def _draw(
     from robot_attn_scripts._side_by_side import SideBySide, WithCamera
 
     shown = [_shown(options, episode, progress) for episode in episodes]
-    replays = [
-        Replay(
-            one.episode.images,
-            one.episode.attention,
-            one.episode.actions,
-            one.episode.rewards,
-            ys=one.episode.ys,
-            xs=one.episode.xs,
-            masks=one.episode.target_masks,
-            best_head=one.episode.best_head,
-            uniform=one.episode.uniform,
-            maps=one.episode.maps,
-            size=options.size,
-            title=_title(one.episode),
-            action_names=one.episode.action_names or None,
-            dt=one.episode.dt,
-        )
-        for one in shown
-    ]
+    replays = [Replay(one.episode, size=options.size, title=_title(one.episode)) for one in shown]
     first = shown[0].episode
     pictures: Pictures
     if len(replays) == 2:
@@ -346,19 +326,13 @@ def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
                 episode,
                 images=again.images,
                 target_masks=None if episode.target_masks is None else again.target_masks,
-                ys=_rescaled(episode.ys, height, size[0]),
-                xs=_rescaled(episode.xs, width, size[1]),
+                grid=episode.grid.resized(size),
             )
             notes = [
                 f"The policy saw frames of {height} × {width} pixels; they are drawn again at "
                 f"{size[0]} × {size[1]}."
             ]
     return Shown(shown, view, notes)
-
-
-def _rescaled(centers: NDArray[np.float32], pixels: int, size: int) -> NDArray[np.float32]:
-    """Places along an axis of `pixels`, where 0 is the centre of the first, along the same axis of `size`."""
-    return ((centers + 0.5) * size / pixels - 0.5).astype(centers.dtype)
 
 
 def _drawn(pictures: Pictures, console: Console) -> Iterator[Image]:
@@ -429,7 +403,7 @@ def _check(options: Options, sources: Sequence[Path]) -> bool:
         ValueError: options that are out of range, or do not go together.
         ModuleNotFoundError: what an option needs is not installed.
     """
-    from robot_attn.overlay import MIN_SIZE
+    from robot_attn.drawing import MIN_SIZE
     from robot_attn_scripts._live_window import check_display
     from robot_attn_scripts._rerun import rerun_module
 

@@ -24,7 +24,7 @@ from robot_attn_scripts import _report
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robot_attn.overlay import Image
+    from robot_attn.drawing import Image
     from robot_attn.video import Camera, VideoReader
     from robot_attn_scripts._video_probe import Watcher
 

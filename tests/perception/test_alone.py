@@ -68,7 +68,7 @@ for name in sorted(robot_attn.FAMILIES):
     frames = torch.randint(0, 256, (4, 3, 40, 56), dtype=torch.uint8)
     percept = module(frames, torch.randn(4, 2))
     percept.features.sum().backward()
-    spread = robot_attn.upsample_attention(percept.attention.detach(), (40, 56), *module.token_centers())
+    spread = robot_attn.upsample_attention(percept.attention.detach(), module.grid)
     print(name, round(float(spread.sum() / (4 * module.heads)), 4))
 """
     done = run(bare, code)

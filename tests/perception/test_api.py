@@ -9,6 +9,8 @@ import robot_attn
 def test_the_public_names() -> None:
     assert sorted(robot_attn.__all__) == [
         "Attended",
+        "AttentionGrid",
+        "AttentionMaps",
         "FAMILIES",
         "MAX_TOKENS",
         "Percept",

@@ -22,7 +22,7 @@ def test_its_map_is_exactly_flat_and_says_so() -> None:
     assert module.uniform and not build("query", (3, 64, 64)).uniform
     assert percept.attention.shape == (2, 1, 4, 4)
     assert bool((percept.attention == 1 / 16).all())
-    spread = upsample_attention(percept.attention, (64, 64), *module.token_centers())
+    spread = upsample_attention(percept.attention, module.grid)
     assert bool((spread == 1 / 4096).all())
 
 

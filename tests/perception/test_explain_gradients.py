@@ -17,7 +17,7 @@ pytest.importorskip("captum")
 import robot_attn
 from robot_attn.explain import METHODS, attention_gradient, gradient_maps, rank_agreement, top_agreement
 from robot_attn.explain._gradients import PIXELS, blurred, last_feature_map
-from robot_attn.focus import pool
+from robot_attn.maps import AttentionGrid, AttentionMaps
 
 B, C, H, W = 3, 3, 37, 43
 FRAMES = torch.rand(B, C, H, W, generator=torch.Generator().manual_seed(0))
@@ -269,7 +269,7 @@ def test_agreement_takes_maps_of_one_shape() -> None:
 
 def test_pooling_is_the_mean_in_each_cell() -> None:
     maps = np.arange(6 * 10, dtype=np.float64).reshape(1, 6, 10)
-    ys, xs = [1.0, 4.0], [2.0, 7.0]  # boxes of 3 x 5 pixels
-    pooled = pool(maps, ys, xs)
+    grid = AttentionGrid([1.0, 4.0], [2.0, 7.0], (6, 10))  # boxes of 3 x 5 pixels
+    pooled = AttentionMaps.pooled(maps, grid).weights
     expected = maps.reshape(1, 2, 3, 2, 5).mean(axis=(2, 4))
     assert_allclose(pooled, expected)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import robot_attn
+from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn.explain import (
     ablate_pixels,
     action_change,
@@ -22,7 +23,8 @@ from robot_attn.explain import (
 )
 
 H, W = 32, 48
-YS, XS = 2 + 4 * np.arange(8.0) - 0.5, 2 + 4 * np.arange(12.0) - 0.5
+GRID = AttentionGrid(2 + 4 * np.arange(8.0) - 0.5, 2 + 4 * np.arange(12.0) - 0.5, (H, W))
+PIXELS = AttentionGrid(np.arange(H), np.arange(W), (H, W))
 
 
 def one_cell(row: int, col: int) -> np.ndarray:
@@ -32,7 +34,7 @@ def one_cell(row: int, col: int) -> np.ndarray:
 
 
 def test_a_map_is_blurred_by_one_cell() -> None:
-    blurred = spread(one_cell(4, 6), (H, W), YS, XS)[0]
+    blurred = spread(AttentionMaps(one_cell(4, 6), GRID))[0]
     assert blurred.sum() == pytest.approx(1.0)
     # The cell's box is rows 16 to 19; the blur's sigma is 4 pixels, one cell; edges lose nothing.
     near = lambda rows, y: np.exp(-((rows - y) ** 2) / 32).sum()  # noqa: E731
@@ -45,38 +47,38 @@ def test_a_map_is_blurred_by_one_cell() -> None:
 def test_a_fine_grid_is_blurred_by_a_sixteenth_of_the_frame() -> None:
     attention = np.zeros((1, 1, H, W), np.float32)
     attention[0, 0, 10, 20] = 1.0
-    blurred = spread(attention, (H, W), np.arange(H), np.arange(W))[0]
+    blurred = spread(AttentionMaps(attention, PIXELS))[0]
     assert blurred[12, 20] / blurred[10, 20] == pytest.approx(math.exp(-(2**2) / (2 * 2**2)))
 
 
 def test_heads_count_by_their_weights() -> None:
-    heads = np.concatenate([one_cell(2, 2), one_cell(5, 9)], axis=1)
-    first, second = spread(one_cell(2, 2), (H, W), YS, XS), spread(one_cell(5, 9), (H, W), YS, XS)
+    heads = AttentionMaps(np.concatenate([one_cell(2, 2), one_cell(5, 9)], axis=1), GRID)
+    first, second = spread(heads[:, :1]), spread(heads[:, 1:])
     # Divided by what the blur leaves at the edges, a map near one loses nothing: 3 to 1 up to that.
-    mixed = spread(heads, (H, W), YS, XS, [3, 1])
+    mixed = spread(heads, [3, 1])
     ratio = mixed[0, 9, 9] / first[0, 9, 9] / (mixed[0, 21, 37] / second[0, 21, 37])
     assert ratio == pytest.approx(3.0, rel=0.05)
-    assert spread(heads, (H, W), YS, XS, [0, 2]) == pytest.approx(second)
+    assert spread(heads, [0, 2]) == pytest.approx(second)
     for weights in ([1], [1, -1], [0, 0], [1, np.nan]):
         with pytest.raises(ValueError, match="weight of at least 0 for each of 2"):
-            spread(heads, (H, W), YS, XS, weights)
+            spread(heads, weights)
 
 
 def test_a_map_that_says_nothing_is_uniform_and_a_broken_one_is_refused() -> None:
     flat = np.full((1, 1, H, W), 1 / (H * W))
     # Patches of 8 x 8 pixels, 4 apart: the outermost of them are nearest to 6 pixels, the others to 4.
     patches = np.full((1, 1, 7, 11), 1 / 77)
-    for attention, ys, xs in (
-        (flat, np.arange(H), np.arange(W)),
-        (patches, 3.5 + 4 * np.arange(7), 3.5 + 4 * np.arange(11)),
-        (0 * one_cell(0, 0), YS, XS),
+    for attention, grid in (
+        (flat, PIXELS),
+        (patches, AttentionGrid(3.5 + 4 * np.arange(7), 3.5 + 4 * np.arange(11), (H, W))),
+        (0 * one_cell(0, 0), GRID),
     ):
-        assert spread(attention, (H, W), ys, xs) == pytest.approx(np.full((1, H, W), 1 / (H * W)))
+        assert spread(AttentionMaps(attention, grid)) == pytest.approx(np.full((1, H, W), 1 / (H * W)))
     for bad in (np.nan, np.inf, -0.1):
         broken = one_cell(3, 3)
         broken[0, 0, 1, 1] = bad
         with pytest.raises(ValueError, match="finite and not negative"):
-            spread(broken, (H, W), YS, XS)
+            spread(AttentionMaps(broken, GRID))
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))

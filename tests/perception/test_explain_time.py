@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn.explain import (
     attention_delay,
     best_lag,
@@ -22,7 +23,7 @@ from robot_attn.explain import (
 
 NAN = float("nan")
 ROWS, COLS = 3, 5
-YS, XS = 1.5 + 4 * np.arange(ROWS), 1.5 + 6 * np.arange(COLS)
+GRID = AttentionGrid(1.5 + 4 * np.arange(ROWS), 1.5 + 6 * np.arange(COLS), (12, 30))
 
 
 def cells(*at: tuple[int, int]) -> np.ndarray:
@@ -67,12 +68,13 @@ def test_places_are_in_pixels() -> None:
     two = 3 * cells((0, 0)) + cells((2, 4))  # three quarters of the way
     maps = np.concatenate([cells((1, 3)), two, BAD])
     gone = [[NAN, NAN]] * 3
-    assert expected_places(maps, YS, XS) == pytest.approx(
+    assert expected_places(AttentionMaps(maps, GRID)) == pytest.approx(
         np.array([[5.5, 19.5], [1.5 + 2, 1.5 + 6], *gone]), nan_ok=True
     )
-    assert peak_places(maps, YS, XS) == pytest.approx(np.array([[5.5, 19.5], [1.5, 1.5], *gone]), nan_ok=True)
+    peaks = peak_places(AttentionMaps(maps, GRID))
+    assert peaks == pytest.approx(np.array([[5.5, 19.5], [1.5, 1.5], *gone]), nan_ok=True)
     equal = cells((0, 1)) + cells((2, 1)) * (1 + 1e-9)
-    assert peak_places(equal, YS, XS) == pytest.approx(np.array([[5.5, 7.5]]))
+    assert peak_places(AttentionMaps(equal, GRID)) == pytest.approx(np.array([[5.5, 7.5]]))
     masks = np.zeros((2, 10, 12), bool)
     masks[0, 2:4, 5:8] = True
     assert target_places(masks) == pytest.approx(np.array([[2.5, 6], [NAN, NAN]]), nan_ok=True)

@@ -47,7 +47,7 @@ def test_in_onnx_it_sees_and_looks_alike(
             inputs["context"] = torch.randn(batch, context_dim)
         percept = run(path, **inputs)
         assert_alike(percept, module(**inputs))
-        assert percept.attention.shape == (batch, module.num_heads, *module.attention_grid)
+        assert percept.attention.shape == (batch, module.num_heads, *module.grid.shape)
 
 
 def test_frames_as_a_camera_gives_them_and_a_model_in_place_of_another(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from robot_attn import FAMILIES, SCORES, Percept, Perception, build, upsample_attention
+from robot_attn import FAMILIES, SCORES, AttentionGrid, Percept, Perception, build, upsample_attention
 from robot_attn.attention import LEARNED_SCORES
 from robot_attn.families._cnn import Cnn
 
@@ -23,10 +24,10 @@ def test_any_size(family: str, size: tuple[int, int], channels: int) -> None:
     percept = module(torch.rand(2, channels, *size), torch.randn(2, 5))
     assert isinstance(percept, Percept)
     assert percept.features.shape == (2, 11) == (2, module.features_dim)
-    assert percept.attention.shape == (2, module.num_heads, *module.attention_grid)
+    assert percept.attention.shape == (2, module.num_heads, *module.grid.shape)
     assert bool((percept.attention >= 0).all())
     torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(2, module.num_heads))
-    spread = upsample_attention(percept.attention, size, *module.token_centers())
+    spread = upsample_attention(percept.attention, module.grid)
     assert spread.shape == (2, module.num_heads, *size)
     torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.num_heads))
 
@@ -56,9 +57,11 @@ def test_any_score(family: str, score: str) -> None:
 
 def test_the_centres_lie_in_the_frame_and_rise(family: str) -> None:
     module = build(family, (3, 47, 83))
-    for centers, cells, pixels in zip(module.token_centers(), module.attention_grid, (47, 83), strict=True):
-        assert centers.shape == (cells,) and centers.dtype == torch.float32
-        assert bool((centers.diff() > 0).all())
+    grid = module.grid
+    assert isinstance(grid, AttentionGrid) and grid.image_size == (47, 83)
+    for centers, cells, pixels in zip((grid.ys, grid.xs), grid.shape, (47, 83), strict=True):
+        assert centers.shape == (cells,) and centers.dtype == np.float32
+        assert bool((np.diff(centers) > 0).all())
         assert float(centers[0]) >= 0 and float(centers[-1]) <= pixels - 1
 
 
@@ -95,7 +98,7 @@ def test_an_empty_batch(family: str) -> None:
     module = build(family, (3, 32, 32))
     percept = module(torch.rand(0, 3, 32, 32))
     assert percept.features.shape == (0, module.features_dim)
-    assert percept.attention.shape == (0, module.num_heads, *module.attention_grid)
+    assert percept.attention.shape == (0, module.num_heads, *module.grid.shape)
 
 
 def test_frames_can_be_explained_by_their_gradient(family: str) -> None:
@@ -108,7 +111,7 @@ def test_frames_can_be_explained_by_their_gradient(family: str) -> None:
 def test_uniform_says_whether_the_map_is_flat(family: str) -> None:
     torch.manual_seed(0)
     module = build(family, (3, 64, 64))
-    spread = upsample_attention(module(torch.rand(1, 3, 64, 64)).attention, (64, 64), *module.token_centers())
+    spread = upsample_attention(module(torch.rand(1, 3, 64, 64)).attention, module.grid)
     flat = torch.allclose(spread, torch.full_like(spread, 1 / 4096), rtol=1e-3, atol=0)
     assert flat == module.uniform
 

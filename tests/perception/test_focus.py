@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_attn import focus, upsample_attention
+from robot_attn import AttentionGrid, AttentionMaps, focus, upsample_attention
 
 SIZE = (5, 7)
 
@@ -38,11 +38,9 @@ def test_mass_and_chance_by_hand() -> None:
 
 def test_upsample_is_the_torch_function_on_arrays() -> None:
     attention = np.random.default_rng(0).random((2, 3, 2, 3)).astype(np.float32)
-    ys, xs = np.array([1.0, 3.5]), np.array([0.5, 3.0, 5.5])
-    maps = focus.upsample(attention, SIZE, ys, xs)
-    torched = upsample_attention(
-        torch.from_numpy(attention), SIZE, torch.from_numpy(ys), torch.from_numpy(xs)
-    )
+    grid = AttentionGrid([1.0, 3.5], [0.5, 3.0, 5.5], SIZE)
+    maps = AttentionMaps(attention, grid).upsampled()
+    torched = upsample_attention(torch.from_numpy(attention), grid)
     assert maps.dtype == np.float32
     assert np.array_equal(maps, torched.numpy())
 

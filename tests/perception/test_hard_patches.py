@@ -124,7 +124,7 @@ def test_the_features_are_made_of_places_in_order_of_the_votes() -> None:
     module = HardPatches((3, 41, 67), features_dim=5, chosen=4).double()
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
     percept = module(frames)
-    ys, xs = module.token_centers()
+    ys, xs = (torch.tensor(centers) for centers in (module.grid.ys, module.grid.xs))
     for index in range(2):
         patches = module.patches(frames)[index].flatten(1).t()
         query, key = module.query(patches), patches @ module.key.weight.t()
@@ -156,7 +156,7 @@ def test_a_gradient_teaches_it_to_choose_the_bright_patch() -> None:
     module = HardPatches((1, 32, 32), features_dim=16, chosen=8)
     head = torch.nn.Linear(16, 2)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=1e-2)
-    ys, xs = module.token_centers()
+    ys, xs = (torch.tensor(centers) for centers in (module.grid.ys, module.grid.xs))
 
     def batch(size: int) -> tuple[Tensor, Tensor, Tensor]:
         rows, cols = torch.randint(0, 7, (2, size))

@@ -202,7 +202,7 @@ def test_bad_input_is_one_sentence() -> None:
 def test_the_map_is_finer_than_the_patches_and_on_the_chosen_ones_alone() -> None:
     torch.manual_seed(0)
     module = Hierarchical((3, 64, 64), num_heads=3, top=4)
-    assert module.attention_grid == (30, 30) and module.features_dim == 128
+    assert module.grid.shape == (30, 30) and module.features_dim == 128
     attention = module(torch.rand(5, 3, 64, 64)).attention
     torch.testing.assert_close(attention.sum((2, 3)), torch.ones(5, 3))
     patches = F.avg_pool2d(attention, 2)
@@ -222,9 +222,9 @@ def test_the_cells_look_where_their_centres_are() -> None:
         module.get_parameter("queries.weight").fill_(1.0)
         module.get_parameter("inner_queries.weight").fill_(1.0)
         module.get_parameter("readout.score.log_temperature").fill_(3.0)
-    ys, xs = module.token_centers()
+    ys, xs = module.grid.ys, module.grid.xs
     for row, col in ((0, 0), (3, 8), (12, 29), (19, 17)):
-        assert module.attention_grid == (20, 30)
+        assert module.grid.shape == (20, 30)
         frame = torch.zeros(1, 1, 47, 64)
         top, left = round(float(ys[row]) - 2.5), round(float(xs[col]) - 2.5)
         frame[0, 0, top : top + 6, left : left + 6] = 1.0
@@ -236,7 +236,7 @@ def test_the_fine_look_sees_what_a_convolution_over_the_frame_would() -> None:
     torch.manual_seed(0)
     module = Hierarchical((3, 41, 67), num_heads=2, patch_dim=5).double()
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
-    rows, cols = module.patches.grid
+    rows, cols = module.patches.grid.shape
     chosen = torch.tensor([[0, cols - 1], [cols, 7], [rows * cols - 1, 3], [2 * cols + 5, 2 * cols + 5]])
     fine = module._look_into(frames, chosen.expand(2, 1, 4, 2))
     everywhere = F.relu(module.inner(frames - 0.5))
@@ -263,7 +263,7 @@ def test_more_places_than_the_frame_has() -> None:
     assert module.top == 49
     attention = module(torch.rand(2, 3, 32, 32)).attention
     assert bool((attention > 0).all())
-    spread = upsample_attention(attention, (32, 32), *module.token_centers())
+    spread = upsample_attention(attention, module.grid)
     torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, 4))
 
 

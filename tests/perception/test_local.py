@@ -297,7 +297,7 @@ def test_the_map_is_rolled_out_over_the_windows() -> None:
     def keeping(*tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         seen = look(*tokens)
         assert seen[1] is not None
-        cells = every_cell(*module.attention_grid)
+        cells = every_cell(*module.grid.shape)
         matrices.append(spread_local_grid(seen[1], cells, window=(5, 5)).flatten(3).mean(1))
         return seen
 

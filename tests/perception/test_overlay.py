@@ -13,22 +13,28 @@ from hypothesis.extra import numpy as hnp
 
 cv2 = pytest.importorskip("cv2")
 
-import robot_attn.overlay as overlay_module  # noqa: E402
-from robot_attn.overlay import (  # noqa: E402
+import robot_attn.overlay  # noqa: E402
+from robot_attn import AttentionGrid, AttentionMaps  # noqa: E402
+from robot_attn.drawing import (  # noqa: E402
     HeatScale,
     Replay,
     blend_heat,
+    colors,
     contact_sheet,
     draw_outline,
     find_outline,
+    moments,
     overlay,
     plan,
     scale_frame,
-    usable_maps,
+    write_png,
 )
+from robot_attn.drawing import replay as replay_module  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 
 H, W = 40, 56
 YS, XS = np.arange(5) * 8 + 3.5, np.arange(7) * 8 + 3.5  # cells of 8 x 8 pixels that tile the frame
+GRID = AttentionGrid(YS, XS, (H, W))
 T = 6
 
 
@@ -39,23 +45,23 @@ def one_hot(head_cells: list[tuple[int, int]]) -> np.ndarray:
     return attention
 
 
-def make_replay(**changes: Any) -> Replay:
-    frames = np.full((T, H, W, 3), 100, dtype=np.uint8)
+def make_replay(size: int = 720, **changes: Any) -> Replay:
     masks = np.zeros((T, H, W), dtype=bool)
     masks[:, 8:16, 16:32] = True
     masks[2] = False
     parts: dict[str, Any] = {
-        "frames": frames,
+        "images": np.full((T, H, W, 3), 100, dtype=np.uint8),
         "attention": np.repeat(one_hot([(1, 3), (4, 0)])[None], T, axis=0),
-        "actions": np.linspace(-1, 1, 2 * T).reshape(T, 2),
+        "actions": np.linspace(-1, 1, 2 * T, dtype=np.float32).reshape(T, 2),
         "rewards": np.linspace(0, 1, T),
-        "ys": YS,
-        "xs": XS,
-        "masks": masks,
-        "size": 720,
+        "dones": np.arange(T) == T - 1,
+        "grid": GRID,
+        "env_args": {},
+        "seed": 0,
+        "target_masks": masks,
         "dt": 0.1,
     }
-    return Replay(**{**parts, **changes})
+    return Replay(Episode(**{**parts, **changes}), size=size)
 
 
 def count(image: np.ndarray, color: tuple[int, int, int]) -> int:
@@ -63,7 +69,7 @@ def count(image: np.ndarray, color: tuple[int, int, int]) -> int:
 
 
 def test_heat_levels_by_hand() -> None:
-    scale = HeatScale(YS, XS, (H, W), (H, W))
+    scale = HeatScale(GRID, (H, W))
     uniform = np.full((1, 5, 7), 1 / 35, dtype=np.float32)
     assert scale.levels(uniform).max() <= 1  # nothing to see
     all_in_one = scale.levels(one_hot([(1, 3)]))[0]
@@ -82,7 +88,7 @@ def test_heat_levels_by_hand() -> None:
 def test_levels_of_cells_are_those_of_their_centres() -> None:
     weights = np.random.default_rng(0).dirichlet(np.full(35, 0.3)).reshape(1, 5, 7)
     # In a picture of three pixels a cell, the middle one of them has the cell's own centre.
-    scale = HeatScale(YS, XS, (H, W), (15, 21))
+    scale = HeatScale(GRID, (15, 21))
     assert np.array_equal(scale.levels(weights)[:, 1::3, 1::3], scale.cell_levels(weights))
     assert scale.cell_levels(np.full((2, 1, 5, 7), 1 / 35)).max() <= 1
     assert scale.cell_levels(one_hot([(4, 6)])).reshape(-1).tolist() == [0] * 34 + [255]
@@ -94,7 +100,7 @@ def test_levels_of_cells_are_those_of_their_centres() -> None:
 
 def test_heat_is_where_the_attention_is_at_any_size() -> None:
     for size in ((31, 43), (H * 7, W * 7), (97, 211)):
-        levels = HeatScale(YS, XS, (H, W), size).levels(one_hot([(4, 0), (0, 6), (2, 3)]))
+        levels = HeatScale(GRID, size).levels(one_hot([(4, 0), (0, 6), (2, 3)]))
         for head, (row, column) in enumerate([(4, 0), (0, 6), (2, 3)]):
             y, x = np.unravel_index(levels[head].argmax(), size)
             assert levels[head].max() > 200
@@ -103,13 +109,11 @@ def test_heat_is_where_the_attention_is_at_any_size() -> None:
 
 
 def test_cells_of_several_sizes_share_uniform_attention() -> None:
-    ys, xs = np.array([1.0, 5.0, 30.0]), np.array([10.0, 50.0])
-    from robot_attn.focus import upsample
-
-    cells = upsample(np.eye(6).reshape(1, 6, 3, 2), (H, W), ys, xs)[0]
+    grid = AttentionGrid([1.0, 5.0, 30.0], [10.0, 50.0], (H, W))
+    cells = AttentionMaps(np.eye(6).reshape(6, 3, 2), grid).upsampled()
     areas = 1 / cells.max(axis=(1, 2))
     uniform = (areas / areas.sum()).reshape(1, 3, 2).astype(np.float32)  # equal density, not equal weight
-    assert HeatScale(ys, xs, (H, W), (H, W)).levels(uniform).max() <= 1
+    assert HeatScale(grid, (H, W)).levels(uniform).max() <= 1
 
 
 def test_blend_keeps_the_frame_where_there_is_no_heat_and_shows_it_through() -> None:
@@ -165,14 +169,14 @@ def test_the_large_panel_shows_the_best_heads_heat_and_the_target() -> None:
     # Head 1 looks at cell (4, 0): rows 32 to 39, columns 0 to 7.
     assert heat[36 * scale, 3 * scale]
     assert not heat[36 * scale, 30 * scale]
-    outline = (panel == np.array(overlay_module._OUTLINE)).all(axis=2)
+    outline = (panel == np.array(colors.TARGET)).all(axis=2)
     ys, xs = np.nonzero(outline)
     assert abs(ys.min() - 8 * scale) <= 3
     assert abs(ys.max() - 16 * scale) <= 3
     assert abs(xs.min() - 16 * scale) <= 3
     assert abs(xs.max() - 32 * scale) <= 3
     assert not outline[12 * scale, 24 * scale]  # an outline, not a filling
-    assert count(replay.large(2), overlay_module._OUTLINE) == 0  # not visible: no outline
+    assert count(replay.large(2), colors.TARGET) == 0  # not visible: no outline
 
 
 def test_mass_is_that_of_focus() -> None:
@@ -195,15 +199,11 @@ def test_every_part_is_drawn_in_its_place() -> None:
         y, x = [(12, 27), (36, 3)][head]
         assert hot[y * tile.h // H, x * tile.w // W]
     # The action bars: both negative at first, both positive at last.
-    assert (
-        count(layout.actions.of(first), overlay_module._RED)
-        > count(layout.actions.of(last), overlay_module._RED)
-        == 0
-    )
-    assert count(layout.actions.of(last), overlay_module._BLUE) > 0
+    assert count(layout.actions.of(first), colors.RED) > count(layout.actions.of(last), colors.RED) == 0
+    assert count(layout.actions.of(last), colors.BLUE) > 0
     # The curves grow.
     returns = layout.plots[0]
-    assert count(returns.of(last), overlay_module._BLUE) > count(returns.of(first), overlay_module._BLUE)
+    assert count(returns.of(last), colors.BLUE) > count(returns.of(first), colors.BLUE)
 
 
 def test_drawing_a_step_twice_gives_the_same_picture() -> None:
@@ -237,14 +237,14 @@ def test_uniform_attention_draws_no_heat_and_claims_nothing() -> None:
     replay = make_replay(attention=np.full((T, 1, 5, 7), 1 / 35, np.float32), uniform=True)
     assert (replay.large(2) == 100).all()
     assert "%" not in replay.caption(0)
-    assert count(replay.draw(0), overlay_module._ACCENT) == 0
+    assert count(replay.draw(0), colors.ACCENT) == 0
 
 
 def test_captions() -> None:
     replay = make_replay(best_head=0)
     assert replay.caption(1) == "0.1 s   reward 0.20   on target 100%"
     assert replay.caption(2) == "0.2 s   reward 0.40   target not visible"
-    assert make_replay(dt=None, masks=None).caption(5) == "step 6   reward 1.00"
+    assert make_replay(dt=None, target_masks=None).caption(5) == "step 6   reward 1.00"
     assert make_replay(maps="gradient").caption(1) == "0.1 s   reward 0.20   gradient on target 100%"
 
 
@@ -261,11 +261,11 @@ def with_bad_maps() -> np.ndarray:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("known", [True, False])
 def test_a_map_that_cannot_be_drawn_is_left_out_and_it_is_said(known: bool) -> None:
-    masks = {} if known else {"masks": None}
+    masks = {} if known else {"target_masks": None}
     attention = with_bad_maps()
     replay, good = make_replay(attention=attention, **masks), make_replay(**masks)
     bad = [0, 1, 3, 4]
-    assert usable_maps(attention).tolist() == [[step not in bad, True] for step in range(T)]
+    assert AttentionMaps(attention, GRID).usable.tolist() == [[step not in bad, True] for step in range(T)]
     for step in range(T):
         assert replay.caption(step).endswith("no map") == (step in bad)
         drawn = replay.draw(step)
@@ -284,10 +284,13 @@ def test_a_map_that_cannot_be_drawn_is_left_out_and_it_is_said(known: bool) -> N
 
 def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    real = overlay_module._text
-    monkeypatch.setattr(
-        overlay_module, "_text", lambda image, text, *rest: (written.append(text), real(image, text, *rest))
-    )
+    real = replay_module.draw_text
+
+    def write(image: np.ndarray, text: str, *rest: Any) -> None:
+        written.append(text)
+        real(image, text, *rest)
+
+    monkeypatch.setattr(replay_module, "draw_text", write)
     attention = np.repeat(one_hot([(1, 3)])[None], T, axis=0)
     make_replay(attention=attention).draw(0)
     assert not any("gradient" in text for text in written)
@@ -304,15 +307,16 @@ def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frames": np.zeros((T, H, W), np.uint8)}, "frames uint8"),
-        ({"frames": np.zeros((0, H, W, 3), np.uint8)}, "frames uint8"),
-        ({"rewards": np.zeros(T + 1)}, "T = 6"),
-        ({"masks": np.zeros((T, W, H), bool)}, "masks bool"),
+        ({"images": np.zeros((T, H, W), np.uint8)}, r"obs/image should be \[T, H, W, 3\]"),
+        ({"images": np.zeros((0, H, W, 3), np.uint8)}, r"obs/image should be \[T, H, W, 3\]"),
+        ({"rewards": np.zeros(T + 1)}, r"rewards should be float64 \[6\]"),
+        ({"target_masks": np.zeros((T, W, H), bool)}, "target_mask should be bool"),
+        ({"attention": np.zeros((T, 0, 5, 7), np.float32)}, "attention maps, got one without"),
         ({"size": 721}, "even number"),
         ({"size": 300}, "from 600"),
         ({"best_head": 2}, "no head 2"),
         ({"maps": "saliency"}, "got 'saliency'"),
-        ({"action_names": ["pan"]}, "2 action dimensions"),
+        ({"action_names": ("pan",)}, "2 action dimensions"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -334,31 +338,54 @@ def test_contact_sheet_holds_every_picture() -> None:
 
 
 def test_moments_span_the_episode() -> None:
-    assert overlay_module.moments(150) == [0, 14, 27, 41, 54, 68, 81, 95, 108, 122, 135, 149]
-    assert overlay_module.moments(3) == [0, 1, 2]
+    assert moments(150) == [0, 14, 27, 41, 54, 68, 81, 95, 108, 122, 135, 149]
+    assert moments(3) == [0, 1, 2]
 
 
 def test_png_comes_back_in_the_right_colours(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
-    overlay_module.write_png(tmp_path / "a.png", image)
+    write_png(tmp_path / "a.png", image)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
     with pytest.raises(OSError, match="no folder"):
-        overlay_module.write_png(tmp_path / "none" / "a.png", image)
+        write_png(tmp_path / "none" / "a.png", image)
 
 
 FRAME = np.random.default_rng(3).integers(0, 256, (H, W, 3), dtype=np.uint8)
 
 
 def heat(frame: np.ndarray, weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    levels = HeatScale(YS, XS, (H, W), size).levels(weights[None])[0]
+    levels = HeatScale(GRID, size).levels(weights[None])[0]
     return blend_heat(scale_frame(frame, size), levels)
+
+
+def test_the_facade_gives_the_same_function() -> None:
+    assert robot_attn.overlay.overlay is overlay
+
+
+def test_an_overlay_of_attention_maps_is_on_their_grid() -> None:
+    grid = AttentionGrid([1.0, 5.0, 30.0], [10.0, 50.0], (H, W))
+    weights = np.random.default_rng(5).dirichlet(np.full(6, 0.3), 2).reshape(2, 3, 2)
+    drawn = overlay(FRAME, AttentionMaps(weights, grid), head=1)
+    assert np.array_equal(drawn, overlay(FRAME, weights, grid=grid, head=1))
+    assert not np.array_equal(drawn, overlay(FRAME, weights, head=1))
+    even = AttentionGrid.even((3, 2), (H, W))
+    assert np.array_equal(overlay(FRAME, AttentionMaps(weights, grid), grid=even), overlay(FRAME, weights))
+
+
+@pytest.mark.parametrize(
+    ("ys", "xs", "message"),
+    [(YS, XS[::-1], "xs that rise"), (YS, XS + W, "frame's 56 pixels"), (YS + H, XS, "frame's 40 pixels")],
+)
+def test_centres_that_no_frame_has_make_no_grid(ys: np.ndarray, xs: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AttentionGrid(ys, xs, (H, W))
 
 
 def test_an_overlay_is_the_large_panel_of_a_replay() -> None:
     attention = np.random.default_rng(4).dirichlet(np.full(35, 0.1), 3).reshape(3, 5, 7).astype(np.float32)
     mask = np.zeros((H, W), dtype=bool)
     mask[8:16, 16:32] = True
-    drawn = overlay(FRAME, attention, ys=YS, xs=XS, head=1, mask=mask)
+    drawn = overlay(FRAME, attention, grid=GRID, head=1, mask=mask)
     assert drawn.shape == (11 * H, 11 * W, 3) and drawn.dtype == np.uint8  # 12 * 56 is more than 640
     expected = heat(FRAME, attention[1], (11 * H, 11 * W))
     draw_outline(expected, find_outline(mask, (11 * H, 11 * W)), 2)
@@ -377,7 +404,7 @@ def test_tensors_are_as_good_as_arrays(dtype: torch.dtype) -> None:
     expected = overlay(FRAME, np.asarray(attention.double()))
     given = attention.requires_grad_(dtype.is_floating_point)
     mask = np.ones((H, W), bool)
-    assert np.array_equal(overlay(torch.from_numpy(FRAME), given, ys=torch.tensor(YS)), expected)
+    assert np.array_equal(overlay(torch.from_numpy(FRAME), given, grid=GRID), expected)
     assert np.array_equal(
         overlay(FRAME, given, mask=torch.from_numpy(mask)), overlay(FRAME, given, mask=mask)
     )
@@ -443,9 +470,14 @@ def test_any_map_that_is_not_all_zero_is_drawn(
         ({"attention": np.eye(5, 7) - 0.1}, "0 or more, got -0.1 to 0.9"),
         ({"head": 1}, "no head 1: the heads are 0 to 0"),
         ({"head": -1}, "no head -1"),
-        ({"ys": YS[:3]}, "3, 7., a weight for each of the centres, got .1, 5, 7."),
-        ({"xs": XS[::-1]}, "rise"),
-        ({"xs": XS + W}, "frame's 56 pixels"),
+        (
+            {"grid": AttentionGrid(YS[:3], XS, (H, W))},
+            "3, 7., a weight for each of the centres, got .1, 5, 7.",
+        ),
+        (
+            {"grid": GRID.resized((H, 2 * W))},
+            "frames of 40 x 56 pixels, as this one, got one in frames of 40 x 112",
+        ),
         ({"mask": np.ones((H, W))}, "mask bool .40, 56."),
         ({"mask": np.ones((W, H), bool)}, "mask bool .40, 56."),
         ({"size": 0}, "1 or more, got 0"),
@@ -464,9 +496,9 @@ def test_opencv_is_imported_only_to_draw() -> None:
 import sys
 sys.modules["cv2"] = None
 import numpy as np
-from robot_attn import overlay
+from robot_attn import drawing
 try:
-    overlay.scale_frame(np.zeros((4, 4, 3), np.uint8), (8, 8))
+    drawing.scale_frame(np.zeros((4, 4, 3), np.uint8), (8, 8))
 except ModuleNotFoundError as error:
     print(error)
 """

@@ -129,7 +129,7 @@ def test_the_expected_place_is_where_it_looks() -> None:
 def test_fewer_than_60_000_parameters_and_15_x_15_patches() -> None:
     module = build("query", (3, 64, 64))
     assert sum(parameter.numel() for parameter in module.parameters()) == 22_424
-    assert (module.num_heads, module.attention_grid, module.features_dim) == (8, (15, 15), 128)
+    assert (module.num_heads, module.grid.shape, module.features_dim) == (8, (15, 15), 128)
 
 
 def test_compiles_to_one_graph_with_the_same_result() -> None:

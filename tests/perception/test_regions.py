@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from robot_attn import upsample_attention
+from robot_attn import AttentionGrid, upsample_attention
 from robot_attn.regions import Region, Track, Tracker, peaks, regions
 
 Map = NDArray[np.float64]
@@ -100,7 +100,8 @@ def test_a_peak_is_found_finer_than_a_pixel(x: float, y: float, width: float) ->
 def test_cells_and_their_upsampled_map_have_one_peak(x: float, y: float, cell: int) -> None:
     cells = torch.from_numpy(blob(x, y, size=(13, 13)))
     centers = torch.arange(13) * cell + (cell - 1) / 2
-    frame = upsample_attention(cells[None, None], (13 * cell, 13 * cell), centers, centers)[0, 0]
+    grid = AttentionGrid(centers, centers, (13 * cell, 13 * cell))
+    frame = upsample_attention(cells[None, None], grid)[0, 0]
     (coarse,), (fine,) = peaks(cells), peaks(frame)
     assert fine.x == pytest.approx(coarse.x * cell + (cell - 1) / 2)
     assert fine.y == pytest.approx(coarse.y * cell + (cell - 1) / 2)
@@ -195,9 +196,9 @@ def test_a_map_without_contrast_has_no_region(value: float) -> None:
 def test_even_attention_has_no_region() -> None:
     centers = torch.arange(15) * 4 + 3.5
     even = torch.full((1, 8, 15, 15), 1 / 225)
-    assert regions(upsample_attention(even, (64, 64), centers, centers)[0]) == []
-    centers = torch.arange(7) * 4 + 3.5
-    assert regions(upsample_attention(even[..., :7, :7], (32, 32), centers, centers)[0]) == []
+    assert regions(upsample_attention(even, AttentionGrid(centers, centers, (64, 64)))[0]) == []
+    grid = AttentionGrid(centers[:7], centers[:7], (32, 32))
+    assert regions(upsample_attention(even[..., :7, :7], grid)[0]) == []
 
 
 def test_bad_maps_and_options_are_one_sentence() -> None:

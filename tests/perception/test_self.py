@@ -96,15 +96,15 @@ def test_where_a_patch_is_matters() -> None:
 
 def test_a_large_frame_has_coarser_tokens() -> None:
     module = SelfAttention((3, 512, 64), max_tokens=500)  # 127 x 15 patches, 64 x 8 tokens, 43 x 5 tokens
-    assert module.attention_grid == (43, 5)
-    ys, xs = module.token_centers()
+    assert module.grid.shape == (43, 5)
+    ys, xs = (torch.tensor(centers) for centers in (module.grid.ys, module.grid.xs))
     # Patches are centred on 3.5, 7.5, 11.5, ...; three make a token, and the last row has one left.
     torch.testing.assert_close(ys[[0, 1, 42]], torch.tensor([7.5, 19.5, 507.5]))
     torch.testing.assert_close(xs, torch.tensor([7.5, 19.5, 31.5, 43.5, 55.5]))
-    assert SelfAttention((3, 512, 64), max_tokens=512).attention_grid == (64, 8)
-    assert SelfAttention((3, 64, 64)).attention_grid == (15, 15)
-    assert SelfAttention((3, 512, 512)).attention_grid == (32, 32)
-    assert SelfAttention((3, 64, 64), max_tokens=1).attention_grid == (1, 1)
+    assert SelfAttention((3, 512, 64), max_tokens=512).grid.shape == (64, 8)
+    assert SelfAttention((3, 64, 64)).grid.shape == (15, 15)
+    assert SelfAttention((3, 512, 512)).grid.shape == (32, 32)
+    assert SelfAttention((3, 64, 64), max_tokens=1).grid.shape == (1, 1)
 
 
 def test_a_coarse_token_keeps_the_largest_numbers_of_its_patches() -> None:
@@ -115,7 +115,7 @@ def test_a_coarse_token_keeps_the_largest_numbers_of_its_patches() -> None:
     frames = torch.rand(2, 3, 64, 64)
     module(frames)
     patches = module.patches(frames)
-    assert module.attention_grid == (8, 8)
+    assert module.grid.shape == (8, 8)
     largest = torch.stack(
         [patches[:, :, 2 * (i // 8) :][:, :, :2, 2 * (i % 8) :][..., :2].amax((2, 3)) for i in range(64)], 1
     )
@@ -126,7 +126,7 @@ def test_a_coarse_token_keeps_the_largest_numbers_of_its_patches() -> None:
 def test_how_many_parameters() -> None:
     module = SelfAttention((3, 64, 64))
     assert sum(parameter.numel() for parameter in module.parameters()) == 24_472
-    assert (module.num_heads, module.attention_grid, module.features_dim) == (8, (15, 15), 128)
+    assert (module.num_heads, module.grid.shape, module.features_dim) == (8, (15, 15), 128)
 
 
 @pytest.mark.parametrize("rollout", [False, True])

@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from robot_attn_policies.recording.episode_file import Episode, EpisodeError, load_episode, save_episode
+from robot_attn import AttentionGrid
+from robot_attn.episode import Episode, EpisodeError
+from robot_attn_policies.recording.episode_file import load_episode, save_episode
 
 T, H, W, HEADS, ROWS, COLS, A, S = 5, 11, 13, 3, 2, 3, 2, 7
 
@@ -25,8 +27,7 @@ def make_episode(seed: int = 0, **changes: Any) -> Episode:
         "rewards": rng.random(T),
         "dones": np.arange(T) == T - 1,
         "attention": attention / attention.sum(axis=(2, 3), keepdims=True),
-        "ys": np.array([2.0, 8.0], dtype=np.float32),
-        "xs": np.array([1.5, 6.0, 10.5], dtype=np.float32),
+        "grid": AttentionGrid([2.0, 8.0], [1.5, 6.0, 10.5], (H, W)),
         "env_args": {"env_name": "RobotAttn/Track-v0", "env_kwargs": {"distractors": 6}},
         "seed": 1_000_003,
         "target_masks": rng.random((T, H, W)) < 0.1,
@@ -48,8 +49,9 @@ def make_episode(seed: int = 0, **changes: Any) -> Episode:
 
 
 def assert_equal(one: Episode, other: Episode) -> None:
-    for name in ("images", "actions", "rewards", "dones", "attention", "ys", "xs", "states"):
-        a, b = getattr(one, name), getattr(other, name)
+    grids = zip(("ys", "xs"), (one.grid.ys, one.grid.xs), (other.grid.ys, other.grid.xs), strict=True)
+    names = ("images", "actions", "rewards", "dones", "attention", "states")
+    for name, a, b in [*grids, *((name, getattr(one, name), getattr(other, name)) for name in names)]:
         assert a.dtype == b.dtype, name
         assert a.tobytes() == b.tobytes(), name  # NaN too
     for name in ("target_masks", "state", "values"):
@@ -132,6 +134,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({"images": np.zeros((T, H, W, 3), np.float32)}, "obs/image should be uint8"),
         ({"actions": np.zeros((T + 1, A), np.float32)}, "actions"),
         ({"attention": np.zeros((T, HEADS, COLS, ROWS), np.float32)}, "attention"),
+        ({"grid": AttentionGrid([2.0, 8.0], [1.5, 6.0, 10.5], (H, W + 1))}, "its grid lies in frames of"),
+        ({"grid": AttentionGrid([2.0, 8.0], [1.5, 6.0], (H, W))}, "attention should be"),
         ({"target_masks": np.zeros((T, W, H), bool)}, "target_mask"),
         ({"target_masks": np.zeros((T, H, W), np.uint8)}, "target_mask should be bool"),
         ({"rewards": np.full(T, np.nan)}, "rewards holds numbers that are NaN"),
@@ -365,7 +369,7 @@ def test_a_length_that_no_episode_has_is_refused(tmp_path: Path) -> None:
         load_episode(path)
 
 
-def save_in_format_1(path: Path, episode: Episode) -> None:
+def save_in_format_1(path: Path, episode: Episode, **changes: Any) -> None:
     """As `save_episode` wrote until format 2: one sum over everything."""
     arrays: dict[str, Any] = {
         "actions": episode.actions,
@@ -374,8 +378,9 @@ def save_in_format_1(path: Path, episode: Episode) -> None:
         "states": episode.states,
         "obs/image": episode.images,
         "attention": episode.attention,
-        "token_centers/ys": episode.ys,
-        "token_centers/xs": episode.xs,
+        "token_centers/ys": episode.grid.ys,
+        "token_centers/xs": episode.grid.xs,
+        **changes,
     }
     attributes: dict[str, Any] = {
         **{
@@ -418,6 +423,20 @@ def test_a_file_of_format_1_is_read_when_it_is_whole(tmp_path: Path) -> None:
     path.write_bytes(raw[:-1])
     with pytest.raises(EpisodeError, match="cut"):
         load_episode(path)
+
+
+@pytest.mark.parametrize(
+    ("ys", "message"),
+    [
+        (np.array([8.0, 2.0], np.float32), "ys that rise and lie in the frame's 11 pixels"),
+        (np.array([2.0, 20.0], np.float32), "ys that rise and lie in the frame's 11 pixels"),
+        (np.array([2.0, 8.0]), "token_centers/ys should be float32, is float64"),
+    ],
+)
+def test_a_file_whose_cells_lie_nowhere_is_refused(tmp_path: Path, ys: np.ndarray, message: str) -> None:
+    save_in_format_1(tmp_path / "old.hdf5", make_episode(), **{"token_centers/ys": ys})
+    with pytest.raises(EpisodeError, match=message):
+        load_episode(tmp_path / "old.hdf5")
 
 
 def test_of_files_with_flipped_bytes_all_is_right_or_they_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from robot_attn import Percept
+from robot_attn import AttentionGrid, Percept
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.recording.episode_file import load_episode, record_episode, save_episode
 
@@ -20,7 +20,7 @@ ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
 IMAGE = spaces.Dict(
     image=spaces.Box(0, 255, (H, W, 3), np.uint8), state=spaces.Box(-np.inf, np.inf, (1,), np.float32)
 )
-CELLS = ev.Cells(np.arange(H, dtype=np.float32), np.arange(W, dtype=np.float32), (H, W))
+GRID = AttentionGrid(np.arange(H, dtype=np.float32), np.arange(W, dtype=np.float32), (H, W))
 
 
 class Dots(VectorEnv[Any, Any, Any]):
@@ -155,11 +155,11 @@ def test_watch_sees_every_step_once_with_its_own_mask() -> None:
 
 def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episodes() -> None:
     act = looking("else", "target", "all")
-    calibration = ev.calibrate(act, Dots(4), [50, 51, 52, 53, 54], CELLS)
+    calibration = ev.calibrate(act, Dots(4), [50, 51, 52, 53, 54], GRID)
     assert calibration.best_head == 1
     assert calibration.prior.sum() == pytest.approx(1.0)
     seeds = [1, 2, 3, 7, 14]
-    rollouts, focus = ev.evaluate_policy(act, Dots(2), seeds, CELLS, calibration)
+    rollouts, focus = ev.evaluate_policy(act, Dots(2), seeds, GRID, calibration)
     assert rollouts.lengths.tolist() == [4, 5, 6, 5, 7]
     totals = focus.totals
     assert totals.hidden.tolist() == [0, 0, 0, 1, 1]
@@ -188,17 +188,17 @@ def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episode
 
 def test_seeds_that_chose_the_head_are_not_scored() -> None:
     act = looking("target")
-    calibration = ev.calibrate(act, Dots(2), [5, 6], CELLS)
+    calibration = ev.calibrate(act, Dots(2), [5, 6], GRID)
     with pytest.raises(ValueError, match=r"seeds \[6\]"):
-        ev.evaluate_policy(act, Dots(2), [6, 7], CELLS, calibration)
+        ev.evaluate_policy(act, Dots(2), [6, 7], GRID, calibration)
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
     nobody = ev.random_actor(Dots(2).action_space)
     with pytest.raises(ValueError, match="no attention"):
-        ev.calibrate(nobody, Dots(2), [1], CELLS)
+        ev.calibrate(nobody, Dots(2), [1], GRID)
     with pytest.raises(ValueError, match="masks=True"):
-        ev.calibrate(looking("all"), Dots(2, masks=False), [1], CELLS)
+        ev.calibrate(looking("all"), Dots(2, masks=False), [1], GRID)
     with pytest.raises(ValueError, match="at least one"):
         ev.rollout_episodes(nobody, Dots(2), [])
 
@@ -238,7 +238,7 @@ def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
         act,
         Dots(1),
         7,
-        CELLS,
+        GRID,
         env_args={"env_name": "Dots"},
         best_head=0,
         policy="hand",
@@ -258,12 +258,12 @@ def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
     loaded = load_episode(tmp_path / "e.hdf5")
     assert np.array_equal(loaded.attention, episode.attention)
     with pytest.raises(ValueError, match="one environment"):
-        record_episode(act, Dots(2), 7, CELLS, env_args={})
+        record_episode(act, Dots(2), 7, GRID, env_args={})
 
 
 def test_the_same_seed_records_the_same_episode() -> None:
     record: Callable[[int], Any] = lambda seed: record_episode(  # noqa: E731
-        looking("target"), Dots(1), seed, CELLS, env_args={}
+        looking("target"), Dots(1), seed, GRID, env_args={}
     )
     first, second, other = record(4), record(4), record(9)
     assert np.array_equal(first.images, second.images)

@@ -55,7 +55,7 @@ def test_it_learns_with_sb3_and_tells_where_it_looks(kind: str, box: bool) -> No
     assert all(moved)  # gradients reach every parameter of the perception
     percept = perceive(model, ToyEnv(4, box=box).reset(seed=0)[0])
     assert percept.features.shape == (4, probe.perception.features_dim)
-    assert percept.attention.shape == (4, 3, *probe.perception.attention_grid)
+    assert percept.attention.shape == (4, 3, *probe.perception.grid.shape)
     torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(4, 3))
     assert not percept.features.requires_grad
 

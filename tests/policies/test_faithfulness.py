@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 import robot_attn
-from robot_attn import Percept
+from robot_attn import AttentionGrid, Percept
 from robot_attn.explain import discs, head_inputs
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.evaluation.statistics import Interval
@@ -23,7 +23,7 @@ SIZE, STEPS, REACH = 32, 40, 12.0
 IMAGE = spaces.Dict(image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8))
 ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
 AXIS = np.arange(0, SIZE, 2) + 0.5
-CELLS = ev.Cells(AXIS.astype(np.float32), AXIS.astype(np.float32), (SIZE, SIZE))
+GRID = AttentionGrid(AXIS.astype(np.float32), AXIS.astype(np.float32), (SIZE, SIZE))
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 SEEDS = list(range(500, 512))
 
@@ -134,7 +134,7 @@ def random_weights() -> ev.Actor:
     torch.manual_seed(3)
     perception = robot_attn.build("query", image_shape=(3, SIZE, SIZE))
     head = torch.nn.Linear(perception.features_dim, 2)
-    rows, cols = perception.attention_grid
+    rows, cols = perception.grid.shape
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
         with torch.no_grad():
@@ -167,9 +167,9 @@ def random(env: Circling) -> np.ndarray:
 
 def judged(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
     names = ("deleted", "kept", "random", "centred")
-    erased = fa.run_pixel_ablation(act, env, SEEDS, CELLS, random, names=names)
+    erased = fa.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
     assert erased.focus is not None
-    edits = fa.measure_interventions(act, env, SEEDS, CELLS, every=8)
+    edits = fa.measure_interventions(act, env, SEEDS, GRID, every=8)
     return fa.judge_focus(erased.focus), fa.judge_faithfulness(erased), fa.judge_interventions(edits)
 
 
@@ -236,7 +236,7 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
             act,
             env,
             SEEDS[:6],
-            CELLS,
+            GRID,
             random[:6],
             names=[name],
             on_step=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
@@ -259,7 +259,7 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
 
 
 def test_returns_are_paired_and_put_between_random_and_full(env: Circling, random: np.ndarray) -> None:
-    erased = fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random, names=["kept"])
+    erased = fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["kept"])
     assert np.array_equal(erased.full, ev.rollout_episodes(HONEST, env, SEEDS).returns)
     assert np.array_equal(erased.random, random)
     halved = replace(erased, erased={"kept": (erased.full + random) / 2})
@@ -274,31 +274,31 @@ def test_frames_may_come_channel_first_and_alone() -> None:
     filled = fa.ablate_pixels(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
     first, filled_first = np.moveaxis(image, -1, 1), np.moveaxis(filled, -1, 1)
     for given, expected in ((image, filled), (first, filled_first)):
-        assert np.array_equal(frames_of(given, "image", CELLS), image)
-        assert np.array_equal(with_frames(given, "image", CELLS, filled), expected)
-        told = with_frames({"image": given, "state": np.ones(2)}, "image", CELLS, filled)
+        assert np.array_equal(frames_of(given, "image", GRID), image)
+        assert np.array_equal(with_frames(given, "image", GRID, filled), expected)
+        told = with_frames({"image": given, "state": np.ones(2)}, "image", GRID, filled)
         assert isinstance(told, dict)
         assert np.array_equal(told["image"], expected)
         assert told["state"].tolist() == [1, 1]
     with pytest.raises(ValueError, match=r"no frames by the name 'eye', only \['image'\]"):
-        frames_of({"image": image}, "eye", CELLS)
+        frames_of({"image": image}, "eye", GRID)
     with pytest.raises(ValueError, match=r"frames of \(32, 32\) pixels"):
-        frames_of(image[:, 1:], "image", CELLS)
+        frames_of(image[:, 1:], "image", GRID)
 
 
 def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'delete'"):
-        fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random, names=["delete"])
+        fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["delete"])
     with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
-        fa.run_pixel_ablation(HONEST, env, SEEDS, CELLS, random[:5])
+        fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random[:5])
     with pytest.raises(ValueError, match="2 environments"):
-        fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, CELLS, random)
+        fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)
     with pytest.raises(ValueError, match="no attention"):
-        fa.run_pixel_ablation(ev.random_actor(env.action_space), env, SEEDS, CELLS, random)
+        fa.run_pixel_ablation(ev.random_actor(env.action_space), env, SEEDS, GRID, random)
     mute = Circling(2)
     mute.render_counterfactual = None  # type: ignore[assignment, method-assign]
     with pytest.raises(ValueError, match="cannot imagine"):
-        fa.measure_interventions(HONEST, mute, SEEDS, CELLS)
+        fa.measure_interventions(HONEST, mute, SEEDS, GRID)
 
 
 def test_the_head_that_decides_is_found(env: Circling) -> None:

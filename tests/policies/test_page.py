@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,48 +18,19 @@ from numpy.typing import NDArray
 
 cv2 = pytest.importorskip("cv2")
 
-from robot_attn import focus  # noqa: E402
+from robot_attn import AttentionGrid, AttentionMaps, focus  # noqa: E402
+from robot_attn.drawing import blend_heat  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.explain import Fall, largest_fall  # noqa: E402
-from robot_attn.overlay import blend_heat  # noqa: E402
-from robot_attn_policies.pages.moments import (  # noqa: E402
-    attention_left,
-    find_moments,
-    largest_jump,
-    target_lost,
-)
+from robot_attn_policies.pages.moments import attention_left, find_moments, largest_jump, target_lost
 from robot_attn_policies.pages.page import View, build_page, half_level, write_page  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode  # noqa: E402
 
 T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5
-YS, XS = np.arange(ROWS, dtype=np.float32) * 4 + 1.5, np.arange(COLS, dtype=np.float32) * 4 + 1.5
+GRID = AttentionGrid(np.arange(ROWS) * 4 + 1.5, np.arange(COLS) * 4 + 1.5, (H, W))
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Loose:
-    """An episode as one from elsewhere may be: `attention` is not checked, and may be missing."""
-
-    attention: NDArray[np.float32] | None
-    images: NDArray[np.uint8]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    ys: NDArray[np.float32]
-    xs: NDArray[np.float32]
-    env_args: dict[str, Any]
-    seed: int
-    target_masks: NDArray[np.bool_] | None
-    success: bool | None
-    dt: float | None
-    best_head: int
-    uniform: bool
-    action_names: tuple[str, ...]
-    policy: str
-    values: NDArray[np.float64] | None
-    maps: str
-    cut: int | None
-
-
-def make(**changes: Any) -> Loose:
+def make(**changes: Any) -> Episode:
     rng = np.random.default_rng(0)
     attention = np.zeros((T, HEADS, ROWS, COLS), dtype=np.float32)
     attention[:, 0, 1, 2] = 1  # rows 4 to 7, columns 8 to 11: the target
@@ -71,8 +42,6 @@ def make(**changes: Any) -> Loose:
         "actions": np.linspace(-1, 1, 2 * T, dtype=np.float32).reshape(T, 2),
         "rewards": np.array([0.5, 1.0, 0.25, 0.0, 0.75]),
         "attention": attention,
-        "ys": YS,
-        "xs": XS,
         "env_args": {"env_name": "RobotAttn/Track-v0", "env_kwargs": {"distractors": 6}},
         "seed": 7,
         "target_masks": masks,
@@ -86,7 +55,9 @@ def make(**changes: Any) -> Loose:
         "maps": "attention",
         "cut": None,
     }
-    return Loose(**{**parts, **changes})
+    parts |= changes
+    parts["dones"] = np.arange(len(parts["images"])) == len(parts["images"]) - 1
+    return Episode(**parts, grid=GRID.resized(parts["images"].shape[1:3]))
 
 
 class Reader(HTMLParser):
@@ -213,7 +184,7 @@ def test_the_page_names_nothing_outside_and_may_run_its_own_script_alone() -> No
 # ---- What may be missing ----
 
 
-def notes(episode: Loose, **options: Any) -> list[str]:
+def notes(episode: Episode, **options: Any) -> list[str]:
     found: list[str] = content(build_page(episode, **options))["notes"]
     return found
 
@@ -224,9 +195,8 @@ def test_a_whole_episode_needs_no_note() -> None:
     assert notes(make(cut=150)) == ["The file was cut after step 5 of 150: what follows is lost."]
 
 
-@pytest.mark.parametrize("attention", [None, np.zeros((T, 0, ROWS, COLS), np.float32)])
-def test_an_episode_without_attention_says_so(attention: NDArray[np.float32] | None) -> None:
-    data = content(build_page(make(attention=attention)))
+def test_an_episode_without_attention_says_so() -> None:
+    data = content(build_page(make(attention=np.zeros((T, 0, ROWS, COLS), np.float32))))
     assert data["attention"] is None
     assert data["focus"] is None
     assert "This episode has no attention maps" in data["notes"][0]
@@ -244,7 +214,6 @@ def test_an_episode_without_masks_or_values_says_so() -> None:
 
 def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attention() -> None:
     moving = make().attention
-    assert moving is not None
     moving[3:, 0] = 0
     moving[3:, 0, 0, 0] = 1
     kinds = {moment["kind"] for moment in content(build_page(make(attention=moving)))["moments"]}
@@ -256,7 +225,6 @@ def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attenti
 
 def test_gradients_are_called_so_and_give_no_moments_of_attention() -> None:
     moving = make().attention
-    assert moving is not None
     moving[3:, 0] = 0
     moving[3:, 0, 0, 0] = 1
     data = content(build_page(make(attention=moving, maps="gradient")))
@@ -294,7 +262,6 @@ def test_links_lead_to_files_beside_the_page_and_nowhere_else() -> None:
 @pytest.mark.parametrize("bad", [0.0, NAN, float("inf"), -1.0])
 def test_maps_that_are_none_are_left_out_and_counted(bad: float) -> None:
     attention = make().attention
-    assert attention is not None
     attention[1:3, 1] = bad
     data = content(build_page(make(attention=attention)))
     assert data["notes"][0] == "Maps that are all zero or not finite are not drawn: head 1 at 2 of 5 steps."
@@ -312,15 +279,12 @@ def test_maps_that_are_none_are_left_out_and_counted(bad: float) -> None:
 
 def test_maps_of_any_sum_are_drawn_by_their_shares() -> None:
     attention = make().attention
-    assert attention is not None
     assert content(build_page(make(attention=1000 * attention)))["focus"][0][0] == 1.0
 
 
-def test_rewards_that_are_no_numbers_leave_a_gap_and_a_note() -> None:
-    data = content(build_page(make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0]))))
-    assert data["rewards"] == [1.0, None, 1.0, 1.0, 1.0]
-    assert data["returns"] == [1.0, None, None, None, None]
-    assert "not finite" in data["notes"][0]
+def test_rewards_that_are_no_numbers_are_no_episode() -> None:
+    with pytest.raises(ValueError, match="rewards holds numbers that are NaN or infinite"):
+        make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0]))
 
 
 def test_an_action_beyond_its_range_widens_the_bar() -> None:
@@ -343,7 +307,7 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
     assert len(page) < 1_000_000
     large = make(
         images=np.zeros((3, 2100, 2100, 3), np.uint8),
-        attention=None,
+        attention=np.zeros((3, 0, ROWS, COLS), np.float32),
         target_masks=None,
         actions=np.zeros((3, 1), np.float32),
         rewards=np.zeros(3),
@@ -357,11 +321,11 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, "at least one step, got none"),
-        ({"rewards": np.zeros(T - 1)}, {}, "expected 5 rewards, one for each frame, got 4"),
-        ({"values": np.zeros(T + 1)}, {}, "expected 5 values, one for each frame, got 6"),
+        ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, r"\[T, H, W, 3\], is \[0, 12, 20, 3\]"),
+        ({"rewards": np.zeros(T - 1)}, {}, r"rewards should be float64 \[5\], is float64 \[4\]"),
+        ({"values": np.zeros(T + 1)}, {}, r"values should be float64 \[5\], is float64 \[6\]"),
         ({}, {"view": View("top", np.zeros((T - 1, 6, 8, 3), np.uint8))}, "another camera, .* got 4"),
-        ({"best_head": HEADS}, {}, "best head from 0 to 1, got 2"),
+        ({"best_head": HEADS}, {}, "no head 2 in attention"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(
@@ -376,7 +340,8 @@ def test_one_step_is_an_episode() -> None:
     one = replace(
         whole,
         **{
-            name: getattr(whole, name)[:1] for name in ("images", "actions", "rewards", "values", "attention")
+            name: getattr(whole, name)[:1]
+            for name in ("images", "actions", "rewards", "dones", "values", "attention")
         },
         target_masks=whole.target_masks[:1] if whole.target_masks is not None else None,
     )
@@ -384,13 +349,12 @@ def test_one_step_is_an_episode() -> None:
 
 
 def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    loose = make()
-    episode = Episode(**vars(loose), dones=np.arange(T) == T - 1)
+    episode = make()
     write_page(tmp_path / "a.html", episode)
-    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(episode)
     with pytest.raises(ValueError, match="expected 5 frames from another camera"):
         write_page(tmp_path / "a.html", episode, view=View("top", episode.images[1:]))
-    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(loose)
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(episode)
     with pytest.raises(OSError, match="no folder"):
         write_page(tmp_path / "none" / "a.html", episode)
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
@@ -423,14 +387,14 @@ def test_the_largest_jump_is_the_centre_of_mass_that_moved_most() -> None:
     maps = np.zeros((4, ROWS, COLS))
     maps[0, 0, 0] = maps[1, 0, 1] = maps[2, 2, 4] = 1
     maps[3, 2, 4], maps[3, 2, 3] = 0.5, 0.5
-    step, pixels = largest_jump(maps, YS, XS) or (0, 0.0)
+    step, pixels = largest_jump(AttentionMaps(maps, GRID)) or (0, 0.0)
     assert step == 2
     assert pixels == pytest.approx(np.hypot(8, 12))  # two rows and three columns of 4 pixels
     maps[2] = 0  # no map: the jump over it cannot be told
-    assert largest_jump(maps, YS, XS) == (1, 4.0)
-    assert largest_jump(np.zeros((4, ROWS, COLS)), YS, XS) is None
-    assert largest_jump(maps[:1], YS, XS) is None
-    assert largest_jump(np.repeat(maps[:1], 4, axis=0), YS, XS) is None
+    assert largest_jump(AttentionMaps(maps, GRID)) == (1, 4.0)
+    assert largest_jump(AttentionMaps(np.zeros((4, ROWS, COLS)), GRID)) is None
+    assert largest_jump(AttentionMaps(maps[:1], GRID)) is None
+    assert largest_jump(AttentionMaps(np.repeat(maps[:1], 4, axis=0), GRID)) is None
 
 
 def test_the_largest_fall_within_a_window() -> None:
@@ -453,10 +417,8 @@ def test_moments_are_said_in_words_in_the_order_of_steps() -> None:
         np.array([0.5, 1.0, 0.25, 0.0, 0.0]),
         values=np.array([3.0, 3.0, 3.0, 3.0, 1.0]),
         masks=masks,
-        maps=maps,
+        maps=AttentionMaps(maps, GRID),
         mass=np.array([0.9, 0.9, 0.06, NAN, NAN]),
-        ys=YS,
-        xs=XS,
     )
     assert [tuple(moment) for moment in moments] == [
         (1, "reward", "Reward dropped from 1.00 to 0.00 within 2 steps"),
@@ -472,5 +434,5 @@ def test_focus_is_that_of_the_evaluation() -> None:
     attention = rng.dirichlet(np.ones(ROWS * COLS), (T, HEADS)).reshape(T, HEADS, ROWS, COLS)
     masks = rng.random((T, H, W)) < 0.2
     data = content(build_page(make(attention=attention.astype(np.float32), target_masks=masks)))
-    expected = focus.mass_on_target(focus.upsample(attention, (H, W), YS, XS), masks)
+    expected = focus.mass_on_target(AttentionMaps(attention, GRID).upsampled(), masks)
     assert np.array(data["focus"]) == pytest.approx(expected, abs=1e-5)

@@ -72,7 +72,7 @@ def test_a_policy_without_attention_shows_gradients(
 ) -> None:
     model = make(algorithm, actions)
     probe = probe_policy(model)
-    assert probe.kind == "gradient" and probe.num_heads == 1 and probe.cells.image_size == (H, W)
+    assert probe.kind == "gradient" and probe.num_heads == 1 and probe.grid.image_size == (H, W)
     done, percept = probe.act(FRAMES)
     assert percept is not None
     assert_array_equal(done, model.predict(FRAMES, deterministic=True)[0])
@@ -159,8 +159,8 @@ def test_a_policy_that_the_frame_does_not_move_gets_a_uniform_map() -> None:
 
 def test_cells_lie_where_their_pixels_do() -> None:
     """Averaged over each cell, a picture of every pixel's own place gives the cells' centres."""
-    cells = probe_policy(make(PPO, DISCRETE)).cells
-    for length, centers in ((H, cells.ys), (W, cells.xs)):
+    grid = probe_policy(make(PPO, DISCRETE)).grid
+    for length, centers in ((H, grid.ys), (W, grid.xs)):
         pixels = torch.arange(length, dtype=torch.float32)[None]
         assert_allclose(centers, nn.functional.adaptive_avg_pool1d(pixels, GRID)[0], rtol=1e-6)
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from robot_attn import Percept
+from robot_attn import AttentionGrid, Percept
 from robot_attn_policies.probing import steps as module
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.rollouts.rollout import Step
 
 H, W = 5, 7
+GRID = AttentionGrid.even((2, 2), (H, W))
 
 
 def played(
@@ -37,7 +38,7 @@ def played(
 
 
 def kept(steps: list[Step], horizon: int = 4, episodes: int = 3) -> StepBatch:
-    keeper = StepCollector(horizon, episodes)
+    keeper = StepCollector(horizon, episodes, GRID)
     for step in steps:
         keeper(step)
     return keeper.seen()
@@ -61,8 +62,8 @@ def test_rows_that_count_come_episode_by_episode() -> None:
     assert isinstance(seen.observation, dict)
     assert_array_equal(seen.observation["state"][:, 0], seen.rewards)
     assert_array_equal(seen.observation["image"][:, 0, 0, 0], seen.rewards)
-    assert_array_equal(seen.attention[:, 2, 1, 1], seen.rewards)
-    assert_allclose(seen.together[:, 1, 1], seen.rewards)
+    assert_array_equal(seen.maps.weights[:, 2, 1, 1], seen.rewards)
+    assert_allclose(seen.together.weights[:, 1, 1], seen.rewards)
     assert seen.masks is not None
     assert_array_equal(seen.masks[:, 3, 3], [True, False, False, False, True, True])
 
@@ -71,9 +72,9 @@ def test_heads_count_by_their_weights() -> None:
     step = played(*STEPS[0])
     assert step.percept is not None
     scaled = step.percept.attention * torch.tensor([1.0, 2.0, 4.0])[:, None, None] + 1
-    keeper = StepCollector(4, 1)
+    keeper = StepCollector(4, 1, GRID)
     keeper(step._replace(percept=step.percept._replace(attention=scaled)))
-    assert_allclose(keeper.seen(np.array([1.0, 0.0, 3.0])).together[:, 0, 0], [1, 1 + 13 / 4])
+    assert_allclose(keeper.seen(np.array([1.0, 0.0, 3.0])).together.weights[:, 0, 0], [1, 1 + 13 / 4])
 
 
 def test_without_masks_and_without_keys() -> None:
@@ -86,7 +87,7 @@ def test_what_is_kept_does_not_change_with_the_environment() -> None:
     """Environments write their next frames where the last ones were."""
     step = played(*STEPS[0], dicts=False)
     frames: Any = np.array(step.observation)
-    keeper = StepCollector(4, 1)
+    keeper = StepCollector(4, 1, GRID)
     keeper(step._replace(observation=frames))
     frames[:] = 99
     observation = keeper.seen().observation

@@ -59,7 +59,7 @@ class TwoColors(Perception):
     ) -> None:
         super().__init__(image_shape, context_dim)
         self.probe = Keypoints(image_shape, features_dim=4, num_heads=2, patch_dim=4)
-        self.features_dim, self.num_heads, self.attention_grid = 4, 1, self.probe.attention_grid
+        self.features_dim, self.num_heads, self.grid = 4, 1, self.probe.grid
         self.shown = SHOWN[shows]
         with torch.no_grad():
             self._set_weights(follows)
@@ -84,9 +84,6 @@ class TwoColors(Perception):
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         places, maps = self.probe(frames)
         return Percept(places, self.shown(maps))
-
-    def token_centers(self) -> tuple[Tensor, Tensor]:
-        return self.probe.token_centers()
 
 
 POLICIES: dict[str, dict[str, Any]] = {

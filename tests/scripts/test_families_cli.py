@@ -24,7 +24,7 @@ def test_every_family_is_listed_with_its_figures(tmp_path: Path, capsys: pytest.
         module = robot_attn.build(name, (3, 40, 56))
         parameters = sum(each.numel() for each in module.parameters())
         assert facts["parameters"] == {"value": parameters, "unit": "parameters"}
-        assert (facts["heads"], facts["grid"]) == (module.num_heads, list(module.attention_grid))
+        assert (facts["heads"], facts["grid"]) == (module.num_heads, list(module.grid.shape))
         assert facts["forward"]["frames"] == 1 and facts["forward + backward"]["frames"] == 2
         assert all(
             facts[key]["unit"] == "ms" and facts[key]["median"] > 0

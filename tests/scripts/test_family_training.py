@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ pytest.importorskip("h5py")
 pytest.importorskip("stable_baselines3")
 
 from robot_attn import FAMILIES  # noqa: E402
-from robot_attn.overlay import Replay  # noqa: E402
+from robot_attn.drawing import Replay  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn_envs.env import BatchEnv  # noqa: E402
 from robot_attn_envs.tasks.track import Track  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode, load_episode  # noqa: E402
+from robot_attn_policies.recording.episode_file import load_episode  # noqa: E402
 from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
 
@@ -54,18 +56,7 @@ def _short_track() -> None:
 
 
 def last_picture(episode: Episode, *, uniform: bool) -> Any:
-    replay = Replay(
-        episode.images,
-        episode.attention,
-        episode.actions,
-        episode.rewards,
-        ys=episode.ys,
-        xs=episode.xs,
-        uniform=uniform,
-        best_head=episode.best_head,
-        size=600,
-    )
-    return replay.large(len(episode) - 1)
+    return Replay(replace(episode, uniform=uniform, target_masks=None), size=600).large(len(episode) - 1)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

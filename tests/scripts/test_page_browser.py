@@ -20,12 +20,11 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ID, ToyTask  # noqa: E402
 
-from robot_attn import Percept  # noqa: E402
-from robot_attn.focus import upsample  # noqa: E402
-from robot_attn.overlay import HeatScale  # noqa: E402
-from robot_attn_policies.evaluation.evaluate import Cells  # noqa: E402
+from robot_attn import AttentionGrid, Percept  # noqa: E402
+from robot_attn.drawing import HeatScale  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn_policies.pages.page import View, half_level, write_page  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode, record_episode  # noqa: E402
+from robot_attn_policies.recording.episode_file import record_episode  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -37,15 +36,14 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pract
 def episode() -> Episode:
     """An episode of a policy that looks about at random; its target is out of view from step 3 to 4."""
     rng = np.random.default_rng(0)
-    ys, xs = (np.arange(count, dtype=np.float32) * 4 + 1.5 for count in (9, 11))
-    cells = Cells(ys, xs, (36, 44))
+    grid = AttentionGrid(np.arange(9) * 4 + 1.5, np.arange(11) * 4 + 1.5, (36, 44))
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
         maps = rng.dirichlet(np.full(99, 0.2), 3).reshape(1, 3, 9, 11)
         return -observation["state"], Percept(torch.zeros(1, 0), torch.from_numpy(maps))
 
     recorded = record_episode(
-        act, ToyTask(1), 5, cells, env_args={"env_name": ID}, best_head=1, policy="looks about"
+        act, ToyTask(1), 5, grid, env_args={"env_name": ID}, best_head=1, policy="looks about"
     )
     values = np.linspace(9, 1, len(recorded))
     assert recorded.target_masks is not None
@@ -151,7 +149,7 @@ def test_the_frame_is_drawn_bit_for_bit(show: Any, written: Path, episode: Episo
 def test_heat_lies_where_the_video_has_it(show: Any, written: Path, episode: Episode) -> None:
     page = show(written)
     size = (3 * episode.image_size[0], 2 * episode.image_size[1])
-    scale = HeatScale(episode.ys, episode.xs, episode.image_size, size)
+    scale = HeatScale(episode.grid, size)
     for step in (0, 2):
         expected = scale.levels(episode.attention[step]).astype(int)
         for head in range(3):
@@ -199,9 +197,9 @@ def test_a_contour_holds_half_of_the_weight(show: Any, episode: Episode, tmp_pat
     drawn = (drawing(page) != bare).any(axis=2)
     # The same in NumPy: the pixels at or above the level that half of the weight reaches.
     size = episode.image_size
-    levels = HeatScale(episode.ys, episode.xs, size, size).levels(attention[0])[0]
-    half = half_level(levels, upsample(attention[:1], size, episode.ys, episode.xs)[0, 0])
-    inside = HeatScale(episode.ys, episode.xs, size, drawn.shape).levels(attention[0])[0] >= half
+    levels = HeatScale(episode.grid, size).levels(attention[0])[0]
+    half = half_level(levels, peaked.attention_maps[0, 0].upsampled())
+    inside = HeatScale(episode.grid, drawn.shape).levels(attention[0])[0] >= half
     assert 0 < inside.mean() < 0.2
     width = 4  # half of the line with its halo, and what the field's pixels leave open
     for axis in (0, 1):
@@ -393,16 +391,11 @@ def test_what_is_missing_is_said_and_the_rest_works(
 
 
 def test_an_episode_of_one_step_without_attention(show: Any, episode: Episode, tmp_path: Path) -> None:
-    class Bare:
-        """What a policy without attention leaves."""
-
-        attention = values = None
-
-        def __getattr__(self, name: str) -> Any:
-            value = getattr(episode, name)
-            return value[:1] if name in ("images", "actions", "rewards", "target_masks") else value
-
-    write_page(tmp_path / "page.html", Bare())  # type: ignore[arg-type]
+    kept = ("images", "actions", "rewards", "dones", "state", "target_masks")
+    first: dict[str, Any] = {name: getattr(episode, name)[:1] for name in kept}
+    first |= {"attention": episode.attention[:1, :0], "best_head": 0}
+    first |= {"values": None, "states": np.zeros((0, 0)), "simulator": {}}
+    write_page(tmp_path / "page.html", replace(episode, **first))
     page = show(tmp_path / "page.html")
     assert "no attention maps" in page.locator("#heads").inner_text()
     assert page.locator("#modes").is_hidden()
@@ -421,8 +414,7 @@ def test_150_steps_of_a_busy_scene_are_under_5_megabytes(episode: Episode, tmp_p
         rewards=rng.random(150),
         dones=np.arange(150) == 149,
         attention=attention,
-        ys=np.arange(15, dtype=np.float32) * 4 + 3.5,
-        xs=np.arange(15, dtype=np.float32) * 4 + 3.5,
+        grid=AttentionGrid(np.arange(15) * 4 + 3.5, np.arange(15) * 4 + 3.5, (64, 64)),
         env_args=episode.env_args,
         seed=0,
         target_masks=rng.random((150, 64, 64)) < 0.5,

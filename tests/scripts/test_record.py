@@ -150,7 +150,7 @@ def test_a_dataset_holds_what_the_environment_gave_to_the_bit(
         len(episode) for _, episode in episodes
     ]
     probe = probe_policy(load_policy(folder)[0])
-    assert dataset.storage.metadata["token_centers"]["ys"] == probe.cells.ys.tolist()
+    assert dataset.storage.metadata["token_centers"]["ys"] == probe.grid.ys.tolist()
     ends = set()
     for seed, episode in episodes:
         env = ToyTask(1)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
-from robot_attn import Percept
-from robot_attn_policies.evaluation.evaluate import Cells
-from robot_attn_policies.recording.episode_file import Episode, record_episode
+from robot_attn import AttentionGrid, Percept
+from robot_attn.episode import Episode
+from robot_attn_policies.recording.episode_file import record_episode
 from robot_attn_scripts._redraw import MOST_WORLDS, redraw
 
 SCENES: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ def record(task: str, scene: str) -> Episode:
         lambda observation: (env.unwrapped.oracle_actions(), percept),
         env.unwrapped,
         3,
-        Cells(centers, centers, (32, 32)),
+        AttentionGrid(centers, centers, env.single_observation_space["image"].shape[:2]),
         env_args={"env_name": f"RobotAttn/{task}-v0", "env_kwargs": options},
     )
     env.close()

@@ -21,7 +21,9 @@ pytest.importorskip("h5py")
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ToyTask, make_run  # noqa: E402
 
-from robot_attn.overlay import Replay  # noqa: E402
+from robot_attn import AttentionGrid  # noqa: E402
+from robot_attn.drawing import Replay  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn_policies.rollouts.rollout import rollout_episodes  # noqa: E402
 from robot_attn_scripts import _loaded_run, cli  # noqa: E402
 from robot_attn_scripts._live_window import ESCAPE, SPACE, LiveView, WindowClosed  # noqa: E402
@@ -30,17 +32,17 @@ from robot_attn_scripts._side_by_side import COLORS, SideBySide, WithCamera  # n
 
 def make(steps: int, image_size: tuple[int, int], rewards: float = 1.0) -> Replay:
     height, width = image_size
-    frames = np.full((steps, height, width, 3), 200, dtype=np.uint8)
-    attention = np.full((steps, 2, 3, 5), 1 / 15, dtype=np.float32)
-    return Replay(
-        frames,
-        attention,
-        np.zeros((steps, 2)),
-        np.full(steps, rewards),
-        ys=np.arange(3) * height / 3,
-        xs=np.arange(5) * width / 5,
-        size=640,
+    episode = Episode(
+        images=np.full((steps, height, width, 3), 200, dtype=np.uint8),
+        actions=np.zeros((steps, 2), dtype=np.float32),
+        rewards=np.full(steps, rewards),
+        dones=np.arange(steps) == steps - 1,
+        attention=np.full((steps, 2, 3, 5), 1 / 15, dtype=np.float32),
+        grid=AttentionGrid(np.arange(3) * height / 3, np.arange(5) * width / 5, image_size),
+        env_args={},
+        seed=0,
     )
+    return Replay(episode, size=640)
 
 
 def has_color(picture: NDArray[np.uint8], color: tuple[int, int, int]) -> bool:

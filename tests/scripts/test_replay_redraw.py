@@ -16,11 +16,11 @@ pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
 
 import robot_attn_envs  # noqa: E402, F401
-from robot_attn import Percept  # noqa: E402
-from robot_attn_policies.evaluation.evaluate import Cells  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode, load_episode, record_episode, save_episode  # noqa: E402
+from robot_attn import AttentionGrid, Percept  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
+from robot_attn_policies.recording.episode_file import load_episode, record_episode, save_episode  # noqa: E402
 from robot_attn_scripts import cli  # noqa: E402
-from robot_attn_scripts.replay import Options, _rescaled, _shown  # noqa: E402
+from robot_attn_scripts.replay import Options, _shown  # noqa: E402
 
 STEPS = 4
 
@@ -33,9 +33,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     maps = torch.zeros(1, 1, 4, 4)
     maps[0, 0, 1, 2] = 1
     act = lambda observation: (env.unwrapped.oracle_actions(), Percept(torch.zeros(1, 0), maps))  # noqa: E731
-    ys = xs = np.array([3.5, 11.5, 19.5, 27.5], dtype=np.float32)
+    centers = [3.5, 11.5, 19.5, 27.5]
     args = {"env_name": "RobotAttn/Track-v0", "env_kwargs": options}
-    whole = record_episode(act, env, 5, Cells(ys, xs, (32, 32)), env_args=args)
+    whole = record_episode(act, env, 5, AttentionGrid(centers, centers, (32, 32)), env_args=args)
     env.close()
     arrays = ("images", "actions", "rewards", "dones", "attention", "target_masks", "state", "states")
     start = replace(
@@ -58,9 +58,9 @@ def shown(path: Path, **options: Any) -> tuple[Episode, Any]:
 
 def test_places_scale_with_the_frame() -> None:
     # Cells of 8 pixels in 32 are cells of 24 in 96: their centres are those of 24 pixels.
-    ys = np.array([3.5, 11.5, 19.5, 27.5], dtype=np.float32)
-    assert _rescaled(ys, 32, 96).tolist() == [11.5, 35.5, 59.5, 83.5]
-    assert _rescaled(ys, 32, 32).tolist() == ys.tolist()
+    grid = AttentionGrid([3.5, 11.5, 19.5, 27.5], [15.5], (32, 32))
+    assert grid.resized((96, 32)) == AttentionGrid([11.5, 35.5, 59.5, 83.5], [15.5], (96, 32))
+    assert grid.resized((32, 32)) == grid
 
 
 def test_sharper_frames_carry_the_same_maps(stored: Path) -> None:
@@ -69,7 +69,7 @@ def test_sharper_frames_carry_the_same_maps(stored: Path) -> None:
     assert sharp.notes == ["The policy saw frames of 32 × 32 pixels; they are drawn again at 96 × 96."]
     again = sharp.episode
     assert again.images.shape == (STEPS, 96, 96, 3)
-    assert again.xs.tolist() == [11.5, 35.5, 59.5, 83.5]
+    assert again.grid.xs.tolist() == [11.5, 35.5, 59.5, 83.5]
     assert np.array_equal(again.attention, episode.attention)
     # The same scene: made small, it is the frame that was stored, but for its edges.
     small = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in again.images])

@@ -10,8 +10,9 @@ pytest.importorskip("h5py")
 pytest.importorskip("cv2")
 rr = pytest.importorskip("rerun")
 
+from robot_attn import AttentionGrid  # noqa: E402
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn_policies.pages.page import View  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode  # noqa: E402
 from robot_attn_scripts._rerun import write_rerun  # noqa: E402
 
 T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5
@@ -32,8 +33,7 @@ def make(**changes: Any) -> Episode:
         "rewards": np.array([0.5, 1.0, 0.25, 0.0, 0.75]),
         "dones": np.arange(T) == T - 1,
         "attention": attention,
-        "ys": np.arange(ROWS, dtype=np.float32) * 4 + 1.5,
-        "xs": np.arange(COLS, dtype=np.float32) * 4 + 1.5,
+        "grid": AttentionGrid(np.arange(ROWS) * 4 + 1.5, np.arange(COLS) * 4 + 1.5, (H, W)),
         "env_args": {"env_name": "RobotAttn/Toy-v0"},
         "seed": 5,
         "target_masks": masks,

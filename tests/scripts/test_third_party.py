@@ -20,12 +20,13 @@ cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
 
+from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.overlay import overlay  # noqa: E402
 from robot_attn.video import ffmpeg_path  # noqa: E402
 from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED  # noqa: E402
 from robot_attn_policies.pages.report import write_report  # noqa: E402
 from robot_attn_policies.probing.explain import explain  # noqa: E402
-from robot_attn_policies.recording.episode_file import Episode, load_episode  # noqa: E402
+from robot_attn_policies.recording.episode_file import load_episode  # noqa: E402
 from robot_attn_policies.recording.record import record  # noqa: E402
 from robot_attn_policies.rollouts.rollout import random_actor  # noqa: E402
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive  # noqa: E402
@@ -131,7 +132,7 @@ def test_a_plain_cnn_policy_is_recorded_drawn_and_explained(tmp_path: Path) -> N
     model = PPO("CnnPolicy", env, n_steps=8, batch_size=8, seed=0)
     episode = record(model, env, seed=3)
     assert len(episode) == STEPS and episode.maps == "gradient"
-    picture = overlay(episode.images[0], episode.attention[0], ys=episode.ys, xs=episode.xs)
+    picture = overlay(episode.images[0], episode.attention_maps[0])
     plain = overlay(episode.images[0], np.ones((1, 1)))
     assert picture.shape == plain.shape == (640, 640, 3)
     assert (picture != plain).any()

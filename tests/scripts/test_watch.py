@@ -63,7 +63,7 @@ def sharp_eyes(size: int = 60) -> PolicyProbe:
 
 
 def one_cell(probe: PolicyProbe, row: int, col: int) -> np.ndarray:
-    weights = np.zeros((len(probe.cells.ys), len(probe.cells.xs)), np.float32)
+    weights = np.zeros((len(probe.grid.ys), len(probe.grid.xs)), np.float32)
     weights[row, col] = 1
     return weights
 
@@ -269,9 +269,9 @@ def test_heat_lies_where_the_map_is_and_the_rest_is_left_alone() -> None:
     hot = watcher.draw(frame, one_cell(probe, 3, 11), [])
     changed = np.argwhere((hot[:320] != plain[:320]).any(axis=2))
     scale = 320 / 60
-    y, x = (probe.cells.ys[3] + 0.5) * scale, 160 + (probe.cells.xs[11] + 0.5) * scale
+    y, x = (probe.grid.ys[3] + 0.5) * scale, 160 + (probe.grid.xs[11] + 0.5) * scale
     assert changed.mean(axis=0) == pytest.approx([y, x], abs=1.5)
-    pitch = (probe.cells.ys[4] - probe.cells.ys[3]) * scale
+    pitch = (probe.grid.ys[4] - probe.grid.ys[3]) * scale
     assert np.abs(changed - [y, x]).max() <= pitch + 1
 
 
@@ -285,7 +285,7 @@ def test_boxes_are_around_what_stands_out_and_keep_their_number() -> None:
         (track,) = watcher.find(one_cell(probe, 3, col), seen)
         ids.append(track.id)
         x, y, w, h = track.region.box
-        assert x <= probe.cells.xs[col] < x + w and y <= probe.cells.ys[3] < y + h
+        assert x <= probe.grid.xs[col] < x + w and y <= probe.grid.ys[3] < y + h
         assert track.region.mass == pytest.approx(1)
     assert ids == [0, 0, 0]
     plain = watcher.draw(frame, None, []).copy()

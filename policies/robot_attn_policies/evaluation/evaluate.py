@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from robot_attn.focus import FocusMeter, FocusTotals, PriorMap, center_bias_map, uniform_map, upsample
+from robot_attn import AttentionGrid, AttentionMaps
+from robot_attn.focus import FocusMeter, FocusTotals, PriorMap, center_bias_map, uniform_map
 from robot_attn_policies.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean
 from robot_attn_policies.rollouts.rollout import Actor, Rollouts, Step, rollout_episodes
 
@@ -21,15 +22,6 @@ CALIBRATION_SEED = 1_500_000_000
 
 REFERENCES = ("center_bias", "prior", "uniform")
 """The reference maps, in the order in which they follow the heads in `Focus.totals`."""
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Where the cells of an attention map lie: token centres in pixels, and the frame's size (H, W)."""
-
-    ys: NDArray[np.float32]
-    xs: NDArray[np.float32]
-    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ def calibrate(
     act: Actor,
     env: VectorEnv[Any, Any, Any],
     seeds: Sequence[int],
-    cells: Cells,
+    grid: AttentionGrid,
     *,
     on_step: Callable[[Step], None] | None = None,
 ) -> Calibration:
@@ -71,11 +63,11 @@ def calibrate(
         ValueError: as `rollout_episodes`; or no map or mask to measure; or the target was never visible.
     """
     meter: FocusMeter | None = None
-    prior = PriorMap(cells.image_size)
+    prior = PriorMap(grid.image_size)
 
     def see(step: Step) -> None:
         nonlocal meter
-        maps, masks = _maps_and_masks(step, cells)
+        maps, masks = _maps_and_masks(step, grid)
         if meter is None:
             meter = FocusMeter(len(seeds), maps.shape[1])
         meter.add(step.episode[step.running], maps, masks)
@@ -97,7 +89,7 @@ def evaluate_policy(
     act: Actor,
     env: VectorEnv[Any, Any, Any],
     seeds: Sequence[int],
-    cells: Cells,
+    grid: AttentionGrid,
     calibration: Calibration,
     *,
     on_step: Callable[[Step], None] | None = None,
@@ -113,13 +105,13 @@ def evaluate_policy(
             f"seeds {shared[:3]} would be scored after the best head was chosen on them; use others"
         )
     references = np.stack(
-        [center_bias_map(cells.image_size), calibration.prior, uniform_map(cells.image_size)]
+        [center_bias_map(grid.image_size), calibration.prior, uniform_map(grid.image_size)]
     ).astype(np.float32)
     meter: FocusMeter | None = None
 
     def see(step: Step) -> None:
         nonlocal meter
-        maps, masks = _maps_and_masks(step, cells)
+        maps, masks = _maps_and_masks(step, grid)
         maps = np.concatenate([maps, np.broadcast_to(references, (len(maps), *references.shape))], axis=1)
         if meter is None:
             meter = FocusMeter(len(seeds), maps.shape[1])
@@ -133,13 +125,13 @@ def evaluate_policy(
     return rollouts, Focus(totals, totals.mass.shape[1] - len(REFERENCES), calibration.best_head)
 
 
-def _maps_and_masks(step: Step, cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _maps_and_masks(step: Step, grid: AttentionGrid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     if step.percept is None:
         raise ValueError("the policy gave no attention to score; give an actor that returns a Percept")
     if "target_mask" not in step.info:
         raise ValueError("the environment gave no target_mask to score against; make it with masks=True")
     attention = step.percept.attention.numpy(force=True)[step.running]
-    maps = upsample(attention.astype(np.float32, copy=False), cells.image_size, cells.ys, cells.xs)
+    maps = AttentionMaps(attention.astype(np.float32, copy=False), grid).upsampled()
     return np.asarray(maps, dtype=np.float32), np.asarray(step.info["target_mask"])[step.running]
 
 

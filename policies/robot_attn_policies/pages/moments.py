@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn import AttentionMaps
 from robot_attn.explain import (
     ON_TARGET,
     Stretch,
@@ -50,16 +51,15 @@ def attention_left(
     return steps
 
 
-def largest_jump(
-    maps: NDArray[np.floating], ys: NDArray[np.floating], xs: NDArray[np.floating]
-) -> tuple[int, float] | None:
+def largest_jump(maps: AttentionMaps) -> tuple[int, float] | None:
     """The step at which the centre of mass of maps [T, rows, cols] moved most, and by how many pixels.
 
-    ys [rows], xs [cols]: the cells' centres in pixels. A map that is all zero has no centre and ends no jump.
-    None where nothing moved by as much as the distance between two cells.
+    A map that is all zero has no centre and ends no jump. None where nothing moved by as much as the distance
+    between two cells.
     """
-    moved = jumps(expected_places(maps, ys, xs))[1:]
-    pitch = min((float(np.diff(row).min()) for row in (ys, xs) if len(row) > 1), default=0.0)
+    moved = jumps(expected_places(maps))[1:]
+    axes = (maps.grid.ys, maps.grid.xs)
+    pitch = min((float(np.diff(centers).min()) for centers in axes if len(centers) > 1), default=0.0)
     if np.isnan(moved).all() or np.nanmax(moved) < pitch or np.nanmax(moved) == 0:
         return None
     step = int(np.nanargmax(moved))
@@ -71,10 +71,8 @@ def find_moments(
     *,
     values: NDArray[np.float64] | None = None,
     masks: NDArray[np.bool_] | None = None,
-    maps: NDArray[np.floating] | None = None,
+    maps: AttentionMaps | None = None,
     mass: NDArray[np.float64] | None = None,
-    ys: NDArray[np.floating],
-    xs: NDArray[np.floating],
 ) -> list[Moment]:
     """All that is worth a look in an episode, in the order of its steps.
 
@@ -84,7 +82,6 @@ def find_moments(
         masks: bool [T, H, W], True on the target, or None.
         maps: [T, rows, cols] of the head to watch, or None.
         mass: [T] the share of `maps` on the target, NaN where it cannot be told, or None.
-        ys, xs: the cells' centres in pixels.
     """
     found: list[Moment] = []
     if masks is not None:
@@ -96,7 +93,7 @@ def find_moments(
             for step in attention_left(mass, chance):
                 ratio = mass[step] / chance[step]
                 found.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
-    if maps is not None and (jump := largest_jump(maps, ys, xs)) is not None:
+    if maps is not None and (jump := largest_jump(maps)) is not None:
         found.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
     kinds: tuple[tuple[Kind, str, NDArray[np.float64] | None], ...] = (
         ("reward", "Reward", rewards),

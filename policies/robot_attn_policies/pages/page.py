@@ -15,15 +15,16 @@ import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn import focus
+from robot_attn import AttentionMaps, focus
+from robot_attn.drawing import HeatScale, blend_heat
+from robot_attn.episode import Episode
 from robot_attn.files import replacing
-from robot_attn.overlay import HeatScale, blend_heat, usable_maps
 from robot_attn_policies.pages.html import fill_page, picture_uri
 from robot_attn_policies.pages.moments import find_moments
 
@@ -31,59 +32,6 @@ LOSSLESS = 4_000_000
 """Pixels of an episode up to which its frames are kept bit for bit: 150 steps at 160 x 160."""
 
 _SHEET = 4096  # pixels a side: what every browser decodes
-
-
-class Recorded(Protocol):
-    """What a page shows: the fields of `robot_attn_policies.recording.episode_file.Episode`, with its shapes.
-
-    `attention` may also be None, or hold maps that are no distribution: those are left out, and counted.
-    """
-
-    @property
-    def images(self) -> NDArray[np.uint8]: ...
-    @property
-    def actions(self) -> NDArray[np.float32]: ...
-    @property
-    def rewards(self) -> NDArray[np.float64]: ...
-    @property
-    def attention(self) -> NDArray[np.float32] | None: ...
-    @property
-    def ys(self) -> NDArray[np.float32]: ...
-    @property
-    def xs(self) -> NDArray[np.float32]: ...
-    @property
-    def env_args(self) -> Mapping[str, Any]: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def target_masks(self) -> NDArray[np.bool_] | None: ...
-    @property
-    def success(self) -> bool | None: ...
-    @property
-    def dt(self) -> float | None: ...
-    @property
-    def best_head(self) -> int: ...
-    @property
-    def uniform(self) -> bool: ...
-    @property
-    def action_names(self) -> tuple[str, ...]: ...
-    @property
-    def policy(self) -> str: ...
-    @property
-    def values(self) -> NDArray[np.float64] | None: ...
-    @property
-    def maps(self) -> str: ...
-    @property
-    def cut(self) -> int | None: ...
-
-
-class Maps(NamedTuple):
-    """Attention made ready: what can be drawn, and what cannot."""
-
-    weights: NDArray[np.float32]
-    """[T, K, rows, cols], each map with sum 1, or all zero where it was no distribution."""
-    usable: NDArray[np.bool_]
-    """[T, K]."""
 
 
 class View(NamedTuple):
@@ -96,7 +44,7 @@ class View(NamedTuple):
 
 def write_page(
     path: str | os.PathLike[str],
-    episode: Recorded,
+    episode: Episode,
     *,
     title: str = "",
     notes: Sequence[str] = (),
@@ -115,7 +63,7 @@ def write_page(
 
 
 def build_page(
-    episode: Recorded,
+    episode: Episode,
     *,
     title: str = "",
     notes: Sequence[str] = (),
@@ -134,12 +82,9 @@ def build_page(
         action_range: the ends of the action bars; wider where an action went beyond them.
 
     Raises:
-        ValueError: an episode without a step, or arrays that do not belong to its steps.
+        ValueError: frames from another camera that are not one a step.
         ModuleNotFoundError: opencv is not installed.
     """
-    steps = len(episode.images)
-    if steps == 0:
-        raise ValueError("expected an episode of at least one step, got none; record it again")
     heading = title or f"{episode.env_args.get('env_name', 'Episode')} · seed {episode.seed}"
     content = _content(episode, notes, links or {}, view, action_range)
     # None of these three characters has a meaning in JSON outside of strings, where an escape is the same.
@@ -149,43 +94,30 @@ def build_page(
 
 
 def _content(
-    episode: Recorded,
+    episode: Episode,
     notes: Sequence[str],
     links: Mapping[str, str],
     view: View | None,
     action_range: tuple[float, float],
 ) -> dict[str, Any]:
     """Everything that page.js reads."""
-    steps, height, width, _ = episode.images.shape
-    size = (height, width)
-    rewards = np.asarray(episode.rewards, dtype=np.float64)
-    actions = np.asarray(episode.actions, dtype=np.float64).reshape(steps, -1)
-    estimates = episode.values
-    masks = episode.target_masks
-    series: dict[str, NDArray[Any] | None] = {
-        "actions": actions,
-        "rewards": rewards,
-        "values": estimates,
-        "masks": masks,
-        "attention maps": episode.attention,
-        "frames from another camera": None if view is None else view.images,
-    }
-    for name, array in series.items():
-        if array is not None and len(array) != steps:
-            raise ValueError(f"expected {steps} {name}, one for each frame, got {len(array)}")
-
-    maps = _maps(episode)
-    mass = None if maps is None or masks is None else _mass(maps, masks, size, episode)
+    steps, size = len(episode), episode.image_size
+    rewards, estimates, masks = episode.rewards, episode.values, episode.target_masks
+    actions = episode.actions.astype(np.float64)
+    if view is not None and len(view.images) != steps:
+        raise ValueError(
+            f"expected {steps} frames from another camera, one for each frame, got {len(view.images)}"
+        )
+    maps = episode.attention_maps if episode.attention.shape[1] > 0 else None
+    attention, mass = (None, None) if maps is None else _attention(episode, maps)
     telling = maps is not None and not episode.uniform and episode.maps == "attention"
     best = episode.best_head
     moments = find_moments(
         rewards,
         values=estimates,
         masks=masks,
-        maps=maps.weights[:, best] if maps is not None and telling else None,
+        maps=maps.normalised()[:, best] if maps is not None and telling else None,
         mass=mass[:, best] if mass is not None and telling else None,
-        ys=episode.ys,
-        xs=episode.xs,
     )
     names = episode.action_names or tuple(f"action {i}" for i in range(actions.shape[1]))
     low, high = action_range
@@ -198,7 +130,7 @@ def _content(
         "dt": episode.dt,
         "frames": _frames(episode.images),
         "view": None if view is None else {"name": view.name, **_frames(view.images)},
-        "attention": None if maps is None else _attention(episode, maps),
+        "attention": attention,
         "masks": None if masks is None else _packed(np.packbits(masks.reshape(-1))),
         "focus": _numbers(mass),
         "chance": None if masks is None else _numbers(focus.chance(masks)),
@@ -219,27 +151,6 @@ def _content(
     }
 
 
-def _maps(episode: Recorded) -> Maps | None:
-    attention = episode.attention
-    if attention is None or attention.shape[1] == 0:
-        return None
-    if not 0 <= episode.best_head < attention.shape[1]:
-        raise ValueError(f"expected a best head from 0 to {attention.shape[1] - 1}, got {episode.best_head}")
-    usable = usable_maps(attention)
-    weights = np.where(usable[..., None, None], attention, 0)
-    total = np.where(usable, weights.sum(axis=(2, 3)), 1)
-    return Maps((weights / total[..., None, None]).astype(np.float32), usable)
-
-
-def _mass(
-    maps: Maps, masks: NDArray[np.bool_], size: tuple[int, int], episode: Recorded
-) -> NDArray[np.float64]:
-    """[T, K] the share of each map on the target; NaN where there is no target or no map."""
-    pixels = focus.upsample(maps.weights, size, episode.ys, episode.xs)
-    known = maps.usable & np.asarray(masks.any(axis=(1, 2)))[:, None]
-    return np.where(known, focus.mass_on_target(pixels, masks), np.nan)
-
-
 def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
     """The highest level such that the pixels at or above it hold half of the weight; both [H, W].
 
@@ -250,32 +161,30 @@ def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
     return int(np.flatnonzero(above >= 0.5 * above[0])[-1]) if above[0] > 0 else 0
 
 
-def _attention(episode: Recorded, maps: Maps) -> dict[str, Any]:
-    size = (episode.images.shape[1], episode.images.shape[2])
-    scale = HeatScale(episode.ys, episode.xs, size, size)
-    halves = [
-        [
-            half_level(levels, pixels)
-            for levels, pixels in zip(
-                scale.levels(weights),
-                focus.upsample(weights[None], size, episode.ys, episode.xs)[0],
-                strict=True,
-            )
-        ]
-        for weights in maps.weights
-    ]
-    return {
+def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
+    """What page.js reads of the maps, and their mass on the target [T, K]; both from one pass over pixels."""
+    scale = HeatScale(episode.grid, episode.image_size)
+    shares, masks = maps.normalised(), episode.target_masks
+    halves, mass = [], []
+    for rows, pixels in shares.in_batches():
+        for weights, heads in zip(shares.weights[rows], pixels, strict=True):
+            pairs = zip(scale.levels(weights), heads, strict=True)
+            halves.append([half_level(levels, pixel) for levels, pixel in pairs])
+        if masks is not None:
+            mass.append(maps[rows].mass_on(masks[rows], pixels=pixels))
+    told = {
         "heads": maps.weights.shape[1],
         "best": episode.best_head,
         "uniform": episode.uniform,
         "gradient": episode.maps == "gradient",
-        "ys": episode.ys.tolist(),
-        "xs": episode.xs.tolist(),
+        "ys": episode.grid.ys.tolist(),
+        "xs": episode.grid.xs.tolist(),
         "usable": _packed(maps.usable.astype(np.uint8)),
-        "levels": _packed(scale.cell_levels(maps.weights)),  # between the cells page.js does as `HeatScale`
+        "levels": _packed(scale.cell_levels(shares.weights)),  # between cells page.js does as `HeatScale`
         "halves": _packed(np.array(halves, dtype=np.uint8)),
         "palette": _palette().tolist(),
     }
+    return told, np.concatenate(mass) if mass else None
 
 
 def _palette() -> NDArray[np.uint8]:
@@ -311,7 +220,7 @@ def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "size": (height, width), "sheets": sheets, "lossless": lossless}
 
 
-def _facts(episode: Recorded, rewards: NDArray[np.float64]) -> list[tuple[str, str]]:
+def _facts(episode: Episode, rewards: NDArray[np.float64]) -> list[tuple[str, str]]:
     """What stands under the heading: names and their values."""
     facts = [("Task", str(episode.env_args.get("env_name", "not known")))]
     options = episode.env_args.get("env_kwargs") or {}
@@ -324,11 +233,11 @@ def _facts(episode: Recorded, rewards: NDArray[np.float64]) -> list[tuple[str, s
     return [*facts, ("Length", length), ("Return", f"{rewards.sum():.1f}"), ("Outcome", _outcome(episode))]
 
 
-def _outcome(episode: Recorded) -> str:
+def _outcome(episode: Episode) -> str:
     return {True: "success", False: "no success", None: "not known"}[episode.success]
 
 
-def _findings(episode: Recorded, maps: Maps | None, view: View | None) -> list[str]:
+def _findings(episode: Episode, maps: AttentionMaps | None, view: View | None) -> list[str]:
     """What the reader should know before believing the page."""
     found = []
     if episode.cut is not None:
@@ -359,8 +268,6 @@ def _findings(episode: Recorded, maps: Maps | None, view: View | None) -> list[s
         found.append("The target was never in view: there is no focus.")
     if episode.values is None:
         found.append("The policy's value estimates are not recorded.")
-    if not np.isfinite(episode.rewards).all():
-        found.append("Some rewards are not finite: the return is not known from there on.")
     packed = {"frames": episode.images, "frames of the other camera": None if view is None else view.images}
     for name, images in packed.items():
         if images is not None and not _lossless(images):

@@ -100,7 +100,7 @@ def explain(
     if curves:
         at_shares |= {share: stage.ablate_share(share, erased.random) for share in SHARES}
     sections = [
-        report_sections.focus_section(probe, seen, erased, len(seeds)),
+        report_sections.focus_section(seen, erased, len(seeds)),
         report_sections.faithful_section(erased, dict(sorted(at_shares.items()))),
         report_sections.reason_section(stage.edit()),
     ]
@@ -133,7 +133,7 @@ def explain_episode(
     It comes without verdicts, as one episode says nothing about others. Arguments and errors: `explain`.
     """
     stage, show = _stage(source, env, [seed], stack, max_steps, start_progress)
-    probe, keeper = stage.probe, StepCollector(stage.horizon, 1)
+    probe, keeper = stage.probe, StepCollector(stage.horizon, 1, stage.probe.grid)
     rollout_episodes(probe.act, stage.env, [seed], on_step=stage.part("the episode as it is", keeper))
     silenced = stage.ablate_heads(returns=False)
     seen = keeper.seen(None if silenced is None else silenced.weights)
@@ -186,12 +186,12 @@ def explain_steps(
         seeds: of the episodes.
     """
     return [
-        report_sections.failures_section(probe, seen, pictures, seeds),
+        report_sections.failures_section(seen, pictures, seeds),
         report_sections.weights_section(probe, seen),
         report_sections.action_section(probe, seen),
         report_sections.gradients_section(probe, seen),
-        report_sections.clusters_section(probe, seen, pictures),
-        report_sections.time_section(probe, seen),
+        report_sections.clusters_section(seen, pictures),
+        report_sections.time_section(seen),
     ]
 
 
@@ -271,7 +271,7 @@ class _Stage:
         """What the policy earns with a tenth of the pixels erased, and its steps as they are."""
         act = random_actor(self.env.action_space)
         random = rollout_episodes(act, self.env, self.seeds, on_step=self.part("random actions")).returns
-        keeper = StepCollector(self.horizon, len(self.seeds))
+        keeper = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
 
         def watch(name: str) -> Callable[[Step], None] | None:
             words = PIXEL_ABLATIONS.get(name, "the episodes as they are")
@@ -294,7 +294,7 @@ class _Stage:
             self.probe.act,
             self.env,
             self.seeds,
-            self.probe.cells,
+            self.probe.grid,
             random,
             names=names,
             share=share,
@@ -312,7 +312,7 @@ class _Stage:
             self.probe.act,
             self.env,
             self.seeds,
-            self.probe.cells,
+            self.probe.grid,
             weights=self.weights,
             image=self.image,
             on_step=after,

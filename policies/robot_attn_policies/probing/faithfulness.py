@@ -21,7 +21,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from robot_attn import Percept
+from robot_attn import AttentionGrid, AttentionMaps, Percept
 from robot_attn.errors import unknown_name
 from robot_attn.explain import (
     HeadInputs,
@@ -35,7 +35,7 @@ from robot_attn.explain import (
     top_pixels,
 )
 from robot_attn.focus import FocusMeter, FocusTotals, center_bias_map, pointing_game
-from robot_attn_policies.evaluation.evaluate import Cells, normalised_score
+from robot_attn_policies.evaluation.evaluate import normalised_score
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
 from robot_attn_policies.probing.probe import frames_of, with_frames
 from robot_attn_policies.probing.steps import joined
@@ -108,7 +108,7 @@ def run_pixel_ablation(
     act: Actor,
     env: VectorEnv[Any, Any, Any],
     seeds: Sequence[int],
-    cells: Cells,
+    grid: AttentionGrid,
     random: NDArray[np.float64],
     *,
     names: Sequence[str] = tuple(PIXEL_ABLATIONS),
@@ -124,7 +124,7 @@ def run_pixel_ablation(
         act: the policy, which must say where it looks.
         env: its environment, of two or more at once for "borrowed".
         seeds: of the episodes.
-        cells: where the cells of its maps lie.
+        grid: where the cells of its maps lie.
         random: [E] the random policy's returns on these seeds.
         names: of `PIXEL_ABLATIONS`.
         share: of the pixels.
@@ -147,14 +147,14 @@ def run_pixel_ablation(
     if "borrowed" in names and env.num_envs < 2:
         raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
     on_step = on_step or (lambda name: None)
-    center = center_bias_map(cells.image_size)[None]
+    center = center_bias_map(grid.image_size)[None]
     meter = FocusMeter(len(seeds), 2)
     measured = False
     after = on_step("full")
 
     def see(step: Step) -> None:
         nonlocal measured
-        maps = _maps(step.percept, cells, weights)[step.running]
+        maps = _maps(step.percept, grid, weights)[step.running]
         if "target_mask" in step.info:
             measured = True
             pair = np.stack([maps, np.broadcast_to(center, maps.shape)], axis=1)
@@ -171,10 +171,10 @@ def run_pixel_ablation(
             observation: Observation, name: str = name, rng: np.random.Generator = rng
         ) -> tuple[NDArray[Any], Percept | None]:
             percept = act(observation)[1] if name in LOOKED else None
-            frames = frames_of(observation, image, cells)
-            maps = _maps(percept, cells, weights) if name in LOOKED else np.empty(frames.shape[:3])
+            frames = frames_of(observation, image, grid)
+            maps = _maps(percept, grid, weights) if name in LOOKED else np.empty(frames.shape[:3])
             left = ablate_pixels(frames, _holes(name, maps, share, rng))
-            actions, _ = act(with_frames(observation, image, cells, left))
+            actions, _ = act(with_frames(observation, image, grid, left))
             return actions, percept
 
         erased[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_step(name)).returns
@@ -198,10 +198,12 @@ def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Ge
     return ~top if name == "kept" else top
 
 
-def _maps(percept: Percept | None, cells: Cells, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _maps(
+    percept: Percept | None, grid: AttentionGrid, weights: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     if percept is None:
         raise ValueError("the policy gives no attention to test; give an actor that returns a Percept")
-    return spread(percept.attention.numpy(force=True), cells.image_size, cells.ys, cells.xs, weights)
+    return spread(AttentionMaps(percept.attention.numpy(force=True), grid), weights)
 
 
 @dataclass(frozen=True)
@@ -339,7 +341,7 @@ def measure_interventions(
     act: Actor,
     env: VectorEnv[Any, Any, Any],
     seeds: Sequence[int],
-    cells: Cells,
+    grid: AttentionGrid,
     *,
     every: int = 10,
     weights: NDArray[np.float64] | None = None,
@@ -353,7 +355,7 @@ def measure_interventions(
         env: its environment, whose `unwrapped` has a method `render_counterfactual` (see
             `RenderCounterfactual`).
         seeds: of the episodes.
-        cells: where the cells of its maps lie.
+        grid: where the cells of its maps lie.
         every: steps from one imagination to the next.
         weights: [heads] for `spread`; None for their mean.
         image: the observation's entry with the frames.
@@ -375,12 +377,12 @@ def measure_interventions(
         nonlocal clock
         actions, percept = act(observation)
         if clock % every == 0:
-            maps = _maps(percept, cells, weights)
+            maps = _maps(percept, grid, weights)
             for thing, edit in sums:
                 counterfactual = render_counterfactual(thing, **INTERVENTIONS[edit])
                 frames = counterfactual["image"]
-                changed, seen = act(with_frames(observation, image, cells, frames))
-                rows = _effects(actions, changed, maps, _maps(seen, cells, weights), counterfactual)
+                changed, seen = act(with_frames(observation, image, grid, frames))
+                rows = _effects(actions, changed, maps, _maps(seen, grid, weights), counterfactual)
                 pending[thing, edit] = rows * _counts(thing, edit, counterfactual)
         clock += 1
         return actions, percept

@@ -16,9 +16,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn import Percept, to_float
+from robot_attn import AttentionGrid, Percept, to_float
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
-from robot_attn_policies.evaluation.evaluate import Cells
 from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
 from robot_attn_policies.sb3.policy import PerceptionPolicy
@@ -44,7 +43,7 @@ class PolicyProbe:
     policy: BasePolicy
     act: Actor
     """Without exploration noise."""
-    cells: Cells
+    grid: AttentionGrid
     """Where the cells of its maps lie."""
     image: str | None
     """The key of the frames where observations have keys."""
@@ -91,13 +90,10 @@ def probe_policy(source: BaseAlgorithm | BasePolicy, *, gradients: bool = True) 
 
 def _attention_probe(policy: BasePolicy, extractor: PerceptionExtractor) -> PolicyProbe:
     perception = extractor.perception
-    ys, xs = (
-        np.asarray(centers.numpy(force=True), dtype=np.float32) for centers in perception.token_centers()
-    )
     return PolicyProbe(
         policy,
         policy_actor(policy),
-        Cells(ys, xs, perception.image_shape[1:]),
+        perception.grid,
         extractor.image_key,
         perception.num_heads,
         "uniform" if perception.uniform else "attention",
@@ -110,7 +106,7 @@ def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int
         return actions, _percept(gradient_maps(policy, observation, image))
 
     ys, xs = (_centers(length) for length in image_size)
-    return PolicyProbe(policy, act, Cells(ys, xs, image_size), image, 1, "gradient")
+    return PolicyProbe(policy, act, AttentionGrid(ys, xs, image_size), image, 1, "gradient")
 
 
 def _percept(maps: Tensor) -> Percept:
@@ -118,20 +114,22 @@ def _percept(maps: Tensor) -> Percept:
     return Percept(maps.new_empty((len(maps), 0)), maps[:, None])
 
 
-def frames_of(observation: Observation, image: str, cells: Cells) -> NDArray[Any]:
+def frames_of(observation: Observation, image: str, grid: AttentionGrid) -> NDArray[Any]:
     """The observation's frames as [B, H, W, C], whichever way round it has them."""
-    frames, channels = _stored(observation, image, cells)
+    frames, channels = _stored(observation, image, grid)
     return np.moveaxis(frames, channels, -1)
 
 
-def with_frames(observation: Observation, image: str, cells: Cells, frames: NDArray[Any]) -> Observation:
+def with_frames(
+    observation: Observation, image: str, grid: AttentionGrid, frames: NDArray[Any]
+) -> Observation:
     """The observation with these frames [B, H, W, C] in place of its own."""
-    _, channels = _stored(observation, image, cells)
+    _, channels = _stored(observation, image, grid)
     frames = np.moveaxis(frames, -1, channels)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames
 
 
-def _stored(observation: Observation, image: str, cells: Cells) -> tuple[NDArray[Any], int]:
+def _stored(observation: Observation, image: str, grid: AttentionGrid) -> tuple[NDArray[Any], int]:
     """The observation's frames as they are, and which of their axes is that of colours."""
     if not isinstance(observation, Mapping):
         frames = observation
@@ -140,9 +138,9 @@ def _stored(observation: Observation, image: str, cells: Cells) -> tuple[NDArray
     else:
         raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
     for channels in (3, 1):
-        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*cells.image_size]:
+        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*grid.image_size]:
             return frames, channels
-    raise ValueError(f"expected frames of {cells.image_size} pixels, as the maps, got {list(frames.shape)}")
+    raise ValueError(f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}")
 
 
 def remembering(probe: PolicyProbe) -> Actor:

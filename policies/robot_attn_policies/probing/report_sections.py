@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from robot_attn import Perception
+from robot_attn import AttentionMaps, Perception
+from robot_attn.drawing import overlay, scale_frame
 from robot_attn.explain import (
     METHODS,
     ActionCurves,
@@ -36,8 +37,7 @@ from robot_attn.explain import (
     target_places,
     worst_frames,
 )
-from robot_attn.focus import FocusMeter, RatioOfSums, chance, mass_on_target, pointing_game, pool, upsample
-from robot_attn.overlay import overlay, scale_frame
+from robot_attn.focus import FocusMeter, RatioOfSums, chance, mass_on_target, pointing_game
 from robot_attn_policies.evaluation.statistics import (
     RESAMPLES,
     Interval,
@@ -76,24 +76,24 @@ PICTURE = 256
 """Height of pictures in pixels."""
 
 
-def focus_section(probe: PolicyProbe, seen: StepBatch, erased: PixelAblation, episodes: int) -> Section:
+def focus_section(seen: StepBatch, erased: PixelAblation, episodes: int) -> Section:
     """Where it looks, against where the target is."""
     title = "Does it look at the target?"
     if erased.focus is None or seen.masks is None:
         return Section("focus", title, ("This environment does not tell where the target is.",))
     if not seen.masks.any():
         return Section("focus", title, ("The target was never in view: there was nothing to look at.",))
-    meter = FocusMeter(episodes, probe.num_heads)
+    count = seen.maps.weights.shape[1]
+    meter = FocusMeter(episodes, count)
     hits = np.full(len(seen), np.nan)
     for start in range(0, len(seen), 64):  # maps of the frame's size are large
         rows = slice(start, start + 64)
-        maps = upsample(seen.attention[rows], probe.cells.image_size, probe.cells.ys, probe.cells.xs)
-        meter.add(seen.episode[rows], maps, seen.masks[rows])
-        hits[rows] = pointing_game(_spread(probe, seen.together[rows])[:, None], seen.masks[rows])[:, 0]
+        meter.add(seen.episode[rows], seen.maps[rows].upsampled(), seen.masks[rows])
+        hits[rows] = pointing_game(_spread(seen.together[rows])[:, None], seen.masks[rows])[:, 0]
     totals = meter.totals()
     figures = (totals.mean_mass, totals.mass_over_chance, totals.pointing)
     heads: list[tuple[Cell, ...]] = [
-        (f"head {head}", *(_ratio(figure(head)) for figure in figures)) for head in range(probe.num_heads)
+        (f"head {head}", *(_ratio(figure(head)) for figure in figures)) for head in range(count)
     ]
     conditions: list[tuple[Cell, ...]] = [
         (condition.name, condition.level, int(condition.means.denominator.sum()), _ratio(condition.means))
@@ -247,7 +247,7 @@ def action_section(probe: PolicyProbe, seen: StepBatch) -> Section:
     frames, act = _of_frames(probe, some.observation)
     title = "Does what it looks at decide what it does?"
     try:
-        curves = action_curves(act, frames, _spread(probe, some.together))
+        curves = action_curves(act, frames, _spread(some.together))
     except InsensitivePolicyError as error:
         return Section("actions", title, (f"{str(error).capitalize()}.",))
     return Section(
@@ -275,7 +275,7 @@ def weights_section(probe: PolicyProbe, seen: StepBatch) -> Section:
     draws = DRAWS[probe.kind]
     for seed in range(draws):
         for name, maps in _maps_without_weights(probe, some, seed):
-            stages.setdefault(name, []).append(_likeness(some.together, maps))
+            stages.setdefault(name, []).append(_likeness(some.together.weights, maps))
     likeness = [_by_draw_and_episode(np.stack(rows), some.episode) for rows in stages.values()]
     return Section(
         "weights",
@@ -322,7 +322,7 @@ def _by_draw_and_episode(values: NDArray[np.float64], episode: NDArray[np.int64]
     return Interval(figure, float(low), float(high))
 
 
-def _likeness(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+def _likeness(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
     """Rank correlation [N]; of a map that says nothing 0 with one that does, and 1 with one that does not."""
     empty = np.stack([np.ptp(batch, axis=(1, 2)) == 0 for batch in (maps, others)])
     return np.where(empty.any(axis=0), empty.all(axis=0), rank_agreement(maps, others))
@@ -330,7 +330,7 @@ def _likeness(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray
 
 def _maps_without_weights(
     probe: PolicyProbe, seen: StepBatch, seed: int
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
+) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """The policy's maps [N, rows, cols] with ever more layers drawn anew, by the name of the last one."""
     probe.policy.predict(cast(Any, seen.observation))  # so that it holds no graph, which cannot be copied
     if probe.kind == "gradient":
@@ -343,7 +343,7 @@ def _maps_without_weights(
     for name, changed in randomised(extractor.perception, seed=seed):
         extractor.perception = cast(Perception, changed)
         attention = perceive(policy, seen.observation).attention.numpy(force=True)
-        yield name, replace(seen, attention=attention).together
+        yield name, replace(seen, maps=AttentionMaps(attention, seen.maps.grid)).together.weights
 
 
 def gradients_section(probe: PolicyProbe, seen: StepBatch) -> Section:
@@ -353,11 +353,11 @@ def gradients_section(probe: PolicyProbe, seen: StepBatch) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for method, words in METHODS.items():
         maps = gradient_maps(decide, frames, method, module=probe.policy)
-        agreement = rank_agreement(some.together, pool(maps, probe.cells.ys, probe.cells.xs))
+        agreement = rank_agreement(some.together.weights, AttentionMaps.pooled(maps, probe.grid).weights)
         rows.append((f"of the action: {words}", _by_episode(agreement, some.episode)))
     if probe.kind == "attention":
         moved = _moved_by(probe, some, frames)
-        agreement = rank_agreement(some.together, pool(moved, probe.cells.ys, probe.cells.xs))
+        agreement = rank_agreement(some.together.weights, AttentionMaps.pooled(moved, probe.grid).weights)
         rows.append(("of the places that the heads look at", _by_episode(agreement, some.episode)))
     return Section(
         "gradients",
@@ -384,9 +384,9 @@ def _moved_by(probe: PolicyProbe, seen: StepBatch, frames: Tensor) -> NDArray[np
     return np.asarray(np.tensordot(seen.weights, maps, (0, 1)))
 
 
-def clusters_section(probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.uint8]) -> Section:
+def clusters_section(seen: StepBatch, pictures: NDArray[np.uint8]) -> Section:
     """What the policy looks at, as a handful of frames."""
-    found = cluster_maps(seen.together)
+    found = cluster_maps(seen.together.weights)
     shown = []
     for label, (medoid, share, far) in enumerate(
         zip(found.medoids, found.shares, found.distances, strict=True)
@@ -396,7 +396,7 @@ def clusters_section(probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.u
         caption = f"{share:.0%} of the frames, for {length:.1f} steps at a time"
         if far > LOOSE:
             caption += "; they differ much"
-        shown.append(_picture(probe, seen, pictures, int(medoid), caption))
+        shown.append(_picture(seen, pictures, int(medoid), caption))
     return Section(
         "clusters",
         "What does it look at?",
@@ -405,13 +405,13 @@ def clusters_section(probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.u
     )
 
 
-def time_section(probe: PolicyProbe, seen: StepBatch) -> Section:
+def time_section(seen: StepBatch) -> Section:
     """How wide attention is, how it moves and how late it is."""
-    cells = probe.cells
-    wide = entropy(seen.together)
-    peaks = peak_places(seen.together, cells.ys, cells.xs)
-    far = jumps(peaks, seen.episode) / math.hypot(*cells.image_size)
-    apart = max(float(np.diff(at).max(initial=0.0)) for at in (cells.ys, cells.xs))
+    grid = seen.maps.grid
+    wide = entropy(seen.together.weights)
+    peaks = peak_places(seen.together)
+    far = jumps(peaks, seen.episode) / math.hypot(*grid.image_size)
+    apart = max(float(np.diff(centers).max(initial=0.0)) for centers in (grid.ys, grid.xs))
     stays = dwells(peaks, 1.5 * apart, seen.episode)
     at = np.array([seen.episode[stay.first] for stay in stays])
     rows: list[tuple[Cell, ...]] = [
@@ -443,14 +443,12 @@ def _lag(sums: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return best_lag(sums.sum(axis=axis))
 
 
-def failures_section(
-    probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]
-) -> Section:
+def failures_section(seen: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]) -> Section:
     """Frames that show where it fails."""
     mass = seen_chance = None
     if seen.masks is not None:
         parts = [slice(start, start + 64) for start in range(0, len(seen), 64)]
-        maps = (_spread(probe, seen.together[part])[:, None] for part in parts)
+        maps = (_spread(seen.together[part])[:, None] for part in parts)
         on = [mass_on_target(some, seen.masks[part])[:, 0] for some, part in zip(maps, parts, strict=True)]
         mass, seen_chance = np.concatenate(on), chance(seen.masks)
     found = worst_frames(
@@ -460,31 +458,24 @@ def failures_section(
         "failures",
         "Where does it fail?",
         (str(found),),
-        pictures=tuple(_picture(probe, seen, pictures, frame.index, frame.caption) for frame in found.frames),
+        pictures=tuple(_picture(seen, pictures, frame.index, frame.caption) for frame in found.frames),
     )
 
 
-def _picture(
-    probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.uint8], row: int, caption: str
-) -> Picture:
+def _picture(seen: StepBatch, pictures: NDArray[np.uint8], row: int, caption: str) -> Picture:
     """A frame with the heads' maps as one, and the target's outline."""
     mask = None if seen.masks is None else seen.masks[row]
     maps = seen.together[row]
-    if not np.isfinite(maps).all() or not maps.any():
-        return Picture(scale_frame(pictures[row], _size(probe)), f"{caption} (no map)")
-    cells = probe.cells
-    return Picture(
-        overlay(pictures[row], maps, ys=cells.ys, xs=cells.xs, mask=mask, size=_size(probe)), caption
-    )
+    height, width = maps.grid.image_size
+    size = PICTURE, round(PICTURE * width / height)
+    if not np.isfinite(maps.weights).all() or not maps.weights.any():
+        return Picture(scale_frame(pictures[row], size), f"{caption} (no map)")
+    return Picture(overlay(pictures[row], maps, mask=mask, size=size), caption)
 
 
-def _size(probe: PolicyProbe) -> tuple[int, int]:
-    height, width = probe.cells.image_size
-    return PICTURE, round(PICTURE * width / height)
-
-
-def _spread(probe: PolicyProbe, together: NDArray[np.float64]) -> NDArray[np.float64]:
-    return spread(together[:, None], probe.cells.image_size, probe.cells.ys, probe.cells.xs)
+def _spread(together: AttentionMaps) -> NDArray[np.float64]:
+    """Maps [N, rows, cols] as `spread` gives them, [N, H, W]."""
+    return spread(together[:, None])
 
 
 def _ratio(means: RatioOfSums) -> Interval:
@@ -498,10 +489,10 @@ def _of_frames(
     image = probe.image or "image"
 
     def act(frames: NDArray[Any]) -> NDArray[Any]:
-        given: Any = with_frames(observation, image, probe.cells, frames)
+        given: Any = with_frames(observation, image, probe.grid, frames)
         return probe.policy.predict(given, deterministic=True)[0]
 
-    return frames_of(observation, image, probe.cells), act
+    return frames_of(observation, image, probe.grid), act
 
 
 def _curve_chart(

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn_policies.rollouts.rollout import Observation, Step
 
 LARGEST = 256 * 2**20
@@ -22,7 +23,7 @@ class StepBatch:
 
     observation: Observation
     """What the policy saw, of each entry [N, ...]."""
-    attention: NDArray[np.float32]
+    maps: AttentionMaps
     """[N, heads, rows, cols]."""
     weights: NDArray[np.float64]
     """[heads] how much each counts, with sum 1."""
@@ -41,16 +42,16 @@ class StepBatch:
         return len(self.rewards)
 
     @cached_property
-    def together(self) -> NDArray[np.float64]:
+    def together(self) -> AttentionMaps:
         """[N, rows, cols] the heads' maps as one."""
-        return np.asarray(np.tensordot(self.weights, self.attention, (0, 1)))
+        return self.maps.mean_over_heads(self.weights)
 
     def take(self, rows: NDArray[np.int64]) -> StepBatch:
         """Some of the steps."""
         return replace(
             self,
             observation=rows_of(self.observation, rows),
-            attention=self.attention[rows],
+            maps=self.maps[rows],
             actions=self.actions[rows],
             rewards=self.rewards[rows],
             masks=None if self.masks is None else self.masks[rows],
@@ -85,6 +86,8 @@ class StepCollector:
     horizon: int
     """The most steps of an episode."""
     episodes: int
+    grid: AttentionGrid
+    """Where the cells of the maps lie."""
     _kept: list[tuple[int, Step]] = field(default_factory=list)
     _first: int = -1
     _step: int = 0
@@ -119,7 +122,7 @@ class StepCollector:
         heads = attention.shape[1]
         seen = StepBatch(
             joined([step.observation for step in steps]),
-            attention,
+            AttentionMaps(attention, self.grid),
             np.full(heads, 1 / heads) if weights is None else weights / weights.sum(),
             _joined([step.actions for step in steps]),
             _joined([step.rewards for step in steps]).astype(np.float64),

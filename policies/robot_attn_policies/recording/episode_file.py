@@ -32,179 +32,43 @@ import json
 import math
 import mmap
 import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn import AttentionGrid
+from robot_attn.episode import COLUMNS, Episode, EpisodeError
 from robot_attn.files import replacing
-from robot_attn_policies.evaluation.evaluate import Cells
 from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
 
 FORMAT = 2
 BLOCK = 8
 """Steps that are kept, or lost at a cut, together."""
-MAPS = ("attention", "gradient")
 _DEMO = "data/demo_0"
-_NAME = re.compile(r"\w+(/\w+){0,2}")  # of a part of the simulator's state
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = 48  # bytes
 _LEAST_LEFT = 1000  # of a file of which less is left than one part in so many, nothing is read
-_ALWAYS = (
-    "actions",
-    "rewards",
-    "dones",
-    "states",
-    "obs/image",
-    "attention",
-    "token_centers/ys",
-    "token_centers/xs",
-)
+_YS, _XS, _SIMULATOR = "token_centers/ys", "token_centers/xs", "simulator/"
+_ALWAYS = ("actions", "rewards", "dones", "states", "obs/image", "attention", _YS, _XS)
+_PLAIN = ("success", "dt", "best_head", "uniform", "action_names", "policy")
+"""The fields of an episode that a file keeps as JSON, in this order, and then those that format 1 lacks."""
+_SINCE_2 = ("maps", "cut")
 _DEEPEST = 3  # simulator/<name>/<name>/<name>
 _MOST_PACKED = 1100  # deflate packs at most 1032 bytes into one
 
 
-class EpisodeError(ValueError):
-    """A file that is not a whole episode of ours; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One episode of T steps: step t is what was seen before action t, that action, and its reward."""
-
-    images: NDArray[np.uint8]
-    """[T, H, W, 3] RGB."""
-    actions: NDArray[np.float32]
-    """[T, A]."""
-    rewards: NDArray[np.float64]
-    """[T]."""
-    dones: NDArray[np.bool_]
-    """[T], True at the last step alone; nowhere in an episode that was cut."""
-    attention: NDArray[np.float32]
-    """[T, heads, rows, cols], as the policy gave it: zeros and NaN are kept."""
-    ys: NDArray[np.float32]
-    """[rows] token centres in pixels."""
-    xs: NDArray[np.float32]
-    """[cols] token centres in pixels."""
-    env_args: Mapping[str, Any]
-    """What makes the environment again: `env_name`, `env_kwargs`; plain JSON."""
-    seed: int
-    target_masks: NDArray[np.bool_] | None = None
-    """[T, H, W], True on the target."""
-    state: NDArray[np.float32] | None = None
-    """[T, S] the observation's vector."""
-    states: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
-    """[T, D] the simulator's state; [T, 0] where the environment does not give it."""
-    simulator: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Every part of the environment's state, each [T, ...]; a name may hold two "/"."""
-    success: bool | None = None
-    dt: float | None = None
-    """Seconds a step."""
-    best_head: int = 0
-    """The head chosen on calibration episodes."""
-    uniform: bool = False
-    """The attention says nothing, as that of the control "cnn"."""
-    action_names: tuple[str, ...] = ()
-    policy: str = ""
-    """What acted, for the title of a replay."""
-    values: NDArray[np.float64] | None = None
-    """[T] what the policy expected to earn from each step on, where it says so."""
-    maps: str = "attention"
-    """What `attention` holds: "attention", or "gradient" where the policy has none."""
-    cut: int | None = None
-    """How many steps the whole episode had, where its file was cut and these are the first of them."""
-
-    def __post_init__(self) -> None:
-        """Check that the arrays belong together.
-
-        Raises:
-            EpisodeError: a shape or dtype that does not fit; the message names it.
-        """
-        if self.images.ndim != 4 or self.images.shape[-1] != 3 or 0 in self.images.shape:
-            raise EpisodeError(f"obs/image should be [T, H, W, 3], is {list(self.images.shape)}")
-        steps, height, width, _ = self.images.shape
-        if self.states.size == 0:
-            object.__setattr__(self, "states", np.zeros((steps, 0)))
-        rows, cols = self.ys.shape, self.xs.shape
-        heads = self.attention.shape[1:2]
-        checks: list[tuple[str, NDArray[Any] | None, type, tuple[int | None, ...]]] = [
-            ("obs/image", self.images, np.uint8, (steps, height, width, 3)),
-            ("actions", self.actions, np.float32, (steps, None)),
-            ("rewards", self.rewards, np.float64, (steps,)),
-            ("dones", self.dones, np.bool_, (steps,)),
-            ("attention", self.attention, np.float32, (steps, *heads, *rows, *cols)),
-            ("token_centers/ys", self.ys, np.float32, (None,)),
-            ("token_centers/xs", self.xs, np.float32, (None,)),
-            ("target_mask", self.target_masks, np.bool_, (steps, height, width)),
-            ("obs/state", self.state, np.float32, (steps, None)),
-            ("states", self.states, np.float64, (steps, None)),
-            ("values", self.values, np.float64, (steps,)),
-        ]
-        for name, array, dtype, shape in checks:
-            if array is not None and (array.dtype != dtype or not _fits(array.shape, shape)):
-                wanted = [side if side is not None else "any" for side in shape]
-                raise EpisodeError(
-                    f"{name} should be {np.dtype(dtype)} {wanted}, is {array.dtype} {list(array.shape)}"
-                )
-        for name, array in self.simulator.items():
-            if (
-                array.ndim == 0
-                or len(array) != steps
-                or array.dtype.kind not in "biuf"
-                or not _NAME.fullmatch(name)
-            ):
-                raise EpisodeError(
-                    f"simulator/{name} should hold numbers [{steps}, ...], is {list(array.shape)}"
-                )
-        if self.attention.ndim != 4 or not 0 <= self.best_head < self.attention.shape[1]:
-            raise EpisodeError(f"there is no head {self.best_head} in attention {list(self.attention.shape)}")
-        if self.cut is not None and self.cut <= steps:
-            raise EpisodeError(f"an episode that was cut had more than its {steps} steps, got {self.cut}")
-        if self.maps not in MAPS:
-            raise EpisodeError(f"maps are one of {', '.join(MAPS)}, got {self.maps!r}")
-        if self.action_names and len(self.action_names) != self.actions.shape[1]:
-            raise EpisodeError(f"{self.actions.shape[1]} action dimensions, but names {self.action_names}")
-        for name, array in (
-            ("actions", self.actions),
-            ("rewards", self.rewards),
-            ("values", self.values),
-        ):
-            if array is not None and not np.isfinite(array).all():
-                raise EpisodeError(f"{name} holds numbers that are NaN or infinite")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of the frames."""
-        return self.images.shape[1], self.images.shape[2]
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(b is None or a == b for a, b in zip(shape, wanted, strict=True))
-
-
 def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
+    """The arrays of an episode by their names in a file, in the order in which files have them."""
     named: dict[str, NDArray[Any] | None] = {
-        "actions": episode.actions,
-        "rewards": episode.rewards,
-        "dones": episode.dones,
-        "states": episode.states,
-        "values": episode.values,
-        "obs/image": episode.images,
-        "obs/state": episode.state,
-        "attention": episode.attention,
-        "token_centers/ys": episode.ys,
-        "token_centers/xs": episode.xs,
-        "target_mask": episode.target_masks,
-        **{f"simulator/{name}": array for name, array in episode.simulator.items()},
+        column.name: getattr(episode, field) for field, column in COLUMNS.items()
     }
+    last = COLUMNS["target_masks"].name
+    named |= {_YS: episode.grid.ys, _XS: episode.grid.xs, last: named.pop(last)}
+    named |= {f"{_SIMULATOR}{name}": array for name, array in episode.simulator.items()}
     return {name: array for name, array in named.items() if array is not None}
 
 
@@ -212,15 +76,8 @@ def _attributes(episode: Episode) -> dict[str, Any]:
     """The attributes of a demo as JSON values, so that what is hashed is what is read back."""
     return {
         "num_samples": len(episode),
-        "seed": episode.seed,
-        "success": episode.success,
-        "dt": episode.dt,
-        "best_head": episode.best_head,
-        "uniform": episode.uniform,
+        **{name: getattr(episode, name) for name in ("seed", *_PLAIN, *_SINCE_2)},
         "action_names": list(episode.action_names),
-        "policy": episode.policy,
-        "maps": episode.maps,
-        "cut": episode.cut,
         "env_args": json.dumps(episode.env_args, sort_keys=True),
     }
 
@@ -470,38 +327,33 @@ def _steps_before(size: int, items: Mapping[str, Any]) -> int:
 
 
 def _episode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], cut: int | None) -> Episode:
-    names = attributes["action_names"]
-    return Episode(
-        images=arrays["obs/image"],
-        actions=arrays["actions"],
-        rewards=arrays["rewards"],
-        dones=arrays["dones"],
-        attention=arrays["attention"],
-        ys=arrays["token_centers/ys"],
-        xs=arrays["token_centers/xs"],
-        env_args=json.loads(attributes["env_args"]),
-        seed=int(attributes["seed"]),
-        target_masks=arrays.get("target_mask"),
-        state=arrays.get("obs/state"),
-        states=arrays["states"],
-        simulator={name[10:]: array for name, array in arrays.items() if name.startswith("simulator/")},
-        success=attributes["success"] if cut is None else None,
-        dt=attributes["dt"],
-        best_head=int(attributes["best_head"]),
-        uniform=bool(attributes["uniform"]),
-        action_names=tuple(str(name) for name in names),
-        policy=str(attributes["policy"]),
-        values=arrays.get("values"),
-        maps=attributes.get("maps", MAPS[0]),  # format 1 knew no other
-        cut=attributes.get("cut") or cut,
-    )
+    fields: dict[str, Any] = {name: attributes[name] for name in _PLAIN}
+    fields |= {name: attributes[name] for name in _SINCE_2 if name in attributes}
+    fields |= {field: arrays[column.name] for field, column in COLUMNS.items() if column.name in arrays}
+    fields["simulator"] = {
+        name.removeprefix(_SIMULATOR): array for name, array in arrays.items() if name.startswith(_SIMULATOR)
+    }
+    fields["env_args"] = json.loads(attributes["env_args"])
+    for name, kind in {"seed": int, "best_head": int, "uniform": bool, "policy": str}.items():
+        fields[name] = kind(attributes[name])
+    fields["action_names"] = tuple(str(name) for name in attributes["action_names"])
+    if cut is not None:
+        fields |= {"cut": attributes.get("cut") or cut, "success": None}
+    for name in (_YS, _XS):
+        if arrays[name].dtype != np.float32:
+            raise EpisodeError(f"{name} should be float32, is {arrays[name].dtype}")
+    try:
+        grid = AttentionGrid(arrays[_YS], arrays[_XS], fields["images"].shape[1:3])
+    except ValueError as error:
+        raise EpisodeError(f"token_centers: {error}") from error
+    return Episode(grid=grid, **fields)
 
 
 def record_episode(
     act: Actor,
     env: Any,
     seed: int,
-    cells: Cells,
+    grid: AttentionGrid,
     *,
     env_args: Mapping[str, Any],
     image: str = "image",
@@ -557,24 +409,19 @@ def record_episode(
 
     rollouts = rollout_episodes(act_and_remember, env, [seed], on_step=see)
 
-    def column(name: str) -> Any:
-        return None if steps[0][name] is None else np.stack([step[name] for step in steps])
-
+    columns = {
+        name: None if first is None else np.stack([step[name] for step in steps])
+        for name, first in steps[0].items()
+    }
     parts = {name: np.stack([row[name] for row in simulator]) for name in (simulator[0] if simulator else ())}
     physics = parts.get("physics")
+    if physics is not None:
+        columns["states"] = physics.reshape(len(steps), -1).astype(np.float64)
     return Episode(
-        images=column("images"),
-        state=column("state"),
-        actions=column("actions"),
-        rewards=column("rewards").astype(np.float64),
-        dones=column("dones"),
-        attention=column("attention"),
-        ys=cells.ys,
-        xs=cells.xs,
+        **cast(Any, columns),
+        grid=grid,
         env_args=dict(env_args),
         seed=seed,
-        target_masks=column("target_masks"),
-        states=np.zeros((0, 0)) if physics is None else physics.reshape(len(steps), -1).astype(np.float64),
         simulator=parts,
         success=None if rollouts.successes is None else bool(rollouts.successes[0]),
         dt=getattr(env, "dt", None),
@@ -582,6 +429,5 @@ def record_episode(
         uniform=uniform,
         action_names=tuple(env.action_names) if hasattr(env, "action_names") else (),
         policy=policy,
-        values=column("values"),
         maps=maps,
     )

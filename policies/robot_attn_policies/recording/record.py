@@ -16,8 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack
 
+from robot_attn.episode import Episode
 from robot_attn_policies.probing.probe import PolicyProbe, probe_policy, remembering
-from robot_attn_policies.recording.episode_file import Episode, record_episode
+from robot_attn_policies.recording.episode_file import record_episode
 from robot_attn_policies.rollouts.rollout import Observation
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 
@@ -63,7 +64,7 @@ def record(
         lambda observation: act(_seen(observation)),
         _Shown(env, max_steps, probe, stack),
         seed,
-        probe.cells,
+        probe.grid,
         env_args=_env_args(env),
         image=_SHOWN,
         best_head=best_head,

@@ -80,25 +80,28 @@ def drawings(size: int) -> dict[str, Step]:
     Raises:
         ValueError: a size in which a replay cannot be drawn.
     """
-    from robot_attn.overlay import HeatScale, Replay, blend_heat, overlay, scale_frame
+    from robot_attn import AttentionGrid
+    from robot_attn.drawing import HeatScale, Replay, blend_heat, overlay, scale_frame
+    from robot_attn.episode import Episode
 
     frames, attention, masks = _episode()
-    centers = (np.arange(CELLS) + 0.5) * FRAME / CELLS - 0.5
-    shape = (FRAME, FRAME), (size, size)
-    replay = Replay(
-        frames,
-        attention,
-        np.zeros((STEPS, 2)),
-        np.linspace(0, 1, STEPS),
-        ys=centers,
-        xs=centers,
-        masks=masks,
-        size=size,
+    grid = AttentionGrid.even((CELLS, CELLS), (FRAME, FRAME))
+    episode = Episode(
+        images=frames,
+        actions=np.zeros((STEPS, 2), dtype=np.float32),
+        rewards=np.linspace(0, 1, STEPS),
+        dones=np.arange(STEPS) == STEPS - 1,
+        attention=attention,
+        grid=grid,
+        env_args={},
+        seed=0,
+        target_masks=masks,
     )
-    scale = HeatScale(centers, centers, *shape)
+    replay = Replay(episode, size=size)
+    scale = HeatScale(grid, (size, size))
 
     def every_head(step: int) -> list[NDArray[np.uint8]]:
-        frame = scale_frame(frames[step], shape[1])
+        frame = scale_frame(frames[step], (size, size))
         return [blend_heat(frame, levels) for levels in scale.levels(attention[step])]
 
     ways = {

@@ -261,8 +261,8 @@ class Pointer(nn.Module):
         super().__init__()
         self.perception = robot_attn.build(family, (3, SIDE, SIDE))
         self.place = nn.Linear(self.perception.features_dim, 2)
-        for axis, share in zip("yx", self._box_shares(), strict=True):
-            self.register_buffer(f"share_{axis}", share, persistent=False)
+        for axis, share in zip("yx", self.perception.grid.box_shares, strict=True):
+            self.register_buffer(f"share_{axis}", torch.tensor(share, dtype=torch.float32), persistent=False)
         self.share_y: Tensor
         self.share_x: Tensor
 
@@ -273,7 +273,7 @@ class Pointer(nn.Module):
 
     def maps(self, attention: Tensor) -> Tensor:
         """The attention over the frame's pixels, [B, heads, H, W]."""
-        return robot_attn.upsample_attention(attention, (SIDE, SIDE), *self.perception.token_centers())
+        return robot_attn.upsample_attention(attention, self.perception.grid)
 
     def mass(self, attention: Tensor, masks: Tensor) -> Tensor:
         """The mass of `maps` on the target, [B, heads], for masks [B, H, W].
@@ -285,14 +285,6 @@ class Pointer(nn.Module):
     def covered(self, masks: Tensor) -> Tensor:
         """The share of each cell's box that is the target's, [B, rows, cols], for masks [B, H, W]."""
         return self.share_y @ masks.to(self.share_y.dtype) @ self.share_x.T
-
-    def _box_shares(self) -> tuple[Tensor, Tensor]:
-        """The share of each cell's box in each pixel, along the rows [rows, H] and the columns [cols, W]."""
-        spread, one = robot_attn.upsample_attention, torch.zeros(1)
-        (rows, cols), (ys, xs) = self.perception.attention_grid, self.perception.token_centers()
-        down = spread(torch.eye(rows)[:, None, :, None], (SIDE, 1), ys, one)
-        across = spread(torch.eye(cols)[:, None, None, :], (1, SIDE), one, xs)
-        return down[:, 0, :, 0], across[:, 0, 0, :]
 
 
 class Score(NamedTuple):

@@ -25,7 +25,7 @@ from robot_attn_scripts import _report
 from robot_attn_scripts._timing import one_thread
 
 if TYPE_CHECKING:
-    from robot_attn.overlay import Image
+    from robot_attn.drawing import Image
     from robot_attn_policies.probing.probe import PolicyProbe
 
 HEIGHT, WIDTH, FPS = 480, 640, 30

@@ -1,0 +1,39 @@
+"""The colours of everything that is drawn, RGB; those of a page lie in its style sheet."""
+
+from __future__ import annotations
+
+Color = tuple[int, int, int]
+
+BACKGROUND: Color = (18, 20, 26)
+PANEL: Color = (29, 32, 41)
+BAR: Color = (46, 50, 61)
+"""Of an action's whole range."""
+LINE: Color = (58, 63, 76)
+"""Of a plot's ends."""
+FAINT: Color = (84, 91, 108)
+"""Of the part of a curve that is still to come."""
+TEXT: Color = (226, 230, 238)
+DIM: Color = (142, 149, 164)
+BLACK: Color = (0, 0, 0)
+WHITE: Color = (255, 255, 255)
+
+ACCENT: Color = (255, 196, 84)
+BLUE: Color = (96, 172, 255)
+GREEN: Color = (106, 214, 150)
+RED: Color = (246, 108, 100)
+TARGET: Color = (64, 255, 214)
+"""Of the target's outline."""
+HIDDEN: Color = (66, 40, 46)
+"""Of the steps at which the target is not visible."""
+
+HEADS: tuple[Color, ...] = (
+    ACCENT,
+    BLUE,
+    GREEN,
+    (255, 127, 157),
+    (199, 155, 255),
+    (79, 216, 224),
+    (255, 158, 94),
+    (207, 213, 226),
+)
+"""Of the heads, in their order, as on the page."""

@@ -1,0 +1,53 @@
+"""Pictures in a grid, each over its caption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from robot_attn.drawing.colors import BACKGROUND, TEXT
+from robot_attn.drawing.layout import Box, Image
+from robot_attn.drawing.shapes import draw_text, fit_text, scale_frame
+
+
+def contact_sheet(
+    pictures: Sequence[Image],
+    captions: Sequence[str],
+    *,
+    columns: int = 4,
+    most_width: int = 340,
+    title: str = "",
+) -> Image:
+    """Pictures uint8 [h, w, 3] of one size in a grid, each over its caption, under a title: one RGB picture.
+
+    Pictures wider than `most_width` pixels are made smaller.
+
+    Raises:
+        ValueError: no pictures, pictures of several sizes, or not one caption each.
+    """
+    if not pictures or len(captions) != len(pictures) or len({picture.shape for picture in pictures}) != 1:
+        raise ValueError("a contact sheet takes pictures of one size, at least one, with one caption each")
+    height, width = pictures[0].shape[:2]
+    if width > most_width:
+        height, width = round(height * most_width / width), most_width
+        pictures = [scale_frame(picture, (height, width)) for picture in pictures]
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    gap, line, head = 12, 30, 40 if title else 0
+    sheet: Image = np.full(
+        (head + rows * (height + line) + gap, columns * (width + gap) + gap, 3), BACKGROUND, dtype=np.uint8
+    )
+    if title:
+        draw_text(sheet, fit_text(title, sheet.shape[1] - 2 * gap, 0.6), gap, 27, 0.6)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        box = Box(gap + (i % columns) * (width + gap), head + (i // columns) * (height + line), width, height)
+        box.of(sheet)[:] = picture
+        draw_text(sheet, fit_text(caption, width, 0.48), box.x, box.y + height + 19, 0.48, TEXT)
+    return sheet
+
+
+def moments(steps: int, count: int = 12) -> list[int]:
+    """`count` steps spread evenly over an episode, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, steps - 1, min(count, steps))})
