@@ -6,6 +6,8 @@ from robot_attn.attention import SCORES as SCORES
 from robot_attn.attention import Attended as Attended
 from robot_attn.attention import attend as attend
 from robot_attn.attention import build_score as build_score
+from robot_attn.episode import Episode as Episode
+from robot_attn.episode import EpisodeError as EpisodeError
 from robot_attn.families import FAMILIES as FAMILIES
 from robot_attn.families import build as build
 from robot_attn.frames import to_channels_first as to_channels_first
@@ -26,6 +28,8 @@ __all__ = [
     "Attended",
     "AttentionGrid",
     "AttentionMaps",
+    "Episode",
+    "EpisodeError",
     "Percept",
     "Perception",
     "attend",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from robot_attn.drawing.overlay import overlay as overlay
+from robot_attn.drawing import overlay as overlay
 
 __all__ = ["overlay"]

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from robot_attn_policies.probing.probe import probe_policy as probe_policy
     from robot_attn_policies.probing.steps import StepBatch as StepBatch
     from robot_attn_policies.probing.steps import StepCollector as StepCollector
-    from robot_attn_policies.recording.episode_file import EpisodeError as EpisodeError
     from robot_attn_policies.recording.episode_file import load_episode as load_episode
     from robot_attn_policies.recording.episode_file import save_episode as save_episode
     from robot_attn_policies.recording.record import record as record
@@ -81,7 +80,7 @@ _PUBLIC = {
     ),
     "probing.probe": ("PolicyProbe", "probe_policy"),
     "probing.steps": ("StepBatch", "StepCollector"),
-    "recording.episode_file": ("EpisodeError", "load_episode", "save_episode"),
+    "recording.episode_file": ("load_episode", "save_episode"),
     "recording.record": ("record",),
     "rollouts.rollout": (
         "Rollouts",

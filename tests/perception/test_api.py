@@ -11,6 +11,8 @@ def test_the_public_names() -> None:
         "Attended",
         "AttentionGrid",
         "AttentionMaps",
+        "Episode",
+        "EpisodeError",
         "FAMILIES",
         "MAX_TOKENS",
         "Percept",

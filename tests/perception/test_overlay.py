@@ -29,7 +29,7 @@ from robot_attn.drawing import (  # noqa: E402
     scale_frame,
     write_png,
 )
-from robot_attn.drawing import replay as replay_module  # noqa: E402
+from robot_attn.drawing import _replay as replay_module  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
 
 H, W = 40, 56

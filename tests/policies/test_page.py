@@ -22,7 +22,12 @@ from robot_attn import AttentionGrid, AttentionMaps, focus  # noqa: E402
 from robot_attn.drawing import blend_heat  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.explain import Fall, largest_fall  # noqa: E402
-from robot_attn_policies.pages.moments import attention_left, find_moments, largest_jump, target_lost
+from robot_attn_policies.pages.moments import (  # noqa: E402
+    attention_left,
+    find_moments,
+    largest_jump,
+    target_lost,
+)
 from robot_attn_policies.pages.page import View, build_page, half_level, write_page  # noqa: E402
 
 T, H, W, HEADS, ROWS, COLS = 5, 12, 20, 2, 3, 5

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from robot_attn.drawing._layout import Box, Image
 from robot_attn.drawing.colors import BLACK, TARGET, TEXT, Color
-from robot_attn.drawing.layout import Box, Image
 from robot_attn.files import replacing
 from robot_attn.optional import import_cv2
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from robot_attn.drawing.heat import blend_heat, heat_scale
-from robot_attn.drawing.layout import Image
-from robot_attn.drawing.shapes import draw_outline, find_outline, scale_frame
+from robot_attn.drawing._heat import blend_heat, heat_scale
+from robot_attn.drawing._layout import Image
+from robot_attn.drawing._shapes import draw_outline, find_outline, scale_frame
 from robot_attn.maps import AttentionGrid, AttentionMaps
 
 

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn.drawing.layout import Box, Image
+from robot_attn.drawing._layout import Box, Image
 from robot_attn.maps import AttentionGrid
 from robot_attn.optional import import_cv2
 

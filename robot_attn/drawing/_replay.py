@@ -5,6 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn.drawing._heat import HeatScale, blend_heat
+from robot_attn.drawing._layout import MIN_SIZE, Box, Image, plan
+from robot_attn.drawing._shapes import (
+    draw_curve,
+    draw_outline,
+    draw_text,
+    find_outline,
+    fit_text,
+    place_curve,
+    runs,
+    scale_frame,
+)
 from robot_attn.drawing.colors import (
     ACCENT,
     BACKGROUND,
@@ -19,18 +31,6 @@ from robot_attn.drawing.colors import (
     RED,
     TEXT,
     Color,
-)
-from robot_attn.drawing.heat import HeatScale, blend_heat
-from robot_attn.drawing.layout import MIN_SIZE, Box, Image, plan
-from robot_attn.drawing.shapes import (
-    draw_curve,
-    draw_outline,
-    draw_text,
-    find_outline,
-    fit_text,
-    place_curve,
-    runs,
-    scale_frame,
 )
 from robot_attn.episode import Episode
 from robot_attn.optional import import_cv2

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robot_attn.drawing._layout import Box, Image
+from robot_attn.drawing._shapes import draw_text, fit_text, scale_frame
 from robot_attn.drawing.colors import BACKGROUND, TEXT
-from robot_attn.drawing.layout import Box, Image
-from robot_attn.drawing.shapes import draw_text, fit_text, scale_frame
 
 
 def contact_sheet(
