@@ -214,7 +214,7 @@ def test_drawing_a_step_twice_gives_the_same_picture() -> None:
 
 
 @pytest.mark.parametrize("size", [600, 720, 1080])
-@pytest.mark.parametrize("heads", [1, 2, 4, 5, 8, 16])
+@pytest.mark.parametrize("num_heads", [1, 2, 4, 5, 8, 16])
 @pytest.mark.parametrize("image_size", [(64, 64), (32, 97), (480, 360)])
 def test_nothing_overlaps_or_leaves_the_picture(
     image_size: tuple[int, int], num_heads: int, size: int
