@@ -84,14 +84,10 @@ class AttentionGrid:
         return AttentionGrid(ys, xs, image_size)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AttentionGrid) and self._key == other._key
+        return isinstance(other, AttentionGrid) and _bits(self) == _bits(other)
 
     def __hash__(self) -> int:
-        return hash(self._key)
-
-    @cached_property
-    def _key(self) -> tuple[bytes, bytes, tuple[int, int]]:
-        return self.ys.tobytes(), self.xs.tobytes(), self.image_size
+        return hash(_bits(self))
 
     @cached_property
     def spacing(self) -> tuple[float, float]:
@@ -285,6 +281,10 @@ def upsample_attention(attention: Tensor, grid: AttentionGrid) -> Tensor:
         )
     down, across = (torch.from_numpy(share).to(attention) for share in grid.box_shares)
     return down.T @ attention @ across
+
+
+def _bits(grid: AttentionGrid) -> tuple[bytes, bytes, tuple[int, int]]:
+    return grid.ys.tobytes(), grid.xs.tobytes(), grid.image_size
 
 
 def _centers(name: str, centers: ArrayLike | Tensor, length: int) -> NDArray[np.float32]:

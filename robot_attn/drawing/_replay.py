@@ -14,7 +14,6 @@ from robot_attn.drawing._shapes import (
     find_outline,
     fit_text,
     place_curve,
-    runs,
     scale_frame,
 )
 from robot_attn.drawing.colors import (
@@ -34,6 +33,7 @@ from robot_attn.drawing.colors import (
 )
 from robot_attn.episode import Episode
 from robot_attn.optional import import_cv2
+from robot_attn.stretches import stretches_of
 
 _BIT = 4  # sub-pixel bits of opencv's `shift`, for smooth lines
 
@@ -278,8 +278,8 @@ class Replay:
         inside, low, high = self._plot_area(index)
         draw_text(image, name, box.x + 12 * u, box.y + 21 * u, 0.44 * u, DIM)
         if self.episode.target_masks is not None:
-            hidden = ~self.episode.target_masks.any(axis=(1, 2))  # where there was nothing to look at
-            for start, stop in runs(hidden):
+            hidden = ~np.asarray(self.episode.target_masks.any(axis=(1, 2)))  # nothing to look at
+            for start, stop in stretches_of(hidden):
                 left = round(inside.x + start / len(self) * inside.w)
                 right = max(left + 1, round(inside.x + stop / len(self) * inside.w))
                 image[inside.y : inside.y + inside.h, left:right] = HIDDEN

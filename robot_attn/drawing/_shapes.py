@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from robot_attn.drawing._layout import Box, Image
 from robot_attn.drawing.colors import BLACK, TARGET, TEXT, Color
 from robot_attn.files import replacing
 from robot_attn.optional import import_cv2
+from robot_attn.stretches import stretches_of
 
 
 def find_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> Sequence[NDArray[np.int32]]:
@@ -98,16 +99,8 @@ def draw_curve(
 ) -> None:
     """Draw a curve into `image` by the corners [T, 2] of `place_curve`, with gaps where not `known` [T]."""
     cv2 = import_cv2()
-    for first, stop in runs(np.ones(len(corners), np.bool_) if known is None else known):
+    for first, stop in stretches_of(np.ones(len(corners), np.bool_) if known is None else known):
         cv2.polylines(image, [corners[first:stop]], False, color, width, cv2.LINE_AA, bits)
-
-
-def runs(flags: ArrayLike) -> list[tuple[int, int]]:
-    """The stretches of True in `flags` as (first, one past the last)."""
-    edges = np.flatnonzero(
-        np.diff(np.concatenate([[False], np.asarray(flags, dtype=bool), [False]]).astype(np.int8))
-    )
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 def write_png(path: str | os.PathLike[str], image: Image) -> None:

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 from robot_attn import AttentionGrid, Percept
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.recording.episode_file import load_episode, record_episode, save_episode
+from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor
 
 H, W = 11, 13
 ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -194,7 +195,7 @@ def test_seeds_that_chose_the_head_are_not_scored() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    nobody = ev.random_actor(Dots(2).action_space)
+    nobody = random_actor(Dots(2).action_space)
     with pytest.raises(ValueError, match="no attention"):
         ev.calibrate(nobody, Dots(2), [1], GRID)
     with pytest.raises(ValueError, match="masks=True"):
@@ -217,9 +218,9 @@ def test_broken_actions_are_refused(actions: np.ndarray, message: str) -> None:
 
 def test_random_and_oracle_are_the_ends_of_the_score() -> None:
     env, seeds = Dots(4), [1, 2, 3, 4, 5, 6, 7, 8]
-    random = ev.rollout_episodes(ev.random_actor(env.action_space, seed=1), env, seeds)
-    oracle = ev.rollout_episodes(ev.oracle_actor(env), env, seeds)
-    again = ev.rollout_episodes(ev.random_actor(env.action_space, seed=1), env, seeds)
+    random = ev.rollout_episodes(random_actor(env.action_space, seed=1), env, seeds)
+    oracle = ev.rollout_episodes(oracle_actor(env), env, seeds)
+    again = ev.rollout_episodes(random_actor(env.action_space, seed=1), env, seeds)
     assert np.array_equal(random.returns, again.returns)
     assert ev.normalised_score(random.returns, random.returns, oracle.returns).value == pytest.approx(0.0)
     assert ev.normalised_score(oracle.returns, random.returns, oracle.returns) == pytest.approx(

@@ -18,6 +18,7 @@ from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.evaluation.statistics import Interval
 from robot_attn_policies.probing import faithfulness as fa
 from robot_attn_policies.probing.probe import frames_of, with_frames
+from robot_attn_policies.rollouts.rollout import random_actor
 
 SIZE, STEPS, REACH = 32, 40, 12.0
 IMAGE = spaces.Dict(image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8))
@@ -162,7 +163,7 @@ def env() -> Circling:
 
 @pytest.fixture(scope="module")
 def random(env: Circling) -> np.ndarray:
-    return ev.rollout_episodes(ev.random_actor(env.action_space), env, SEEDS).returns
+    return ev.rollout_episodes(random_actor(env.action_space), env, SEEDS).returns
 
 
 def judged(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
@@ -294,7 +295,7 @@ def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> 
     with pytest.raises(ValueError, match="2 environments"):
         fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)
     with pytest.raises(ValueError, match="no attention"):
-        fa.run_pixel_ablation(ev.random_actor(env.action_space), env, SEEDS, GRID, random)
+        fa.run_pixel_ablation(random_actor(env.action_space), env, SEEDS, GRID, random)
     mute = Circling(2)
     mute.render_counterfactual = None  # type: ignore[assignment, method-assign]
     with pytest.raises(ValueError, match="cannot imagine"):
