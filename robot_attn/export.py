@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 from robot_attn.files import replacing
+from robot_attn.optional import import_optional
 from robot_attn.perception import Perception
-
-_INSTALL = 'pip install "robot-attn[onnx]"'
 
 
 def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool = False) -> Path:
@@ -41,12 +40,10 @@ def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool
     target = Path(path)
     if target.suffix.lower() != ".onnx":
         raise ValueError(f"the name of an ONNX model ends in .onnx; this one is {target.name}.")
+    # Before torch's exporter, which would miss one at a time, and less clearly.
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"an export to ONNX needs {' and '.join(missing)}, not installed here; run {_INSTALL}",
-            name=missing[0],
-        )
+    for name in missing:
+        import_optional(name, needs=f"an export to ONNX needs {' and '.join(missing)}", extra="onnx")
 
     # A copy: what runs on a robot is what the module does in evaluation, and the caller may be training it.
     module = copy.deepcopy(module).eval()

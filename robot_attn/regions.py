@@ -34,7 +34,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from robot_attn.optional import import_cv2
+from robot_attn.optional import import_cv2, import_optional
 
 Map = NDArray[np.floating] | Tensor
 Floats = NDArray[np.float64]
@@ -272,13 +272,7 @@ class Tracker:
         """Index of a track -> index of the region that is the same object."""
         if not self._tracks or not regions:
             return {}
-        try:
-            from scipy.optimize import linear_sum_assignment
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                'tracking needs scipy, which is not installed; run pip install "robot-attn[train]"',
-                name=error.name,
-            ) from error
+        optimize = import_optional("scipy.optimize", needs="tracking needs scipy", extra="train")
         olds = [track.region for track in self._tracks]
         step = np.array([old.centroid for old in olds])[:, None] - [new.centroid for new in regions]
         missed = np.array([track.missed for track in self._tracks])[:, None]
@@ -289,7 +283,7 @@ class Tracker:
         possible = (distance <= 1 + missed) & (difference <= self.unlike)
         # Dearer than all others together: such a pair is made only for want of a possible one, and undone.
         impossible = min(cost.shape) * (1 + cost.max())
-        rows, columns = linear_sum_assignment(np.where(possible, cost, impossible))
+        rows, columns = optimize.linear_sum_assignment(np.where(possible, cost, impossible))
         return {
             int(row): int(column) for row, column in zip(rows, columns, strict=True) if possible[row, column]
         }

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.files import replacing
-from robot_attn.optional import import_cv2
+from robot_attn.optional import import_cv2, import_optional
 
 # Without these a player guesses, and guesses BT.601 for small pictures: the colours would shift.
 _COLOURS = (
@@ -48,12 +48,7 @@ def ffmpeg_path() -> str:
         ModuleNotFoundError: imageio-ffmpeg is not installed.
         VideoError: it is, and finds no program.
     """
-    try:
-        import imageio_ffmpeg
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"a video needs imageio-ffmpeg, which is not installed; run {_INSTALL}", name=error.name
-        ) from error
+    imageio_ffmpeg = import_optional("imageio_ffmpeg", needs="a video needs imageio-ffmpeg", extra="video")
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:

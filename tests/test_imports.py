@@ -27,6 +27,7 @@ ARROWS = {
     "robot_attn_policies": {"robot_attn"},
     "robot_attn_scripts": {"robot_attn", "robot_attn_envs", "robot_attn_policies"},
 }
+IMPORTERS = ("import_module", "import_optional")
 # Public in spite of their underscore: a named tuple's fields have names of their own.
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
@@ -38,7 +39,7 @@ def imported(node: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
             yield child.module
-        elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module"):
+        elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(IMPORTERS):
             yield from (
                 piece.value
                 for argument in child.args[:1]
@@ -85,8 +86,9 @@ def test_a_nested_or_dynamic_import_does_not_hide_from_the_check() -> None:
         "def f():\n    from c import d\n"
         "class G:\n    def h(self):\n        import importlib; importlib.import_module('e.f')\n"
         "from . import g\n"
+        "import_optional('i.j', needs='k', extra='l')\n"
     )
-    assert sorted(imported(tree)) == ["a.b", "c", "e.f", "importlib"]
+    assert sorted(imported(tree)) == ["a.b", "c", "e.f", "i.j", "importlib"]
     assert list(imported_at_once(tree)) == ["a.b"]
 
 

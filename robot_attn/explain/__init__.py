@@ -19,6 +19,7 @@ from robot_attn.explain._failures import worst_frames as worst_frames
 from robot_attn.explain._gradients import METHODS as METHODS
 from robot_attn.explain._gradients import Method as Method
 from robot_attn.explain._gradients import attention_gradient as attention_gradient
+from robot_attn.explain._gradients import gradient_length as gradient_length
 from robot_attn.explain._gradients import gradient_maps as gradient_maps
 from robot_attn.explain._gradients import rank_agreement as rank_agreement
 from robot_attn.explain._gradients import top_agreement as top_agreement

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from robot_attn.explain._perturb import _gaussian
 from robot_attn.maps import usable_maps
+from robot_attn.optional import import_optional
 
 MOST = 6
 """Clusters, where their number is not given."""
@@ -126,7 +127,9 @@ def _features(maps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _group(features: NDArray[np.float64], clusters: int | None, seed: int) -> NDArray[np.int64]:
     """Labels of features [T, cells], from 0, [T]."""
-    cluster, metrics = _sklearn()
+    import_optional("sklearn", needs="clusters need scikit-learn", extra="explain")
+    from sklearn import cluster, metrics
+
     rng = np.random.default_rng(seed)
     away = features - features.mean(axis=0)
     some = rng.permutation(len(away))[:SAMPLE]
@@ -172,14 +175,3 @@ def _joined(features: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray
             return group
         one, other = np.unravel_index(apart.argmin(), apart.shape)
         group[group == other] = one
-
-
-def _sklearn() -> tuple[Any, Any]:
-    try:
-        from sklearn import cluster, metrics
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'clusters need scikit-learn, which is not installed; run pip install "robot-attn[explain]"',
-            name=error.name,
-        ) from error
-    return cluster, metrics

@@ -1,4 +1,4 @@
-"""Maps of which pixels an output depends on, by its gradients, through Captum (the extra "explain").
+"""Maps of which pixels an output depends on, by its gradients; some through Captum (the extra "explain").
 
 They ask what attention does not say: a pixel that is looked at need not matter, and one that matters need not
 be looked at. Whether the two agree is `rank_agreement`.
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from robot_attn.errors import unknown_name
 from robot_attn.families._patches import frame_coordinates
+from robot_attn.optional import import_optional
 from robot_attn.perception import Perception
 
 Method: TypeAlias = Literal["saliency", "integrated", "grad_cam"]
@@ -41,8 +42,7 @@ def gradient_maps(
 ) -> NDArray[np.float64]:
     """How much the outputs of a function depend on each pixel of its frames.
 
-    - "saliency": the length of the gradient (Simonyan et al. 2013, https://arxiv.org/abs/1312.6034, section
-      3).
+    - "saliency": `gradient_length`, the one that needs no Captum.
     - "integrated": gradients along the way from the frame's blurred self, times the difference (Sundararajan
       et al. 2017, https://arxiv.org/abs/1703.01365, equation 1). A black frame would say that what is dark
       does not matter.
@@ -74,14 +74,39 @@ def gradient_maps(
     def rows(part: Tensor) -> Tensor:
         return function(part).reshape(len(part), -1)
 
-    attribute = _attribution(rows, frames, method, module, steps)
     frames = frames.detach()
+    if method == "saliency":
+        with torch.enable_grad():
+            given = frames.clone().requires_grad_()
+            return _sum_to_one(gradient_length(rows(given), given))
+    attribute = _attribution(rows, frames, method, module, steps)
     with torch.no_grad():
         outputs = rows(frames).shape[1]
     squares = torch.zeros(len(frames), *frames.shape[2:], dtype=torch.float64, device=frames.device)
     for k in range(outputs):
         squares += attribute(frames.clone().requires_grad_(), k).detach().double().square().sum(dim=1)
     return _sum_to_one(squares.sqrt())
+
+
+def gradient_length(outputs: Tensor, frames: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """How much outputs depend on each pixel: the length of the gradient, over outputs and colours.
+
+    Simonyan et al. 2013, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034, section 3.
+
+    Args:
+        outputs: float [B, K], each row of its own frame alone.
+        frames: float [B, C, H, W], which require gradients.
+        dtype: what is summed up in.
+
+    Returns:
+        [B, H, W] of that dtype, 0 where nothing depends on the frame.
+    """
+    squares = torch.zeros_like(frames, dtype=dtype)
+    for k in range(outputs.shape[1] if outputs.requires_grad else 0):
+        (slope,) = torch.autograd.grad(outputs[:, k].sum(), frames, retain_graph=True, allow_unused=True)
+        if slope is not None:
+            squares += slope.to(dtype).square()
+    return squares.sum(dim=1).sqrt()
 
 
 def _check_frames(frames: Tensor) -> None:
@@ -104,27 +129,19 @@ def _attribution(
     function: Callable[[Tensor], Tensor], frames: Tensor, method: Method, module: nn.Module | None, steps: int
 ) -> Callable[[Tensor, int], Tensor]:
     """(frames, which output) -> attributions [B, C or 1, H, W]."""
-    try:
-        from captum.attr import IntegratedGradients, LayerGradCam, Saliency
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'gradients need captum, which is not installed; run pip install "robot-attn[explain]"',
-            name=error.name,
-        ) from error
-    if method == "saliency":
-        return lambda part, k: cast(Tensor, Saliency(function).attribute(part, target=k))
+    attr = import_optional("captum.attr", needs=f"maps of {METHODS[method]} need captum", extra="explain")
     if method == "integrated":
         # Some steps of all frames at once, never some of the frames: a row may have more to it than a frame.
         at_once = max(len(frames), PIXELS // (frames.shape[2] * frames.shape[3]))
         return lambda part, k: cast(
             Tensor,
-            IntegratedGradients(function).attribute(
+            attr.IntegratedGradients(function).attribute(
                 part, baselines=blurred(part), target=k, n_steps=steps, internal_batch_size=at_once
             ),
         )
     if module is None:
         raise ValueError("Grad-CAM looks into a network: name the module that the frames go through")
-    cam = LayerGradCam(function, last_feature_map(function, module, frames))
+    cam = attr.LayerGradCam(function, last_feature_map(function, module, frames))
     size = (frames.shape[2], frames.shape[3])
 
     def attribute(part: Tensor, k: int) -> Tensor:
@@ -196,17 +213,8 @@ def attention_gradient(
     given = frames.detach().clone().requires_grad_()
     attention = perception(given, context).attention
     places = attention.flatten(2) @ coordinates.T.to(attention)  # [B, heads, 2]
-    squares = torch.zeros(
-        *attention.shape[:2], *frames.shape[2:], dtype=torch.float64, device=attention.device
-    )
-    for head in range(places.shape[1] if places.requires_grad else 0):
-        for axis in range(2):
-            (slope,) = torch.autograd.grad(
-                places[:, head, axis].sum(), given, retain_graph=True, allow_unused=True
-            )
-            if slope is not None:
-                squares[:, head] += slope.double().square().sum(dim=1)
-    return _sum_to_one(squares.sqrt())
+    lengths = [gradient_length(places[:, head], given) for head in range(places.shape[1])]
+    return _sum_to_one(torch.stack(lengths, dim=1))
 
 
 def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:

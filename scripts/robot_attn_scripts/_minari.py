@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from robot_attn.optional import import_optional
 from robot_attn_policies.probing.probe import PolicyProbe
 from robot_attn_policies.rollouts.rollout import Observation, Step
 from robot_attn_policies.rollouts.single_env import as_batch
@@ -38,14 +39,9 @@ def minari_module() -> Any:
     Raises:
         ModuleNotFoundError: it is not, or is too old.
     """
-    try:
-        import h5py  # noqa: F401  (its HDF5 storage needs it, and Minari asks for it too late)
-        import minari
-    except ModuleNotFoundError as error:
-        line = 'pip install "robot-attn[minari,video]"'
-        raise ModuleNotFoundError(
-            f"--minari needs {error.name}, which is not installed; run {line}", name=error.name
-        ) from error
+    # Its HDF5 storage needs h5py, and Minari asks for it too late.
+    import_optional("h5py", needs="--minari needs h5py", extra="minari")
+    minari = import_optional("minari", needs="--minari needs Minari", extra="minari")
     if tuple(map(int, minari.__version__.split(".")[:3])) < (0, 5, 4):
         raise ModuleNotFoundError(
             f"--minari needs Minari 0.5.4 or newer, as older ones damage frames, got {minari.__version__}; "

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from robot_attn import focus
 from robot_attn.drawing.colors import HEADS, TARGET
 from robot_attn.files import replacing
+from robot_attn.optional import import_optional
 
 if TYPE_CHECKING:
     from robot_attn.episode import Episode
@@ -40,14 +41,7 @@ def rerun_module() -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    try:
-        import rerun
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'a Rerun recording needs rerun-sdk, which is not installed; run pip install "robot-attn[rerun]"',
-            name=error.name,
-        ) from error
-    return rerun
+    return import_optional("rerun", needs="a Rerun recording needs rerun-sdk", extra="rerun")
 
 
 def write_rerun(

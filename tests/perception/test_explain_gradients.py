@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,14 @@ from torch import Tensor, nn
 pytest.importorskip("captum")
 
 import robot_attn
-from robot_attn.explain import METHODS, attention_gradient, gradient_maps, rank_agreement, top_agreement
+from robot_attn.explain import (
+    METHODS,
+    attention_gradient,
+    gradient_length,
+    gradient_maps,
+    rank_agreement,
+    top_agreement,
+)
 from robot_attn.explain._gradients import PIXELS, blurred, last_feature_map
 from robot_attn.maps import AttentionGrid, AttentionMaps
 
@@ -43,6 +52,29 @@ def test_saliency_of_a_linear_function_is_the_length_of_its_weights() -> None:
     expected = np.zeros((B, H, W))
     expected[:, 5, 7], expected[:, 30, 11] = 13 / 39, 26 / 39
     assert_allclose(maps, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradients_length_is_over_outputs_and_colours(dtype: torch.dtype) -> None:
+    frames = FRAMES.clone().requires_grad_()
+    length = gradient_length(Linear()(frames), frames, dtype=dtype)
+    expected = torch.zeros(B, H, W, dtype=dtype)
+    expected[:, 5, 7], expected[:, 30, 11] = 13, 26
+    assert torch.equal(length, expected)
+
+
+def test_what_does_not_depend_on_the_frame_has_a_gradient_of_length_0() -> None:
+    frames, other = FRAMES.clone().requires_grad_(), torch.ones(B, 2, requires_grad=True)
+    for outputs in (torch.ones(B, 2), other * 3):
+        assert torch.equal(gradient_length(outputs, frames), torch.zeros(B, H, W, dtype=torch.float64))
+
+
+def test_saliency_needs_no_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with torch.no_grad():  # whatever the caller has set
+        assert gradient_maps(Linear(), FRAMES, "saliency").sum() == pytest.approx(B)
+    with pytest.raises(ModuleNotFoundError, match=r"captum.*robot-attn\[explain\]"):
+        gradient_maps(Linear(), FRAMES, "integrated")
 
 
 def test_integrated_gradients_of_a_linear_function_are_weights_times_the_way() -> None:

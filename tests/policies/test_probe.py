@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from robot_attn_policies.probing.probe import GRID, decision, gradient_maps, probe_policy, remembering
+from robot_attn_policies.probing.probe import GRID, action_gradient_maps, decision, probe_policy, remembering
 from robot_attn_policies.rollouts.rollout import policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
 
@@ -148,13 +148,13 @@ def test_of_a_linear_policy_the_map_is_the_length_of_its_weights() -> None:
     weights = torch.zeros(2, 3, H, W)
     weights[0, 0, 5, 7], weights[1, 2, 5, 7] = 3.0, -4.0  # length 5
     weights[0, 1, 30, 40] = 10.0
-    maps = gradient_maps(linear(weights).policy, FRAMES, None)
+    maps = action_gradient_maps(linear(weights).policy, FRAMES, None)
     expected = nn.functional.adaptive_avg_pool2d(weights.square().sum(dim=(0, 1)).sqrt()[None, None], GRID)
     assert_allclose(maps, (expected / expected.sum()).expand(4, 1, -1, -1)[:, 0], rtol=1e-5)
 
 
 def test_a_policy_that_the_frame_does_not_move_gets_a_uniform_map() -> None:
-    assert_allclose(gradient_maps(linear(torch.zeros(2, 3, H, W)).policy, FRAMES, None), 1 / GRID**2)
+    assert_allclose(action_gradient_maps(linear(torch.zeros(2, 3, H, W)).policy, FRAMES, None), 1 / GRID**2)
 
 
 def test_cells_lie_where_their_pixels_do() -> None:

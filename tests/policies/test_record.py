@@ -20,7 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 from toy_env import HORIZON, ToyEnv
 
-from robot_attn_policies.probing.probe import gradient_maps, probe_policy
+from robot_attn_policies.probing.probe import action_gradient_maps, probe_policy
 from robot_attn_policies.recording.episode_file import load_episode, save_episode
 from robot_attn_policies.recording.record import record
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
@@ -129,7 +129,7 @@ def test_any_algorithm_in_any_kind_of_environment(
     done = model.predict(seen, deterministic=True)[0]
     flat = [spaces.flatten(actions, action) for action in done]
     assert_allclose(episode.actions, flat, atol=1e-6)
-    maps = gradient_maps(model.policy, seen, "camera" if vector else None)
+    maps = action_gradient_maps(model.policy, seen, "camera" if vector else None)
     assert_allclose(episode.attention[:, 0], maps, rtol=1e-4, atol=1e-7)
     assert episode.maps == "gradient" and episode.policy == algorithm.__name__ and not episode.uniform
     values = probe_policy(model).values(seen)
@@ -177,7 +177,7 @@ def test_a_recurrent_policy_remembers() -> None:
     episode = record(model, env, seed=3)
     state, actions, maps = None, [], []
     for frame in frames(3):
-        maps.append(gradient_maps(policy, frame[None], None, memory=state)[0])
+        maps.append(action_gradient_maps(policy, frame[None], None, memory=state)[0])
         action, state = model.predict(frame[None], state=state, deterministic=True)
         actions.append(action[0])
     assert_array_equal(episode.actions, actions)
@@ -185,7 +185,7 @@ def test_a_recurrent_policy_remembers() -> None:
     forgetful = model.predict(frames(3), deterministic=True)[0]
     assert_allclose(forgetful[0], actions[0], atol=1e-6)
     assert np.abs(forgetful[1:] - np.stack(actions[1:])).max() > 1e-3
-    assert (gradient_maps(policy, frames(3)[-1:], None)[0] - maps[-1]).abs().max() > 1e-5
+    assert (action_gradient_maps(policy, frames(3)[-1:], None)[0] - maps[-1]).abs().max() > 1e-5
     assert episode.values is None
     assert_array_equal(record(model, env, seed=3).actions, actions)  # the next episode begins afresh
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robot_attn import AttentionGrid, Percept, to_float
+from robot_attn.explain import gradient_length
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
 from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
@@ -67,8 +68,8 @@ class PolicyProbe:
 def probe_policy(source: BaseAlgorithm | BasePolicy, *, gradients: bool = True) -> PolicyProbe:
     """The eyes of any policy that sees images.
 
-    Those of a policy without attention are `gradient_maps`: they say which cells of the frame would change
-    the action, not what the policy attends to.
+    Those of a policy without attention are `action_gradient_maps`: they say which cells of the frame would
+    change the action, not what the policy attends to.
 
     Args:
         source: an algorithm or its policy; channel-first frames, as Stable-Baselines3 makes them.
@@ -103,7 +104,7 @@ def _attention_probe(policy: BasePolicy, extractor: PerceptionExtractor) -> Poli
 def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int, int]) -> PolicyProbe:
     def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
         actions, _ = policy.predict(cast(Any, observation), deterministic=True)
-        return actions, _percept(gradient_maps(policy, observation, image))
+        return actions, _percept(action_gradient_maps(policy, observation, image))
 
     ys, xs = (_centers(length) for length in image_size)
     return PolicyProbe(policy, act, AttentionGrid(ys, xs, image_size), image, 1, "gradient")
@@ -160,13 +161,13 @@ def remembering(probe: PolicyProbe) -> Actor:
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
         memory = cast(Memory, after)
         if probe.kind == "gradient":
-            return actions, _percept(gradient_maps(policy, observation, probe.image, memory=before))
+            return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
         return actions, perceive(policy, observation)
 
     return act
 
 
-def gradient_maps(
+def action_gradient_maps(
     policy: BasePolicy, observation: Observation, image: str | None, *, memory: Memory | None = None
 ) -> Tensor:
     """How much each cell of the frame would change the action, [B, rows, cols], each with sum 1.
@@ -177,14 +178,9 @@ def gradient_maps(
     """
     frames, decide = decision(policy, observation, image, memory=memory)
     frames.requires_grad_()
-    outputs = decide(frames)
-    squares = torch.zeros_like(frames)
-    for i in range(outputs.shape[1]):
-        (slope,) = torch.autograd.grad(outputs[:, i].sum(), frames, retain_graph=True)
-        squares += slope.square()
-    length = squares.sum(dim=1, keepdim=True).sqrt()
+    length = gradient_length(decide(frames), frames, dtype=frames.dtype)
     height, width = frames.shape[2:]
-    cells = F.adaptive_avg_pool2d(length, (min(GRID, height), min(GRID, width)))[:, 0]
+    cells = F.adaptive_avg_pool2d(length[:, None], (min(GRID, height), min(GRID, width)))[:, 0]
     total = cells.sum(dim=(1, 2), keepdim=True)
     return torch.where(
         total > 0, cells / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / cells[0].numel()

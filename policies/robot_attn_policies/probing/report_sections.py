@@ -56,8 +56,13 @@ from robot_attn_policies.probing.faithfulness import (
     judge_interventions,
     judge_weights,
 )
-from robot_attn_policies.probing.probe import PolicyProbe, decision, frames_of, with_frames
-from robot_attn_policies.probing.probe import gradient_maps as gradients_of_action
+from robot_attn_policies.probing.probe import (
+    PolicyProbe,
+    action_gradient_maps,
+    decision,
+    frames_of,
+    with_frames,
+)
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.rollouts.rollout import Observation
 from robot_attn_policies.sb3.extractor import find_extractor, perceive
@@ -335,7 +340,7 @@ def _maps_without_weights(
     probe.policy.predict(cast(Any, seen.observation))  # so that it holds no graph, which cannot be copied
     if probe.kind == "gradient":
         for name, changed in randomised(probe.policy, seed=seed):
-            maps = gradients_of_action(cast(BasePolicy, changed), seen.observation, probe.image)
+            maps = action_gradient_maps(cast(BasePolicy, changed), seen.observation, probe.image)
             yield name, maps.double().numpy(force=True)
         return
     policy = copy.deepcopy(probe.policy)

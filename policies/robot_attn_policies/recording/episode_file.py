@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from robot_attn import AttentionGrid
 from robot_attn.episode import COLUMNS, Episode, EpisodeError
 from robot_attn.files import replacing
+from robot_attn.optional import import_optional
 from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
 
 FORMAT = 2
@@ -105,13 +106,7 @@ def _by_step(name: str) -> bool:
 
 
 def _h5py() -> Any:
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'episodes need h5py, which is not installed; run pip install "robot-attn[video]"', name=error.name
-        ) from error
-    return h5py
+    return import_optional("h5py", needs="an episode's file needs h5py", extra="video")
 
 
 def save_episode(
