@@ -1,7 +1,12 @@
 """Camera frames: the one owner of their conversion and of the checks on them.
 
 Environments give frames as uint8 [..., H, W, C] (Gymnasium's habit); modules take them channel-first, as
-uint8 [B, C, H, W] or as floats in [0, 1]. Which function is called states the order: nothing here guesses it.
+uint8 [B, C, H, W] or as floats in [0, 1].
+
+Rounding depends on how frames lie in memory: torch convolves a channel-first view of [H, W, C] memory by
+another path than contiguous frames, and the last bits differ. `prepare_frames` brings frames to one layout,
+so that the same batch gives the same percept however it lies. Rounding also depends on the processor and the
+number of frames in a batch, and nothing here claims equal bits across those.
 """
 
 from __future__ import annotations
@@ -70,6 +75,28 @@ def to_channels_first(frames: Frames) -> Frames:
 def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 of any shape -> `dtype` of that shape in [0, 1], the same bits as `frames.float() / 255`."""
     return frames.to(dtype).div_(255)
+
+
+def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    """Check frames and bring them to what `Perception.perceive` takes: one dtype, one layout in memory.
+
+    Args:
+        frames: [B, *image_shape] as `check_frames` takes them, in any layout.
+        image_shape: (channels, height, width).
+        dtype: the module's.
+
+    Returns:
+        Frames `dtype` [B, *image_shape] in [0, 1], contiguous; not copied where they are that already.
+
+    Raises:
+        ValueError: as `check_frames`.
+    """
+    check_frames(frames, image_shape, dtype)
+    if frames.dtype == torch.uint8:
+        return frames.to(dtype, memory_format=torch.contiguous_format).div_(255)
+    # `contiguous` alone would leave a view of grey frames as it is: an axis of length 1 fits any stride, and
+    # torch takes the odd one for channels-last.
+    return frames.flatten().view(frames.shape)
 
 
 def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from robot_attn.frames import check_context, check_frames, check_image_shape, to_float
+from robot_attn.frames import check_context, check_image_shape, prepare_frames
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 
@@ -50,10 +49,8 @@ class Perception(nn.Module):
         Raises ValueError for frames or a context of another shape or dtype, or that are not finite.
         """
         dtype = next(self.parameters()).dtype
-        check_frames(frames, self.image_shape, dtype)
+        frames = prepare_frames(frames, self.image_shape, dtype)
         check_context(context, frames.shape[0], self.context_dim, dtype)
-        if frames.dtype == torch.uint8:
-            frames = to_float(frames, dtype)
         return self.perceive(frames, context if self.context_dim else None)
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
@@ -62,7 +59,7 @@ class Perception(nn.Module):
 
     @abstractmethod
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        """`forward`, once all is checked: frames are float [B, C, H, W] in [0, 1].
+        """`forward`, once all is checked: frames are float [B, C, H, W] in [0, 1], contiguous.
 
         context is [B, context_dim], or None where context_dim is 0.
         """

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from robot_attn.attention._dynamic import DynamicAttention
 from robot_attn.families._patches import Patches, frame_coordinates
-from robot_attn.frames import check_context, check_frames, to_float
+from robot_attn.frames import check_context, prepare_frames
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -125,12 +125,10 @@ class Dynamic(Perception):
                 f"its shape is {list(context.shape)}."
             )
         dtype = next(self.parameters()).dtype
-        flat = frames.flatten(0, 1)
-        check_frames(flat, self.image_shape, dtype)
+        flat = prepare_frames(frames.flatten(0, 1), self.image_shape, dtype)
         told = None if context is None else context.flatten(0, 1)
         check_context(told, len(flat), self.context_dim, dtype)
-        if frames.dtype == torch.uint8:
-            frames = to_float(frames, dtype)
+        frames = flat.view(frames.shape)
         return self._watch(frames, state, context if self.context_dim else None, starts)
 
     def _watch(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from robot_attn.attention._checks import check_finite
 from robot_attn.attention._scores import EPSILON
 from robot_attn.families._patches import Patches
-from robot_attn.frames import check_frames, to_float
+from robot_attn.frames import prepare_frames
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -110,10 +110,7 @@ class Mask(Perception):
 
     def mask(self, frames: Tensor) -> Tensor:
         """The mask itself, float [B, 1, rows, cols] in [0, 1]; frames and errors as in `forward`."""
-        dtype = self.log_temperature.dtype
-        check_frames(frames, self.image_shape, dtype)
-        if frames.dtype == torch.uint8:
-            frames = to_float(frames, dtype)
+        frames = prepare_frames(frames, self.image_shape, self.log_temperature.dtype)
         return self._gate(self.patches(frames))[0]
 
     def _gate(self, patches: Tensor) -> tuple[Tensor, Tensor]:

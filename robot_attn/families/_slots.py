@@ -12,7 +12,7 @@ from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates, scaled_places
-from robot_attn.frames import check_frames, to_float
+from robot_attn.frames import prepare_frames
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -193,9 +193,7 @@ class Slots(Perception):
         return self.decoder(self._attend(frames)[0])
 
     def _float(self, frames: Tensor) -> Tensor:
-        dtype = self.place.weight.dtype
-        check_frames(frames, self.image_shape, dtype)
-        return to_float(frames, dtype) if frames.dtype == torch.uint8 else frames
+        return prepare_frames(frames, self.image_shape, self.place.weight.dtype)
 
 
 class _Decoder(nn.Module):

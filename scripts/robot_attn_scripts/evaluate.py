@@ -43,8 +43,9 @@ class Options:
     calibration_episodes: int = 32
     """Episodes, of other seeds, on which the best head is chosen."""
     envs: int | None = None
-    """Environments that run side by side; the episodes do not depend on it. Without it: 32, and 8 of a third
-    party's."""
+    """Environments that run side by side. The seeds are the same at any number. Actions are computed in
+    batches of this size, and their last bits depend on it, so that scores can differ in the third decimal.
+    Without it: 32, and 8 of a third party's."""
     suite: str | None = None
     """Suite of visual shifts to evaluate under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()

@@ -46,7 +46,9 @@ class Options:
     minari: str | None = None
     """Name of a new Minari dataset to make instead, such as track/query-v0."""
     seed: int | None = None
-    """First seed; the others follow it. By default the first evaluation seed."""
+    """First seed; the others follow it. By default the first evaluation seed. The same seed and actions give
+    the same frames; actions depend in their last bits on the batch size, which is 1 for files, as in replay,
+    and --at-once for Minari."""
     suite: str | None = None
     """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()

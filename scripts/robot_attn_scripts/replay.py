@@ -63,7 +63,9 @@ class Options:
     compare: Path | None = None
     """Another run, or recorded episode: both policies side by side, from the same seed, in the same scene."""
     seed: int | None = None
-    """The episode's seed; by default the first evaluation seed. The same seed gives the same episode."""
+    """The episode's seed; by default the first evaluation seed. The same seed and actions give the same
+    frames. A policy's actions depend in their last bits on the processor and on the batch size, so that
+    another command can play this seed differently after some steps."""
     episodes: int = 1
     """Episodes, one a seed: this one and those that follow."""
     task: str | None = None

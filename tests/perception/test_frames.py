@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from robot_attn import build, to_channels_first, to_float
+from robot_attn import FAMILIES, build, to_channels_first, to_float
 
 SHAPE = (5, 32, 37)
 
@@ -51,6 +51,25 @@ def test_uint8_and_float_frames_give_the_same_bits(family: str) -> None:
     first = torch.from_numpy(np.ascontiguousarray(to_channels_first(frames(3))))
     for one, other in zip(module(first), module(to_float(first)), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_frames_give_the_same_bits_however_they_lie(family: str, channels: int) -> None:
+    torch.manual_seed(0)
+    module = build(family, (channels, 32, 37))
+    last = frames(4)[..., :channels].copy()
+    view = torch.from_numpy(to_channels_first(last))
+    contiguous = view.clone(memory_format=torch.contiguous_format)
+    part = torch.stack([contiguous, contiguous], dim=1)[:, 0]
+    shifted = torch.cat([contiguous.new_zeros(1), contiguous.flatten()])[1:].view(contiguous.shape)  # a byte
+    expected = module(contiguous)
+    assert view.stride() != contiguous.stride()
+    for laid in (view, part, shifted):
+        for given in (laid, to_float(laid)):
+            found = module(given)
+            assert torch.equal(found.features, expected.features)
+            assert torch.equal(found.attention, expected.attention)
 
 
 def floats(*shape: int) -> torch.Tensor:

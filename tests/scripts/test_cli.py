@@ -47,6 +47,16 @@ def test_no_command_shows_the_overview_as_an_error() -> None:
     assert done.stderr.startswith("usage: robot-attn COMMAND")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "record", "replay"])
+def test_a_seed_promises_frames_and_not_actions(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The policy's rounding depends on the batch size: one seed can be played in two ways."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    told = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+    assert "last bits" in told and "batch" in told
+    assert "gives the same episode" not in told and "episodes do not depend on it" not in told
+
+
 def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["benchmark", "--help"]) == 0
     out = capsys.readouterr().out

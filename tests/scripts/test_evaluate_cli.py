@@ -77,7 +77,7 @@ def test_seeds_are_apart(evaluated: dict[str, Any]) -> None:
     assert (calibration["first_seed"], calibration["last_seed"]) == (CALIBRATION_SEED, CALIBRATION_SEED + 4)
 
 
-def test_the_number_of_environments_changes_no_episode(folder: Path, evaluated: dict[str, Any]) -> None:
+def test_the_number_of_environments_changes_rounding_alone(folder: Path, evaluated: dict[str, Any]) -> None:
     again: Any = evaluate.evaluate(evaluate.Options(folder, episodes=6, calibration_episodes=5, envs=6))
     for key in ("return", "length", "oracle_return"):
         assert again[key]["mean"]["value"] == pytest.approx(evaluated[key]["mean"]["value"], rel=1e-4)

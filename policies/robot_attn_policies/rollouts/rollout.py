@@ -61,6 +61,10 @@ def rollout_episodes(
 ) -> Rollouts:
     """Run one episode a seed, `env.num_envs` at a time, and call `on_step` after every step.
 
+    The policy acts in batches of `env.num_envs`, and floating-point rounding depends on the batch size: with
+    the same seeds, another number of environments can give other actions after some steps. Frames depend on
+    the seed and the actions alone.
+
     An environment that has ended before the others of its batch goes on unrecorded, whichever way it resets
     itself.
     Nothing of a step is kept: what should be remembered is added up by `on_step`.
