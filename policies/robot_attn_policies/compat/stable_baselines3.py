@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
-from torch import Tensor
+from torch import Tensor, nn
 
 # ---- Algorithms ----
 
@@ -107,6 +107,34 @@ def distribution_of(policy: ActorCriticPolicy, latent: Tensor) -> Distribution:
 def greedy_actions(policy: BasePolicy, observation: PyTorchObs) -> Tensor:
     """The actions [B, ...] without exploration noise, as the policy's networks give them: not rescaled."""
     return policy._predict(observation, deterministic=True)
+
+
+_ACTING = (
+    "predict",
+    "_predict",
+    "obs_to_tensor",
+    "extract_features",
+    "forward",
+    "get_distribution",
+    "get_action_dist_params",
+    "unscale_action",
+)
+
+
+def acts_as_published(model: nn.Module, also: Collection[str] = ()) -> bool:
+    """Whether a policy, or a network of it, gets from observations to actions as its library wrote it.
+
+    Args:
+        model: a policy, an actor or a Q-network.
+        also: modules, by their full names, that may define its methods beside Stable-Baselines3 and
+            sb3-contrib.
+
+    Returns:
+        False where a subclass or the object itself has another method for any step on that way.
+    """
+    methods = [getattr(model, name) for name in _ACTING if hasattr(model, name)]
+    sources = {getattr(method, "__module__", "") for method in methods}
+    return all(name.split(".")[0] in ("stable_baselines3", "sb3_contrib") for name in sources - {*also})
 
 
 # ---- Vectorised environments ----

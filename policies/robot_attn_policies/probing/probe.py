@@ -20,11 +20,10 @@ from robot_attn import AttentionGrid, Percept, to_float
 from robot_attn.explain import gradient_length
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
 from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
-from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
+from robot_attn_policies.sb3.act import Memory, act
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
-Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""What a recurrent policy of sb3-contrib remembers, each [layers, B, size]."""
 Kind: TypeAlias = Literal["attention", "gradient", "uniform"]
 KINDS: dict[Kind, str] = {
     "attention": "attention",
@@ -155,16 +154,19 @@ def remembering(probe: PolicyProbe) -> Actor:
     if not hasattr(policy, "lstm_actor"):
         return probe.act
 
-    def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
+    def attentive(observation: Observation) -> tuple[NDArray[Any], Percept]:
+        nonlocal memory
+        actions, percept, memory = act(policy, observation, memory)
+        return actions, percept
+
+    def differentiated(observation: Observation) -> tuple[NDArray[Any], Percept]:
         nonlocal memory
         before = memory
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
         memory = cast(Memory, after)
-        if probe.kind == "gradient":
-            return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
-        return actions, perceive(policy, observation)
+        return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
 
-    return act
+    return differentiated if probe.kind == "gradient" else attentive
 
 
 def action_gradient_maps(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn import Percept
+from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import find_extractor
 
 Observation: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -137,22 +138,18 @@ def _success(info: Mapping[str, Any], index: int) -> bool | None:
 def policy_actor(policy: BasePolicy) -> Actor:
     """A Stable-Baselines3 policy, without its exploration noise, and where it looks, in one pass.
 
+    A recurrent policy meets every observation as an episode's first.
+
     Raises:
         ValueError: as `find_extractor`.
     """
-    perception = find_extractor(policy).perception
+    find_extractor(policy)  # refused here, and not in the middle of an episode
 
-    def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
-        looked: list[Percept] = []
-        handle = perception.register_forward_hook(lambda module, given, percept: looked.append(percept))
-        try:
-            # SB3's hint wants a dict where a mapping does.
-            actions, _ = policy.predict(cast(Any, observation), deterministic=True)
-        finally:
-            handle.remove()
-        return actions, looked[-1]
+    def actor(observation: Observation) -> tuple[NDArray[Any], Percept]:
+        actions, percept, _ = act(policy, observation)
+        return actions, percept
 
-    return act
+    return actor
 
 
 def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:

@@ -97,14 +97,14 @@ class PerceptionExtractor(CombinedExtractor):
 
     def forward(self, observations: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Features [B, features_dim] of observations as SB3 prepares them; images may be uint8, too."""
-        percept, vectors = self._look(observations)
-        return percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
+        return self.extract(observations)[0]
 
     def percept(self, observations: Tensor | Mapping[str, Tensor]) -> Percept:
         """Features [B, F] and attention [B, heads, rows, cols] of what `forward` takes."""
-        return self._look(observations)[0]
+        return self.extract(observations)[1]
 
-    def _look(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Percept, Tensor | None]:
+    def extract(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Percept]:
+        """The features that `forward` returns, and the percept they come from, in one pass."""
         if isinstance(observations, Tensor):
             frames, vectors, context = observations, None, None
         else:
@@ -122,7 +122,9 @@ class PerceptionExtractor(CombinedExtractor):
             context = torch.cat(parts, 1) if parts else None
         if self._divide and frames.dtype != torch.uint8:
             frames = frames / 255.0
-        return self.perception(frames, context), vectors
+        percept = self.perception(frames, context)
+        features = percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
+        return features, percept
 
 
 def perceive(
@@ -188,8 +190,8 @@ def find_extractor(
     if extractor not in ("actor", "critic"):
         raise ValueError(f"expected extractor 'actor' or 'critic', got {extractor!r}")
     owners = {
-        "actor": ("pi_features_extractor", "actor", "q_net", "features_extractor"),
-        "critic": ("vf_features_extractor", "critic", "q_net", "features_extractor"),
+        "actor": ("pi_features_extractor", "actor", "q_net", "quantile_net", "features_extractor"),
+        "critic": ("vf_features_extractor", "critic", "q_net", "quantile_net", "features_extractor"),
     }[extractor]
     for name in owners:
         owner = getattr(policy, name, None)

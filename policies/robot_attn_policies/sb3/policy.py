@@ -30,7 +30,7 @@ class PerceptionPolicy(ActorCriticPolicy):
 
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Any:
         """Features [B, F]; the actor's and the critic's, where they have extractors of their own."""
-        prepared = _prepare(obs, self.observation_space)
+        prepared = self.prepare(obs)
         if features_extractor is not None:
             return self._look(features_extractor, prepared)
         if self.share_features_extractor:
@@ -38,6 +38,10 @@ class PerceptionPolicy(ActorCriticPolicy):
         return self._look(self.pi_features_extractor, prepared), self._look(
             self.vf_features_extractor, prepared
         )
+
+    def prepare(self, obs: PyTorchObs) -> Any:
+        """Observations as the features extractor gets them: as SB3 prepares them, with images as uint8."""
+        return _prepare(obs, self.observation_space)
 
     def _look(self, extractor: nn.Module, prepared: Any) -> Any:
         return extractor(prepared) if self.sharded is None else self.sharded(extractor, prepared)

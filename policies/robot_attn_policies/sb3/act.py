@@ -1,0 +1,149 @@
+"""A policy's actions and where it looked, in one call that computes the features once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import Tensor
+
+from robot_attn import Percept
+from robot_attn_policies.compat.stable_baselines3 import acts_as_published, distribution_of
+from robot_attn_policies.sb3.extractor import find_extractor, perceive
+from robot_attn_policies.sb3.policy import PerceptionPolicy
+
+Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""The hidden and cell state of a recurrent policy of sb3-contrib, each [layers, B, units]."""
+_Head: TypeAlias = Callable[[Tensor, "Memory | None"], tuple[Tensor, "Memory | None"]]
+
+
+def act(
+    policy: BasePolicy,
+    observation: NDArray[Any] | Mapping[str, NDArray[Any]],
+    memory: Memory | None = None,
+) -> tuple[NDArray[Any], Percept, Memory | None]:
+    """Actions without exploration noise, and where the policy looked to choose them.
+
+    The actions are those of `policy.predict(observation, state=memory, deterministic=True)`, bit for bit. The
+    networks of Stable-Baselines3 and sb3-contrib get the features of the percept that is returned. A policy
+    whose class goes another way from observations to actions predicts by itself, and perceives once more.
+
+    Args:
+        policy: a policy of Stable-Baselines3 or sb3-contrib, whose features extractor is a
+            `PerceptionExtractor`.
+        observation: a batch as the environment gives it, or one observation.
+        memory: of a recurrent policy, as the last call returned it; None at the start of an episode.
+
+    Returns:
+        The actions [B, ...] (without a batch axis for one observation); the percept [B, ...], without
+        gradient; and the memory for the next call, None for a policy that has none.
+
+    Raises:
+        ValueError: a policy without `PerceptionExtractor`, or an observation that does not fit its space.
+    """
+    extractor = find_extractor(policy)
+    head = _head(policy)
+    if head is None:
+        actions, after = policy.predict(cast(Any, observation), state=memory, deterministic=True)
+        return actions, perceive(policy, observation), cast("Memory | None", after)
+    policy.set_training_mode(False)
+    tensors, batched = policy.obs_to_tensor(cast(Any, observation))
+    with torch.no_grad():
+        features, percept = extractor.extract(_prepare(policy, tensors))
+        outputs, memory = head(features, memory)
+    actions = _as_actions(policy, outputs)
+    return actions if batched else actions.squeeze(axis=0), percept, memory
+
+
+def _prepare(policy: BasePolicy, tensors: Any) -> Any:
+    """What the policy gives its features extractor."""
+    if isinstance(policy, PerceptionPolicy):
+        return policy.prepare(tensors)
+    return preprocess_obs(tensors, policy.observation_space, normalize_images=policy.normalize_images)
+
+
+def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
+    """The last steps of SB3's `predict`: actions [B, ...] within the bounds of their space."""
+    space = policy.action_space
+    actions: NDArray[Any] = outputs.cpu().numpy().reshape((-1, *(space.shape or ())))
+    if not isinstance(space, spaces.Box):
+        return actions
+    return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high)
+
+
+def _head(policy: BasePolicy) -> _Head | None:
+    """The policy from its features on: (features [B, F], memory) -> (outputs [B, ...], memory).
+
+    None where it is no network of Stable-Baselines3 or sb3-contrib, or goes another way than theirs.
+    """
+    if not acts_as_published(policy, also=(PerceptionPolicy.__module__,)):
+        return None
+    if isinstance(policy, ActorCriticPolicy):
+        return _recurrent_head(policy) if hasattr(policy, "lstm_actor") else _actor_critic_head(policy)
+    network: Any = next(
+        (getattr(policy, name) for name in ("actor", "q_net", "quantile_net") if hasattr(policy, name)), None
+    )
+    if network is None or not acts_as_published(network):
+        return None
+    if hasattr(network, "quantile_net"):
+        return _greedy_head(lambda features: _mean_of_quantiles(network, features))
+    if hasattr(network, "q_net"):
+        return _greedy_head(network.q_net)
+    if hasattr(network, "get_action_dist_params"):
+        return _squashed_head(network)
+    return _without_memory(network.mu)
+
+
+def _without_memory(head: Callable[[Tensor], Tensor]) -> _Head:
+    return lambda features, memory: (head(features), None)
+
+
+def _actor_critic_head(policy: ActorCriticPolicy) -> _Head:
+    def mode(features: Tensor) -> Tensor:
+        latent = policy.mlp_extractor.forward_actor(features)
+        return distribution_of(policy, latent).get_actions(deterministic=True)
+
+    return _without_memory(mode)
+
+
+def _recurrent_head(policy: Any) -> _Head:
+    feedforward = _actor_critic_head(policy)
+
+    def mode(features: Tensor, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        layers, _, units = policy.lstm_hidden_state_shape
+        parts = memory or (np.zeros((layers, len(features), units), np.float32),) * 2
+        state = tuple(torch.tensor(part, dtype=torch.float32, device=policy.device) for part in parts)
+        hidden, state = policy.lstm_actor(features[None], state)  # a sequence of one step
+        actions, _ = feedforward(hidden[0], None)
+        return actions, (state[0].cpu().numpy(), state[1].cpu().numpy())
+
+    return mode
+
+
+def _greedy_head(values: Callable[[Tensor], Tensor]) -> _Head:
+    return _without_memory(lambda features: values(features).argmax(dim=1).reshape(-1))
+
+
+def _mean_of_quantiles(network: Any, features: Tensor) -> Tensor:
+    quantiles = network.quantile_net(features).view(-1, network.n_quantiles, int(network.action_space.n))
+    return cast(Tensor, quantiles.mean(dim=1))
+
+
+def _squashed_head(actor: Any) -> _Head:
+    """Of SAC, TQC and CrossQ."""
+
+    def mode(features: Tensor) -> Tensor:
+        latent = actor.latent_pi(features)
+        mean = actor.mu(latent)
+        noise = {"latent_sde": latent} if actor.use_sde else {}
+        # The mode of a squashed Gaussian does not depend on its width.
+        log_std = actor.log_std if actor.use_sde else torch.zeros_like(mean)
+        return cast(Tensor, actor.action_dist.actions_from_params(mean, log_std, deterministic=True, **noise))
+
+    return _without_memory(mode)

@@ -1,0 +1,197 @@
+"""Actions and percept in one call: the actions of `predict`, to the bit, and the perception run once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.testing import assert_array_equal
+from sb3_contrib import QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import Tensor
+
+from robot_attn import Percept
+from robot_attn.families import Query
+from robot_attn_policies.rollouts.rollout import policy_actor
+from robot_attn_policies.sb3.act import act
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
+from robot_attn_policies.sb3.policy import PerceptionPolicy
+
+H, W, B = 37, 53, 4
+RNG = np.random.default_rng(0)
+FRAMES = RNG.integers(0, 256, (B, H, W, 3), dtype=np.uint8)
+STATE = RNG.uniform(-1, 1, (B, 2)).astype(np.float32)
+LOPSIDED = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 0.5], np.float32))
+DISCRETE = spaces.Discrete(3)
+
+
+class Counting(Query):
+    """`Query` that counts its passes."""
+
+    passes = 0
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        Counting.passes += 1
+        return super().perceive(frames, context)
+
+
+class Seen(gymnasium.Env[Any, Any]):
+    """Random frames, alone or beside a vector."""
+
+    def __init__(self, actions: spaces.Space[Any], vector: bool = False) -> None:
+        self.action_space = actions
+        frames = spaces.Box(0, 255, (H, W, 3), np.uint8)
+        entries = {"image": frames, "state": spaces.Box(-1, 1, (2,), np.float32)}
+        self.observation_space = spaces.Dict(entries) if vector else frames
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def make(
+    algorithm: type[BaseAlgorithm],
+    actions: spaces.Space[Any],
+    policy: str | type[Any] = "CnnPolicy",
+    vector: bool = False,
+    **kwargs: Any,
+) -> BaseAlgorithm:
+    if algorithm in (SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN):
+        kwargs["buffer_size"] = 8
+    kwargs["policy_kwargs"] = kwargs.get("policy_kwargs", {}) | {
+        "features_extractor_class": PerceptionExtractor,
+        "features_extractor_kwargs": {"perception": Counting},
+    }
+    return algorithm(policy, Seen(actions, vector), seed=0, **kwargs)  # type: ignore[arg-type]
+
+
+def check(model: BaseAlgorithm, observation: Any, passes: int = 1) -> None:
+    """`act` gives the actions of `predict` and the percept of `perceive`, in so many passes."""
+    policy = model.policy
+    expected, _ = model.predict(observation, deterministic=True)
+    looked = perceive(policy, observation)
+    Counting.passes = 0
+    actions, percept, memory = act(policy, observation)
+    assert Counting.passes == passes
+    assert memory is None
+    assert actions.dtype == expected.dtype and actions.shape == expected.shape
+    assert_array_equal(actions, expected)
+    assert_array_equal(percept.attention, looked.attention)
+    assert_array_equal(percept.features, looked.features)
+    assert not percept.attention.requires_grad and not policy.training
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "actions", "kwargs"),
+    [
+        (PPO, DISCRETE, {}),
+        (PPO, LOPSIDED, {}),
+        (PPO, spaces.MultiDiscrete([2, 3]), {}),
+        (PPO, spaces.MultiBinary(4), {}),
+        (PPO, LOPSIDED, {"policy_kwargs": {"share_features_extractor": False}}),
+        (PPO, LOPSIDED, {"policy_kwargs": {"normalize_images": False}}),
+        (A2C, LOPSIDED, {"use_sde": True, "policy_kwargs": {"squash_output": True}}),
+        (TRPO, LOPSIDED, {}),
+        (SAC, LOPSIDED, {}),
+        (SAC, LOPSIDED, {"use_sde": True}),
+        (TQC, LOPSIDED, {}),
+        (TD3, LOPSIDED, {}),
+        (DDPG, LOPSIDED, {}),
+        (DQN, DISCRETE, {}),
+        (QRDQN, DISCRETE, {}),
+    ],
+)
+@pytest.mark.parametrize("vector", [False, True])
+def test_the_actions_are_those_of_predict_and_the_features_are_computed_once(
+    algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], kwargs: dict[str, Any], vector: bool
+) -> None:
+    model = make(algorithm, actions, "MultiInputPolicy" if vector else "CnnPolicy", vector, **kwargs)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter *= 3  # some actions go out of bounds, and are clipped
+    batch: Any = {"image": FRAMES, "state": STATE} if vector else FRAMES
+    check(model, batch)
+    check(model, {"image": FRAMES[0], "state": STATE[0]} if vector else FRAMES[0])  # one alone
+    actions_of, percept = policy_actor(model.policy)(batch)
+    assert_array_equal(actions_of, act(model.policy, batch)[0])
+    assert percept is not None and percept.attention.shape[:2] == (B, 8)
+
+
+def test_crossq_which_has_a_policy_for_vectors_alone() -> None:
+    check(make(CrossQ, LOPSIDED, "MlpPolicy"), FRAMES)
+
+
+def test_the_policy_that_training_builds_keeps_its_frames_whole_numbers() -> None:
+    model = make(PPO, LOPSIDED, PerceptionPolicy)
+    check(model, FRAMES)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"n_lstm_layers": 2}, {"shared_lstm": True, "enable_critic_lstm": False}]
+)
+def test_a_recurrent_policy_carries_its_memory(options: dict[str, Any]) -> None:
+    model = make(RecurrentPPO, LOPSIDED, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8, **options})
+    state = memory = None
+    seen = []
+    for step in range(4):
+        frames = np.roll(FRAMES, 5 * step, axis=1)
+        expected, state = model.predict(frames, state=state, deterministic=True)
+        Counting.passes = 0
+        actions, percept, memory = act(model.policy, frames, memory)
+        assert Counting.passes == 1
+        assert_array_equal(actions, expected)
+        assert state is not None and memory is not None
+        for ours, theirs in zip(memory, state, strict=True):
+            assert_array_equal(ours, theirs)
+        assert_array_equal(percept.attention, perceive(model, frames).attention)
+        seen.append(actions)
+    assert not np.array_equal(act(model.policy, frames)[0], seen[-1])  # without memory it acts otherwise
+
+
+class Mirrored(ActorCriticCnnPolicy):
+    """Acts on the frames, and then the other way round."""
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        return -super()._predict(observation, deterministic)
+
+
+class Brighter(ActorCriticCnnPolicy):
+    """Sees brighter frames than it is given."""
+
+    def extract_features(self, obs: Any, features_extractor: Any = None) -> Tensor:
+        frames = preprocess_obs(obs, self.observation_space)
+        return (features_extractor or self.features_extractor)((1.5 * frames).clamp(max=1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Mirrored, Brighter])
+def test_a_policy_that_acts_in_a_way_of_its_own_predicts_by_itself(kind: type[ActorCriticPolicy]) -> None:
+    check(make(PPO, LOPSIDED, kind), FRAMES, passes=2)
+
+
+def test_a_method_that_was_put_on_the_policy_counts() -> None:
+    model: Any = make(PPO, LOPSIDED)
+    predict = model.policy.predict
+    model.policy.predict = lambda *args, **kwargs: (0.5 * predict(*args, **kwargs)[0], None)
+    check(model, FRAMES, passes=2)
+
+
+def test_a_policy_of_another_kind_predicts_by_itself() -> None:
+    check(make(MaskablePPO, DISCRETE), FRAMES, passes=2)
+
+
+def test_qr_dqn_says_where_it_looks() -> None:
+    model = make(QRDQN, DISCRETE)
+    extractor = find_extractor(model.policy)
+    assert extractor is model.policy.quantile_net.features_extractor
+    assert find_extractor(model.policy, "critic") is extractor
+    assert perceive(model, FRAMES).attention.shape[:2] == (B, 8)
