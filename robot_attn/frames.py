@@ -1,7 +1,8 @@
 """Camera frames: the one owner of their conversion and of the checks on them.
 
 Environments give frames as uint8 [..., H, W, C] (Gymnasium's habit); modules take them channel-first, as
-uint8 [B, C, H, W] or as floats in [0, 1].
+uint8 [B, C, H, W] or as floats in [0, 1]. Whoever knows the order of frames says so by the function that is
+called; whoever has to tell the order from a shape asks `channel_axis`.
 
 Rounding depends on how frames lie in memory: torch convolves a channel-first view of [H, W, C] memory by
 another path than contiguous frames, and the last bits differ. `prepare_frames` brings frames to one layout,
@@ -12,7 +13,8 @@ number of frames in a batch, and nothing here claims equal bits across those.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from torch import Tensor
 MIN_SIDE, MAX_SIDE = 32, 512
 """The heights and widths, in pixels, that a perception module takes."""
 
-Frames = TypeVar("Frames", Tensor, NDArray[np.uint8])
+Frames = TypeVar("Frames", Tensor, NDArray[Any])
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -42,6 +44,31 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]
             f"{MIN_SIDE} to {MAX_SIDE}; it is {shape}.{last}"
         )
     return channels, height, width
+
+
+def channel_axis(shape: Sequence[int], image_size: tuple[int, int]) -> Literal[-3, -1] | None:
+    """Which axis of frames is that of the channels, told from the place of their height and width.
+
+    Args:
+        shape: of the frames, or of their space: [..., C, H, W] or [..., H, W, C].
+        image_size: (H, W).
+
+    Returns:
+        -3 for [..., C, H, W], also where both orders fit; -1 for [..., H, W, C]; None where neither fits.
+    """
+    if len(shape) >= 3 and tuple(shape[-2:]) == tuple(image_size):
+        return -3
+    return -1 if len(shape) >= 3 and tuple(shape[-3:-1]) == tuple(image_size) else None
+
+
+def channels_to_front(frames: Frames) -> Frames:
+    """[..., H, W, C] -> [..., C, H, W]: an array for an array, a tensor for a tensor; a view."""
+    return frames.movedim(-1, -3) if isinstance(frames, Tensor) else np.moveaxis(frames, -1, -3)
+
+
+def channels_to_back(frames: Frames) -> Frames:
+    """[..., C, H, W] -> [..., H, W, C]: an array for an array, a tensor for a tensor; a view."""
+    return frames.movedim(-3, -1) if isinstance(frames, Tensor) else np.moveaxis(frames, -3, -1)
 
 
 def to_channels_first(frames: Frames) -> Frames:
@@ -67,9 +94,7 @@ def to_channels_first(frames: Frames) -> Frames:
             f"frames must be uint8 [..., height, width, channels] with sides from {MIN_SIDE} to {MAX_SIDE}; "
             f"their shape is {list(frames.shape)}.{first}"
         )
-    if isinstance(frames, Tensor):
-        return frames.movedim(-1, -3)
-    return np.moveaxis(frames, -1, -3)
+    return channels_to_front(frames)
 
 
 def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -109,7 +134,7 @@ def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch
         raise ValueError(f"{expected} as a torch.Tensor; they are a {type(frames).__name__}.")
     if frames.ndim != 4 or frames.shape[1:] != image_shape:
         channels, height, width = image_shape
-        last = frames.shape[-3:] == (height, width, channels)
+        last = channel_axis(frames.shape, (height, width)) == -1 and frames.shape[-1] == channels
         hint = " They look channel-last: robot_attn.to_channels_first converts them." if last else ""
         if frames.shape == image_shape:
             hint = " One frame needs a batch axis: frames[None]."

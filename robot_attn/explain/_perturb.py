@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from robot_attn.families._dynamic import Dynamic
 from robot_attn.families._instruction import Instruction
+from robot_attn.frames import channels_to_back, channels_to_front
 from robot_attn.maps import AttentionMaps
 from robot_attn.perception import Perception
 
@@ -144,12 +145,12 @@ def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
     # Where nothing is left outside the hole, all of it counts.
     whole = np.asarray(masks.all(axis=(1, 2)))[:, None, None]
     left = (~masks | whole).astype(np.float32)
-    planes = np.moveaxis(frames, -1, 1).astype(np.float32) * left[:, None]
+    planes = channels_to_front(frames).astype(np.float32) * left[:, None]
     fill = (down @ planes @ across.T) / (down @ left @ across.T)[:, None]
     fill = np.where(whole[:, None], planes.mean((2, 3), keepdims=True), fill)
     if np.issubdtype(frames.dtype, np.integer):
         fill = np.round(fill)
-    return np.where(masks[..., None], np.moveaxis(fill, 1, -1).astype(frames.dtype), frames)
+    return np.where(masks[..., None], channels_to_back(fill).astype(frames.dtype), frames)
 
 
 class InsensitivePolicyError(ValueError):

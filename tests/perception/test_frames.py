@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from robot_attn import FAMILIES, build, to_channels_first, to_float
+from robot_attn.frames import channel_axis, channels_to_back, channels_to_front
 
 SHAPE = (5, 32, 37)
 
@@ -21,6 +22,35 @@ def test_channels_come_first_without_a_copy(batch: tuple[int, ...]) -> None:
     tensor = to_channels_first(torch.from_numpy(last))
     assert isinstance(tensor, torch.Tensor)
     assert tensor.numpy().tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((2, 5, 32, 37), -3),
+        ((2, 32, 37, 5), -1),
+        ((5, 32, 37), -3),
+        ((32, 37, 5), -1),
+        ((32, 37, 32, 37), -3),  # both fit
+        ((2, 37, 32, 5), None),
+        ((32, 37), None),
+        ((), None),
+    ],
+)
+def test_the_place_of_height_and_width_tells_where_the_channels_are(
+    shape: tuple[int, ...], axis: int | None
+) -> None:
+    assert channel_axis(shape, (32, 37)) == axis
+
+
+def test_channels_move_to_the_back_and_to_the_front() -> None:
+    last = frames(2)
+    first = channels_to_front(last)
+    assert first.shape == (2, 5, 32, 37) and np.shares_memory(first, last)
+    assert np.array_equal(channels_to_back(first), last)
+    tensor = channels_to_front(torch.from_numpy(last))
+    assert np.array_equal(tensor.numpy(), first)
+    assert np.array_equal(channels_to_back(tensor).numpy(), last)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from robot_attn import AttentionGrid, Percept, to_float
 from robot_attn.explain import gradient_length
+from robot_attn.frames import channel_axis, channels_to_back, channels_to_front
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
 from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
 from robot_attn_policies.sb3.act import Memory, act
@@ -116,31 +117,33 @@ def _percept(maps: Tensor) -> Percept:
 
 def frames_of(observation: Observation, image: str, grid: AttentionGrid) -> NDArray[Any]:
     """The observation's frames as [B, H, W, C], whichever way round it has them."""
-    frames, channels = _stored(observation, image, grid)
-    return np.moveaxis(frames, channels, -1)
+    frames, axis = _stored(observation, image, grid)
+    return frames if axis == -1 else channels_to_back(frames)
 
 
 def with_frames(
     observation: Observation, image: str, grid: AttentionGrid, frames: NDArray[Any]
 ) -> Observation:
     """The observation with these frames [B, H, W, C] in place of its own."""
-    _, channels = _stored(observation, image, grid)
-    frames = np.moveaxis(frames, -1, channels)
+    _, axis = _stored(observation, image, grid)
+    frames = frames if axis == -1 else channels_to_front(frames)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames
 
 
 def _stored(observation: Observation, image: str, grid: AttentionGrid) -> tuple[NDArray[Any], int]:
-    """The observation's frames as they are, and which of their axes is that of colours."""
+    """The observation's frames as they are, and which of their axes is that of the channels."""
     if not isinstance(observation, Mapping):
         frames = observation
     elif image in observation:
         frames = observation[image]
     else:
         raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
-    for channels in (3, 1):
-        if frames.ndim == 4 and np.delete(frames.shape[1:], channels - 1).tolist() == [*grid.image_size]:
-            return frames, channels
-    raise ValueError(f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}")
+    axis = channel_axis(frames.shape, grid.image_size) if frames.ndim == 4 else None
+    if axis is None:
+        raise ValueError(
+            f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}"
+        )
+    return frames, axis
 
 
 def remembering(probe: PolicyProbe) -> Actor:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
@@ -65,6 +66,7 @@ from robot_attn_policies.probing.probe import (
 )
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.rollouts.rollout import Observation
+from robot_attn_policies.sb3.act import prepare
 from robot_attn_policies.sb3.extractor import find_extractor, perceive
 
 CURVE = ("deleted", "kept", "random", "centred")
@@ -378,14 +380,11 @@ def gradients_section(probe: PolicyProbe, seen: StepBatch) -> Section:
 
 def _moved_by(probe: PolicyProbe, seen: StepBatch, frames: Tensor) -> NDArray[np.float64]:
     """Which pixels move the maps of the heads, as one, [N, H, W]."""
-    perception = find_extractor(probe.policy).perception
-    contexts: list[Tensor | None] = []
-    handle = perception.register_forward_pre_hook(lambda module, given: contexts.append(given[1]))
-    try:
-        probe.policy.predict(cast(Any, seen.observation))
-    finally:
-        handle.remove()
-    maps = attention_gradient(perception, frames.detach(), contexts[-1])
+    extractor = find_extractor(probe.policy)
+    tensors, _ = probe.policy.obs_to_tensor(cast(Any, seen.observation))
+    with torch.no_grad():
+        _, context, _ = extractor.inputs(prepare(probe.policy, tensors))
+    maps = attention_gradient(extractor.perception, frames.detach(), context)
     return np.asarray(np.tensordot(seen.weights, maps, (0, 1)))
 
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack
 
 from robot_attn.episode import Episode
+from robot_attn.frames import channel_axis, channels_to_back
 from robot_attn_policies.probing.probe import PolicyProbe, probe_policy, remembering
 from robot_attn_policies.recording.episode_file import record_episode
 from robot_attn_policies.rollouts.rollout import Observation
@@ -110,12 +111,13 @@ class Show:
         frames, expected = (_entry(space, probe.image) for space in (given, probe.policy.observation_space))
         channels, height, width = expected.shape
         self._image = probe.image
-        self._channels_first = frames.shape == expected.shape
-        if not self._channels_first and frames.shape != (height, width, channels):
+        axis = channel_axis(frames.shape, (height, width))
+        if axis is None or frames.shape[axis] != channels:
             raise ValueError(
                 f"expected frames of {channels} x {height} x {width}, channels first or last, as the policy "
                 f"sees them, got an environment of frames {list(frames.shape)}; wrap it as in training"
             )
+        self._channels_first = axis == -3
         count = _stacked(env) if stack is None else stack
         self._colors = channels // count if count >= 1 and channels % count == 0 else 0
         if self._colors not in (1, 3, 4):
@@ -133,7 +135,7 @@ class Show:
 
     def __call__(self, observation: Any) -> NDArray[np.uint8]:
         frames = observation if self._image is None else observation[self._image]
-        frames = np.moveaxis(frames, 1, -1) if self._channels_first else frames
+        frames = channels_to_back(frames) if self._channels_first else frames
         newest = frames[..., -self._colors :][..., :3]
         if not self._whole:
             share = (newest.astype(np.float64) - self._low) / (self._high - self._low)

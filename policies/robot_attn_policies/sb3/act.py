@@ -55,14 +55,14 @@ def act(
     policy.set_training_mode(False)
     tensors, batched = policy.obs_to_tensor(cast(Any, observation))
     with torch.no_grad():
-        features, percept = extractor.extract(_prepare(policy, tensors))
+        features, percept = extractor.extract(prepare(policy, tensors))
         outputs, memory = head(features, memory)
     actions = _as_actions(policy, outputs)
     return actions if batched else actions.squeeze(axis=0), percept, memory
 
 
-def _prepare(policy: BasePolicy, tensors: Any) -> Any:
-    """What the policy gives its features extractor."""
+def prepare(policy: BasePolicy, tensors: Any) -> Any:
+    """What the policy gives its features extractor, of an observation as tensors [B, ...]."""
     if isinstance(policy, PerceptionPolicy):
         return policy.prepare(tensors)
     return preprocess_obs(tensors, policy.observation_space, normalize_images=policy.normalize_images)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import robot_attn
 from robot_attn import MAX_TOKENS, Percept, Perception
+from robot_attn.frames import channel_axis, channels_to_front
 from robot_attn.vocabulary import WORDS, bag_of_words
 
 TOKENS = "tokens"
@@ -105,6 +106,20 @@ class PerceptionExtractor(CombinedExtractor):
 
     def extract(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Percept]:
         """The features that `forward` returns, and the percept they come from, in one pass."""
+        frames, context, vectors = self.inputs(observations)
+        percept = self.perception(frames, context)
+        features = percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
+        return features, percept
+
+    def inputs(
+        self, observations: Tensor | Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What the perception gets of observations, and the vectors that follow its features.
+
+        Returns:
+            Frames [B, C, H, W]; the context [B, D], None where the perception has none; and the vectors
+            [B, V], None where the space has none.
+        """
         if isinstance(observations, Tensor):
             frames, vectors, context = observations, None, None
         else:
@@ -122,9 +137,7 @@ class PerceptionExtractor(CombinedExtractor):
             context = torch.cat(parts, 1) if parts else None
         if self._divide and frames.dtype != torch.uint8:
             frames = frames / 255.0
-        percept = self.perception(frames, context)
-        features = percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
-        return features, percept
+        return frames, context, vectors
 
 
 def perceive(
@@ -265,8 +278,8 @@ def _as_tensor(value: Any, space: spaces.Space[Any], key: str | None) -> Tensor:
         raise ValueError(f"expected {name} of shape {shape} or (batch, *{shape}), got {array.shape}")
     single = array.ndim == len(shape)
     array = array[None] if single else array
-    if array.shape[1:] != shape and _has_image_shape(space) and array.shape[1:] == (*shape[1:], shape[0]):
-        array = np.moveaxis(array, -1, 1)
+    if _has_image_shape(space) and channel_axis(array.shape, (shape[1], shape[2])) == -1:
+        array = channels_to_front(array)
     if array.shape[1:] != shape:
         order = f" (C, H, W), or {(*shape[1:], shape[0])} (H, W, C)" if _has_image_shape(space) else ""
         got = array.shape[1:] if single else array.shape

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from robot_attn.frames import channels_to_front
 from robot_attn_policies.compat.stable_baselines3 import (
     clear_requests,
     env_indices,
@@ -112,7 +113,7 @@ class BatchVecEnv(VecEnv):
             for i in ended.tolist():
                 self.reset_infos[i] = infos[i]
                 infos[i] = finals[i]
-                infos[i]["terminal_observation"] = self._given(_row(batch["final_obs"], i), axis=0)
+                infos[i]["terminal_observation"] = self._given(_row(batch["final_obs"], i))
                 infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
                 if "success" in infos[i]:
                     infos[i]["is_success"] = infos[i]["success"]
@@ -200,8 +201,8 @@ class BatchVecEnv(VecEnv):
         given: VecEnvObs = self._given(self.env.unwrapped.observe())  # type: ignore[attr-defined]
         return given
 
-    def _given(self, observation: Any, axis: int = 1) -> Any:
-        """An observation of the batch as SB3 gets it; `axis` is 1 for a batch and 0 for one environment's."""
+    def _given(self, observation: Any) -> Any:
+        """An observation, of the batch or of one environment, as SB3 gets it."""
         for key in self._floats:
             values = observation if key is None else observation[key]
             if not np.isfinite(values).all():
@@ -212,8 +213,8 @@ class BatchVecEnv(VecEnv):
         if not self.channels_first or not self._images:
             return observation
         if self._images == [None]:
-            return _channels_first(observation, axis)
-        return {key: _channels_first(v, axis) if key in self._images else v for key, v in observation.items()}
+            return _channels_first(observation)
+        return {key: _channels_first(v) if key in self._images else v for key, v in observation.items()}
 
     def _whole(self, indices: VecEnvIndices, what: str) -> None:
         if indices is not None and list(env_indices(self, indices)) != list(range(self.num_envs)):
@@ -229,8 +230,8 @@ def _entries(space: spaces.Space[Any], chosen: Callable[[spaces.Space[Any]], boo
     return [None] if chosen(space) else []
 
 
-def _channels_first(frames: NDArray[Any], axis: int) -> NDArray[Any]:
-    return np.ascontiguousarray(np.moveaxis(frames, -1, axis))
+def _channels_first(frames: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(channels_to_front(frames))
 
 
 def _channels_first_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

@@ -45,6 +45,7 @@ import robot_attn
 from robot_attn.cores import usable_cores
 from robot_attn.errors import unknown_name
 from robot_attn.focus import Bools, FocusMeter, FocusTotals, PriorMap, RatioOfSums, grow, uniform_map
+from robot_attn.frames import channels_to_front
 from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
 from robot_attn_scripts import _report
 
@@ -216,7 +217,7 @@ def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
                 masks = simulator.target_mask()
                 world = first + np.arange(batch)
                 kept = (masks.sum(axis=(1, 2)) >= SEEN) & (world < worlds)
-                images = simulator.observe()["image"][kept].transpose(0, 3, 1, 2)
+                images = channels_to_front(simulator.observe()["image"][kept])
                 parts.append(Frames(images, masks[kept], world[kept]))
     finally:
         simulator.close()
