@@ -24,6 +24,9 @@ from torch import Tensor
 MIN_SIDE, MAX_SIDE = 32, 512
 """The heights and widths, in pixels, that a perception module takes."""
 
+ROUNDING = 1e-3
+"""How far outside [0, 1] floating-point frames may lie: what resizing or half precision makes of 0 and 1."""
+
 Frames = TypeVar("Frames", Tensor, NDArray[Any])
 
 
@@ -127,7 +130,7 @@ def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: tor
 def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """ValueError unless frames are [B, *image_shape], uint8 or, finite and in [0, 1], of `dtype`.
 
-    The range is tested on the frames' mean: one pass, and neither a NaN nor frames in [0, 255] get through.
+    The range of floats is allowed an error of `ROUNDING`. It is not tested while a graph is recorded.
     """
     expected = f"frames must be [B, {image_shape[0]}, {image_shape[1]}, {image_shape[2]}] (channel-first)"
     if not isinstance(frames, Tensor):
@@ -146,12 +149,13 @@ def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch
             f"{expected} as uint8 in [0, 255] or {dtype} in [0, 1]; their dtype is {frames.dtype}."
         )
     if not recording() and frames.numel() > 0:
-        mean = float(frames.detach().sum()) / frames.numel()
-        if not math.isfinite(mean):
+        low, high = (float(bound) for bound in torch.aminmax(frames.detach()))
+        if not math.isfinite(low + high):
             raise ValueError(f"{expected} of finite numbers; they hold NaN or infinity.")
-        if not -1e-3 <= mean <= 1 + 1e-3:
+        if not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise ValueError(
-                f"{expected} in [0, 1]; their mean is {mean:.4g}. Give uint8 frames, or divide by 255."
+                f"{expected} in [0, 1], got numbers from {low:.4g} to {high:.4g}: give uint8 frames, or "
+                "floats divided by 255 and not normalised any further."
             )
 
 

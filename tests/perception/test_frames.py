@@ -102,6 +102,9 @@ def test_the_same_frames_give_the_same_bits_however_they_lie(family: str, channe
             assert torch.equal(found.attention, expected.attention)
 
 
+RAMP = torch.linspace(0, 1, 2 * 5 * 32 * 37).view(2, 5, 32, 37)
+
+
 def floats(*shape: int) -> torch.Tensor:
     return torch.full(shape, 0.5)
 
@@ -117,8 +120,11 @@ def floats(*shape: int) -> torch.Tensor:
         (floats(2, 5, 32, 37).long(), "dtype is torch.int64"),
         (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("nan"))), "NaN or infinity"),
         (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("inf"))), "NaN or infinity"),
-        (floats(2, 5, 32, 37) * 255, r"in \[0, 1\]; their mean is 127.5"),
-        (floats(2, 5, 32, 37) - 1, r"in \[0, 1\]; their mean is -0.5"),
+        (floats(2, 5, 32, 37) * 255, r"in \[0, 1\], got numbers from 127.5 to 127.5: give uint8"),
+        (floats(2, 5, 32, 37) - 1, r"in \[0, 1\], got numbers from -0.5 to -0.5"),
+        (2 * RAMP - 1, r"in \[0, 1\], got numbers from -1 to 1: give"),
+        ((RAMP - 0.449) / 0.226, r"in \[0, 1\], got numbers from -1.987 to 2.438: give"),  # ImageNet's green
+        (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(1.01)), "from 0.5 to 1.01"),
         (np.zeros((2, 5, 32, 37), np.float32), "they are a ndarray"),
     ],
 )
