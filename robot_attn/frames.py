@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_attn.compat.torch import transforming
+
 MIN_SIDE, MAX_SIDE = 32, 512
 """The heights and widths, in pixels, that a perception module takes."""
 
@@ -130,7 +132,8 @@ def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: tor
 def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """ValueError unless frames are [B, *image_shape], uint8 or, finite and in [0, 1], of `dtype`.
 
-    The range of floats is allowed an error of `ROUNDING`. It is not tested while a graph is recorded.
+    The range of floats is allowed an error of `ROUNDING`. It is not tested while a graph is recorded
+    or a function transformed.
     """
     expected = f"frames must be [B, {image_shape[0]}, {image_shape[1]}, {image_shape[2]}] (channel-first)"
     if not isinstance(frames, Tensor):
@@ -181,5 +184,13 @@ def check_context(context: Tensor | None, batch: int, size: int, dtype: torch.dt
 
 
 def recording() -> bool:
-    """Whether a graph is being recorded (compile, export, trace), which can keep no branch on values."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    """Whether a graph is being recorded (compile, export, trace) or a function transformed (`torch.func`).
+
+    Neither can keep a branch on values, so checks on values are left out; and both want operations that
+    differentiate themselves, so gradients written by hand are too.
+    """
+    return (
+        torch.compiler.is_compiling()  # type: ignore[no-untyped-call]
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or transforming()
+    )

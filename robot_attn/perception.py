@@ -46,7 +46,9 @@ class Perception(nn.Module):
 
         context: float [B, context_dim]; None where the module was built with none.
         Returns features [B, features_dim] and attention [B, heads, *grid.shape].
-        Raises ValueError for frames or a context of another shape or dtype, or that are not finite.
+        Raises ValueError for frames or a context of another shape or dtype, or that are not finite. Values
+        are not checked while a graph is recorded (compile, export, trace) or a function is transformed
+        (`torch.func`).
         """
         dtype = next(self.parameters()).dtype
         frames = prepare_frames(frames, self.image_shape, dtype)

@@ -86,7 +86,8 @@ class DynamicAttention(nn.Module):
                 raise ValueError(f"context must be {dtype} [{batch}, {self.context_dim}]; it is None.")
             context = untold
         if state is None:
-            state = self.first_state.expand(batch, -1)
+            # A sum, so that under torch.func.vmap the first state is batched too: GRUCell works in place.
+            state = self.first_state + tokens.new_zeros(batch, self.state_dim)
         _check("tokens", tokens, tokens.shape, dtype)
         _check("state", state, (batch, self.state_dim), dtype)
         _check("context", context, (batch, self.context_dim), dtype)

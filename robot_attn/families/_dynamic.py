@@ -138,7 +138,7 @@ class Dynamic(Perception):
         sizes = frames.shape[:2]
         patches = self.patches(frames.flatten(0, 1)).flatten(2).transpose(1, 2)
         hidden = F.relu_(self.hidden(patches))
-        tokens = torch.cat([hidden, self.places.expand(len(hidden), -1, -1)], dim=2)
+        tokens = torch.cat([hidden, self.places.expand(hidden.shape[0], -1, -1)], dim=2)
         tokens = tokens.view(*sizes, *tokens.shape[1:])
         looks, states = self.attention(tokens, state, context=context, starts=starts)
         seen = [looks.values[..., -1, :].flatten(2), states]

@@ -36,7 +36,7 @@ class Instruct(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens int64 [B, MAX_TOKENS] -> queries [B, heads, query_dim]; of a text without words, 0."""
         words = (self.words(tokens) + self.places)[:, None]
-        questions = self.questions[:, None].expand(len(tokens), -1, -1, -1)
+        questions = self.questions[:, None].expand(tokens.shape[0], -1, -1, -1)
         read = attend(questions, words, words, mask=(tokens != PAD)[:, None, None])
         queries: Tensor = self.to_query(read.values[:, :, 0])
         return queries
@@ -129,6 +129,6 @@ class Instruction(Perception):
             tokens = tokens.long()
         query = self.instruct(tokens)
         seen = F.relu_(self.around(self.patches(frames))).flatten(2).transpose(1, 2)
-        told = query.flatten(1).expand(len(frames), -1)
+        told = query.flatten(1).expand(frames.shape[0], -1)
         told = told if context is None else torch.cat([told, context], dim=1)
         return self.readout(query, seen, seen, told)

@@ -87,7 +87,8 @@ class SlotAttention(nn.Module):
             )
         tokens = self.norm_tokens(tokens)
         key, value = self.key(tokens), self.value(tokens)
-        slots = self.first.expand(len(tokens), -1, -1)
+        # A sum, so that under torch.func.vmap the first state is batched too: GRUCell works in place.
+        slots = self.first + tokens.new_zeros(tokens.shape[0], *self.first.shape)
         for _ in range(self.rounds):
             weights = compete(self.query(self.norm_slots(slots)), key, self.score)
             read = weights @ value

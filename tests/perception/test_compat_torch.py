@@ -1,0 +1,28 @@
+"""The private parts of torch that we build on: each is there, and does what we take it to do."""
+
+import pytest
+import torch
+
+from robot_attn.compat.torch import transforming
+
+PARTS = ("_C", "_functorch")
+
+
+def test_torch_still_has() -> None:
+    owner: object = torch
+    for name in PARTS:
+        assert hasattr(owner, name), f"this torch has no {name}"
+        owner = getattr(owner, name)
+    assert hasattr(owner, "peek_interpreter_stack"), "this torch has no peek_interpreter_stack"
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
+def test_a_transform_is_seen_while_it_works(transform: object) -> None:
+    seen = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        seen.append(transforming())
+        return x.sum()
+
+    transform(function)(torch.zeros(2))  # type: ignore[operator]
+    assert seen == [True] and not transforming()
