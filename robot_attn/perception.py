@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from robot_attn.frames import check_context, check_image_shape, prepare_frames
@@ -39,7 +40,7 @@ class Perception(nn.Module):
         super().__init__()
         check_context_dim(context_dim)
         self.image_shape = check_image_shape(image_shape)
-        self.context_dim = context_dim
+        self.context_dim = int(context_dim)
 
     def forward(self, frames: Tensor, context: Tensor | None = None) -> Percept:
         """Look at frames: uint8 [B, C, H, W], or float (the module's dtype) in [0, 1].
@@ -67,14 +68,19 @@ class Perception(nn.Module):
         """
 
 
+def is_whole_number(value: object) -> bool:
+    """Whether a value is a whole number, of Python or of NumPy; True and False are not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def check_context_dim(context_dim: int) -> None:
     """ValueError unless context_dim is a whole number of at least 0."""
-    if isinstance(context_dim, bool) or not isinstance(context_dim, int) or context_dim < 0:
+    if not is_whole_number(context_dim) or context_dim < 0:
         raise ValueError(f"context_dim must be a whole number of at least 0; it is {context_dim!r}.")
 
 
 def check_sizes(**sizes: int) -> None:
     """ValueError unless each of a family's options is a whole number of at least 1."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not is_whole_number(size) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; it is {size!r}.")

@@ -35,6 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from robot_attn.optional import import_cv2, import_optional
+from robot_attn.perception import is_whole_number
 
 Map = NDArray[np.floating] | Tensor
 Floats = NDArray[np.float64]
@@ -119,7 +120,7 @@ def regions(map: Map, *, threshold: float = 0.2, over_chance: float = 1.5, min_a
     and for options out of range; ModuleNotFoundError where opencv is not installed.
     Cost: a few passes over H W numbers, and H W bytes for each region's mask.
     """
-    if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 1:
+    if not is_whole_number(min_area) or min_area < 1:
         raise ValueError(f"min_area must be a whole number of pixels, at least 1; it is {min_area!r}.")
     values, scale = _as_map(map)
     levels, standing_out = _standing_out(values, threshold, over_chance)
@@ -180,7 +181,7 @@ class Tracker:
         unlike: float = 0.5,
         memory: float = 0.9,
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+        if not is_whole_number(patience) or patience < 0:
             raise ValueError(f"patience must be a whole number of frames, at least 0; it is {patience!r}.")
         for name, value, fits, range_ in (
             ("reach", reach, 0 < reach < np.inf, "greater than 0"),

@@ -96,6 +96,11 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.worlds.set_state(state)
         self.np_random, self._running = self.worlds.generators[0], True
 
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Of a copy too, Gymnasium's own generator and the world's are one."""
+        self.__dict__.update(kept)
+        self.np_random = self.worlds.generators[0]
+
     def close(self) -> None:
         self.worlds.close()
 

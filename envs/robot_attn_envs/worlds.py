@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ class Worlds:
         occluders: int = 0,
         **options: Any,
     ) -> None:
+        made = {"image_size": image_size, "depth": depth, "threads": threads, "device": device}
+        made |= {"shift": shift, "intensity": intensity, "suite": suite, "backgrounds": backgrounds}
+        self._make_again = partial(type(self), task, num_worlds, **made, occluders=occluders, **options)
         self.num_worlds, self.threads = num_worlds, threads or usable_cores()
         self.image_size = check_image_size(image_size)
         height, width = self.image_size
@@ -353,6 +357,14 @@ class Worlds:
             values[...] = state[name]
         self._refresh(np.arange(self.num_worlds))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle options and state: MuJoCo's batch and the camera cannot be, and are made again."""
+        return self._make_again, (), {"state": self.get_state(), "diverged": self.diverged.copy()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.set_state(kept["state"])
+        self.diverged[:] = kept["diverged"]
+
     def close(self) -> None:
         """Stop the camera's threads."""
         self.camera.close()
@@ -393,12 +405,13 @@ class Worlds:
 def check_image_size(image_size: int | Sequence[int], largest: int = MAX_SIZE) -> tuple[int, int]:
     """(height, width) from one number or two, each from 32 to `largest` pixels, or a ValueError."""
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
-    if len(sides) != 2 or not all(isinstance(s, int) and MIN_SIZE <= s <= largest for s in sides):
+    whole = all(isinstance(side, int | np.integer) for side in sides)
+    if len(sides) != 2 or not whole or not all(MIN_SIZE <= side <= largest for side in sides):
         raise ValueError(
             "image_size is one side or (height, width), whole numbers of pixels "
             f"from {MIN_SIZE} to {largest}, got {image_size!r}"
         )
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
 
 
 def _pack_generator(generator: np.random.Generator) -> NDArray[np.uint64]:

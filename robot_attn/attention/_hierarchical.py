@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_attention
 from robot_attn.attention._scores import Score
-from robot_attn.perception import check_sizes
+from robot_attn.perception import check_sizes, is_whole_number
 
 
 def attend_hierarchical(
@@ -56,7 +56,7 @@ def attend_hierarchical(
         raise ValueError(f"grid must have as many cells as there are keys, {count}; it is {rows} x {cols}.")
     check_sizes(cell=cell)
     blocks = -(-rows // cell) * -(-cols // cell)
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= blocks:
+    if not is_whole_number(top) or not 1 <= top <= blocks:
         raise ValueError(f"top must be a whole number from 1 to the {blocks} blocks; it is {top!r}.")
 
     if coarse_query is None:

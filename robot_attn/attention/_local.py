@@ -11,6 +11,7 @@ from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_mask
 from robot_attn.attention._scores import Score, check_pairwise, find_score
 from robot_attn.frames import recording
+from robot_attn.perception import is_whole_number
 
 SHORTEST_BLOCK, SMALLEST_BLOCK = 16, 4
 """Queries that are attended with at a time, at least: of a sequence, and along each axis of a grid. Fewer,
@@ -232,6 +233,6 @@ def _check_tokens(axes: tuple[str, ...], query: Tensor, key: Tensor, value: Tens
 
 def _check_window(**window: int) -> None:
     for name, size in window.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
+        if not is_whole_number(size) or size < 1 or size % 2 == 0:
             of = "" if name == "window" else f" of {name}"
             raise ValueError(f"a window must be an odd number{of}, as many on each side; it is {size!r}.")

@@ -11,7 +11,7 @@ from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._blockwise import check_rows
 from robot_attn.attention._checks import check_attention, check_finite
 from robot_attn.attention._scores import Score, find_score, scaled_dot
-from robot_attn.perception import check_sizes
+from robot_attn.perception import check_sizes, is_whole_number
 
 
 def attend_linformer(
@@ -117,7 +117,7 @@ def attend_nystrom(
     check_attention(query, key, value)
     queries, count = query.shape[2], key.shape[2]
     fewest = min(queries, count)
-    if isinstance(landmarks, bool) or not isinstance(landmarks, int) or not 1 <= landmarks <= fewest:
+    if not is_whole_number(landmarks) or not 1 <= landmarks <= fewest:
         raise ValueError(f"landmarks must be a whole number from 1 to {fewest}; it is {landmarks!r}.")
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(

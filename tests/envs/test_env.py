@@ -1,6 +1,9 @@
 """The environments: one or many, any threads, any order of saving, the same bits."""
 
+import copy
+import pickle
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -281,3 +284,95 @@ def test_a_world_that_diverges_ends_and_the_others_go_on(tmp_path: Any, monkeypa
         assert not env.step(action)[3].any()
     env.close()
     twin.close()
+
+
+def pickled(env: Any) -> Any:
+    return pickle.loads(pickle.dumps(env))
+
+
+SCENES: list[tuple[str, dict[str, Any]]] = [
+    (ID, {"suite": "hard", "occluders": 2, "masks": True, "threads": np.int64(1)}),
+    ("RobotAttn/Navigate-v0", {"obstacles": 3, "depth": True}),
+    ("RobotAttn/Reach-v0", {"shift": "camera", "instruction": True, "image_size": (32, 48)}),
+    ("RobotAttn/Push-v0", {"render_mode": "rgb_array"}),
+]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+@pytest.mark.parametrize(("task", "options"), SCENES)
+def test_a_copy_goes_on_as_the_original(
+    copied: Callable[[Any], Any], task: str, options: dict[str, Any]
+) -> None:
+    env = gymnasium.make(task, **options)
+    env.reset(seed=5)
+    for _ in range(3):
+        env.step(env.action_space.sample())
+    twin = copied(env)
+    assert twin.spec == env.spec and twin.observation_space == env.observation_space
+    assert twin.unwrapped.np_random is twin.unwrapped.worlds.generators[0]
+    actions = [env.action_space.sample() for _ in range(4)]
+    first = [env.step(action) for action in actions]
+    np.testing.assert_equal([twin.action_space.sample() for _ in range(4)], actions)
+    np.testing.assert_equal(
+        [twin.step(action) for action in actions], first
+    )  # and the original has not moved it
+    np.testing.assert_equal(twin.reset(), env.reset())
+    np.testing.assert_equal(twin.render(), env.render())
+    env.close()
+    twin.step(actions[0])
+    twin.close()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_of_a_batch_goes_on_as_the_original(copied: Callable[[Any], Any]) -> None:
+    env = gymnasium.make_vec(ID, num_envs=3, threads=2, **OPTIONS)
+    env.reset(seed=5)
+    steps = actions(3)
+    for action in steps[:90]:
+        env.step(action)
+    twin = copied(env)
+    for action in steps[90:130]:  # past the end of an episode
+        np.testing.assert_equal(twin.step(action), env.step(action))
+    env.close()
+    twin.close()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize(("task", "options"), SCENES)
+def test_a_copy_before_the_first_episode(
+    copied: Callable[[Any], Any], task: str, options: dict[str, Any]
+) -> None:
+    env = gymnasium.make(task, **options).unwrapped
+    twin = copied(env)
+    np.testing.assert_equal(twin.reset(seed=7), env.reset(seed=7))
+    env.close()
+    twin.close()
+
+
+def test_a_copy_of_an_ended_episode_wants_a_reset() -> None:
+    env = gymnasium.make(ID).unwrapped
+    twin = copy.deepcopy(env)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        twin.step(np.zeros(2, np.float32))
+    twin.close()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        (ID, {"image_size": 48, "distractors": 3, "occluders": 2}),
+        (ID, {"image_size": (40, 56), "distractors": 2}),
+        ("RobotAttn/Navigate-v0", {"obstacles": 2, "distractors": 1}),
+    ],
+)
+def test_numpys_whole_numbers_are_whole_numbers(task: str, options: dict[str, Any]) -> None:
+    def whole(value: Any) -> Any:
+        return tuple(map(np.int64, value)) if isinstance(value, tuple) else np.int64(value)
+
+    plain = gymnasium.make(task, **options)
+    env = gymnasium.make(task, **{name: whole(value) for name, value in options.items()})
+    assert env.observation_space == plain.observation_space
+    np.testing.assert_equal(env.reset(seed=3), plain.reset(seed=3))
+    env.close()
+    plain.close()

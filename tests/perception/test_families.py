@@ -32,6 +32,28 @@ def test_any_size(family: str, size: tuple[int, int], channels: int) -> None:
     torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.num_heads))
 
 
+def test_numpys_whole_numbers_are_whole_numbers(family: str) -> None:
+    sizes = {
+        name: parameter.default
+        for name, parameter in inspect.signature(FAMILIES[family]).parameters.items()
+        if type(parameter.default) is int and name != "context_dim"
+    }
+    modules = []
+    for whole in (int, np.int64, np.int32):
+        torch.manual_seed(0)
+        given = {name: whole(size) for name, size in sizes.items()}
+        modules.append(build(family, (whole(3), whole(32), whole(40)), whole(5), **given))
+    frames, context = torch.rand(2, 3, 32, 40), torch.randn(2, 5)
+    expected = modules[0](frames, context)
+    for module in modules[1:]:
+        for one, other in zip(module(frames, context), expected, strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="whole number"):
+        build(family, (3, 32, 40), np.float64(5))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="whole number"):
+        build(family, (3, 32, 40), features_dim=np.True_)
+
+
 def test_the_largest_frame(family: str) -> None:
     module = build(family, (3, 512, 512), features_dim=2)
     percept = module(torch.randint(0, 256, (1, 3, 512, 512), dtype=torch.uint8))

@@ -141,7 +141,7 @@ class Navigate(Task):
         obstacles: int = 4,
         start_in_view: bool | float = True,
     ) -> None:
-        if not isinstance(obstacles, int) or not 0 <= obstacles <= MAX_OBSTACLES:
+        if not isinstance(obstacles, int | np.integer) or not 0 <= obstacles <= MAX_OBSTACLES:
             raise ValueError(
                 f"expected obstacles to be an integer from 0 to {MAX_OBSTACLES}, got {obstacles!r}"
             )

@@ -197,11 +197,11 @@ def check_distractors(distractors: int) -> int:
     Raises:
         ValueError: it is not an integer from 0 to 32.
     """
-    if not isinstance(distractors, int) or not 0 <= distractors <= MAX_DISTRACTORS:
+    if not isinstance(distractors, int | np.integer) or not 0 <= distractors <= MAX_DISTRACTORS:
         raise ValueError(
             f"expected distractors to be an integer from 0 to {MAX_DISTRACTORS}, got {distractors!r}"
         )
-    return distractors
+    return int(distractors)
 
 
 def away_from_red(rng: np.random.Generator, count: int) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ class Occluders:
     """
 
     def __init__(self, num_worlds: int, count: int) -> None:
-        if not isinstance(count, int) or not 0 <= count <= MAX_OCCLUDERS:
+        if not isinstance(count, int | np.integer) or not 0 <= count <= MAX_OCCLUDERS:
             raise ValueError(f"expected occluders to be an integer from 0 to {MAX_OCCLUDERS}, got {count!r}")
         self._count = count
         self._starts = np.zeros((num_worlds, count), np.int64)

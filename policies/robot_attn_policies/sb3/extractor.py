@@ -79,7 +79,7 @@ class PerceptionExtractor(CombinedExtractor):
         if told and getattr(family, "reads_tokens", False):
             options = {"instruction": None, **options}
         reads = told and options.get("instruction", "") is None
-        vector_size = sum(get_flattened_obs_dim(entry) for entry in vectors.values())
+        vector_size = sum(int(get_flattened_obs_dim(entry)) for entry in vectors.values())
         vector_size += len(WORDS) if told and not reads else 0
         channels, height, width = space.shape
         module = robot_attn.build(
