@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from robot_attn_policies.rollouts.rollout import policy_actor as policy_actor
     from robot_attn_policies.rollouts.rollout import random_actor as random_actor
     from robot_attn_policies.rollouts.rollout import rollout_episodes as rollout_episodes
+    from robot_attn_policies.sb3.act import act as act
     from robot_attn_policies.sb3.extractor import PerceptionExtractor as PerceptionExtractor
     from robot_attn_policies.sb3.extractor import find_extractor as find_extractor
     from robot_attn_policies.sb3.extractor import perceive as perceive
@@ -90,6 +91,7 @@ _PUBLIC = {
         "random_actor",
         "rollout_episodes",
     ),
+    "sb3.act": ("act",),
     "sb3.extractor": ("PerceptionExtractor", "find_extractor", "perceive"),
     "sb3.policy": ("PerceptionPolicy",),
     "sb3.vec_env": ("BatchVecEnv",),
