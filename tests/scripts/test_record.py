@@ -301,7 +301,7 @@ def test_a_dataset_that_is_there_stays_as_it_is(folder: Path, root: Path) -> Non
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == files
 
 
-class TrainingInterrupted(ToyTask):
+class Interrupting(ToyTask):
     """Someone presses Ctrl-C while a batch is played."""
 
     def __init__(self, num_envs: int, training: bool = False, *, at: int = -1, **options: Any) -> None:
@@ -328,7 +328,7 @@ class Broken(ToyTask):
         return observation, np.where(self.resets > 2, np.nan, rewards), *rest
 
 
-for _task in (TrainingInterrupted, Broken):
+for _task in (Interrupting, Broken):
     gymnasium.register(f"RobotAttn/{_task.__name__}-v0", vector_entry_point=_task)
 
 
@@ -337,7 +337,7 @@ def test_ctrl_c_keeps_the_episodes_that_have_ended(
 ) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
     try:
-        run_folder = run_of(tmp_path / "run", "interrupted")
+        run_folder = run_of(tmp_path / "run", "interrupting")
         # Episodes have 13 steps at most, so that by then the first two are over and the next two are not.
         with pytest.raises(KeyboardInterrupt):
             run(Options(run_folder, episodes=20, minari="toy/cut-v0", at_once=2, env=("at=14",)))
