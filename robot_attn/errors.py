@@ -1,4 +1,4 @@
-"""One sentence for a name that is not known."""
+"""Error messages shared by the package."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], *, more: str = "") -> ValueError:
-    """The error for a name that is not among those known; it gives the nearest and all of them.
+    """Build the error for an unknown name, with the nearest known name and the list of all.
 
     Args:
-        kind: what the name should have named, such as "score".
-        name: the name.
-        known: the names that there are.
-        more: what else could have been named, to stand behind the list.
+        kind: what the name stands for, such as "score".
+        name: the unknown name.
+        known: all known names.
+        more: further alternatives, appended to the list.
 
     Returns:
-        The error, to be raised.
+        The error, to be raised by the caller.
     """
     names = sorted(known)
     article = "an" if kind[0] in "aeiou" else "a"

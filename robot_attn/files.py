@@ -1,4 +1,4 @@
-"""Writing a file so that a reader sees the old one or the whole new one, and never half of either."""
+"""Atomic file replacement: a reader sees either the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside `path`; when the block ends well, flush that file and put it in place.
+    """Yield a temporary path beside `path`; on success, flush that file and move it to `path`.
 
-    The temporary name keeps `path`'s ending, since programs such as ffmpeg read the format from it. If the
-    block raises, the temporary file is removed and whatever was at `path` stays as it was.
+    The temporary name keeps the ending of `path`, from which programs such as ffmpeg infer the format. If the
+    block raises, the temporary file is removed and an existing file at `path` is unchanged.
+
+    Args:
+        path: file to write or replace.
+
+    Yields:
+        The temporary path to write to.
 
     Raises:
-        OSError: the folder does not exist, cannot be written, or the disk is full.
+        OSError: the folder does not exist or is not writable, or the disk is full.
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}; make it first")
+        raise FileNotFoundError(
+            f"cannot write {target}: the folder {target.parent} does not exist: create it first"
+        )
     if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file in it")
+        raise IsADirectoryError(f"cannot write {target}: it is a folder: name a file in it")
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
@@ -32,7 +40,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(target)  # the name that the reader knows
+            error.filename = str(target)  # the name that the caller knows
         raise
     finally:
         with suppress(FileNotFoundError):

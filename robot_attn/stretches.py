@@ -1,4 +1,4 @@
-"""Stretches of equal values in a row of steps, such as those in which a target is hidden."""
+"""Stretches: runs of consecutive steps with equal values, such as those in which a target is hidden."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from numpy.typing import NDArray
 
 
 class Stretch(NamedTuple):
-    """Successive rows of one episode, [first, stop)."""
+    """Consecutive rows of one episode, [first, stop).
+
+    Attributes:
+        first: first row.
+        stop: row after the last.
+    """
 
     first: int
     stop: int
 
     @property
     def rows(self) -> int:
-        """How many they are."""
+        """Number of rows."""
         return self.stop - self.first
 
 
 def stretches(values: NDArray[Any], episode: NDArray[np.integer] | None = None) -> list[Stretch]:
-    """The stretches of equal values, which together are all rows.
+    """Split rows into stretches of equal values.
 
     Args:
-        values: [T], one a row.
-        episode: [T], which episode a row belongs to; a stretch lies within one. None: all rows are of one.
+        values: [T], one value per row.
+        episode: int [T], episode of each row, at whose boundaries stretches end; None for one episode.
+
+    Returns:
+        The stretches in order; together they cover all rows.
     """
     if len(values) == 0:
         return []
@@ -38,5 +46,10 @@ def stretches(values: NDArray[Any], episode: NDArray[np.integer] | None = None) 
 
 
 def stretches_of(flags: NDArray[np.bool_], episode: NDArray[np.integer] | None = None) -> list[Stretch]:
-    """The stretches in which `flags` [T] is True; `episode` as for `stretches`."""
+    """Find the stretches in which `flags` is True.
+
+    Args:
+        flags: bool [T].
+        episode: int [T], episode of each row, at whose boundaries stretches end; None for one episode.
+    """
     return [stretch for stretch in stretches(flags, episode) if flags[stretch.first]]

@@ -1,4 +1,4 @@
-"""The few words that an instruction is made of, as numbers: "the red ball" is a row of tokens."""
+"""Vocabulary and tokenizer of the language instructions: "the red ball" -> a row of token ids."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from robot_attn.errors import unknown_name
 
 MAX_TOKENS = 16
-"""Words an instruction may have: every row of tokens is as long, shorter texts end in PAD."""
+"""Length of a token row, and largest number of words of an instruction; shorter ones are padded with PAD."""
 PAD = 0
-"""The token of no word."""
+"""Token id of padding."""
 
 WORDS = (
-    # A word's token is its place here, from 1, and saved weights know a word by its token: add at the end.
+    # The id of a word is its position here, from 1. Saved weights depend on it: append new words at the end.
     *("the", "a", "and", "or", "not", "of", "to", "at", "in", "on", "from", "then"),
     *("red", "orange", "yellow", "green", "cyan", "blue", "purple", "magenta", "pink", "brown"),
     *("white", "grey", "black"),
@@ -27,7 +27,7 @@ WORDS = (
     *("find", "look", "follow", "go", "reach", "touch", "grasp", "lift", "put", "push", "pull", "turn"),
     *("avoid", "stop", "all", "other", "one", "two", "three", "first", "second", "third", "last"),
 )
-"""Each word by its one name; others that mean the same are in SYNONYMS."""
+"""Words of the vocabulary, one per id; synonyms are in SYNONYMS."""
 
 SYNONYMS: Mapping[str, str] = MappingProxyType(
     {
@@ -42,22 +42,30 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
         **{"raise": "lift", "place": "put", "rotate": "turn", "every": "all"},
     }
 )
-"""Other names of some words, which get the same token."""
+"""Synonyms: each maps to the word of WORDS whose token id it shares."""
 
 _TOKENS = {word: token for token, word in enumerate(WORDS, start=PAD + 1)}
 
 
 def tokenize(text: str) -> Tensor:
-    """An instruction as tokens, int64 [MAX_TOKENS], each from 1 to len(WORDS), then PAD up to the end.
+    """Convert an instruction to token ids.
 
-    Capitals and the marks . , ; : ! ? do not count. Raises ValueError for a text that is no str, has no word
-    or more than MAX_TOKENS, or for a word that is neither in WORDS nor in SYNONYMS (it gives the nearest).
+    Case and the punctuation marks . , ; : ! ? are ignored.
+
+    Args:
+        text: an instruction of 1 to MAX_TOKENS words in WORDS or SYNONYMS, such as "the red ball".
+
+    Returns:
+        int64 [MAX_TOKENS], ids from 1 to len(WORDS), padded with PAD.
+
+    Raises:
+        ValueError: not a str, no word or too many, or an unknown word; the message suggests the nearest.
     """
     if not isinstance(text, str):
-        raise ValueError(f"an instruction must be a str; it is a {type(text).__name__}.")
+        raise ValueError(f"expected an instruction of type str, got {type(text).__name__}")
     words = re.sub(r"[.,;:!?]", " ", text.lower()).split()
     if not 1 <= len(words) <= MAX_TOKENS:
-        raise ValueError(f"an instruction must have 1 to {MAX_TOKENS} words; {text!r} has {len(words)}.")
+        raise ValueError(f"expected an instruction of 1 to {MAX_TOKENS} words, got {len(words)}: {text!r}")
     tokens = torch.full((MAX_TOKENS,), PAD)
     for place, word in enumerate(words):
         name = SYNONYMS.get(word, word)
@@ -68,28 +76,37 @@ def tokenize(text: str) -> Tensor:
 
 
 def detokenize(tokens: Tensor | Sequence[int]) -> str:
-    """The text of one row of tokens [L], PADs left out: each word by its name in WORDS.
+    """Convert one row of token ids to text, with each word's name in WORDS and without padding.
 
-    Raises ValueError for tokens that are no whole numbers from 0 to len(WORDS).
+    Args:
+        tokens: whole numbers [L], from 0 to len(WORDS).
+
+    Raises:
+        ValueError: more than one row, or numbers that are not token ids.
     """
     row = torch.as_tensor(tokens)
     if row.ndim != 1:
-        raise ValueError(f"tokens must be one row, [L]; their shape is {list(row.shape)}.")
+        raise ValueError(f"expected one row of tokens [L], got shape {list(row.shape)}")
     check_tokens(row)
     return " ".join(WORDS[token - PAD - 1] for token in row.long().tolist() if token != PAD)
 
 
 def bag_of_words(tokens: Tensor) -> Tensor:
-    """Which words are in each text: tokens int64 [B, L] -> float32 [B, len(WORDS)], 1 for each that is."""
-    seen = torch.zeros(len(tokens), PAD + 1 + len(WORDS), device=tokens.device)
-    return seen.scatter_(1, tokens, 1.0)[:, PAD + 1 :]
+    """Multi-hot encoding: tokens int64 [B, L] -> float32 [B, len(WORDS)], 1 for each word in the text."""
+    present = torch.zeros(len(tokens), PAD + 1 + len(WORDS), device=tokens.device)
+    return present.scatter_(1, tokens, 1.0)[:, PAD + 1 :]
 
 
 def check_tokens(tokens: Tensor) -> None:
-    """ValueError unless tokens, of any shape and dtype, are whole numbers from 0 to len(WORDS)."""
+    """Check that tokens, of any shape and dtype, are whole numbers from 0 to len(WORDS).
+
+    Raises:
+        ValueError: they are not.
+    """
     good = (tokens >= 0) & (tokens <= len(WORDS)) & (tokens == tokens.round())
     if not bool(good.all()):
         raise ValueError(
-            f"tokens must be whole numbers from {PAD} to {len(WORDS)}, as robot_attn.tokenize gives them; "
-            f"they hold {tokens[~good].flatten()[0].item():.6g}. Were they normalised?"
+            f"expected tokens as whole numbers from {PAD} to {len(WORDS)}, as returned by "
+            f"robot_attn.tokenize, got {tokens[~good].flatten()[0].item():.6g}: "
+            "pass them without normalisation"
         )

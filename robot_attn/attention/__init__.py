@@ -1,4 +1,4 @@
-"""The mechanisms of attention, each a function or a module of its own: a file here, a line below."""
+"""Attention mechanisms, one file each, usable without the perception families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention with learned queries, folded: no key and no value is ever made."""
+"""Attention with learned queries and folded projections: keys and values are never computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robot_attn.errors import unknown_name
 from robot_attn.frames import recording
 
 FOLDED_SCORES = ("dot", "scaled_dot", "standardized")
-"""The scores that are linear in the key, up to what is done to all logits of a query together."""
+"""Scores whose logits are linear in the key, up to a normalisation over all keys of a query."""
 
 
 def attend_folded(
@@ -29,25 +29,32 @@ def attend_folded(
     score: str = "scaled_dot",
     mask: Tensor | None = None,
 ) -> Attended:
-    """Attend to tokens with one learned query a head, as `attend` would to keys and values made of them.
+    """Attend to tokens with one learned query per head; equal to `attend` on the projected keys and values.
 
-    tokens: float [B, n, s]; query: float [h, k], the same for the whole batch; to_key: float [h, k, s] and
-        to_value: float [h, v, s], each head's maps from a token p to its key K p and its value V p.
-    score: dot, scaled_dot or standardized, as `robot_attn.SCORES` has them.
-    mask: bool, True where a head may look, broadcast to [B, h, n]. A head that may look nowhere gets weights
-        0 and values 0; its gradients are finite.
+    Args:
+        tokens: float [B, n, s].
+        query: float [h, k], learned queries shared by the whole batch.
+        to_key: float [h, k, s], each head's key projection K: a token p has the key K p.
+        to_value: float [h, v, s], each head's value projection V.
+        score: "dot", "scaled_dot" or "standardized", as in `robot_attn.SCORES`.
+        mask: bool, True where a head may attend, broadcast to [B, h, n]. A fully masked head gets weights 0
+            and values 0; its gradients are finite.
 
-    Returns values [B, h, v] and weights [B, h, n]. Half precision is computed in float32.
-    Raises ValueError for an unknown score, shapes that do not go together, no token, numbers that are not
-    finite, or a mask that is not bool.
+    Returns:
+        Values [B, h, v] and weights [B, h, n]. Half precision is computed in float32.
 
-    Attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1, with Q one row a head, K and V
-    the projections of section 3.2.2. Learned queries that pool: Lee et al. 2019,
-    https://arxiv.org/abs/1810.00825, section 3.2. As q . (K p) = (K^T q) . p, the query and the key's map are
-    one vector [s] a head, whatever the frame; as weights are linear in values, sum_i w_i V p_i is
-    V sum_i w_i p_i. Projections folded into their neighbours so: DeepSeek-AI 2024,
-    https://arxiv.org/abs/2405.04434, section 2.1.2. A bias in the key's map would add the same to all logits
-    of a head, and so nothing; one in the value's map adds to the values wherever anything is seen.
+    Raises:
+        ValueError: an unknown score, incompatible shapes, no token, non-finite numbers, or a mask that is not
+            bool.
+
+    Attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1, with one row of Q per head, K and
+    V the projections of section 3.2.2. Pooling by learned queries: Lee et al. 2019,
+    https://arxiv.org/abs/1810.00825, section 3.2. Since q . (K p) = (K^T q) . p, the query and the key
+    projection fold into one vector [s] per head, whatever the frame; since the output is linear in the
+    values, sum_i w_i V p_i is V sum_i w_i p_i. Such absorption of projections: DeepSeek-AI 2024,
+    https://arxiv.org/abs/2405.04434, section 2.1.2. A bias in the key projection would add the same number to
+    all logits of a head and so change nothing; one in the value projection adds to the values of every head
+    that is not fully masked.
 
     Cost: 4 B h n s FLOPs and B h n numbers for the weights. Unfolded it is 2 B h n (k + v)(s + 1) FLOPs and
     B h n (k + v) numbers more for keys and values: with k = v = s / h, s / h times the FLOPs. On a CPU the
@@ -76,16 +83,15 @@ def _check(tokens: Tensor, query: Tensor, to_key: Tensor, to_value: Tensor, scor
         raise unknown_name("score that can be folded", score, FOLDED_SCORES)
     if tokens.ndim != 3 or tokens.shape[1] == 0:
         raise ValueError(
-            "tokens must be [batch, tokens, size], with a token to look at; "
-            f"their shape is {list(tokens.shape)}."
+            f"expected tokens [batch, tokens, dim] with at least 1 token, got shape {list(tokens.shape)}"
         )
     size = tokens.shape[2]
     fits = query.ndim == 2 and to_key.shape == (*query.shape, size)
     if not fits or to_value.ndim != 3 or to_value.shape[::2] != (len(query), size):
         raise ValueError(
-            "query [h, k], to_key [h, k, s] and to_value [h, v, s] must agree on h, k and "
-            f"the tokens' s = {size}; their shapes are {list(query.shape)}, {list(to_key.shape)} "
-            f"and {list(to_value.shape)}."
+            "expected query [h, k], to_key [h, k, s] and to_value [h, v, s] that agree on h, k and "
+            f"the tokens' s = {size}, got shapes {list(query.shape)}, {list(to_key.shape)} "
+            f"and {list(to_value.shape)}"
         )
     check_finite(tokens=tokens, query=query, to_key=to_key, to_value=to_value)
 

@@ -1,4 +1,4 @@
-"""Attention on two levels: coarsely to the blocks of a grid, finely inside the blocks that were chosen."""
+"""Two-level attention: coarse to the blocks of a grid, fine inside the selected blocks."""
 
 from __future__ import annotations
 
@@ -24,51 +24,60 @@ def attend_hierarchical(
     coarse_key: Tensor | None = None,
     score: str | Score = "scaled_dot",
 ) -> Attended:
-    """Attend to the blocks of a grid of keys, then to the keys inside the `top` blocks of most weight.
+    """Attend to the blocks of a grid of keys, then to the keys inside the `top` blocks of highest weight.
 
-    query: float [B, h, q, d]; key: float [B, h, n, d]; value: float [B, h, n, v], where keys, values or both
-        may be shared by the heads, [B, 1, n, .]. The n tokens are a grid, row after row.
-    grid: (rows, cols), rows * cols = n. cell: a block's side in tokens. Blocks lie side by side from the
-        first row and column; where the cell does not divide a side, the last of them hold fewer tokens.
-    top: how many blocks a query looks into, from 1 to m, the number of blocks.
-    coarse_query: float [B, h, q, e], what is asked of blocks; the query if None. coarse_key: float
-        [B, h, m, e] or [B, 1, m, e], what answers; the mean of a block's keys if None.
-    score: as in `attend`, for both levels; a score that normalises over the keys does so over blocks, and
-        over the cell * cell places of a block, where those past the grid's edge repeat the keys at it.
+    Args:
+        query: float [B, h, q, d].
+        key: float [B, h, n, d]; the n tokens are a grid in row-major order.
+        value: float [B, h, n, v]; keys, values or both may be shared by the heads, [B, 1, n, .].
+        grid: (rows, cols), rows * cols = n.
+        cell: side of a block in tokens. Blocks tile the grid from its first row and column; where the cell
+            does not divide a side, the last blocks hold fewer tokens.
+        top: number of blocks that each query selects, from 1 to m, the number of blocks.
+        coarse_query: float [B, h, q, e], the queries of the coarse level; None for `query`.
+        coarse_key: float [B, h, m, e] or [B, 1, m, e], the keys of the blocks; None for the mean of each
+            block's keys.
+        score: as in `attend`, for both levels. A score that normalises over the keys does so over blocks, and
+            over the cell * cell positions of a block, where those beyond the grid repeat the keys at its
+            border.
 
-    Returns values [B, h, q, v] and weights [B, h, q, n], which are 0 outside the chosen blocks: a token's
-    weight is its block's, renormalised over the chosen ones, times its own within the block.
-    Which blocks are chosen has no gradient; their weights do, and so have both levels.
-    Raises ValueError for what `attend` refuses, a grid that has not n tokens, and a cell or top out of range.
+    Returns:
+        Values [B, h, q, v] and weights [B, h, q, n], which are 0 outside the selected blocks: a token's
+        weight is its block's, renormalised over the selected blocks, times its own within the block. The
+        selection has no gradient; the weights do, on both levels.
 
-    Weights inside a group times the weight of the group: Yang et al. 2016,
-    https://aclanthology.org/N16-1174, section 2.2, whose words and sentences are our tokens and blocks (there
-    all are read, and a sentence's key is made of what its words gave). Means of keys that choose which
-    blocks are looked into: Zhu et al. 2023, https://arxiv.org/abs/2303.08810, section 3.2 (there one softmax
-    runs over all of the chosen blocks' tokens, without the coarse weights).
-    Cost: 2 B h q (m e + top cell^2 (d + v)) FLOPs, B h q n numbers for the weights, B h q top cell^2 (d + v)
-    for what is gathered, and one copy of keys and values; least with a cell of (n / top)^(1/4) tokens.
+    Raises:
+        ValueError: as `attend`; a grid of another number of tokens; cell or top out of range; coarse queries
+            or keys of another shape.
+
+    Weights within a group times the weight of the group: Yang et al. 2016, https://aclanthology.org/N16-1174,
+    section 2.2, whose words and sentences are tokens and blocks here (there all are read, and a sentence's
+    key is computed from its words' values). Mean keys that select blocks: Zhu et al. 2023 (BiFormer),
+    https://arxiv.org/abs/2303.08810, section 3.2 (there one softmax runs over the tokens of all selected
+    blocks, without the coarse weights). Cost: 2 B h q (m e + top cell^2 (d + v)) FLOPs, B h q n numbers for
+    the weights, B h q top cell^2 (d + v) for the gathered tokens, and one copy of keys and values; least with
+    a cell of (n / top)^(1/4) tokens.
     """
     check_attention(query, key, value)
     (batch, heads, queries, _), count = query.shape, key.shape[2]
     rows, cols = grid
     if min(rows, cols) < 1 or rows * cols != count:
-        raise ValueError(f"grid must have as many cells as there are keys, {count}; it is {rows} x {cols}.")
+        raise ValueError(f"expected a grid of {count} cells, one for each key, got {rows} x {cols}")
     check_sizes(cell=cell)
     blocks = -(-rows // cell) * -(-cols // cell)
     if not is_whole_number(top) or not 1 <= top <= blocks:
-        raise ValueError(f"top must be a whole number from 1 to the {blocks} blocks; it is {top!r}.")
+        raise ValueError(f"expected top as a whole number from 1 to the {blocks} blocks, got {top!r}")
 
     if coarse_query is None:
         coarse_query = query
     if coarse_key is None:
         coarse_key = pool_blocks(key, grid, cell)
-    # Values of no size: only the weights are wanted.
+    # Values of dimension 0: only the weights are needed.
     coarse = attend(coarse_query, coarse_key, coarse_key[..., :0], score=score).weights
     if coarse.shape != (batch, heads, queries, blocks):
         raise ValueError(
-            f"coarse_query must be [{batch}, {heads}, {queries}, e] and coarse_key hold {blocks} blocks; "
-            f"their shapes are {list(coarse_query.shape)} and {list(coarse_key.shape)}."
+            f"expected coarse_query [{batch}, {heads}, {queries}, e] and coarse_key of {blocks} blocks, "
+            f"got shapes {list(coarse_query.shape)} and {list(coarse_key.shape)}"
         )
     share, chosen = choose(coarse, top)
     table, inside = places(grid, cell, key.device)
@@ -87,9 +96,14 @@ def attend_hierarchical(
 
 
 def choose(weights: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Weights of blocks [B, h, q, m] -> those of the `top` highest, summing to 1, and which they are.
+    """Select the `top` blocks with the highest weights for each query and head.
 
-    Returns float and int64, both [B, q, top, h].
+    Args:
+        weights: float [B, h, q, m], attention weights of the blocks.
+        top: number of blocks to select.
+
+    Returns:
+        Their weights, renormalised to sum 1, float [B, q, top, h], and their indices, int64 [B, q, top, h].
     """
     share, chosen = weights.topk(top, dim=-1, sorted=False)
     share = share / share.sum(dim=-1, keepdim=True)
@@ -107,19 +121,27 @@ def attend_inside(
     score: str | Score,
     mask: Tensor | None = None,
 ) -> Attended:
-    """The fine level: attend inside each of the blocks that a query looks into, with weights that add up.
+    """Fine level: attend inside each of the selected blocks and combine the results by the blocks' weights.
 
-    query: float [B, h, q, d]; key: float [B, q, top, h, c, d]; value: float [B, q, top, h, c, v];
-    share: float [B, q, top, h], the weights of the blocks; tokens: int64 [B, q, top, h, c], which of the
-    `count` tokens the keys are; mask: bool [B, q, top, h, c], False where a key is none, or None.
-    Returns values [B, h, q, v] and weights [B, h, q, count].
+    Args:
+        query: float [B, h, q, d].
+        key: float [B, q, top, h, c, d].
+        value: float [B, q, top, h, c, v].
+        share: float [B, q, top, h], weights of the selected blocks.
+        tokens: int64 [B, q, top, h, c], indices of the keys among the `count` tokens.
+        count: n, number of tokens.
+        score: as in `attend`.
+        mask: bool [B, q, top, h, c], False at positions that hold no key; None if all do.
+
+    Returns:
+        Values [B, h, q, v] and weights [B, h, q, n].
     """
     batch, queries, top, heads, size = tokens.shape
-    # Each block that a query looks into is an item of one batch, of B q top; there it has one query a head.
+    # Each (query, selected block) pair is one item of a batch of B q top, with one query per head.
     items = batch * queries * top
-    asked = query.transpose(1, 2)[:, :, None].expand(-1, -1, top, -1, -1)
+    repeated = query.transpose(1, 2)[:, :, None].expand(-1, -1, top, -1, -1)
     fine = attend(
-        asked.reshape(items, heads, 1, query.shape[-1]),
+        repeated.reshape(items, heads, 1, query.shape[-1]),
         key.reshape(items, heads, size, key.shape[-1]),
         value.reshape(items, heads, size, value.shape[-1]),
         score=score,
@@ -129,23 +151,23 @@ def attend_inside(
     values = (fine.values.view(batch, queries, top, heads, value.shape[-1]) * share).sum(dim=2)
     weights = fine.weights.view(tokens.shape) * share
     tokens, weights = (each.permute(0, 3, 1, 2, 4).flatten(3) for each in (tokens, weights))
-    # Added, as the places past a grid's edges, whose weights are 0, are given tokens that have a place.
-    spread = weights.new_zeros(batch, heads, queries, count).scatter_add(3, tokens, weights)
-    return Attended(values.transpose(1, 2), spread)
+    # Added rather than assigned: positions beyond the grid have weight 0 but share the index of a real token.
+    scattered = weights.new_zeros(batch, heads, queries, count).scatter_add(3, tokens, weights)
+    return Attended(values.transpose(1, 2), scattered)
 
 
 def pool_blocks(tokens: Tensor, grid: tuple[int, int], cell: int) -> Tensor:
-    """tokens [B, h, rows * cols, d] -> [B, h, blocks, d]: the mean of the tokens that each block holds."""
+    """Average the tokens [B, h, rows * cols, d] of each block of the grid -> [B, h, blocks, d]."""
     rows, cols = grid
     down, across = -(-rows // cell), -(-cols // cell)
     batch, heads, _, size = tokens.shape
-    laid = tokens.reshape(batch, heads, rows, cols, size)
+    cells = tokens.reshape(batch, heads, rows, cols, size)
     if rows % cell or cols % cell:
-        laid = F.pad(laid, (0, 0, 0, across * cell - cols, 0, down * cell - rows))
-    laid = laid.view(batch, heads, down, cell, across, cell, size)
+        cells = F.pad(cells, (0, 0, 0, across * cell - cols, 0, down * cell - rows))
+    cells = cells.view(batch, heads, down, cell, across, cell, size)
     # One axis at a time: torch's sum over both at once takes ten times as long on a CPU. Half precision is
     # summed in float32.
-    total = laid.sum(dim=5, dtype=torch.promote_types(tokens.dtype, torch.float32)).sum(dim=3)
+    total = cells.sum(dim=5, dtype=torch.promote_types(tokens.dtype, torch.float32)).sum(dim=3)
     heights, widths = (
         (side - torch.arange(0, side, cell, device=tokens.device)).clamp(max=cell) for side in grid
     )
@@ -153,9 +175,10 @@ def pool_blocks(tokens: Tensor, grid: tuple[int, int], cell: int) -> Tensor:
 
 
 def places(grid: tuple[int, int], cell: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Tokens of each block, int64 [blocks, cell * cell], and which of them are in the grid; None for all.
+    """Token indices of each block of the grid; positions beyond the grid get the nearest token at its border.
 
-    A place past the grid's edge is given the token at the edge.
+    Returns:
+        int64 [blocks, cell * cell], and bool [blocks, cell * cell], True inside the grid; None if all are.
     """
     rows, cols = grid
     ys, xs = (torch.arange(-(-side // cell) * cell, device=device) for side in grid)
@@ -167,8 +190,8 @@ def places(grid: tuple[int, int], cell: int, device: torch.device) -> tuple[Tens
 
 
 def _gather(tokens: Tensor, which: Tensor) -> Tensor:
-    """tokens [B, h or 1, n, d], which int64 [B, q, top, h, c], below n -> [B, q, top, h, c, d]."""
+    """Gather tokens [B, h or 1, n, d] by indices int64 [B, q, top, h, c] -> [B, q, top, h, c, d]."""
     batch, heads, count = tokens.shape[:3]
     first = torch.arange(batch * heads, device=tokens.device) * count
-    # An embedding's gradient adds whole rows, where that of gather adds number by number.
+    # The gradient of an embedding adds whole rows, that of gather single numbers.
     return F.embedding(which + first.view(batch, 1, 1, heads, 1), tokens.flatten(0, 2))

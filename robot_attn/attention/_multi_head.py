@@ -1,4 +1,4 @@
-"""Multi-head attention as a module, which takes and gives the weights of torch's own."""
+"""Multi-head attention as a module, with weights interchangeable with `torch.nn.MultiheadAttention`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from robot_attn.perception import check_sizes
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention with several heads, to oneself or to others, which says where each head looks.
-
-    embed_dim: E, numbers in a query and in an output. num_heads: h, a divisor of E; each gets E / h of them.
-    key_dim, value_dim: numbers in a key (E if None) and in a value (as in a key if None).
-    bias: whether the four projections have one. score: a name that `robot_attn.build_score` knows.
-    Raises ValueError for sizes that are no whole numbers of at least 1, heads that do not divide E, and an
-    unknown score.
+    """Multi-head self- or cross-attention that returns the attention weights of each head.
 
     Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2: `to_query`, `to_key`, `to_value`
-    hold the W^Q, W^K, W^V of all heads, head after head, and `to_output` is W^O; E is d_model, E / h is d_k
-    and d_v.
-    Cost: 2 B (2 q E + n (Ek + Ev)) E FLOPs for the projections, 4 B q n E for the attention, and B h q n
-    numbers for the weights.
+    hold the W^Q, W^K, W^V of all heads, one after the other, and `to_output` is W^O; E is d_model, E / h is
+    d_k and d_v. Cost: 2 B (2 q E + n (Ek + Ev)) E FLOPs for the projections, 4 B q n E for the attention, and
+    B h q n numbers for the weights.
+
+    Args:
+        embed_dim: E, dimension of queries and outputs, a multiple of `num_heads`.
+        num_heads: h, number of heads; each has dimension E / h.
+        key_dim: Ek, dimension of the keys; None for E.
+        value_dim: Ev, dimension of the values; None for `key_dim`.
+        bias: whether the four projections have a bias.
+        score: a name that `robot_attn.build_score` accepts.
+
+    Raises:
+        ValueError: sizes that are not positive integers, an embed_dim that is not a multiple of num_heads, or
+            an unknown score.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class MultiHeadAttention(nn.Module):
         check_sizes(**sizes)
         if embed_dim % num_heads:
             raise ValueError(
-                f"embed_dim must be a multiple of heads; it is {embed_dim}, with {num_heads} heads."
+                f"expected embed_dim that is a multiple of num_heads, got {embed_dim} and {num_heads}"
             )
         self.num_heads = num_heads
         self.to_query = nn.Linear(embed_dim, embed_dim, bias)
@@ -73,28 +78,32 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: Tensor | None = None,
     ) -> Attended:
-        """Attend: query float [B, q, E], key float [B, n, Ek], value float [B, n, Ev].
+        """Compute multi-head attention.
 
-        key: None for the queries themselves; value: None for the keys.
-        mask: bool, True where a query may look (torch's module has True where it may not), broadcast to
-            [B, h, q, n]. A query that may look nowhere has weights 0 and reads 0, of which `to_output`
-            leaves its bias.
+        Args:
+            query: float [B, q, E].
+            key: float [B, n, Ek]; None for self-attention.
+            value: float [B, n, Ev]; None for `key`.
+            mask: bool, True where a query may attend (the opposite of torch's module), broadcast to [B, h, q,
+                n]. A fully masked query has weights 0 and values 0, so `to_output` returns its bias.
 
-        Returns values [B, q, E] and the weights of each head, [B, h, q, n].
-        Raises ValueError for shapes that do not go together, no key, numbers that are not finite, or a mask
-        that is not bool.
+        Returns:
+            Values [B, q, E] and the weights of each head, [B, h, q, n].
+
+        Raises:
+            ValueError: incompatible shapes, no key, non-finite numbers, or a mask that is not bool.
         """
         key = query if key is None else key
         value = key if value is None else value
         self._check(query, key, value)
-        seen = attend(
+        attended = attend(
             self._split(self.to_query(query)),
             self._split(self.to_key(key)),
             self._split(self.to_value(value)),
             score=self.score,
             mask=mask,
         )
-        return Attended(self.to_output(seen.values.transpose(1, 2).flatten(2)), seen.weights)
+        return Attended(self.to_output(attended.values.transpose(1, 2).flatten(2)), attended.weights)
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
 
@@ -108,7 +117,7 @@ class MultiHeadAttention(nn.Module):
         ) -> Attended: ...
 
     def _split(self, tokens: Tensor) -> Tensor:
-        """[B, n, E] -> [B, h, n, E / h]."""
+        """Split [B, n, E] into heads [B, h, n, E / h]."""
         batch, count, embed_dim = tokens.shape
         return tokens.view(batch, count, self.num_heads, embed_dim // self.num_heads).transpose(1, 2)
 
@@ -120,28 +129,29 @@ class MultiHeadAttention(nn.Module):
         ):
             if tensor.ndim != 3 or tensor.shape[2] != linear.in_features:
                 raise ValueError(
-                    f"{name} must be [batch, tokens, {linear.in_features}]; "
-                    f"its shape is {list(tensor.shape)}."
+                    f"expected {name} [batch, tokens, {linear.in_features}], got shape {list(tensor.shape)}"
                 )
         if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
             raise ValueError(
-                "query [B, q, .], key [B, n, .] and value [B, n, .] must agree on B and n; "
-                f"their shapes are {list(query.shape)}, {list(key.shape)} and {list(value.shape)}."
+                "expected query [B, q, .], key [B, n, .] and value [B, n, .] that agree on B and n, "
+                f"got shapes {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
             )
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention) -> MultiHeadAttention:
-        """Make a copy of torch's module, with its dtype and device, that gives what it gives in eval mode.
+        """Copy a torch module, with its dtype and device, into one with the same outputs in eval mode.
 
-        That is module(q, k, v, need_weights=True, average_attn_weights=False). Where its mask is True, ours
-        is False; a module that is not batch_first has its first two axes the other way round. Its dropout
-        of weights is not taken over.
-        Raises ValueError for a module with add_bias_kv or add_zero_attn, which have no equal here.
+        The copy returns what module(q, k, v, need_weights=True, average_attn_weights=False) returns. Its mask
+        is the negation of torch's, and its inputs are always batch-first. Dropout of the weights is not
+        copied.
+
+        Raises:
+            ValueError: a module with add_bias_kv or add_zero_attn, which have no equivalent here.
         """
         if module.add_zero_attn:
             raise ValueError(
-                "a module with add_zero_attn looks at a key that is not there; "
-                "build nn.MultiheadAttention without it to take its weights."
+                "expected a module without add_zero_attn, got one with it, which attends to an extra key: "
+                "build nn.MultiheadAttention without it"
             )
         weight = module.out_proj.weight
         copy = cls(
@@ -155,9 +165,13 @@ class MultiHeadAttention(nn.Module):
         return copy
 
     def to_torch(self, *, batch_first: bool = True) -> nn.MultiheadAttention:
-        """Make a module of torch's, with our dtype and device, that gives what ours gives; see `from_torch`.
+        """Build a torch module, with our dtype and device, that has the same outputs; see `from_torch`.
 
-        Raises ValueError where the score is not scaled_dot.
+        Args:
+            batch_first: the option of the same name of `torch.nn.MultiheadAttention`.
+
+        Raises:
+            ValueError: the score is not scaled_dot.
         """
         state = self.torch_state_dict()
         weight = self.to_output.weight
@@ -175,42 +189,44 @@ class MultiHeadAttention(nn.Module):
         return module
 
     def load_torch_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the weights in the state_dict of a torch.nn.MultiheadAttention of our sizes.
+        """Load the weights in the state_dict of a torch.nn.MultiheadAttention of the same sizes.
 
-        Raises ValueError for the state of a module with add_bias_kv, and for names or shapes that are not
-        those of a module of our sizes; nothing is then taken over.
+        Raises:
+            ValueError: the state of a module with add_bias_kv, or names or shapes that differ from those of a
+                module of these sizes; nothing is loaded then.
         """
         if "bias_k" in state or "bias_v" in state:
             raise ValueError(
-                "a module with add_bias_kv looks at a key that is not there; "
-                "build nn.MultiheadAttention without it to take its weights."
+                "expected the state of a module without add_bias_kv, got one with it, which attends to an "
+                "extra key: build nn.MultiheadAttention without it"
             )
         ours = self._torch_parameters()
-        wanted = {
+        expected = {
             name: [sum(len(part) for part in parts), *parts[0].shape[1:]] for name, parts in ours.items()
         }
-        came = {name: list(tensor.shape) for name, tensor in state.items()}
-        if came != wanted:
-            raise ValueError(f"state must hold tensors of the shapes {wanted}; it holds {came}.")
+        got = {name: list(tensor.shape) for name, tensor in state.items()}
+        if got != expected:
+            raise ValueError(f"expected state with tensors of the shapes {expected}, got {got}")
         with torch.no_grad():
             for name, parts in ours.items():
                 for part, theirs in zip(parts, state[name].chunk(len(parts)), strict=True):
                     part.copy_(theirs)
 
     def torch_state_dict(self) -> dict[str, Tensor]:
-        """Copy our weights into the state_dict of a torch.nn.MultiheadAttention of our sizes.
+        """Copy our weights into the state_dict of a torch.nn.MultiheadAttention of the same sizes.
 
-        Raises ValueError where the score is not scaled_dot, the only one that torch's module has.
+        Raises:
+            ValueError: the score is not scaled_dot, the only one of torch's module.
         """
         if self.score is not scaled_dot:
             raise ValueError(
-                "torch.nn.MultiheadAttention scores with scaled_dot alone; "
-                "only a MultiHeadAttention built with score='scaled_dot' can be exported to it."
+                "expected score 'scaled_dot', the only one of torch.nn.MultiheadAttention, got another: "
+                "build MultiHeadAttention with score='scaled_dot' to export it"
             )
         return {name: torch.cat(parts).detach() for name, parts in self._torch_parameters().items()}
 
     def _torch_parameters(self) -> dict[str, list[Tensor]]:
-        """Torch's names, and our parameters that lie one after the other in the tensor of each name."""
+        """Map torch's parameter names to our parameters that are concatenated in the tensor of that name."""
         inputs = [self.to_query, self.to_key, self.to_value]
         if len({linear.in_features for linear in inputs}) == 1:
             names: dict[str, list[Tensor]] = {"in_proj_weight": [linear.weight for linear in inputs]}

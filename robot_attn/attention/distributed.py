@@ -1,20 +1,20 @@
-"""Attention by several processes of torch.distributed, with the result of one.
+"""Attention parallelised over several processes of torch.distributed, with the result of a single one.
 
-`attend_heads_parallel` splits the heads over the ranks of a group, for which each rank needs all keys;
-`attend_sequence_parallel` splits the keys, so that no rank ever holds them all. Both run on whatever the
-group communicates with: gloo on CPUs, NCCL on GPUs.
+`attend_heads_parallel` splits the heads over the ranks of a group, each of which needs all keys;
+`attend_sequence_parallel` splits the keys, so that no rank holds them all. Both run on any backend: gloo on
+CPUs, NCCL on GPUs.
 
-What is called *shared* below is the same on every rank: queries, values, and gathered weights. Gradients keep
-to one rule: a loss computed from what is shared is computed alike on every rank, **counts once**, and is
-followed by `backward()` on every rank. All gradients are then those of one process. A loss computed from what
-is a rank's own (its slice of the weights) is that rank's part of the whole loss, which is the sum over the
-ranks. Gradients of shared tensors come out the same on every rank: do not average or sum them once more.
+Below, a *shared* tensor is the same on every rank: queries, values, and gathered weights. Gradients follow
+one rule: a loss computed from shared tensors is computed identically on every rank, **counts once**, and is
+followed by `backward()` on every rank. All gradients then equal those of a single process. A loss computed
+from local tensors (a rank's slice of the weights) is that rank's part of the whole loss, which is the sum
+over the ranks. Gradients of shared tensors are the same on every rank: do not average or sum them again.
 
 The rule is that of Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053, section 3, whose conjugate
 operators f and g are `_Share` and `_Sum`; each is the other's gradient, and so are `_Split` and `_Gather`.
 
-Before anything else is sent the ranks tell each other what they were given. So what is wrong on one rank is a
-ValueError on each, and none is left waiting; that costs two small collectives a call.
+Before any other communication the ranks exchange descriptions of their inputs. An invalid input on one rank
+thus raises a ValueError on every rank, and none is left waiting; this costs two small collectives a call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from robot_attn.attention._scores import (
     Score,
     dot,
     matmul_heads,
-    score_of,
+    resolve_score,
     standardized,
 )
 
@@ -55,22 +55,31 @@ def attend_heads_parallel(
     group: Group = None,
     gather_weights: bool = True,
 ) -> Attended:
-    """`attend` with the heads split over the ranks: each attends with its own, and all get the whole result.
+    """`attend` with the heads split over the ranks: each computes its own heads, and all get the full result.
 
-    query, key, value, score, mask: as for `robot_attn.attend`, whole and the same on every rank. The first
-        h mod R of R ranks take one head more than the others; where h < R the last ones have none to do.
-    score: a function is given the heads of one rank; of a module, such as `build_score` makes, the rows of
-        each parameter that belong to those heads, and the gradient of the whole parameter is on every rank.
-    group: the ranks that work together; None for all.
-    gather_weights: False leaves to each rank the weights of its own heads, [B, h of this rank, q, n].
+    Args:
+        query: as for `robot_attn.attend`, the full tensor, the same on every rank; so are key, value and
+            mask. The first h mod R of R ranks take one head more than the others; where h < R the last ones
+            take none.
+        key: float [B, h or 1, n, d].
+        value: float [B, h or 1, n, v].
+        score: a function is called with the heads of one rank; a module, such as one from `build_score`, with
+            the rows of each parameter that belong to those heads. The gradient of the full parameter is
+            available on every rank.
+        mask: bool, True where a query may attend, broadcast to [B, h, q, n].
+        group: the process group; None for all processes.
+        gather_weights: False leaves each rank only the weights of its own heads, [B, h of this rank, q, n].
 
-    Returns values [B, h, q, v] and weights [B, h, q, n] on every rank.
-    Raises ValueError, on every rank, for what `attend` refuses on any, for shapes, dtypes or options that
-    differ between ranks, or a score with parameters that do not lead with the heads; and where
-    torch.distributed is not initialised.
+    Returns:
+        Values [B, h, q, v] and weights [B, h, q, n], on every rank.
 
-    Heads as what the ranks share out: Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053, section 3.
-    Cost a rank: 2 B h q n (d + v) / R FLOPs; it receives B h q (v + n) numbers, and backward the gradients of
+    Raises:
+        ValueError: on every rank, if `attend` would refuse the input of any rank, if shapes, dtypes or
+            options differ between ranks, or if a parameter of the score does not have the heads as first
+            axis; also if torch.distributed is not initialised.
+
+    Splitting by heads: Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053, section 3. Cost per rank: 2 B h
+    q n (d + v) / R FLOPs; it receives B h q (v + n) numbers, and in the backward pass the gradients of
     queries, keys and values. Without the weights B h q v.
     """
 
@@ -117,31 +126,36 @@ def attend_sequence_parallel(
     group: Group = None,
     gather_weights: bool = False,
 ) -> Attended:
-    """`attend` with the keys split over the ranks: each holds a slice, and all get the values.
+    """`attend` with the keys split over the ranks: each holds a slice of the keys, and all get the values.
 
-    query: float [B, h, q, d], the same on every rank.
-    key_shard: float [B, h or 1, m, d], value_shard: float [B, h or 1, m, v]: this rank's slice of the n keys
-        and values, in the order of the ranks; m is at least 1 and may differ between ranks.
-    score: a name in `SCORES`, or what `build_score` makes, or a function that judges each key by itself, for
-        it sees only those of one rank. The gradient of a module's parameters is that of all ranks together.
-    mask_shard: bool, True where a query may look, broadcast to [B, h, q, m]; None where all may be
-        seen. A query that may look nowhere, on no rank, gets weights 0 and values 0; its gradients are
-        finite.
-    group: the ranks that work together; None for all.
-    gather_weights: True gives all weights to every rank.
+    Args:
+        query: float [B, h, q, d], the same on every rank.
+        key_shard: float [B, h or 1, m, d], this rank's slice of the n keys, in the order of the ranks; m is
+            at least 1 and may differ between ranks.
+        value_shard: float [B, h or 1, m, v], this rank's slice of the values.
+        score: a name in `SCORES`, a module from `build_score`, or a function that judges each key by itself,
+            since it is called with the keys of one rank. The gradient of a module's parameters is the sum
+            over all ranks.
+        mask_shard: bool, True where a query may attend, broadcast to [B, h, q, m]; None for no mask. A query
+            that is fully masked on every rank gets weights 0 and values 0; its gradients are finite.
+        group: the process group; None for all processes.
+        gather_weights: True returns the weights of all keys on every rank.
 
-    Returns values [B, h, q, v], the same bits on every rank, and the weights of this rank's keys,
-    [B, h, q, m], which sum to 1 over all ranks; or all, [B, h, q, n].
-    Raises ValueError, on every rank, for what `attend` refuses on any, and for shapes, dtypes or options that
-    differ between ranks, but for m; and where torch.distributed is not initialised.
+    Returns:
+        Values [B, h, q, v], the same bits on every rank, and the weights of this rank's keys, [B, h, q, m],
+        which sum to 1 over all ranks; or of all keys, [B, h, q, n].
 
-    The softmax over all keys needs two numbers a query from each rank, the maximum m and the sum d of its
+    Raises:
+        ValueError: on every rank, if `attend` would refuse the input of any rank, or if shapes (except m),
+            dtypes or options differ between ranks; also if torch.distributed is not initialised.
+
+    A softmax over all keys needs two numbers per query from each rank, the maximum m and the sum d of its
     exponentials: Milakov & Gimelshein 2018, https://arxiv.org/abs/1805.02867, section 3.1. Attention over a
     sequence that no device holds: Liu et al. 2023, https://arxiv.org/abs/2310.01889 (ring attention), which
-    splits the queries too and sends keys and values around; here the queries are few, as a robot's are, and
-    only what they read is sent.
-    Cost a rank: 2 B h q m (d + v) FLOPs; B h q m numbers for the weights, three times that with a gradient;
-    it adds up B h q (v + 2) numbers with the others, and backward B h q (d + 1). No key or value is sent.
+    splits the queries too and sends keys and values around; here there are few queries, and only their values
+    are communicated. Cost per rank: 2 B h q m (d + v) FLOPs; B h q m numbers for the weights, three times
+    that with a gradient; an all-reduce of B h q (v + 2) numbers, and of B h q (d + 1) in the backward pass.
+    No key or value is sent.
     """
 
     def facts() -> dict[str, Any]:
@@ -150,7 +164,7 @@ def attend_sequence_parallel(
             check_mask(mask_shard, torch.Size((*query.shape[:3], key_shard.shape[2])))
         return {
             "function": "attend_sequence_parallel",
-            # One key stands for all: their number may differ.
+            # Described by a single key: the number of keys may differ between ranks.
             **_describe(query=query, key_shard=key_shard[:, :, :1], value_shard=value_shard[:, :, :1]),
             **_describe_score(score),
             "gather_weights": gather_weights,
@@ -159,7 +173,7 @@ def attend_sequence_parallel(
 
     _place(group)
     sizes = [each["keys"] for each in _agree(facts, group, may_differ="keys")]
-    score = score_of(score, query, key_shard)
+    score = resolve_score(score, query, key_shard)
     over_ranks = partial(_standardized_over_ranks, keys=sum(sizes), group=group)
     if score is standardized:
         score = over_ranks
@@ -175,15 +189,15 @@ def attend_sequence_parallel(
     hidden = None if mask_shard is None else ~mask_shard
     if hidden is not None:
         logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
-    # A softmax is the same whatever is taken from its logits, so no gradient goes by way of the maximum.
+    # Softmax is invariant to a shift of its logits, so no gradient flows through the maximum.
     highest = _all_reduce(logits.detach().amax(-1, keepdim=True), dist.ReduceOp.MAX, group)
     weights = (logits - highest).exp()
     if hidden is not None:
         weights = weights.masked_fill(hidden, 0.0)
-    # The highest logit adds 1 to the sum: less is only the 0 of a query that may look nowhere.
+    # The highest logit adds 1 to the sum; it is below 1 only for a fully masked query, whose sum is 0.
     weights = weights / _total(weights.sum(-1, keepdim=True), group).clamp(min=1)
     weights = weights.to(value_shard.dtype)
-    # Half precision is rounded once, after the sum, as a product in one process would be.
+    # Round half precision once, after the sum, as a product in one process does.
     mixture = (weights.float(), value_shard.float()) if half else (weights, value_shard)
     values = _apply(_Sum, matmul_heads(*mixture), group).to(value_shard.dtype)
     return Attended(values, _apply(_Gather, weights, 3, sizes, group) if gather_weights else weights)
@@ -198,7 +212,7 @@ def _standardized_over_ranks(query: Tensor, key: Tensor, *, keys: int, group: Gr
 
 
 def _total(part: Tensor, group: Group) -> Tensor:
-    """The sum over the ranks, for use with what is a rank's own: gradients are summed over the ranks too."""
+    """Sum a local tensor over the ranks, for use in local work: gradients are summed over the ranks too."""
     return _apply(_Share, _apply(_Sum, part, group), group)
 
 
@@ -212,24 +226,30 @@ def _call(score: nn.Module, parameters: dict[str, Tensor], query: Tensor, key: T
 
 
 def _place(group: Group) -> tuple[int, int]:
-    """How many ranks the group has, and which of them this process is."""
+    """Return the number of ranks in the group and the rank of this process."""
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(
-            "attention over several processes needs torch.distributed to be initialised: "
-            "call torch.distributed.init_process_group first, or robot_attn.attend for one process."
+            "expected torch.distributed to be initialised, got no process group: "
+            "call torch.distributed.init_process_group first, or robot_attn.attend for one process"
         )
     rank = dist.get_rank(group)
     if rank < 0:
-        raise ValueError("this process is not in the group; only the group's own ranks may call this.")
+        raise ValueError("expected a process of the group, got another: call this on the group's ranks only")
     return dist.get_world_size(group), rank
 
 
 def _agree(
     facts: Callable[[], dict[str, Any]], group: Group, may_differ: str | None = None
 ) -> list[dict[str, Any]]:
-    """What each rank was given, by rank; ValueError on all of them where it does not go together.
+    """Exchange the facts of all ranks, and raise on each rank if any rank refused or if they differ.
 
-    facts: this rank's own checks, and what it tells the others. What it raises reaches them as well.
+    Args:
+        facts: runs this rank's own checks and describes its inputs; its exception is sent to the other ranks.
+        group: the process group.
+        may_differ: name of a fact that may differ between ranks.
+
+    Returns:
+        The facts of each rank, in the order of the ranks.
     """
     refusal: Exception | None = None
     mine: dict[str, Any] = {}
@@ -243,15 +263,15 @@ def _agree(
         raise refusal
     for rank, (_, complaint) in enumerate(everyone):
         if complaint is not None:
-            raise ValueError(f"rank {rank} cannot take part: {complaint}")
-    told: list[dict[str, Any]] = [each for each, _ in everyone]
-    for name in told[0]:
-        by_rank = [each.get(name) for each in told]
+            raise ValueError(f"rank {rank} got invalid inputs: {complaint}")
+    all_facts: list[dict[str, Any]] = [each for each, _ in everyone]
+    for name in all_facts[0]:
+        by_rank = [each.get(name) for each in all_facts]
         if name != may_differ and any(each != by_rank[0] for each in by_rank):
             raise ValueError(
-                f"all ranks must be given the same {name}; by rank it is {', '.join(map(str, by_rank))}."
+                f"expected the same {name} on all ranks, got, by rank, {', '.join(map(str, by_rank))}"
             )
-    return told
+    return all_facts
 
 
 def _describe(**tensors: Tensor) -> dict[str, Any]:
@@ -259,7 +279,7 @@ def _describe(**tensors: Tensor) -> dict[str, Any]:
     for name, tensor in tensors.items():
         facts[f"shape of {name}"] = list(tensor.shape)
         facts[f"dtype of {name}"] = str(tensor.dtype)
-        # Where the one waits for a gradient from the other, both must make it.
+        # A backward collective needs every rank: all must compute the gradient, or none.
         facts[f"requires_grad of {name}"] = tensor.requires_grad and torch.is_grad_enabled()
     return facts
 
@@ -275,14 +295,13 @@ def _check_leads(score: str | Score, num_heads: int) -> None:
         for name, parameter in score.named_parameters():
             if parameter.ndim == 0 or len(parameter) != num_heads:
                 raise ValueError(
-                    f"each parameter of a score must be [heads, ...] for its heads to be split, with "
-                    f"{num_heads} "
-                    f"heads here; the shape of {name} is {list(parameter.shape)}."
+                    f"expected each parameter of the score to be [heads, ...] with {num_heads} heads, "
+                    f"so that its heads can be split, got {name} of shape {list(parameter.shape)}"
                 )
 
 
 def _all_reduce(tensor: Tensor, op: Any, group: Group) -> Tensor:
-    """A new tensor, reduced over the ranks."""
+    """Reduce a tensor over the ranks into a new tensor."""
     tensor = tensor.clone(memory_format=torch.contiguous_format)
     if tensor.numel():
         dist.all_reduce(tensor, op, group=group)
@@ -295,7 +314,7 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 
 
 class _Share(torch.autograd.Function):
-    """What is shared, handed to a rank's own work; the gradients that the ranks give it are summed."""
+    """Pass a shared tensor to local work; the gradients of the ranks are summed."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
@@ -308,7 +327,7 @@ class _Share(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """Each rank's own part -> their sum, which is shared; its gradient is each part's."""
+    """Sum a local part over the ranks into a shared tensor, whose gradient is that of each part."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: Group) -> Tensor:
@@ -321,7 +340,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Split(torch.autograd.Function):
-    """What is shared -> this rank's slice of an axis; the gradients of the slices make that of the whole."""
+    """Slice a shared tensor along an axis into this rank's part; the parts' gradients are gathered."""
 
     @staticmethod
     def forward(ctx: Any, whole: Tensor, axis: int, sizes: Sequence[int], group: Group) -> Tensor:
@@ -335,12 +354,12 @@ class _Split(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank's slice -> the whole, which is shared; a slice's gradient is that slice of the whole's."""
+    """Gather the ranks' slices into a shared tensor; a slice's gradient is that slice of the tensor's."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, axis: int, sizes: Sequence[int], group: Group) -> Tensor:
         ctx.rest = axis, sizes, group
-        # What is gathered must be of one size on all ranks.
+        # all_gather needs tensors of the same shape on all ranks.
         shape = list(part.shape)
         shape[axis] = max(sizes)
         padded = part.new_zeros(shape)

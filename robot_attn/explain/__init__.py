@@ -1,20 +1,20 @@
-"""Explanations of what a policy does, and tests of whether they explain anything."""
+"""Explanations of a policy's decisions, and tests of their faithfulness."""
 
 from __future__ import annotations
 
 from robot_attn.explain._clusters import Clusters as Clusters
 from robot_attn.explain._clusters import cluster_maps as cluster_maps
+from robot_attn.explain._failures import DROP_WINDOW as DROP_WINDOW
 from robot_attn.explain._failures import FAILURES as FAILURES
-from robot_attn.explain._failures import LEAST_FALL as LEAST_FALL
-from robot_attn.explain._failures import ON_TARGET as ON_TARGET
-from robot_attn.explain._failures import WINDOW as WINDOW
+from robot_attn.explain._failures import MIN_DROP as MIN_DROP
+from robot_attn.explain._failures import ON_TARGET_RATIO as ON_TARGET_RATIO
 from robot_attn.explain._failures import Condition as Condition
+from robot_attn.explain._failures import Drop as Drop
 from robot_attn.explain._failures import Failure as Failure
-from robot_attn.explain._failures import Fall as Fall
 from robot_attn.explain._failures import WorstFrame as WorstFrame
 from robot_attn.explain._failures import WorstFrames as WorstFrames
 from robot_attn.explain._failures import focus_by_condition as focus_by_condition
-from robot_attn.explain._failures import largest_fall as largest_fall
+from robot_attn.explain._failures import largest_drop as largest_drop
 from robot_attn.explain._failures import worst_frames as worst_frames
 from robot_attn.explain._gradients import METHODS as METHODS
 from robot_attn.explain._gradients import Method as Method

@@ -1,4 +1,4 @@
-"""Where a policy fails: the frames that show it, and how often it looks at its target in which frames."""
+"""Failure analysis: frames that show a policy fail, and how often it attends to its target by condition."""
 
 from __future__ import annotations
 
@@ -17,55 +17,72 @@ Floats = NDArray[np.floating]
 Failure: TypeAlias = Literal["missed", "lost", "reward", "failed"]
 
 FAILURES: dict[Failure, str] = {
-    "missed": "the target in view without attention on it",
-    "lost": "the target lost from view",
-    "reward": "a fall of the reward",
-    "failed": "an end without success",
+    "missed": "target visible but not attended",
+    "lost": "target lost from view",
+    "reward": "drop in reward",
+    "failed": "episode without success",
 }
-"""What is looked for, by name."""
+"""Description of each type of failure, by name."""
 
-ON_TARGET = 2.0
-"""Attention counts as on the target from this multiple of chance on."""
-LEAST_STEPS = 5
-"""A target missed or lost for less is no failure."""
-WINDOW = 10
-"""Steps within which a fall of the reward or the value is looked for."""
-LEAST_FALL = 0.1
-"""The smallest fall worth a mark, as a share of the largest magnitude in the series."""
-FAILING_FALL = 0.25
-"""The smallest fall that is a failure, as a share of the largest reward of all episodes."""
-EARLY = 20
-"""Steps that count as the beginning of an episode."""
+ON_TARGET_RATIO = 2.0
+"""Attention counts as on the target from this multiple of chance (`focus.chance`) on."""
+MIN_STEPS = 5
+"""Shortest interval, in steps, for which a missed or lost target is a failure."""
+DROP_WINDOW = 10
+"""Steps within which a drop of the reward or value is measured."""
+MIN_DROP = 0.1
+"""Smallest drop worth marking, as a fraction of the largest magnitude in the series."""
+MIN_FAILURE_DROP = 0.25
+"""Smallest drop that counts as a failure, as a fraction of the largest reward magnitude over all episodes."""
+EARLY_STEPS = 20
+"""Number of steps that count as the beginning of an episode."""
 
 
-class Fall(NamedTuple):
-    """A series went down from step `start` to step `stop`."""
+class Drop(NamedTuple):
+    """A drop of a series.
+
+    Attributes:
+        start: step of the value before the drop.
+        stop: step of the value after it.
+    """
 
     start: int
     stop: int
 
 
-def largest_fall(
-    series: NDArray[np.float64], window: int = WINDOW, *, least: float | None = None
-) -> Fall | None:
-    """Where `series` [T] fell most within `window` steps; None where that is no more than `least`.
+def largest_drop(
+    series: NDArray[np.float64], window: int = DROP_WINDOW, *, min_drop: float | None = None
+) -> Drop | None:
+    """Find the largest drop of a series within `window` steps.
 
-    That is `LEAST_FALL` of its largest magnitude, unless given. What is not finite is left out.
+    Args:
+        series: float [T], such as rewards or values; non-finite entries are ignored.
+        window: largest number of steps between the two values.
+        min_drop: smallest drop to return, exclusive; None for `MIN_DROP` times the largest magnitude.
+
+    Returns:
+        The steps before and after the drop; None if no drop exceeds `min_drop`.
     """
-    if least is None:
-        least = LEAST_FALL * float(np.abs(series[np.isfinite(series)]).max(initial=0.0))
-    best, deepest = None, least
+    if min_drop is None:
+        min_drop = MIN_DROP * float(np.abs(series[np.isfinite(series)]).max(initial=0.0))
+    best, deepest = None, min_drop
     for stop in range(1, len(series)):
         recent = series[max(0, stop - window) : stop][::-1]
-        start = stop - 1 - int(np.where(np.isfinite(recent), recent, -np.inf).argmax())  # of equals the last
+        start = stop - 1 - int(np.where(np.isfinite(recent), recent, -np.inf).argmax())  # the last of ties
         if series[start] - series[stop] > deepest:
-            best, deepest = Fall(start, stop), float(series[start] - series[stop])
+            best, deepest = Drop(start, stop), float(series[start] - series[stop])
     return best
 
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """A frame to show: which of the N rows, what fails there, and that in words and numbers."""
+    """A frame that shows a failure.
+
+    Attributes:
+        index: row of the frame among the N rows.
+        failure: type of the failure, a key of `FAILURES`.
+        caption: description of the failure, with its numbers.
+    """
 
     index: int
     failure: Failure
@@ -74,30 +91,34 @@ class WorstFrame:
 
 @dataclass(frozen=True)
 class WorstFrames:
-    """A handful of frames in which a policy fails, none where it does not."""
+    """Frames that show a policy's failures; empty if none was found.
+
+    Attributes:
+        frames: the selected frames.
+    """
 
     frames: tuple[WorstFrame, ...]
     counts: dict[Failure, int]
-    """In how many episodes each was found; without those that could not be looked for."""
+    """Number of episodes with each type of failure; types that could not be checked are missing."""
     episodes: int
-    """That were examined."""
+    """Number of episodes examined."""
 
     def __str__(self) -> str:
-        """What was found, in one sentence."""
+        """Summarise the failures in one sentence."""
         episodes = f"{self.episodes} episode{'' if self.episodes == 1 else 's'}"
         found = [f"{FAILURES[name]} in {count}" for name, count in self.counts.items() if count]
         if not found:
-            sought = ", ".join(FAILURES[name] for name in self.counts)
-            return f"No failure was found in {episodes}; looked for: {sought}."
-        return f"Of {episodes}: {', '.join(found)}."
+            checked = ", ".join(FAILURES[name] for name in self.counts)
+            return f"No failures in {episodes}; checked: {checked}."
+        return f"Failures in {episodes}: {', '.join(found)}."
 
 
-class _Found(NamedTuple):
-    """The worst of one kind in one episode."""
+class _Instance(NamedTuple):
+    """The worst instance of one type of failure in one episode."""
 
     row: int
     severity: float
-    words: str
+    description: str
 
 
 def worst_frames(
@@ -111,133 +132,138 @@ def worst_frames(
     seeds: NDArray[np.integer] | None = None,
     count: int = 6,
 ) -> WorstFrames:
-    """Choose frames that show where a policy fails: of each kind in turn, and each from another episode.
+    """Select frames that show a policy's failures, alternating between types and preferring new episodes.
 
-    - "missed": the target is in view, and the map gives it less than `ON_TARGET` times chance, for
-      `LEAST_STEPS` or more; of the longest such stretch the frame that shows most of the target.
-    - "lost": the target, once seen, is out of view for `LEAST_STEPS` or more; the last frame that shows it.
-    - "reward": the largest fall within `WINDOW` steps; the frame after it.
+    - "missed": the target is visible, and the map's mass on it is below `ON_TARGET_RATIO_RATIO` times chance,
+    for
+      `MIN_STEPS` steps or more; of the longest such interval, the frame with the largest target.
+    - "lost": the target, visible before, is out of view for `MIN_STEPS` steps or more; the last frame that
+    shows
+      it.
+    - "reward": the largest drop within `DROP_WINDOW` steps; the frame after it.
     - "failed": the episode ends without success; its last frame. The lowest return comes first.
 
     Args:
-        rewards: [N], rows in the order of episodes and of time.
-        episode: [N] which episode, from 0.
-        step: [N] which step of it.
-        mass: [N] the share of the map that is on the target, NaN where that is not known; None with `chance`
-            where target masks are not known.
-        chance: [N] the target's share of the frame, 0 where it is out of view.
-        successes: [E], or None where the task does not say.
-        seeds: [E] for the captions.
-        count: frames at most.
+        rewards: float [N], rows ordered by episode and step.
+        episode: int [N], episode of each row, from 0.
+        step: int [N], step of each row within its episode.
+        mass: float [N], share of the map's mass on the target, in [0, 1], NaN where unknown; None, together
+            with `chance`, if there are no target masks.
+        chance: float [N], share of the frame covered by the target, in [0, 1], 0 where it is out of view.
+        successes: bool [E], or None if the task does not define success.
+        seeds: int [E], episode seeds for the captions; None to number the episodes.
+        count: largest number of frames to select.
+
+    Returns:
+        The selected frames, and the number of episodes with each type of failure.
 
     Raises:
-        ValueError: arrays of different rows, or `mass` without `chance`.
+        ValueError: arrays of different lengths, or only one of `mass` and `chance`.
     """
     _check(len(rewards), episode=episode, step=step, mass=mass, chance=chance)
     if (mass is None) != (chance is None):
-        raise ValueError("give mass and chance, or neither: one says nothing without the other")
+        raise ValueError("expected both mass and chance, or neither, got only one of them")
     parts = {int(episode[part.first]): slice(*part) for part in stretches(episode)}
     returns = {own: float(rewards[part].sum()) for own, part in parts.items()}
     scale = float(np.abs(rewards[np.isfinite(rewards)]).max(initial=0.0))
-    sought: dict[Failure, Callable[[int, slice], _Found | None]] = {}
+    searches: dict[Failure, Callable[[int, slice], _Instance | None]] = {}
     if mass is not None and chance is not None:
-        sought["missed"] = lambda own, part: _missed(mass[part], chance[part], step[part])
-        sought["lost"] = lambda own, part: _lost(chance[part], step[part])
-    sought["reward"] = lambda own, part: _fallen(rewards[part], FAILING_FALL * scale, step[part])
+        searches["missed"] = lambda own, part: _missed(mass[part], chance[part], step[part])
+        searches["lost"] = lambda own, part: _lost(chance[part], step[part])
+    searches["reward"] = lambda own, part: _dropped(rewards[part], MIN_FAILURE_DROP * scale, step[part])
     if successes is not None:
-        usual = float(np.median(list(returns.values()))) if returns else 0.0
-        sought["failed"] = lambda own, part: (
-            None if successes[own] else _failed(part.stop - part.start, returns[own], usual)
+        median = float(np.median(list(returns.values()))) if returns else 0.0
+        searches["failed"] = lambda own, part: (
+            None if successes[own] else _failed(part.stop - part.start, returns[own], median)
         )
     found = {
         name: {own: one for own, part in parts.items() if (one := find(own, part)) is not None}
-        for name, find in sought.items()
+        for name, find in searches.items()
     }
     frames = []
     for name, own in _chosen(found, count):
         index = parts[own].start + found[name][own].row
         which = f"Episode {own}" if seeds is None else f"Seed {seeds[own]}"
-        words = f"{which}, step {step[index]}: {found[name][own].words}."
-        frames.append(WorstFrame(index, name, words))
+        caption = f"{which}, step {step[index]}: {found[name][own].description}."
+        frames.append(WorstFrame(index, name, caption))
     return WorstFrames(tuple(frames), {name: len(by) for name, by in found.items()}, len(parts))
 
 
-def _missed(mass: Floats, chance: Floats, step: NDArray[np.integer]) -> _Found | None:
+def _missed(mass: Floats, chance: Floats, step: NDArray[np.integer]) -> _Instance | None:
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = mass / chance
-    longest = _longest(stretches_of((chance > 0) & (ratio < ON_TARGET)))
+    longest = _longest(stretches_of((chance > 0) & (ratio < ON_TARGET_RATIO)))
     if longest is None:
         return None
     row = longest.first + int(chance[longest.first : longest.stop].argmax())
-    return _Found(
+    return _Instance(
         row,
         longest.rows,
-        f"the target is in view and attention not on it from step {step[longest.first]} to "
-        f"{step[longest.stop - 1]}; here it gets {ratio[row]:.1f} × chance",
+        f"the target is visible but not attended from step {step[longest.first]} to "
+        f"{step[longest.stop - 1]}; the attention on it here is {ratio[row]:.1f} × chance",
     )
 
 
-def _lost(chance: Floats, step: NDArray[np.integer]) -> _Found | None:
+def _lost(chance: Floats, step: NDArray[np.integer]) -> _Instance | None:
     longest = _longest([stretch for stretch in stretches_of(chance == 0) if stretch.first > 0])
     if longest is None:
         return None
     end = "the end" if longest.stop == len(chance) else f"step {step[longest.stop]}"
-    words = f"the target is then out of view until {end}"
-    return _Found(longest.first - 1, longest.rows, words)
+    return _Instance(longest.first - 1, longest.rows, f"the target is then out of view until {end}")
 
 
-def _fallen(rewards: NDArray[np.float64], least: float, step: NDArray[np.integer]) -> _Found | None:
-    fall = largest_fall(rewards, least=least)
-    if fall is None:
+def _dropped(rewards: NDArray[np.float64], min_drop: float, step: NDArray[np.integer]) -> _Instance | None:
+    drop = largest_drop(rewards, min_drop=min_drop)
+    if drop is None:
         return None
-    start, stop = (float(rewards[row]) for row in fall)
-    words = f"the reward has fallen from {start:.2f} to {stop:.2f} since step {step[fall.start]}"
-    return _Found(fall.stop, start - stop, words)
+    start, stop = (float(rewards[row]) for row in drop)
+    description = f"the reward has dropped from {start:.2f} to {stop:.2f} since step {step[drop.start]}"
+    return _Instance(drop.stop, start - stop, description)
 
 
-def _failed(rows: int, own: float, usual: float) -> _Found:
-    words = f"the episode ends without success, with a return of {own:.3g} (median of all {usual:.3g})"
-    return _Found(rows - 1, -own, words)
+def _failed(rows: int, own: float, median: float) -> _Instance:
+    description = f"the episode ends without success, with a return of {own:.3g} (median {median:.3g})"
+    return _Instance(rows - 1, -own, description)
 
 
 def _longest(found: list[Stretch]) -> Stretch | None:
     longest = max(found, key=lambda stretch: stretch.rows, default=None)
-    return longest if longest is not None and longest.rows >= LEAST_STEPS else None
+    return longest if longest is not None and longest.rows >= MIN_STEPS else None
 
 
-def _chosen(found: Mapping[Failure, Mapping[int, _Found]], count: int) -> list[tuple[Failure, int]]:
-    """Of each kind in turn the worst that is from an episode not shown yet.
+def _chosen(found: Mapping[Failure, Mapping[int, _Instance]], count: int) -> list[tuple[Failure, int]]:
+    """Alternate between failure types, taking the worst instance from an episode not yet selected.
 
-    The first of a kind may be from any, if its frame is not within `LEAST_STEPS` of one that is shown.
+    The first of a type may be from any episode if it is at least `MIN_STEPS` rows from every selected frame.
     """
     chosen: list[tuple[Failure, int]] = []
-    left = {name: sorted(by, key=lambda own: -by[own].severity) for name, by in found.items()}
+    remaining = {name: sorted(by, key=lambda own: -by[own].severity) for name, by in found.items()}
     for turn in range(count):
-        for name, episodes in left.items():
+        for name, episodes in remaining.items():
 
             def far(own: int, name: Failure = name) -> bool:
                 rows = [found[kind][own].row for kind, shown in chosen if shown == own]
-                return all(abs(found[name][own].row - row) >= LEAST_STEPS for row in rows)
+                return all(abs(found[name][own].row - row) >= MIN_STEPS for row in rows)
 
             shown = {own for _, own in chosen}
-            fresh = [own for own in episodes if own not in shown]
-            if not fresh and turn == 0:
-                fresh = [own for own in episodes if far(own)]
-            if fresh and len(chosen) < count:
-                chosen.append((name, fresh[0]))
-                episodes.remove(fresh[0])
+            candidates = [own for own in episodes if own not in shown]
+            if not candidates and turn == 0:
+                candidates = [own for own in episodes if far(own)]
+            if candidates and len(chosen) < count:
+                chosen.append((name, candidates[0]))
+                episodes.remove(candidates[0])
     return chosen
 
 
 class Condition(NamedTuple):
-    """Frames of one kind, and how the policy does in them."""
+    """Attention on the target over the frames of one condition."""
 
     name: str
-    """What the kinds differ in, such as "target's size"."""
+    """Variable that defines the condition, such as "target's size"."""
     level: str
-    """Which of them this is, such as "small (1 to 12 pixels)"."""
+    """Value of that variable, such as "small (up to 12 pixels)"."""
     means: RatioOfSums
-    """Sums over these frames of each episode, and how many frames those are: each [E]."""
+    """Mean over the frames of this condition: sum per episode and number of frames per episode, each [E]."""
 
 
 def focus_by_condition(
@@ -246,20 +272,24 @@ def focus_by_condition(
     episode: NDArray[np.integer],
     step: NDArray[np.integer],
 ) -> tuple[Condition, ...]:
-    """How often a policy looks at its target, by the target's size, its place, and the time.
+    """Compute how often a policy attends to its target, by the target's size and position and by time.
 
-    Sizes are thirds of the frames. Places are those of the target's centre: up to a third of the way from the
-    frame's centre to its border is "centre", up to two thirds "middle". Frames without the target in view are
-    in none of them, and a level without a frame is left out.
+    Sizes are split at the terciles over frames. Positions are those of the target's centre: up to a third of
+    the way from the frame's centre to its border is "centre", up to two thirds "middle", beyond "edge".
+    Frames with the target out of view count in no condition, and conditions without a frame are omitted.
 
     Args:
-        on_target: [N] in [0, 1], such as `pointing_game` or `mass_on_target` of one map; NaN: not known.
+        on_target: float or bool [N], in [0, 1], such as `pointing_game` or `mass_on_target` of one map; NaN
+            where unknown.
         masks: bool [N, H, W], True on the target.
-        episode: [N] which episode, from 0.
-        step: [N] which step of it, from 0.
+        episode: int [N], episode of each row, from 0.
+        step: int [N], step of each row within its episode, from 0.
+
+    Returns:
+        One entry per condition with at least one frame, in the order size, position, time.
 
     Raises:
-        ValueError: arrays of different rows.
+        ValueError: arrays of different lengths.
     """
     _check(len(on_target), masks=masks, episode=episode, step=step)
     values = np.asarray(on_target, np.float64)
@@ -267,7 +297,7 @@ def focus_by_condition(
     counted = (size > 0) & np.isfinite(values)
     half = np.array(masks.shape[1:]) / 2
     with np.errstate(invalid="ignore"):
-        away = (np.abs(target_places(masks) - (half - 0.5)) / half).max(axis=1)
+        offset = (np.abs(target_places(masks) - (half - 0.5)) / half).max(axis=1)
     low, high = np.quantile(size[counted], [1 / 3, 2 / 3]).astype(int) if counted.any() else (0, 0)
     conditions: dict[str, dict[str, NDArray[np.bool_]]] = {
         "target's size": {
@@ -275,12 +305,12 @@ def focus_by_condition(
             f"medium (up to {high} pixels)": (size > low) & (size <= high),
             f"large (over {high} pixels)": size > high,
         },
-        "target's place": {
-            "centre": away <= 1 / 3,
-            "middle": (away > 1 / 3) & (away <= 2 / 3),
-            "edge": away > 2 / 3,
+        "target's position": {
+            "centre": offset <= 1 / 3,
+            "middle": (offset > 1 / 3) & (offset <= 2 / 3),
+            "edge": offset > 2 / 3,
         },
-        "time": {f"first {EARLY} steps": step < EARLY, "later": step >= EARLY},
+        "time": {f"first {EARLY_STEPS} steps": step < EARLY_STEPS, "later": step >= EARLY_STEPS},
     }
     total = _episodes(episode)
     return tuple(
@@ -305,4 +335,4 @@ def _episodes(episode: NDArray[np.integer]) -> int:
 def _check(rows: int, **arrays: NDArray[np.generic] | None) -> None:
     for name, array in arrays.items():
         if array is not None and len(array) != rows:
-            raise ValueError(f"expected {rows} rows of {name}, one a frame, got {len(array)}")
+            raise ValueError(f"expected {rows} rows of {name}, one per frame, got {len(array)}")

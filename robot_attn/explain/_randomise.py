@@ -1,7 +1,7 @@
-"""Does a map depend on what was learned? Weights are drawn anew, layer by layer, and the map must change.
+"""Parameter randomisation: do explanation maps depend on the learned weights?
 
 The sanity check of Adebayo et al. 2018, "Sanity checks for saliency maps", https://arxiv.org/abs/1810.03292,
-section 4: a map that stays as it is when the weights go was never about them.
+section 4: a map that does not change when the weights are randomised does not depend on what was learned.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Order: TypeAlias = Literal["cascade", "independent"]
 def randomised(
     module: nn.Module, *, order: Order = "cascade", seed: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """A copy of a module with its layers drawn anew, one after the other, from the output back to the input.
+    """Yield a copy of a module with its layers randomised one after the other, from the output to the input.
 
-    In "cascade" those that were drawn stay so, until none is left. In "independent" each is put back before
-    the next is drawn: what the map owes to that layer alone.
+    "cascade" leaves the layers randomised so far as they are, until all are. "independent" restores each
+    layer before the next is randomised, which isolates that layer's influence on the map.
 
-    The parameters of a layer are drawn from a normal distribution with their own mean and standard deviation,
-    so that only what they say is lost and not how large they are. A layer is a module with parameters of its
-    own; layers go in the reverse of the order in which the module names them. Those whose weights are all
-    alike, such as a bias of zeros, have nothing to lose and stay.
+    The parameters of a layer are sampled from a normal distribution with their own mean and standard
+    deviation, so that the learned values are lost but not their scale. A layer is a module with direct
+    parameters; layers are visited in the reverse order of `named_modules`. Parameters that are constant, such
+    as a bias of zeros, stay as they are.
 
     Args:
-        module: stays as it is.
-        order: what becomes of the layers that were drawn before.
-        seed: of the draws, which are the same in either order.
+        module: the module to copy; it is not changed.
+        order: "cascade" or "independent".
+        seed: random seed; both orders sample the same values.
 
     Yields:
-        The name of the layer that was drawn anew last, and the copy: the same one each time, changed further.
+        The name of the layer randomised last, and the copy: the same object each time, modified in place.
 
     Raises:
         ValueError: an unknown order.
@@ -52,9 +52,9 @@ def randomised(
         with torch.no_grad():
             for parameter, _ in learned:
                 mean = parameter.mean()
-                spread = parameter.std() if parameter.numel() > 1 else torch.zeros_like(mean)
-                drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-                parameter.copy_(mean + spread * drawn)
+                std = parameter.std() if parameter.numel() > 1 else torch.zeros_like(mean)
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.copy_(mean + std * noise)
         yield name or type(module).__name__, changed
         if order == "independent":
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Blockwise attention against `attend`, which makes all weights, and against torch's own."""
+"""Blockwise attention, compared with `attend`, which allocates all weights, and with torch's own."""
 
 import subprocess
 import sys
@@ -32,13 +32,13 @@ def score_of(name: str, size: int, num_heads: int) -> object:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 16 x 16, so that small tensors have several."""
-    monkeypatch.setattr(_blockwise, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(_blockwise, "BLOCK_LOGITS", 1)
 
 
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_it_is_attention_with_its_gradients(name: str, masked: bool, shared: bool) -> None:
+def test_equals_attention_with_its_gradients(name: str, masked: bool, shared: bool) -> None:
     h = 1 if shared else 3
     inputs = tensors(1, (2, 3, 37, 5), (2, h, 41, 5), (2, h, 41, 7))
     mask = None
@@ -52,12 +52,12 @@ def test_it_is_attention_with_its_gradients(name: str, masked: bool, shared: boo
         score = score_of(name, 5, 3)
         learned = list(score.parameters()) if isinstance(score, nn.Module) else []
         if blockwise:
-            seen = attend_blockwise(query, key, value, score=score, mask=mask, rows=rows)  # type: ignore[arg-type]
+            attended = attend_blockwise(query, key, value, score=score, mask=mask, rows=rows)  # type: ignore[arg-type]
         else:
             whole = attend(query, key, value, score=score, mask=mask)  # type: ignore[arg-type]
-            seen = whole._replace(weights=whole.weights[:, :, rows])
-        (seen.values.square().sum() + seen.weights.square().sum()).backward()
-        results.append([*seen, *(each.grad for each in (query, key, value, *learned))])
+            attended = whole._replace(weights=whole.weights[:, :, rows])
+        (attended.values.square().sum() + attended.weights.square().sum()).backward()
+        results.append([*attended, *(each.grad for each in (query, key, value, *learned))])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
@@ -74,11 +74,11 @@ def test_equals_torchs_attention(sizes: tuple[int, ...], masked: bool, seed: int
     )
     mask = chance > 0 if masked else None
     if mask is not None:
-        mask[..., 0] = True  # torch's own has no answer where nothing may be seen
-    seen = attend_blockwise(query, key, value, mask=mask)
-    wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
-    torch.testing.assert_close(seen.values.double(), wanted, rtol=1e-6, atol=1e-6)
-    assert seen.weights.shape == (b, h, 0, n)
+        mask[..., 0] = True  # torch's own is undefined for a fully masked row
+    attended = attend_blockwise(query, key, value, mask=mask)
+    expected = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
+    torch.testing.assert_close(attended.values.double(), expected, rtol=1e-6, atol=1e-6)
+    assert attended.weights.shape == (b, h, 0, n)
 
 
 @pytest.mark.parametrize("name", ["additive", "learned cosine", "masked dot", "scaled_dot"])
@@ -102,13 +102,13 @@ def test_logits_far_apart_do_not_overflow() -> None:
     query[0, 0, 1] = -1.0
     key = torch.linspace(-900.0, 900.0, 40).view(1, 1, 40, 1)
     value = torch.arange(40.0).view(1, 1, 40, 1)
-    # A function, so that it goes block by block.
-    seen = attend_blockwise(query, key, value, score=lambda q, k: q @ k.transpose(2, 3))
-    torch.testing.assert_close(seen.values.flatten(), torch.tensor([39.0, 0.0]))
+    # A function, so that it is evaluated block by block.
+    attended = attend_blockwise(query, key, value, score=lambda q, k: q @ k.transpose(2, 3))
+    torch.testing.assert_close(attended.values.flatten(), torch.tensor([39.0, 0.0]))
 
 
-def test_scores_that_leave_something_out() -> None:
-    """Those that look at keys alone, or at nothing, and those whose weights are kept as they are."""
+def test_scores_that_ignore_an_input() -> None:
+    """Scores of the keys alone, constant scores, and modules with frozen parameters."""
     inputs = tensors(7, (2, 3, 37, 5), (2, 3, 41, 5), (2, 3, 41, 7))
     frozen = score_of("additive", 5, 3)
     assert isinstance(frozen, nn.Module)
@@ -163,7 +163,7 @@ for way in sys.argv[2:]:
 """
 
 
-def test_memory_is_far_from_that_of_all_weights() -> None:
+def test_memory_is_far_below_that_of_the_full_weights() -> None:
     """In processes of their own: 4 heads of 4,096 x 4,096 weights would take 268 MB, and gradients as much.
 
     They are forked: torch is imported once, and a peak is theirs. To one that is started, Linux hands down
@@ -182,9 +182,9 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, masked: bool) -> N
     query, key, value = (300 * tensor for tensor in tensors(5, (2, 3, 5, 64), (2, 3, 19, 64), (2, 3, 19, 7)))
     mask = torch.ones(5, 19, dtype=torch.bool) if masked else None
     half = [tensor.to(dtype) for tensor in (query, key, value)]
-    seen = attend_blockwise(*half, mask=mask)
-    assert seen.values.dtype == dtype
-    torch.testing.assert_close(seen.values, attend(*half, mask=mask).values, rtol=0.02, atol=2.0)
+    attended = attend_blockwise(*half, mask=mask)
+    assert attended.values.dtype == dtype
+    torch.testing.assert_close(attended.values, attend(*half, mask=mask).values, rtol=0.02, atol=2.0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -192,12 +192,12 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, masked: bool) -> N
 def test_small_batches(batch: int, masked: bool) -> None:
     mask = torch.ones(3, 7, dtype=torch.bool) if masked else None
     query = torch.rand(batch, 2, 3, 5, requires_grad=True)
-    seen = attend_blockwise(query, torch.rand(batch, 2, 7, 5), torch.rand(batch, 1, 7, 11), mask=mask)
-    assert seen.values.shape == (batch, 2, 3, 11)
-    seen.values.sum().backward()
+    attended = attend_blockwise(query, torch.rand(batch, 2, 7, 5), torch.rand(batch, 1, 7, 11), mask=mask)
+    assert attended.values.shape == (batch, 2, 3, 11)
+    attended.values.sum().backward()
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
 
     def holds_a_tensor_that_learns(query: Tensor, key: Tensor) -> Tensor:
@@ -208,11 +208,11 @@ def test_bad_input_is_one_sentence() -> None:
         ("did you mean 'scaled_dot'", (query, key, value), {"score": "scaled_dott"}),
         ("needs all keys at once", (query, key, value), {"score": "standardized"}),
         ("needs all keys at once", (query, key, value), {"score": build_score("standardized", 7, 3)}),
-        ("there must be a key", (query, key[:, :, :0], value[:, :, :0]), {}),
-        ("one size; theirs are 7 and 5", (query, key[..., :5], value), {}),
-        ("make it an nn.Module", (query, key, value), {"score": holds_a_tensor_that_learns}),
-        ("mask must broadcast", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
-        ("indices of the 5 queries; .* from 0 to 5", (query, key, value), {"rows": torch.tensor([0, 5])}),
+        ("expected at least 1 key", (query, key[:, :, :0], value[:, :, :0]), {}),
+        ("same dimension .*, got 7 and 5", (query, key[..., :5], value), {}),
+        ("make it an nn.Module with parameters", (query, key, value), {"score": holds_a_tensor_that_learns}),
+        ("expected mask that broadcasts", (query, key, value), {"mask": torch.ones(7, 11, dtype=torch.bool)}),
+        ("indices of the 5 queries, got .* from 0 to 5", (query, key, value), {"rows": torch.tensor([0, 5])}),
         ("indices of the 5 queries", (query, key, value), {"rows": torch.tensor([True])}),
     ):
         with pytest.raises(ValueError, match=match):

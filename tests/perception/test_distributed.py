@@ -1,7 +1,7 @@
-"""Attention by several real processes, over loopback, against `attend` in one.
+"""Attention in several real processes over loopback, compared with `attend` in a single one.
 
-A world is started once for each size, by running this file, and does all checks in it. What fails on any rank
-fails the test with that rank's words; a hang fails it after `PATIENCE` seconds.
+For each world size the processes are started once, by running this file, and do all checks. A failure on any
+rank fails the test with that rank's message; a hang fails it after `TIMEOUT` seconds.
 """
 
 import multiprocessing
@@ -25,12 +25,12 @@ from robot_attn import SCORES, Attended, attend, build_score
 from robot_attn.attention import LEARNED_SCORES
 from robot_attn.attention.distributed import attend_heads_parallel, attend_sequence_parallel
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 class Case(NamedTuple):
-    """What one process is given, and the weights that a loss gives to values and weights."""
+    """The inputs of one process, and the coefficients of a loss on values and weights."""
 
     query: Tensor
     key: Tensor
@@ -39,18 +39,18 @@ class Case(NamedTuple):
     by_value: Tensor
     by_weight: Tensor
 
-    def loss(self, seen: Attended, keys: slice = slice(None)) -> Tensor:
-        by_value = (seen.values.square() * self.by_value).sum()
-        return by_value + (seen.weights * self.by_weight[..., keys]).sum()
+    def loss(self, attended: Attended, keys: slice = slice(None)) -> Tensor:
+        by_value = (attended.values.square() * self.by_value).sum()
+        return by_value + (attended.weights * self.by_weight[..., keys]).sum()
 
 
 def draw(
     b: int, h: int, q: int, n: int, d: int, v: int, shared: bool = False, dtype: torch.dtype = torch.float64
 ) -> Case:
-    """The last query may look nowhere; keys and values are one for all heads where `shared`.
+    """Random inputs whose last query is fully masked; the heads share keys and values where `shared`.
 
-    In float32 the numbers are smaller: with those of float64 the gradients of one process alone are wrong by
-    5e-6 (measured against float64), as "dot" makes logits of 10, and 1e-6 could not be asked of two.
+    In float32 the numbers are smaller: with those of float64, "dot" gives logits of 10 and the gradients of a
+    single process already have an error of 5e-6 (measured against float64), above the tolerance of 1e-6.
     """
     generator = torch.Generator().manual_seed(b + 10 * h + 100 * n)
     some = partial(torch.randn, generator=generator, dtype=torch.float64)
@@ -73,27 +73,27 @@ def cases() -> Iterator[Case]:
 
 
 def own_keys(n: int, group: dist.ProcessGroup | None = None) -> slice:
-    """This rank's keys: rank 0 has all but one for each of the others."""
+    """The slice of this rank's keys: rank 0 has all but one for each of the others."""
     others = dist.get_world_size(group) - 1
     rank = dist.get_rank(group)
     return slice(0, n - others) if rank == 0 else slice(n - others + rank - 1, n - others + rank)
 
 
 def cut(case: Case, keys: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """A rank's own query, keys and values, as leaves."""
+    """The query, keys and values of a rank, as leaves."""
     tensors = case.query, case.key[:, :, keys], case.value[:, :, keys]
     query, key, value = (tensor.detach().clone().requires_grad_() for tensor in tensors)
     return query, key, value
 
 
-def assert_close(ours: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
-    for one, other in zip(ours, wanted, strict=True):
+def assert_close(ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for one, other in zip(ours, expected, strict=True):
         close = CLOSE[other.dtype]
         torch.testing.assert_close(one, other, rtol=close, atol=close)
 
 
 def variations() -> Iterator[tuple[Case, str, Tensor | None]]:
-    """Every case with every score, and each score with no mask, a whole one and one that is broadcast."""
+    """Every case with every score, and each score with no mask, a full one and a broadcast one."""
     for count, (case, score) in enumerate(product(cases(), sorted(SCORES))):
         yield case, score, (None, case.mask, case.mask[:, 0].any(dim=0))[count % 3]
 
@@ -101,10 +101,10 @@ def variations() -> Iterator[tuple[Case, str, Tensor | None]]:
 def check_heads() -> None:
     for case, score, mask in variations():
         tensors = case.query, case.key, case.value
-        wanted = attend(*tensors, score=score, mask=mask)
-        seen = attend_heads_parallel(*tensors, score=score, mask=mask)
-        assert_close(seen, wanted)
-        assert_close(*(torch.autograd.grad(case.loss(each), tensors) for each in (seen, wanted)))
+        expected = attend(*tensors, score=score, mask=mask)
+        attended = attend_heads_parallel(*tensors, score=score, mask=mask)
+        assert_close(attended, expected)
+        assert_close(*(torch.autograd.grad(case.loss(each), tensors) for each in (attended, expected)))
 
 
 def check_sequence(group: dist.ProcessGroup | None = None) -> None:
@@ -114,15 +114,15 @@ def check_sequence(group: dist.ProcessGroup | None = None) -> None:
         gather = mask is case.mask
         mine = slice(None) if gather else keys
         shard = None if mask is None else mask[..., keys]
-        wanted = attend(*tensors, score=score, mask=mask)
-        seen = attend_sequence_parallel(
+        expected = attend(*tensors, score=score, mask=mask)
+        attended = attend_sequence_parallel(
             *ours, score=score, mask_shard=shard, group=group, gather_weights=gather
         )
-        assert_close(seen, (wanted.values, wanted.weights[..., mine]))
+        assert_close(attended, (expected.values, expected.weights[..., mine]))
         if mask is not None:
-            assert not bool(seen.values[:, :, -1].any() or seen.weights[:, :, -1].any())
-        by_query, by_key, by_value = torch.autograd.grad(case.loss(wanted), tensors)
-        gradients = torch.autograd.grad(case.loss(seen, mine), ours)
+            assert not bool(attended.values[:, :, -1].any() or attended.weights[:, :, -1].any())
+        by_query, by_key, by_value = torch.autograd.grad(case.loss(expected), tensors)
+        gradients = torch.autograd.grad(case.loss(attended, mine), ours)
         assert_close(gradients, (by_query, by_key[:, :, keys], by_value[:, :, keys]))
 
 
@@ -144,36 +144,36 @@ def check_parameters_of_a_score() -> None:
         score.double()
         parameters = tuple(score.parameters())
 
-        def outcome(seen: Attended, keys: slice, also: Tensor) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(case.loss(seen, keys), (also, *parameters))  # noqa: B023
+        def outcome(attended: Attended, keys: slice, also: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(case.loss(attended, keys), (also, *parameters))  # noqa: B023
 
-        wanted = outcome(attend(case.query, case.key, case.value, score=score), slice(None), case.query)
-        assert all(bool(gradient.any()) for gradient in wanted)
+        expected = outcome(attend(case.query, case.key, case.value, score=score), slice(None), case.query)
+        assert all(bool(gradient.any()) for gradient in expected)
         heads = attend_heads_parallel(case.query, case.key, case.value, score=score)
-        assert_close(outcome(heads, slice(None), case.query), wanted)
+        assert_close(outcome(heads, slice(None), case.query), expected)
         ours = cut(case, keys)
-        assert_close(outcome(attend_sequence_parallel(*ours, score=score), keys, ours[0]), wanted)
+        assert_close(outcome(attend_sequence_parallel(*ours, score=score), keys, ours[0]), expected)
 
 
 def check_second_derivatives() -> None:
     case = draw(2, 3, 2, 5, 3, 2)
     keys = own_keys(5)
 
-    def outcome(seen: Attended, query: Tensor, key: Tensor, mine: slice) -> tuple[Tensor, ...]:
-        (first,) = torch.autograd.grad(case.loss(seen, mine), query, create_graph=True)
+    def outcome(attended: Attended, query: Tensor, key: Tensor, mine: slice) -> tuple[Tensor, ...]:
+        (first,) = torch.autograd.grad(case.loss(attended, mine), query, create_graph=True)
         return (first, *torch.autograd.grad(first.square().sum(), (query, key)))
 
     tensors = case.query, case.key, case.value
-    wanted = outcome(attend(*tensors, mask=case.mask), case.query, case.key, slice(None))
+    expected = outcome(attend(*tensors, mask=case.mask), case.query, case.key, slice(None))
     heads = attend_heads_parallel(*tensors, mask=case.mask)
-    assert_close(outcome(heads, case.query, case.key, slice(None)), wanted)
+    assert_close(outcome(heads, case.query, case.key, slice(None)), expected)
     ours = cut(case, keys)
-    seen = attend_sequence_parallel(*ours, mask_shard=case.mask[..., keys])
-    assert_close(outcome(seen, ours[0], ours[1], keys), (*wanted[:2], wanted[2][:, :, keys]))
+    attended = attend_sequence_parallel(*ours, mask_shard=case.mask[..., keys])
+    assert_close(outcome(attended, ours[0], ours[1], keys), (*expected[:2], expected[2][:, :, keys]))
 
 
 def check_gradcheck() -> None:
-    """Every rank changes the same number at once, which is what one process does to what is shared."""
+    """Finite differences change a shared number on every rank at once, as a single process does."""
     case = draw(1, 3, 2, 5, 2, 2)
     keys = own_keys(5)
     _, key, value = (tensor.detach() for tensor in cut(case, keys))
@@ -196,30 +196,34 @@ def check_half_precision() -> None:
         query, key, value = (300 * each.detach() for each in (case.query, case.key, case.value))
         keys = own_keys(11)
         for score in sorted(SCORES):
-            wanted = attend(query, key, value, score=score)
+            expected = attend(query, key, value, score=score)
             heads = attend_heads_parallel(query, key, value, score=score)
-            seen = attend_sequence_parallel(query, key[:, :, keys], value[:, :, keys], score=score)
-            assert heads.values.dtype == seen.values.dtype == seen.weights.dtype == dtype
-            assert_close(heads, wanted)
-            assert_close(seen, (wanted.values, wanted.weights[..., keys]))
+            attended = attend_sequence_parallel(query, key[:, :, keys], value[:, :, keys], score=score)
+            assert heads.values.dtype == attended.values.dtype == attended.weights.dtype == dtype
+            assert_close(heads, expected)
+            assert_close(attended, (expected.values, expected.weights[..., keys]))
 
 
 def check_own_weights_of_heads() -> None:
     case = draw(2, 7, 3, 5, 2, 2)
     ranks, rank = dist.get_world_size(), dist.get_rank()
     mine = torch.arange(7).tensor_split(ranks)[rank]
-    seen = attend_heads_parallel(case.query, case.key, case.value, gather_weights=False)
-    assert_close(seen, (seen.values, attend(case.query, case.key, case.value).weights[:, mine]))
+    attended = attend_heads_parallel(case.query, case.key, case.value, gather_weights=False)
+    assert_close(attended, (attended.values, attend(case.query, case.key, case.value).weights[:, mine]))
 
 
 def check_refusals() -> None:
-    """What is wrong on one rank, the last, is an error on all, and the next call goes well."""
+    """An invalid input on the last rank raises on all, and the next call succeeds."""
     case = draw(2, 3, 5, 11, 7, 13)
     last = dist.get_rank() == dist.get_world_size() - 1
     query, key, value = cut(case, own_keys(11))
-    other = f"rank {dist.get_world_size() - 1} cannot take part: "
+    other = f"rank {dist.get_world_size() - 1} got invalid inputs: "
     for mine, theirs, wrong in (
-        ("same shape of query; by rank", "same shape of query; by rank", {"query": query[:, :, 1:]}),
+        (
+            "same shape of query on all ranks, got, by rank",
+            "same shape of query on all ranks, got, by rank",
+            {"query": query[:, :, 1:]},
+        ),
         (
             "same shape of key_shard",
             "same shape of key_shard",
@@ -227,15 +231,23 @@ def check_refusals() -> None:
         ),
         ("same dtype of value_shard", "same dtype of value_shard", {"value_shard": value.float()}),
         ("same requires_grad of key_shard", "same requires_grad", {"key_shard": key.detach()}),
-        ("^query .* must agree on B", other + "query .* must agree", {"key_shard": key[:1]}),
         (
-            "^there must be a key",
-            other + "there must be a key",
+            "^expected query .* that agree on B",
+            other + "expected query .* that agree",
+            {"key_shard": key[:1]},
+        ),
+        (
+            "^expected at least 1 key",
+            other + "expected at least 1 key",
             {"key_shard": key[:, :, :0], "value_shard": value[:, :, :0]},
         ),
-        ("^value must hold finite", other + "value must hold finite", {"value_shard": value / 0}),
-        ("^mask must be bool", other + "mask must be bool", {"mask_shard": torch.ones(5, key.shape[2])}),
-        ("same score", "same score; by rank it is dot", {"score": "cosine"}),
+        ("^expected value of finite", other + "expected value of finite", {"value_shard": value / 0}),
+        (
+            "^expected mask of bool",
+            other + "expected mask of bool",
+            {"mask_shard": torch.ones(5, key.shape[2])},
+        ),
+        ("same score", "same score on all ranks, got, by rank, dot", {"score": "cosine"}),
         ("same gather_weights", "same gather_weights", {"gather_weights": True}),
     ):
         arguments = {"query": query, "key_shard": key, "value_shard": value, "score": "dot"}
@@ -243,14 +255,14 @@ def check_refusals() -> None:
             attend_sequence_parallel(**(arguments | (wrong if last else {})))  # type: ignore[arg-type]
     for match, arguments in (
         ("did you mean 'scaled_dot'", {"score": "scaled_dott"}),
-        ("'additive' has weights of its own", {"score": "additive"}),
+        ("got 'additive', which has some", {"score": "additive"}),
     ):
         for each in (attend_heads_parallel, attend_sequence_parallel):
             with pytest.raises(ValueError, match=match):
                 each(query, key[:, :, :1], value[:, :, :1], **arguments)
-    with pytest.raises(ValueError, match="queries and keys of one size; theirs are 7 and 6"):
+    with pytest.raises(ValueError, match=r"queries and keys of the same dimension .*, got 7 and 6"):
         attend_sequence_parallel(query, key[..., :6], value)
-    with pytest.raises(ValueError, match=r"parameter of a score must be \[heads, ...\].* 3 heads"):
+    with pytest.raises(ValueError, match=r"each parameter of the score to be \[heads, ...\] with 3 heads"):
         attend_heads_parallel(case.query, case.key, case.value, score=build_score("cosine", 7, 5))
     function = attend_heads_parallel if last else attend_sequence_parallel
     with pytest.raises(ValueError, match="same function"):
@@ -262,7 +274,7 @@ def check_a_group_of_some() -> None:
     group = dist.new_group(list(range(1, dist.get_world_size())))
     if dist.get_rank() == 0:
         case = draw(2, 3, 5, 11, 7, 13)
-        with pytest.raises(ValueError, match="this process is not in the group"):
+        with pytest.raises(ValueError, match="expected a process of the group"):
             attend_sequence_parallel(case.query, case.key, case.value, group=group)
         return
     check_sequence(group)
@@ -282,10 +294,10 @@ CHECKS = (
 )
 
 
-def take_part(rank: int, ranks: int, store: Path) -> None:
+def run_checks(rank: int, ranks: int, store: Path) -> None:
     torch.set_num_threads(1)
-    patience = timedelta(seconds=PATIENCE)
-    dist.init_process_group("gloo", f"file://{store}", patience, world_size=ranks, rank=rank)
+    timeout = timedelta(seconds=TIMEOUT)
+    dist.init_process_group("gloo", f"file://{store}", timeout, world_size=ranks, rank=rank)
     for check in CHECKS:
         check()
     dist.barrier()
@@ -293,17 +305,17 @@ def take_part(rank: int, ranks: int, store: Path) -> None:
 
 
 def start_world(ranks: int, store: Path) -> list[int | None]:
-    """Run all checks in as many processes, and give their exit codes; None was not waited for.
+    """Run all checks in `ranks` processes and return their exit codes; None for one not waited for.
 
     They are forked, from a process that has done nothing yet, so that torch is imported once and not by each.
     """
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=take_part, args=(rank, ranks, store)) for rank in range(ranks)]
+    processes = [fork.Process(target=run_checks, args=(rank, ranks, store)) for rank in range(ranks)]
     for process in processes:
         process.start()
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     codes: list[int | None] = [None]
-    # One that fails leaves the others waiting: the first failure ends the wait.
+    # A failed process leaves the others waiting: stop at the first failure.
     while None in codes and not any(codes) and time.monotonic() < until:
         time.sleep(0.01)
         codes = [process.exitcode for process in processes]
@@ -313,15 +325,15 @@ def start_world(ranks: int, store: Path) -> list[int | None]:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_several_processes_give_what_one_gives(ranks: int, tmp_path: Path) -> None:
+def test_several_processes_equal_a_single_one(ranks: int, tmp_path: Path) -> None:
     command = [sys.executable, __file__, str(ranks), str(tmp_path / "store")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * TIMEOUT)
     assert done.stdout.strip() == str([0] * ranks), done.stderr
 
 
 @pytest.mark.parametrize("function", [attend_heads_parallel, attend_sequence_parallel])
-def test_one_process_alone_is_told_so(function: Callable[..., Attended]) -> None:
+def test_a_single_process_without_a_group_is_refused(function: Callable[..., Attended]) -> None:
     case = draw(2, 3, 5, 11, 7, 13)
     with pytest.raises(ValueError, match=r"call torch\.distributed\.init_process_group first"):
         function(case.query, case.key, case.value)

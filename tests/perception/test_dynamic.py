@@ -1,4 +1,4 @@
-"""Attention with a memory: the mechanism, and the family that looks at frames with it."""
+"""Recurrent attention: the mechanism, and the family "dynamic" that applies it to frames."""
 
 import math
 
@@ -18,27 +18,27 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_by_hand() -> None:
-    # A query of ln 3 over keys 1 and 0: weights 3/4, 1/4. A GRU of zeros halves its state, so the second look
-    # asks with half of ln 3, and its weights are as sqrt(3) : 1.
+    # A query of ln 3 over keys 1 and 0: weights 3/4, 1/4. A GRU of zeros halves its state, so the second
+    # glimpse has a query of half of ln 3, and its weights are as sqrt(3) : 1.
     module = DynamicAttention(1, state_dim=1, glimpses=2, score="dot").double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
         module.first_state.fill_(math.log(3.0))
         module.to_query.weight.fill_(1.0)
-    seen, state = module.step(torch.tensor([[[1.0], [0.0]]], dtype=torch.float64))
+    attended, state = module.step(torch.tensor([[[1.0], [0.0]]], dtype=torch.float64))
     root = math.sqrt(3.0)
     second = [root / (1 + root), 1 / (1 + root)]
     expected = torch.tensor([[0.75, 0.25], second], dtype=torch.float64).view(1, 1, 2, 2)
-    torch.testing.assert_close(seen.weights, expected)
-    torch.testing.assert_close(seen.values, expected[..., :1])
+    torch.testing.assert_close(attended.weights, expected)
+    torch.testing.assert_close(attended.values, expected[..., :1])
     torch.testing.assert_close(state, torch.full((1, 1), math.log(3.0) / 4, dtype=torch.float64))
 
 
 def written_out(
     module: DynamicAttention, tokens: Tensor, state: Tensor, context: Tensor, mask: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """What each look reads [B, h, d], and the state, from torch's attention and the GRU's equations."""
+    """What each glimpse reads [B, h, d], and the state, from torch's attention and the GRU's equations."""
     w, u = module.cell.weight_ih.chunk(3), module.cell.weight_hh.chunk(3)
     b, c = module.cell.bias_ih.chunk(3), module.cell.bias_hh.chunk(3)
     reads = []
@@ -70,16 +70,16 @@ def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_dim:
     ).double()
     tokens, state, context = draw(b, n, d), draw(b, s, seed=1), draw(b, context_dim, seed=2)
     mask = torch.rand(b, n) > 0.4
-    mask[:, 0] = True  # torch's own gives NaN where nothing may be seen
-    seen, left = module.step(tokens, state, context=context, mask=mask)
+    mask[:, 0] = True  # torch's own gives NaN for a fully masked row
+    attended, left = module.step(tokens, state, context=context, mask=mask)
     reads, expected = written_out(module, tokens, state, context, mask)
-    torch.testing.assert_close(seen.values, torch.stack(reads, dim=2), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(attended.values, torch.stack(reads, dim=2), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(left, expected, rtol=1e-10, atol=1e-10)
-    assert seen.weights.shape == (b, h, glimpses, n)
+    assert attended.weights.shape == (b, h, glimpses, n)
     torch.testing.assert_close(
-        seen.weights.sum(-1), torch.ones(b, h, glimpses, dtype=torch.float64), rtol=0, atol=1e-12
+        attended.weights.sum(-1), torch.ones(b, h, glimpses, dtype=torch.float64), rtol=0, atol=1e-12
     )
-    assert bool((seen.weights.movedim(-1, 1)[~mask] == 0).all())
+    assert bool((attended.weights.movedim(-1, 1)[~mask] == 0).all())
 
 
 @given(
@@ -89,7 +89,7 @@ def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_dim:
     fresh=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_a_sequence_is_its_steps(
+def test_a_sequence_equals_its_steps(
     steps: int, sizes: tuple[int, ...], glimpses: int, fresh: bool, seed: int
 ) -> None:
     b, h, n, s = sizes
@@ -103,12 +103,14 @@ def test_a_sequence_is_its_steps(
     for t in range(steps):
         before = module.first_state.expand(b, s) if state is None else state
         before = torch.stack([module.first_state if starts[t, row] else before[row] for row in range(b)])
-        seen, state = module.step(tokens[t], before, context=context[t], mask=mask[t])
-        for one, other in zip((*seen, state), (whole.values[t], whole.weights[t], states[t]), strict=True):
+        attended, state = module.step(tokens[t], before, context=context[t], mask=mask[t])
+        for one, other in zip(
+            (*attended, state), (whole.values[t], whole.weights[t], states[t]), strict=True
+        ):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
-def test_an_episode_knows_nothing_of_the_one_before() -> None:
+def test_starts_reset_the_state() -> None:
     torch.manual_seed(0)
     module = DynamicAttention(3, state_dim=5, num_heads=2)
     tokens = torch.randn(7, 1, 11, 3)
@@ -122,23 +124,23 @@ def test_an_episode_knows_nothing_of_the_one_before() -> None:
     assert not torch.allclose(whole.weights[4:], running.weights[4:], atol=1e-4)
 
 
-def test_what_was_seen_moves_the_next_look_and_the_context_only_the_next_step() -> None:
+def test_a_glimpse_affects_the_next_one_and_the_context_only_the_next_step() -> None:
     torch.manual_seed(0)
     module = DynamicAttention(3, state_dim=5, glimpses=2, context_dim=1, score="scaled_dot")
     tokens, other = torch.randn(1, 7, 3), torch.randn(1, 7, 3)
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
-    seen, state = module.step(tokens, context=zero)
+    attended, state = module.step(tokens, context=zero)
     told, told_state = module.step(tokens, context=one)
-    assert torch.equal(seen.weights, told.weights) and not torch.equal(state, told_state)
+    assert torch.equal(attended.weights, told.weights) and not torch.equal(state, told_state)
     after, after_told = (module.step(other, left, context=zero)[0].weights for left in (state, told_state))
     assert not torch.allclose(after, after_told, atol=1e-5)
-    # Tokens seen beside others: the first look weighs them alike, as its query is the same; the second not.
+    # The same tokens among others: the first glimpse has the same query, so the same ratios; not the second.
     both, _ = module.step(torch.cat([tokens, other], dim=1), context=zero)
-    ratio = (seen.weights / both.weights[..., :7]).log().detach()[0, 0]
+    ratio = (attended.weights / both.weights[..., :7]).log().detach()[0, 0]
     assert float(ratio[0].std()) < 1e-6 and float(ratio[1].std()) > 1e-4
 
 
-def test_it_learns_to_look_for_what_it_saw() -> None:
+def test_it_learns_to_search_for_an_object_shown_before() -> None:
     """One thing is shown, then all five in another order: no fixed query finds it in more than 1 of 5."""
     torch.manual_seed(0)
     module = DynamicAttention(5, state_dim=16, score="dot")
@@ -149,8 +151,8 @@ def test_it_learns_to_look_for_what_it_saw() -> None:
         cue = torch.randint(5, (batch,))
         order = torch.rand(batch, 5).argsort(dim=1)
         shown = kinds[cue][:, None].expand(-1, 5, -1)
-        seen, _ = module(torch.stack([shown, kinds[order]]))
-        return seen.weights[1, :, 0, 0], (order == cue[:, None]).float().argmax(dim=1)
+        attended, _ = module(torch.stack([shown, kinds[order]]))
+        return attended.weights[1, :, 0, 0], (order == cue[:, None]).float().argmax(dim=1)
 
     for _ in range(150):
         weights, place = look(64)
@@ -172,26 +174,26 @@ def test_gradients(score: str) -> None:
     inputs = [x.requires_grad_() for x in (draw(3, 1, 5, 3), draw(1, 2, seed=1), draw(3, 1, 1, seed=2))]
 
     def run(tokens: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        seen, states = module(tokens, state, starts=starts, context=context, mask=mask)
-        return (*seen, states)
+        attended, states = module(tokens, state, starts=starts, context=context, mask=mask)
+        return (*attended, states)
 
     assert torch.autograd.gradcheck(run, inputs)
-    seen, states = module(inputs[0], context=inputs[2])
-    (seen.values.square().sum() + states.square().sum()).backward()
+    attended, states = module(inputs[0], context=inputs[2])
+    (attended.values.square().sum() + states.square().sum()).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-def test_a_frame_that_it_may_look_at_nowhere_is_read_as_zeros() -> None:
+def test_a_fully_masked_frame_reads_zeros() -> None:
     torch.manual_seed(0)
     module = DynamicAttention(3, state_dim=5, num_heads=2)
     tokens = torch.randn(2, 7, 3, requires_grad=True)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1] = False
-    seen, state = module.step(tokens, mask=mask)
-    assert bool((seen.weights[1] == 0).all()) and bool((seen.values[1] == 0).all())
+    attended, state = module.step(tokens, mask=mask)
+    assert bool((attended.weights[1] == 0).all()) and bool((attended.values[1] == 0).all())
     torch.testing.assert_close(state[1:], module.cell(torch.zeros(1, 6), module.first_state[None]))
-    (seen.weights.square().sum() + state.square().sum()).backward()
+    (attended.weights.square().sum() + state.square().sum()).backward()
     assert tokens.grad is not None and bool(tokens.grad.isfinite().all())
     assert bool((tokens.grad[0] != 0).any()) and bool((tokens.grad[1] == 0).all())
     for parameter in module.parameters():
@@ -204,10 +206,10 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, score: str) -> Non
     torch.manual_seed(0)
     module = DynamicAttention(64, state_dim=32, num_heads=2, glimpses=2, score=score).to(dtype)
     tokens = (1000 * torch.randn(2, 3, 11, 64)).to(dtype).requires_grad_()
-    seen, states = module(tokens)
-    assert seen.weights.dtype == seen.values.dtype == states.dtype == dtype
-    assert all(bool(tensor.isfinite().all()) for tensor in (*seen, states))
-    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 3, 2, 2), rtol=0, atol=0.02)
+    attended, states = module(tokens)
+    assert attended.weights.dtype == attended.values.dtype == states.dtype == dtype
+    assert all(bool(tensor.isfinite().all()) for tensor in (*attended, states))
+    torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(2, 3, 2, 2), rtol=0, atol=0.02)
     states.float().square().sum().backward()
     assert tokens.grad is not None and bool(tokens.grad.isfinite().all())
 
@@ -215,49 +217,49 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, score: str) -> Non
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
     module = DynamicAttention(3, state_dim=5, num_heads=2, glimpses=2)
-    seen, states = module(torch.rand(4, batch, 7, 3))
-    assert seen.values.shape == (4, batch, 2, 2, 3) and seen.weights.shape == (4, batch, 2, 2, 7)
+    attended, states = module(torch.rand(4, batch, 7, 3))
+    assert attended.values.shape == (4, batch, 2, 2, 3) and attended.weights.shape == (4, batch, 2, 2, 7)
     assert states.shape == (4, batch, 5)
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     module, told = DynamicAttention(3, state_dim=5), DynamicAttention(3, state_dim=5, context_dim=2)
     tokens, mask = torch.rand(2, 7, 3), torch.ones(2, 7, dtype=torch.bool)
     for match, call in (
-        (r"tokens must be \[B, n, 3\] .* \[2, 7, 4\]", lambda: module.step(torch.rand(2, 7, 4))),
-        (r"tokens must be \[B, n, 3\] with n of at least 1", lambda: module.step(tokens[:, :0])),
-        (r"tokens must be \[T, B, n, 3\] .* \[2, 7, 3\]", lambda: module(tokens)),
-        (r"with T of at least 1", lambda: module(tokens[None][:0])),
-        ("tokens must hold finite", lambda: module.step(tokens / 0)),
+        (r"expected tokens \[B, n, 3\] .* got shape \[2, 7, 4\]", lambda: module.step(torch.rand(2, 7, 4))),
+        (r"expected tokens \[B, n, 3\] with at least 1 token", lambda: module.step(tokens[:, :0])),
+        (r"expected tokens \[T, B, n, 3\] .* got shape \[2, 7, 3\]", lambda: module(tokens)),
+        (r"with at least 1 frame", lambda: module(tokens[None][:0])),
+        ("expected tokens of finite", lambda: module.step(tokens / 0)),
         (
-            r"state must be torch.float32 \[2, 5\]; it is torch.float32 \[2, 4\]",
+            r"expected state torch.float32 \[2, 5\], got torch.float32 \[2, 4\]",
             lambda: module.step(tokens, torch.rand(2, 4)),
         ),
-        ("state must hold finite", lambda: module.step(tokens, torch.rand(2, 5) * math.nan)),
-        (r"it is torch.float64 \[2, 5\]", lambda: module.step(tokens, torch.rand(2, 5).double())),
-        ("tokens must be torch.float32", lambda: module.step(tokens.half())),
-        (r"context must be torch.float32 \[2, 2\]; it is None", lambda: told.step(tokens)),
+        ("expected state of finite", lambda: module.step(tokens, torch.rand(2, 5) * math.nan)),
+        (r"got torch.float64 \[2, 5\]", lambda: module.step(tokens, torch.rand(2, 5).double())),
+        ("expected tokens torch.float32", lambda: module.step(tokens.half())),
+        (r"expected context torch.float32 \[2, 2\], got None", lambda: told.step(tokens)),
         (
-            r"context must be torch.float32 \[2, 2\]; it is .* \[2, 3\]",
+            r"expected context torch.float32 \[2, 2\], got .* \[2, 3\]",
             lambda: told.step(tokens, context=torch.rand(2, 3)),
         ),
-        (r"context must be torch.float32 \[2, 0\]", lambda: module.step(tokens, context=torch.rand(2, 3))),
-        ("context must hold finite", lambda: told.step(tokens, context=torch.rand(2, 2) / 0)),
-        (r"context must be \[1, 2, ...\]", lambda: told(tokens[None], context=torch.rand(2, 2))),
+        (r"expected context torch.float32 \[2, 0\]", lambda: module.step(tokens, context=torch.rand(2, 3))),
+        ("expected context of finite", lambda: told.step(tokens, context=torch.rand(2, 2) / 0)),
+        (r"expected context \[1, 2, ...\]", lambda: told(tokens[None], context=torch.rand(2, 2))),
         (
-            r"mask must be torch.bool \[2, 7\]; it is torch.float32",
+            r"expected mask torch.bool \[2, 7\], got torch.float32",
             lambda: module.step(tokens, mask=mask.float()),
         ),
         (
-            r"mask must be torch.bool \[2, 7\]; it is torch.bool \[2, 3\]",
+            r"expected mask torch.bool \[2, 7\], got torch.bool \[2, 3\]",
             lambda: module.step(tokens, mask=mask[:, :3]),
         ),
-        (r"mask must be \[1, 2, ...\]", lambda: module(tokens[None], mask=mask)),
+        (r"expected mask \[1, 2, ...\]", lambda: module(tokens[None], mask=mask)),
         (
-            r"starts must be torch.bool \[1, 2\]; it is .* \[1, 3\]",
+            r"expected starts torch.bool \[1, 2\], got .* \[1, 3\]",
             lambda: module(tokens[None], starts=mask[:1, :3]),
         ),
-        ("starts must be torch.bool", lambda: module(tokens[None], starts=torch.ones(1, 2))),
+        ("expected starts torch.bool", lambda: module(tokens[None], starts=torch.ones(1, 2))),
         ("glimpses must be a whole number", lambda: DynamicAttention(3, state_dim=5, glimpses=0)),
         ("context_dim must be a whole number", lambda: DynamicAttention(3, state_dim=5, context_dim=-1)),
         ("did you mean 'cosine'", lambda: DynamicAttention(3, state_dim=5, score="cosin")),
@@ -266,7 +268,7 @@ def test_bad_input_is_one_sentence() -> None:
             call()
 
 
-def test_a_frame_is_a_first_step_and_a_sequence_its_steps() -> None:
+def test_a_frame_equals_a_first_step_and_a_sequence_its_steps() -> None:
     torch.manual_seed(0)
     module = Dynamic((3, 41, 37), 2)
     frames = torch.randint(0, 256, (5, 3, 3, 41, 37), dtype=torch.uint8)
@@ -297,7 +299,7 @@ def test_a_frame_is_a_first_step_and_a_sequence_its_steps() -> None:
     )
 
 
-def test_two_looks_at_a_frame_are_two_frames_of_one_look() -> None:
+def test_two_glimpses_at_a_frame_equal_two_frames_of_one_glimpse() -> None:
     torch.manual_seed(0)
     twice, once = Dynamic((3, 32, 32), glimpses=2), Dynamic((3, 32, 32), glimpses=1)
     once.load_state_dict(twice.state_dict())
@@ -309,7 +311,7 @@ def test_two_looks_at_a_frame_are_two_frames_of_one_look() -> None:
     assert not torch.allclose(first.attention, second.attention, atol=1e-5)
 
 
-def test_what_was_seen_and_told_before_moves_the_attention() -> None:
+def test_past_frames_and_contexts_affect_the_attention() -> None:
     torch.manual_seed(0)
     module = Dynamic((3, 32, 32), 2, glimpses=1)
     one, other, now = torch.rand(3, 1, 3, 32, 32)
@@ -336,7 +338,7 @@ def test_the_gradient_reaches_the_first_frame() -> None:
     assert bool((cut[0] == 0).all()) and bool((cut[1] != 0).any())
 
 
-def test_the_state_can_point_at_a_place() -> None:
+def test_the_state_can_encode_a_location() -> None:
     """A query of -a (x^2 + y^2) + 2 a (p x + q y) is a round bump around (p, q)."""
     module = Dynamic((1, 64, 64), num_heads=1, hidden_dim=1, glimpses=1, score="dot")
     y, x = (2 * 43.5 + 1) / 64 - 1, (2 * 51.5 + 1) / 64 - 1  # the patch of row 10 and column 12
@@ -351,7 +353,7 @@ def test_the_state_can_point_at_a_place() -> None:
     )
 
 
-def test_bad_frames_are_one_sentence() -> None:
+def test_invalid_frames_raise_value_error() -> None:
     module = Dynamic((3, 32, 32), 2)
     frames, context = torch.rand(4, 2, 3, 32, 32), torch.rand(4, 2, 2)
     for match, call in (
@@ -362,10 +364,10 @@ def test_bad_frames_are_one_sentence() -> None:
         (r"context must be \[4, 2, 2\]", lambda: module.sequence(frames, context=context[:3])),
         (r"context must be .* \[8, 2\]", lambda: module.sequence(frames)),
         (
-            r"state must be torch.float32 \[2, 64\]",
+            r"expected state torch.float32 \[2, 64\]",
             lambda: module.step(frames[0], torch.rand(2, 3), context[0]),
         ),
-        ("starts must be torch.bool", lambda: module.sequence(frames, None, context, torch.ones(4, 2))),
+        ("expected starts torch.bool", lambda: module.sequence(frames, None, context, torch.ones(4, 2))),
         ("state_dim must be", lambda: Dynamic((3, 32, 32), state_dim=0)),
     ):
         with pytest.raises(ValueError, match=match):

@@ -1,4 +1,4 @@
-"""Clusters of attention maps: planted groups are found, and none where there are none."""
+"""Clusters of attention maps: planted clusters are found, and none in unstructured maps."""
 
 import sys
 from typing import Any
@@ -16,7 +16,7 @@ ROWS, COLS = 7, 11
 
 
 def peaks(*places: tuple[float, float], width: float = 0.8) -> np.ndarray:
-    """A map for each place (row, col), [T, rows, cols]."""
+    """A map for each position (row, col), [T, rows, cols]."""
     at = np.array(places)
     row, col = np.arange(ROWS)[:, None], np.arange(COLS)
     away = (row - at[:, :1, None]) ** 2 + (col - at[:, 1:, None]) ** 2
@@ -24,14 +24,14 @@ def peaks(*places: tuple[float, float], width: float = 0.8) -> np.ndarray:
 
 
 def planted(steps: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Maps about three places, used half, a third and a sixth of the time, and which."""
+    """Maps around three positions, active half, a third and a sixth of the time, and their labels."""
     rng = np.random.default_rng(seed)
     which = np.repeat([0, 1, 2], [steps // 2, steps // 3, steps // 6])
     at = np.array([[1.0, 1.0], [5.0, 5.0], [1.0, 9.0]])[which]
     return peaks(*(at + rng.normal(0, 0.2, at.shape))), which
 
 
-def test_planted_groups_are_found_the_largest_first() -> None:
+def test_planted_clusters_are_found_largest_first() -> None:
     maps, which = planted()
     order = np.random.default_rng(1).permutation(60)
     found = cluster_maps(maps[order])
@@ -42,13 +42,13 @@ def test_planted_groups_are_found_the_largest_first() -> None:
     assert (found.distances < 0.15).all()  # 0.2 cells away down and across: 0.1 or so
 
 
-def test_stretches_tell_when_a_cluster_is_used() -> None:
+def test_stretches_show_when_a_cluster_is_active() -> None:
     maps, _ = planted()
     found = cluster_maps(maps)
     assert [tuple(part) for part in stretches(found.labels)] == [(0, 30), (30, 50), (50, 60)]
 
 
-def test_a_medoid_is_nearest_to_the_others() -> None:
+def test_a_medoid_is_nearest_to_the_other_members() -> None:
     # Five maps about one place: four around the fifth.
     maps = peaks((3, 4.4), (3, 5.6), (3, 5), (2.4, 5), (3.6, 5))
     found = cluster_maps(maps, clusters=1)
@@ -58,10 +58,10 @@ def test_a_medoid_is_nearest_to_the_others() -> None:
     assert found.distances[0] == pytest.approx(0.8 * np.sqrt(1 - np.exp(-(0.6**2) / (8 * 1.64))), rel=0.05)
 
 
-def test_without_groups_there_is_one_cluster() -> None:
+def test_unstructured_maps_give_one_cluster() -> None:
     rng = np.random.default_rng(0)
     trembling = peaks(*(np.array([3, 5]) + rng.normal(0, 0.3, (80, 2))))
-    # Wide and smooth, about one map in all directions: k-means alone would find six clusters.
+    # An isotropic cloud around one map: k-means alone would find six clusters.
     y, x = np.cos(np.pi * np.arange(ROWS) / ROWS)[:, None], np.cos(np.pi * np.arange(COLS) / COLS)
     shapes = np.stack([y + 0 * x, x + 0 * y, y * x])
     cloud = np.exp(0.5 * np.tensordot(rng.normal(size=(80, 3)), shapes, 1))
@@ -79,22 +79,22 @@ def test_without_groups_there_is_one_cluster() -> None:
         assert found.shares.tolist() == [1.0]
 
 
-def test_groups_that_a_person_could_not_tell_apart_are_joined() -> None:
+def test_nearly_equal_clusters_are_merged() -> None:
     near, far = peaks((3, 5), (3, 5.3)), peaks((3, 5), (3, 7))
     assert cluster_maps(np.repeat(near, 30, axis=0)).labels.max() == 0
     assert cluster_maps(np.repeat(far, 30, axis=0)).labels.tolist() == [0] * 30 + [1] * 30
-    # Asked for two, two are given.
+    # With two requested, there are two.
     assert cluster_maps(np.repeat(near, 30, axis=0), clusters=2).labels.tolist() == [0] * 30 + [1] * 30
 
 
-def test_a_wandering_peak_makes_stretches_of_its_way() -> None:
+def test_a_moving_peak_is_split_into_contiguous_clusters() -> None:
     maps = peaks(*((3, x) for x in np.linspace(1, 9, 90)))
     labels = cluster_maps(maps).labels
     assert labels.max() >= 1
-    assert len(stretches(labels)) == labels.max() + 1  # each is one piece of the way
+    assert len(stretches(labels)) == labels.max() + 1  # each is one contiguous part
 
 
-def test_heads_count_together_and_one_without_a_map_is_left_out() -> None:
+def test_heads_are_averaged_and_one_without_a_map_is_ignored() -> None:
     maps, which = planted()
     still = np.repeat(peaks((5, 2)), 60, axis=0)
     heads = np.stack([maps * 7.0, still], axis=1)  # each is scaled to sum 1
@@ -105,7 +105,7 @@ def test_heads_count_together_and_one_without_a_map_is_left_out() -> None:
     assert alone.distances == pytest.approx(cluster_maps(maps).distances)
 
 
-def test_maps_that_are_none_are_left_out() -> None:
+def test_unusable_maps_are_ignored() -> None:
     maps, which = planted()
     bad = np.array([0, 3, 31, 59])
     maps[bad[0]], maps[bad[1], 2, 2], maps[bad[2], 1, 1], maps[bad[3], 0, 0] = 0, np.nan, -1, np.inf
@@ -122,7 +122,7 @@ def test_maps_that_are_none_are_left_out() -> None:
 
 @pytest.mark.parametrize("clusters", [None, 1, 3, 9])
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_few_steps_make_few_clusters(steps: int, clusters: int | None) -> None:
+def test_few_steps_give_few_clusters(steps: int, clusters: int | None) -> None:
     found = cluster_maps(peaks((1, 1), (5, 5), (1, 9))[:steps], clusters=clusters)
     assert len(found) == (min(steps, clusters) if clusters else 1)
     assert (found.labels >= 0).all()
@@ -131,7 +131,7 @@ def test_few_steps_make_few_clusters(steps: int, clusters: int | None) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**31), st.integers(1, 30), st.sampled_from([None, 2, 5]))
-def test_what_comes_out_fits_together(seed: int, steps: int, clusters: int | None) -> None:
+def test_labels_medoids_and_shares_are_consistent(seed: int, steps: int, clusters: int | None) -> None:
     rng = np.random.default_rng(seed)
     maps = rng.random((steps, 2, 3, 4)) ** rng.choice([1, 30])
     maps[rng.random(steps) < 0.2] = 0
@@ -147,7 +147,7 @@ def test_what_comes_out_fits_together(seed: int, steps: int, clusters: int | Non
     assert ((found.distances >= 0) & (found.distances <= 1)).all()
 
 
-def test_what_cannot_be_grouped_is_refused(monkeypatch: Any) -> None:
+def test_invalid_input_is_refused(monkeypatch: Any) -> None:
     for shape in ((4, 5), (2, 0, 3), (2, 2, 2, 2, 2)):
         with pytest.raises(ValueError, match=r"expected maps \[T, rows, cols\] or"):
             cluster_maps(np.ones(shape))

@@ -1,4 +1,4 @@
-"""Attention over steps: entropy, places, jumps, dwell and delay, worked out by hand."""
+"""Attention over steps: entropy, positions, jumps, dwell times and delay, worked out by hand."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_entropy_is_zero_for_one_cell_and_one_for_all() -> None:
 
 
 @given(st.integers(0, 2**31), st.floats(0, 40), st.floats(1e-20, 1e20))
-def test_entropy_lies_between_and_knows_no_scale(seed: int, power: float, scale: float) -> None:
+def test_entropy_is_between_and_scale_invariant(seed: int, power: float, scale: float) -> None:
     maps = np.random.default_rng(seed).uniform(0.01, 1, (4, ROWS, COLS)) ** power
     found = entropy(maps)
     assert ((found >= 0) & (found <= 1)).all()
@@ -105,7 +105,7 @@ def test_dwell_ends_where_the_peak_leaves() -> None:
 
 
 def wander(steps: int, seed: int, size: float = 4.0) -> np.ndarray:
-    """Places [T, 2] that move on by chance."""
+    """A random walk of positions [T, 2]."""
     return np.random.default_rng(seed).normal(0, size, (steps, 2)).cumsum(axis=0) * 0.5 + 30
 
 
@@ -117,25 +117,25 @@ def late(places: np.ndarray, lag: int) -> np.ndarray:
 def test_a_known_delay_is_found(lag: int) -> None:
     episode = np.repeat([3, 4, 9], 60)
     target = np.concatenate([wander(60, seed) for seed in range(3)])
-    # Attention goes half as far, is off by 7 pixels, and trembles.
-    looked = np.concatenate([late(target[episode == e], lag) for e in (3, 4, 9)]) * 0.5 + 7
-    looked += np.random.default_rng(5).normal(0, 0.3, looked.shape)
-    found = attention_delay(looked, target, episode)
+    # Attention moves half as far, with an offset of 7 pixels and noise.
+    attention = np.concatenate([late(target[episode == e], lag) for e in (3, 4, 9)]) * 0.5 + 7
+    attention += np.random.default_rng(5).normal(0, 0.3, attention.shape)
+    found = attention_delay(attention, target, episode)
     assert found.lag == lag
     assert found.lags.tolist() == [lag] * 3
     assert found.sums.shape == (3, 11, 4)
     assert found.sums[:, :, 3].tolist() == [[60 - k for k in range(11)]] * 3
     assert found.correlations.argmax() == lag
     assert found.correlations[lag] > 0.98
-    # A bootstrap adds up some episodes, some of them twice.
-    drawn = found.sums[[[0, 0, 2], [1, 1, 1]]].sum(axis=1)
-    assert best_lag(drawn).tolist() == [lag, lag]
+    # A bootstrap sums resampled episodes, some of them twice.
+    resampled = found.sums[[[0, 0, 2], [1, 1, 1]]].sum(axis=1)
+    assert best_lag(resampled).tolist() == [lag, lag]
 
 
 def test_a_correlation_by_hand() -> None:
     target = np.array([[0, 0], [0, 2], [0, 4.0]])
-    looked = np.array([[0, 0], [0, 0], [0, 3.0]])
-    found = attention_delay(looked, target, lags=1)
+    attention = np.array([[0, 0], [0, 0], [0, 3.0]])
+    found = attention_delay(attention, target, max_lag=1)
     # Lag 0: (-2, 0, 2) with (-1, -1, 2): 6 of sqrt(8 * 6). Lag 1: (-1, 1) with (-1.5, 1.5): all.
     assert found.correlations == pytest.approx([6 / math.sqrt(48), 1.0])
     assert found.sums[0].tolist() == [[6, 6, 8, 3], [3, 4.5, 2, 2]]
@@ -149,13 +149,13 @@ def test_the_episodes_are_not_joined() -> None:
     assert math.isnan(attention_delay(places, places, np.repeat([0, 1], 20)).lag)
 
 
-def test_there_is_no_delay_where_none_can_be_told() -> None:
+def test_the_delay_is_nan_where_it_is_undetermined() -> None:
     target = wander(80, 0)
     other = wander(80, 1)
     still = np.full((80, 2), 30.0)
     trembling = still + np.random.default_rng(2).uniform(-0.5, 0.5, (80, 2))
     gone = np.full((80, 2), NAN)
-    for looked, was in (
+    for attention, target_before in (
         (target, still),
         (trembling, trembling),  # by less than a pixel
         (still, target),
@@ -164,7 +164,7 @@ def test_there_is_no_delay_where_none_can_be_told() -> None:
         (60 - target, target),  # away from it
         (target[:0], target[:0]),
     ):
-        found = attention_delay(looked, was)
+        found = attention_delay(attention, target_before)
         assert math.isnan(found.lag)
         assert np.isfinite(found.sums).all()
     assert attention_delay(other - target, other - target).lag == 0
@@ -173,20 +173,20 @@ def test_there_is_no_delay_where_none_can_be_told() -> None:
     assert np.isnan(one.correlations).all()
 
 
-def test_steps_without_a_target_are_left_out() -> None:
+def test_steps_without_a_target_are_ignored() -> None:
     target = wander(100, 4)
-    looked = late(target, 2)
+    attention = late(target, 2)
     target[30:50] = NAN
-    looked[::7] = NAN
-    found = attention_delay(looked, target)
+    attention[::7] = NAN
+    found = attention_delay(attention, target)
     assert found.lag == 2
     assert found.correlations[2] == pytest.approx(1)
-    pairs = sum(bool(np.isfinite(looked[t + 2, 0]) and np.isfinite(target[t, 0])) for t in range(98))
+    pairs = sum(bool(np.isfinite(attention[t + 2, 0]) and np.isfinite(target[t, 0])) for t in range(98))
     assert found.sums[0, 2, 3] == pairs
 
 
-def test_a_delay_needs_places_of_the_same_steps() -> None:
+def test_a_delay_needs_positions_of_the_same_steps() -> None:
     with pytest.raises(ValueError, match=r"got \[4, 2\] and \[5, 2\]"):
         attention_delay(np.zeros((4, 2)), np.zeros((5, 2)))
     with pytest.raises(ValueError, match="0 or more, got -1"):
-        attention_delay(np.zeros((4, 2)), np.zeros((4, 2)), lags=-1)
+        attention_delay(np.zeros((4, 2)), np.zeros((4, 2)), max_lag=-1)

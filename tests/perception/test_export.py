@@ -1,4 +1,4 @@
-"""Every family runs without torch: as an ONNX model, it sees and looks as the module does."""
+"""Every family runs without torch: the ONNX model gives the same percept as the module."""
 
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ def assert_alike(one: Percept, other: Percept) -> None:
     ("size", "context_dim"), [((40, 56), 3), pytest.param((64, 64), 0, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_in_onnx_it_sees_and_looks_alike(
+def test_onnx_gives_the_same_percept(
     family: str, size: tuple[int, int], context_dim: int, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_in_onnx_it_sees_and_looks_alike(
         assert percept.attention.shape == (batch, module.num_heads, *module.grid.shape)
 
 
-def test_frames_as_a_camera_gives_them_and_a_model_in_place_of_another(tmp_path: Path) -> None:
+def test_uint8_frames_and_overwriting_a_model(tmp_path: Path) -> None:
     path = tmp_path / "mask.onnx"
     path.write_text("what was there")
     module = build("mask", (3, 40, 32))
@@ -60,7 +60,7 @@ def test_frames_as_a_camera_gives_them_and_a_model_in_place_of_another(tmp_path:
 
 
 class Louder(Query):
-    """Does something else in training; asks for `len(frames)`, which only strict recording leaves open."""
+    """Behaves differently in training, and uses `len(frames)`, which only strict export keeps dynamic."""
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         features, attention = super().perceive(frames, context)
@@ -68,7 +68,7 @@ class Louder(Query):
         return Percept(features * loudness, attention)
 
 
-def test_exported_is_what_it_does_in_evaluation_and_the_module_stays_in_training(tmp_path: Path) -> None:
+def test_eval_mode_is_exported_and_the_module_stays_in_training_mode(tmp_path: Path) -> None:
     module = build(Louder, (3, 32, 32))
     frames = torch.rand(4, 3, 32, 32)
     module(frames).features.sum().backward()
@@ -79,13 +79,13 @@ def test_exported_is_what_it_does_in_evaluation_and_the_module_stays_in_training
 
 
 class Undecided(Query):
-    """Branches on what it sees, which no graph can hold."""
+    """Branches on the frames' values, which cannot be exported."""
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         return super().perceive(frames if float(frames.mean()) > 0.5 else 1 - frames, context)
 
 
-def test_what_cannot_be_exported_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_export_leaves_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_text("what was there")
     with pytest.raises(torch._dynamo.exc.TorchDynamoException):
@@ -97,18 +97,20 @@ def test_what_cannot_be_exported_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "match"),
     [
-        (torch.nn.Linear(2, 3), "a.onnx", "only a robot_attn.Perception is exported here; this is a Linear"),
-        (None, "a.pt", "ends in .onnx; this one is a.pt"),
-        (None, "a", "ends in .onnx; this one is a"),
+        (torch.nn.Linear(2, 3), "a.onnx", "expected a robot_attn.Perception, got Linear"),
+        (None, "a.pt", "ends in .onnx, got a.pt"),
+        (None, "a", "ends in .onnx, got a"),
     ],
 )
-def test_what_is_refused(module: Perception | None, name: str, match: str, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(
+    module: Perception | None, name: str, match: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=match):
         export_onnx(module or build("query", (3, 32, 32)), tmp_path / name)
 
 
-def test_a_folder_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         export_onnx(build("query", (3, 32, 32)), tmp_path / "nowhere" / "a.onnx")
 
 
@@ -116,7 +118,7 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     ("absent", "named"),
     [(["onnx"], "onnx"), (["onnxscript"], "onnxscript"), (["onnx", "onnxscript"], "onnx and onnxscript")],
 )
-def test_without_onnx_the_line_that_brings_it_is_named(
+def test_without_onnx_the_error_names_the_install_line(
     absent: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in absent:

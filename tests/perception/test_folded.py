@@ -1,4 +1,4 @@
-"""`attend_folded`, against attention with keys and values that are made."""
+"""`attend_folded`, compared with attention to explicit keys and values."""
 
 import math
 
@@ -34,9 +34,11 @@ def inputs(
 def test_by_hand() -> None:
     # The key is the first number and the value twice the second; logits ln 3 and 0 are weights 3/4 and 1/4.
     tokens = torch.tensor([[[math.log(3.0), 5.0], [0.0, 9.0]]])
-    seen = attend_folded(tokens, torch.ones(1, 1), torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 2.0]]]))
-    torch.testing.assert_close(seen.weights, torch.tensor([[[0.75, 0.25]]]))
-    torch.testing.assert_close(seen.values, torch.tensor([[[12.0]]]))
+    attended = attend_folded(
+        tokens, torch.ones(1, 1), torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 2.0]]])
+    )
+    torch.testing.assert_close(attended.weights, torch.tensor([[[0.75, 0.25]]]))
+    torch.testing.assert_close(attended.values, torch.tensor([[[12.0]]]))
 
 
 @given(
@@ -45,13 +47,13 @@ def test_by_hand() -> None:
     masked=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_folded_is_unfolded(sizes: tuple[int, ...], score: str, masked: bool, seed: int) -> None:
+def test_folded_equals_unfolded(sizes: tuple[int, ...], score: str, masked: bool, seed: int) -> None:
     """With a gradient and without, and the gradients as well."""
     ours = [tensor.requires_grad_() for tensor in inputs(*sizes, seed=seed)]
     theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
     batch, count, _, heads, _, values = sizes
     mask = draw(batch, 1, count, seed=seed + 4) > 0 if masked else None
-    seen = attend_folded(*ours, score=score, mask=mask)
+    attended = attend_folded(*ours, score=score, mask=mask)
     tokens, query, to_key, to_value = theirs
     expected = attend(
         query.expand(batch, -1, -1)[:, :, None],
@@ -60,15 +62,15 @@ def test_folded_is_unfolded(sizes: tuple[int, ...], score: str, masked: bool, se
         score=score,
         mask=None if mask is None else mask[:, :, None],
     )
-    assert seen.values.shape == (batch, heads, values)
-    for one, other in zip(seen, expected, strict=True):
+    assert attended.values.shape == (batch, heads, values)
+    for one, other in zip(attended, expected, strict=True):
         torch.testing.assert_close(one, other[:, :, 0], rtol=1e-10, atol=1e-10)
     with torch.no_grad():
         plain = attend_folded(*ours, score=score, mask=mask)
-    assert seen.values.requires_grad and not plain.values.requires_grad
-    for one, other in zip(seen, plain, strict=True):
+    assert attended.values.requires_grad and not plain.values.requires_grad
+    for one, other in zip(attended, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-    for pair in (seen, expected):
+    for pair in (attended, expected):
         (pair.values.square().sum() + pair.weights.pow(3).sum()).backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-8)
@@ -109,13 +111,13 @@ def test_equals_torchs_module_with_the_same_queries(
     )
     query_bias, _, value_bias = module.in_proj_bias.view(3, heads, head_size)  # a key's changes nothing
     query = torch.einsum("hke,he->hk", to_query, learned.expand(heads, -1)) + query_bias
-    seen = attend_folded(tokens, query, to_key, to_value, mask=~padded[:, None] if masked else None)
+    attended = attend_folded(tokens, query, to_key, to_value, mask=~padded[:, None] if masked else None)
 
     head = torch.arange(heads)
     row = torch.zeros(heads, dtype=torch.int64) if shared else head
-    torch.testing.assert_close(seen.weights, weights[:, head, row], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(attended.weights, weights[:, head, row], rtol=1e-6, atol=1e-6)
     theirs = expected.view(batch, -1, heads, head_size)[:, row, head]
-    torch.testing.assert_close(seen.values + value_bias, theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(attended.values + value_bias, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("score", FOLDED_SCORES)
@@ -132,31 +134,31 @@ def test_the_gradient_written_by_hand(score: str, outputs: str) -> None:
     assert torch.autograd.gradcheck(function, tensors)
 
 
-def test_tokens_of_any_layout_with_a_gradient_and_without() -> None:
+def test_any_memory_layout_with_and_without_gradient() -> None:
     tokens, *learned = inputs(2, 7, 5, 3, 2, 3)
     laid_otherwise = tokens.transpose(1, 2).contiguous().transpose(1, 2)
     grads = []
-    for each, wanted in ((tokens, False), (laid_otherwise, True)):
+    for each, expected in ((tokens, False), (laid_otherwise, True)):
         tensors = [
-            each.detach().requires_grad_(wanted),
+            each.detach().requires_grad_(expected),
             *(tensor.clone().requires_grad_() for tensor in learned),
         ]
         attend_folded(*tensors).values.square().sum().backward()
-        assert (tensors[0].grad is not None) == wanted
+        assert (tensors[0].grad is not None) == expected
         grads.append([tensor.grad for tensor in tensors[1:]])
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", FOLDED_SCORES)
-def test_a_head_that_may_look_nowhere_sees_nothing(score: str) -> None:
+def test_a_fully_masked_head_gets_zeros(score: str) -> None:
     tensors = [tensor.requires_grad_() for tensor in inputs(2, 7, 5, 3, 2, 3)]
     mask = torch.ones(2, 3, 7, dtype=torch.bool)
     mask[1, 2] = False
-    seen = attend_folded(*tensors, score=score, mask=mask)
-    assert bool((seen.weights[1, 2] == 0).all()) and bool((seen.values[1, 2] == 0).all())
-    assert bool((seen.weights[1, 1] > 0).all())
-    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    attended = attend_folded(*tensors, score=score, mask=mask)
+    assert bool((attended.weights[1, 2] == 0).all()) and bool((attended.values[1, 2] == 0).all())
+    assert bool((attended.weights[1, 1] > 0).all())
+    (attended.values.square().sum() + attended.weights.square().sum()).backward()
     for tensor in tensors:
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
 
@@ -168,31 +170,31 @@ def test_half_precision_does_not_overflow(score: str, dtype: torch.dtype, gradie
     """Keys and logits that float16 could not hold."""
     tokens, query, to_key, to_value = inputs(2, 7, 64, 3, 64, 2)
     tensors = [each.to(dtype) for each in (300 * tokens, 300 * query, 300 * to_key, to_value)]
-    seen = attend_folded(*(tensor.requires_grad_(gradient) for tensor in tensors), score=score)
-    assert seen.values.dtype == seen.weights.dtype == dtype
-    assert bool(seen.values.isfinite().all())
-    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 3), rtol=0, atol=0.02)
+    attended = attend_folded(*(tensor.requires_grad_(gradient) for tensor in tensors), score=score)
+    assert attended.values.dtype == attended.weights.dtype == dtype
+    assert bool(attended.values.isfinite().all())
+    torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(2, 3), rtol=0, atol=0.02)
 
 
 def test_under_autocast() -> None:
     tensors = [tensor.float().requires_grad_() for tensor in inputs(2, 7, 5, 3, 2, 3)]
     with torch.autocast("cpu", torch.bfloat16):
-        seen = attend_folded(*tensors)
-    seen.values.sum().backward()
-    for one, other in zip(seen, attend_folded(*tensors), strict=True):
+        attended = attend_folded(*tensors)
+    attended.values.sum().backward()
+    for one, other in zip(attended, attend_folded(*tensors), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
     tensors = [tensor.requires_grad_() for tensor in inputs(batch, 7, 5, 3, 2, 11)]
-    seen = attend_folded(*tensors)
-    assert seen.values.shape == (batch, 3, 11) and seen.weights.shape == (batch, 3, 7)
-    seen.values.sum().backward()
+    attended = attend_folded(*tensors)
+    assert attended.values.shape == (batch, 3, 11) and attended.weights.shape == (batch, 3, 7)
+    attended.values.sum().backward()
     assert all(tensor.grad is not None and tensor.grad.shape == tensor.shape for tensor in tensors)
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     tokens, query, to_key, to_value = good = inputs(2, 7, 5, 3, 2, 11)
     for match, arguments, options in (
         (
@@ -201,16 +203,16 @@ def test_bad_input_is_one_sentence() -> None:
             {"score": "cosine"},
         ),
         ("did you mean 'scaled_dot'", good, {"score": "scaled_dott"}),
-        (r"tokens must be .* their shape is \[7, 5\]", (tokens[0], query, to_key, to_value), {}),
-        ("with a token to look at", (tokens[:, :0], query, to_key, to_value), {}),
-        ("must agree on h, k and the tokens' s = 4", (tokens[..., :4], query, to_key, to_value), {}),
-        ("must agree on h, k", (tokens, query[:2], to_key, to_value), {}),
-        ("must agree on h, k", (tokens, query, to_key[:, :1], to_value), {}),
-        ("must agree on h, k", (tokens, query, to_key, to_value[:1]), {}),
-        ("tokens must hold finite numbers", (tokens / 0.0, query, to_key, to_value), {}),
-        ("to_value must hold finite numbers", (tokens, query, to_key, to_value * math.nan), {}),
-        ("mask must be bool", good, {"mask": torch.ones(3, 7)}),
-        ("mask must broadcast", good, {"mask": torch.ones(5, 7, dtype=torch.bool)}),
+        (r"expected tokens .* got shape \[7, 5\]", (tokens[0], query, to_key, to_value), {}),
+        ("with at least 1 token, got shape", (tokens[:, :0], query, to_key, to_value), {}),
+        ("that agree on h, k and the tokens' s = 4", (tokens[..., :4], query, to_key, to_value), {}),
+        ("that agree on h, k", (tokens, query[:2], to_key, to_value), {}),
+        ("that agree on h, k", (tokens, query, to_key[:, :1], to_value), {}),
+        ("that agree on h, k", (tokens, query, to_key, to_value[:1]), {}),
+        ("expected tokens of finite numbers", (tokens / 0.0, query, to_key, to_value), {}),
+        ("expected to_value of finite numbers", (tokens, query, to_key, to_value * math.nan), {}),
+        ("expected mask of bool", good, {"mask": torch.ones(3, 7)}),
+        ("expected mask that broadcasts", good, {"mask": torch.ones(5, 7, dtype=torch.bool)}),
     ):
         with pytest.raises(ValueError, match=match):
             attend_folded(*arguments, **options)  # type: ignore[arg-type]

@@ -92,11 +92,11 @@ def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
 def test_bad_input_is_one_sentence() -> None:
     tokens, dot = torch.zeros(2, 3, 5), SCORES["dot"]
     for match, arguments in (
-        (r"query must be \[B, n, d\] .* its shape is \[3, 5\]", (tokens[0], tokens)),
-        (r"query must be .* at least 1 token; its shape is \[2, 0, 5\]", (tokens[:, :0], tokens)),
-        (r"key must be .* at least 1 token; its shape is \[2, 0, 5\]", (tokens, tokens[:, :0])),
-        ("one batch; theirs are of 2 and 1", (tokens, tokens[:1])),
-        ("key must hold finite numbers", (tokens, tokens * math.nan)),
+        (r"expected query \[B, n, d\] .* got shape \[3, 5\]", (tokens[0], tokens)),
+        (r"expected query .* at least 1 token, got shape \[2, 0, 5\]", (tokens[:, :0], tokens)),
+        (r"expected key .* at least 1 token, got shape \[2, 0, 5\]", (tokens, tokens[:, :0])),
+        ("same batch size, got 2 and 1", (tokens, tokens[:1])),
+        ("expected key of finite numbers", (tokens, tokens * math.nan)),
     ):
         with pytest.raises(ValueError, match=match):
             votes(*arguments, dot)

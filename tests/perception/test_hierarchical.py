@@ -1,4 +1,4 @@
-"""`attend_hierarchical`, against its formula written out, and the family "hierarchical"."""
+"""`attend_hierarchical`, compared with its formula written out, and the family "hierarchical"."""
 
 import math
 
@@ -55,12 +55,12 @@ def test_by_hand() -> None:
     value = torch.tensor([10.0, 20.0, 30.0, 40.0])
     query = torch.ones(1, 1, 1, 1)
     for top, expected in ((2, [0.1, 0.1, 0.72, 0.08]), (1, [0.0, 0.0, 0.9, 0.1])):
-        # A cell of two leaves a block one row high.
-        seen = attend_hierarchical(
+        # With cells of side two the blocks are one row high.
+        attended = attend_hierarchical(
             query, key.view(1, 1, 4, 1), value.view(1, 1, 4, 1), (1, 4), cell=2, top=top
         )
-        torch.testing.assert_close(seen.weights, torch.tensor(expected).view(1, 1, 1, 4))
-        torch.testing.assert_close(seen.values.item(), float(torch.tensor(expected) @ value))
+        torch.testing.assert_close(attended.weights, torch.tensor(expected).view(1, 1, 1, 4))
+        torch.testing.assert_close(attended.values.item(), float(torch.tensor(expected) @ value))
 
 
 @given(
@@ -85,43 +85,43 @@ def test_equals_the_formula_written_out(
     query = draw(b, h, q, d, seed=seed)
     key = draw(b, 1 if shared in ("keys", "both") else h, n, d, seed=seed + 1)
     value = draw(b, 1 if shared in ("values", "both") else h, n, v, seed=seed + 2)
-    seen = attend_hierarchical(query, key, value, grid, cell=cell, top=top)
-    assert seen.values.shape == (b, h, q, v) and seen.weights.shape == (b, h, q, n)
+    attended = attend_hierarchical(query, key, value, grid, cell=cell, top=top)
+    assert attended.values.shape == (b, h, q, v) and attended.weights.shape == (b, h, q, n)
     keys, values = key.expand(b, h, n, d), value.expand(b, h, n, v)
     for item in (0, b - 1):
         for head in (0, h - 1):
-            for asked in (0, q - 1):
+            for index in (0, q - 1):
                 expected = written_out(
-                    query[item, head, asked], keys[item, head], values[item, head], grid, cell, top
+                    query[item, head, index], keys[item, head], values[item, head], grid, cell, top
                 )
-                for one, other in zip(seen, expected, strict=True):
-                    torch.testing.assert_close(one[item, head, asked], other, rtol=1e-10, atol=1e-12)
+                for one, other in zip(attended, expected, strict=True):
+                    torch.testing.assert_close(one[item, head, index], other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", sorted(SCORES))
-def test_with_every_token_a_block_it_is_attention(score: str) -> None:
+def test_one_token_per_block_equals_attention(score: str) -> None:
     query, key, value = draw(2, 3, 5, 7), draw(2, 3, 11 * 3, 7, seed=1), draw(2, 1, 11 * 3, 2, seed=2)
-    seen = attend_hierarchical(query, key, value, (11, 3), cell=1, top=33, score=score)
-    for one, other in zip(seen, attend(query, key, value, score=score), strict=True):
+    attended = attend_hierarchical(query, key, value, (11, 3), cell=1, top=33, score=score)
+    for one, other in zip(attended, attend(query, key, value, score=score), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", sorted(SCORES))
-def test_with_one_block_it_is_attention(score: str) -> None:
+def test_a_single_block_equals_attention(score: str) -> None:
     query, key, value = draw(2, 3, 5, 7), draw(2, 1, 25, 7, seed=1), draw(2, 3, 25, 2, seed=2)
-    seen = attend_hierarchical(query, key, value, (5, 5), cell=5, top=1, score=score)
-    for one, other in zip(seen, attend(query, key, value, score=score), strict=True):
+    attended = attend_hierarchical(query, key, value, (5, 5), cell=5, top=1, score=score)
+    for one, other in zip(attended, attend(query, key, value, score=score), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-def test_blocks_with_queries_and_keys_of_their_own() -> None:
+def test_separate_coarse_queries_and_keys() -> None:
     """The weights of blocks are then those of `attend` with them."""
     query, key, value = draw(2, 3, 5, 7), draw(2, 3, 15, 7, seed=1), draw(2, 3, 15, 2, seed=2)
     coarse_query, coarse_key = draw(2, 3, 5, 4, seed=3), draw(2, 1, 6, 4, seed=4)
-    seen = attend_hierarchical(
+    attended = attend_hierarchical(
         query, key, value, (3, 5), cell=2, top=6, coarse_query=coarse_query, coarse_key=coarse_key
     )
-    blocks = torch.stack([seen.weights[..., block].sum(-1) for block in blocks_of((3, 5), 2)], dim=-1)
+    blocks = torch.stack([attended.weights[..., block].sum(-1) for block in blocks_of((3, 5), 2)], dim=-1)
     expected = attend(coarse_query, coarse_key, coarse_key).weights
     torch.testing.assert_close(blocks, expected, rtol=1e-10, atol=1e-12)
 
@@ -148,12 +148,12 @@ def test_the_gradient_reaches_both_levels() -> None:
 
 
 @pytest.mark.parametrize("score", ["additive", "cosine", "standardized"])
-def test_scores_that_learn(score: str) -> None:
+def test_learned_scores(score: str) -> None:
     module = build_score(score, 4, 3).double()  # type: ignore[attr-defined]
     query, key, value = draw(2, 3, 5, 4), draw(2, 1, 15, 4, seed=1), draw(2, 1, 15, 2, seed=2)
-    seen = attend_hierarchical(query, key, value, (3, 5), cell=2, top=3, score=module)
-    torch.testing.assert_close(seen.weights.sum(-1), torch.ones(2, 3, 5, dtype=torch.float64))
-    assert bool(((seen.weights > 0).sum(-1) <= 3 * 4).all())
+    attended = attend_hierarchical(query, key, value, (3, 5), cell=2, top=3, score=module)
+    torch.testing.assert_close(attended.weights.sum(-1), torch.ones(2, 3, 5, dtype=torch.float64))
+    assert bool(((attended.weights > 0).sum(-1) <= 3 * 4).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -162,35 +162,35 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
         (3000 * tensor).clamp(-6e4, 6e4).abs().to(dtype)
         for tensor in (draw(2, 3, 5, 64), draw(2, 3, 77, 64, seed=1), draw(2, 3, 77, 7, seed=2))
     )
-    seen = attend_hierarchical(query, 4 * key, value, (7, 11), cell=4, top=3)
-    assert seen.values.dtype == seen.weights.dtype == dtype
-    assert bool(seen.values.isfinite().all())
-    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 3, 5), rtol=0, atol=0.02)
+    attended = attend_hierarchical(query, 4 * key, value, (7, 11), cell=4, top=3)
+    assert attended.values.dtype == attended.weights.dtype == dtype
+    assert bool(attended.values.isfinite().all())
+    torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(2, 3, 5), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
     inputs = [torch.rand(batch, 2, 3, 5), torch.rand(batch, 1, 15, 5), torch.rand(batch, 2, 15, 11)]
-    seen = attend_hierarchical(*(tensor.requires_grad_() for tensor in inputs), (3, 5), cell=2, top=2)
-    assert seen.values.shape == (batch, 2, 3, 11) and seen.weights.shape == (batch, 2, 3, 15)
-    seen.values.sum().backward()
+    attended = attend_hierarchical(*(tensor.requires_grad_() for tensor in inputs), (3, 5), cell=2, top=2)
+    assert attended.values.shape == (batch, 2, 3, 11) and attended.weights.shape == (batch, 2, 3, 15)
+    attended.values.sum().backward()
     assert all(tensor.grad is not None for tensor in inputs)
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     query, key, value = good = draw(2, 3, 5, 7), draw(2, 3, 15, 7), draw(2, 3, 15, 2)
     for match, arguments, options in (
-        ("grid must have as many cells as there are keys, 15; it is 4 x 4", (*good, (4, 4)), {}),
-        ("grid must have as many cells", (*good, (-3, -5)), {}),
+        ("expected a grid of 15 cells, one for each key, got 4 x 4", (*good, (4, 4)), {}),
+        ("expected a grid of 15 cells", (*good, (-3, -5)), {}),
         ("cell must be a whole number of at least 1; it is 0", (*good, (3, 5)), {"cell": 0}),
-        ("top must be a whole number from 1 to the 6 blocks; it is 7", (*good, (3, 5)), {"top": 7}),
-        ("top must be a whole number from 1 to the 6 blocks; it is 0", (*good, (3, 5)), {"top": 0}),
-        (r"query must be \[batch, heads, tokens, size\]", (query[0], key, value, (3, 5)), {}),
-        ("there must be a key", (query, key[:, :, :0], value[:, :, :0], (0, 5)), {}),
-        ("value must hold finite numbers", (query, key, value * math.nan, (3, 5)), {}),
+        ("expected top as a whole number from 1 to the 6 blocks, got 7", (*good, (3, 5)), {"top": 7}),
+        ("expected top as a whole number from 1 to the 6 blocks, got 0", (*good, (3, 5)), {"top": 0}),
+        (r"expected query \[batch, heads, tokens, dim\]", (query[0], key, value, (3, 5)), {}),
+        ("expected at least 1 key", (query, key[:, :, :0], value[:, :, :0], (0, 5)), {}),
+        ("expected value of finite numbers", (query, key, value * math.nan, (3, 5)), {}),
         ("did you mean 'scaled_dot'", (*good, (3, 5)), {"score": "scaled_dott"}),
-        ("coarse_key hold 6 blocks", (*good, (3, 5)), {"coarse_key": key[:, :, :5]}),
-        (r"coarse_query must be \[2, 3, 5, e\]", (*good, (3, 5)), {"coarse_query": query[:, :, :2]}),
+        ("coarse_key of 6 blocks", (*good, (3, 5)), {"coarse_key": key[:, :, :5]}),
+        (r"expected coarse_query \[2, 3, 5, e\]", (*good, (3, 5)), {"coarse_query": query[:, :, :2]}),
     ):
         with pytest.raises(ValueError, match=match):
             attend_hierarchical(*arguments, **{"cell": 2, "top": 2, **options})  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_bad_input_is_one_sentence() -> None:
 # ---------------------------------------------------------------------------------------- the family
 
 
-def test_the_map_is_finer_than_the_patches_and_on_the_chosen_ones_alone() -> None:
+def test_the_map_is_finer_than_the_patches_and_zero_outside_the_selected_ones() -> None:
     torch.manual_seed(0)
     module = Hierarchical((3, 64, 64), num_heads=3, top=4)
     assert module.grid.shape == (30, 30) and module.features_dim == 128
@@ -209,7 +209,7 @@ def test_the_map_is_finer_than_the_patches_and_on_the_chosen_ones_alone() -> Non
     assert bool(((patches > 0).sum((2, 3)) == 4).all())
 
 
-def test_the_cells_look_where_their_centres_are() -> None:
+def test_cells_attend_where_their_centres_are() -> None:
     """One bright spot of 6 x 6 pixels that just one of the fine patches holds: there is the maximum."""
     module = Hierarchical((1, 47, 64), features_dim=2, num_heads=1, patch_dim=1, top=5)
     with torch.no_grad():
@@ -232,7 +232,7 @@ def test_the_cells_look_where_their_centres_are() -> None:
         assert divmod(int(attention.argmax()), 30) == (row, col)
 
 
-def test_the_fine_look_sees_what_a_convolution_over_the_frame_would() -> None:
+def test_the_fine_level_equals_a_convolution_over_the_frame() -> None:
     torch.manual_seed(0)
     module = Hierarchical((3, 41, 67), num_heads=2, patch_dim=5).double()
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
@@ -247,7 +247,7 @@ def test_the_fine_look_sees_what_a_convolution_over_the_frame_would() -> None:
             torch.testing.assert_close(fine[:, 0, index, head], expected.flatten(2).transpose(1, 2))
 
 
-def test_the_gradient_reaches_both_looks_from_features_and_from_the_map() -> None:
+def test_the_gradient_reaches_both_levels_from_features_and_from_the_map() -> None:
     torch.manual_seed(0)
     module = Hierarchical((3, 40, 48))
     for output in (0, 1):
@@ -258,7 +258,7 @@ def test_the_gradient_reaches_both_looks_from_features_and_from_the_map() -> Non
             assert grad is not None and bool((grad != 0).any()), name
 
 
-def test_more_places_than_the_frame_has() -> None:
+def test_top_is_clamped_to_the_number_of_patches() -> None:
     module = Hierarchical((3, 32, 32), top=10**6)
     assert module.top == 49
     attention = module(torch.rand(2, 3, 32, 32)).attention

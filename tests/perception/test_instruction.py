@@ -1,4 +1,4 @@
-"""Words as tokens, tokens as queries, and the family that looks for what a text names."""
+"""The tokenizer, queries from tokens, and the family "instruction"."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SHAPE = (3, 40, 36)
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=MAX_TOKENS))
-def test_words_come_back(words: list[str]) -> None:
+def test_words_round_trip(words: list[str]) -> None:
     tokens = tokenize(" ".join(words))
     assert tokens.shape == (MAX_TOKENS,) and tokens.dtype == torch.int64
     assert bool((tokens[len(words) :] == PAD).all()) and bool((tokens[: len(words)] != PAD).all())
@@ -22,20 +22,20 @@ def test_words_come_back(words: list[str]) -> None:
     assert detokenize(tokens.float()) == detokenize(tokens.tolist()) == " ".join(words)
 
 
-def test_a_token_stays_what_it_was() -> None:
-    """Saved weights know words by these numbers: words are added at the end, and none is taken away."""
+def test_tokens_of_words_are_stable() -> None:
+    """Saved weights depend on these ids: words are appended and never removed."""
     assert tokenize("the red ball")[:4].tolist() == [1, 13, 26, PAD]
     assert tokenize("then black goal next short turn last")[:7].tolist() == [12, 25, 35, 47, 53, 65, 76]
     assert len(set(WORDS)) == len(WORDS) >= 76
 
 
-def test_words_that_mean_the_same_are_one_token() -> None:
+def test_synonyms_share_a_token() -> None:
     assert torch.equal(tokenize("The GREY cube, then: a ball!"), tokenize("the gray box then a sphere"))
     assert set(SYNONYMS.values()) <= set(WORDS) and not set(SYNONYMS) & set(WORDS)
     assert detokenize(tokenize("grab the ball")) == "grasp the sphere"
 
 
-def test_bad_text_is_one_sentence() -> None:
+def test_invalid_text_raises_value_error() -> None:
     long = "red " * (MAX_TOKENS + 1)
     for match, call in (
         (
@@ -43,14 +43,14 @@ def test_bad_text_is_one_sentence() -> None:
             lambda: tokenize("the red spher"),
         ),
         (r"got 'cubes': did you mean 'cube'\?$", lambda: tokenize("the red cubes")),
-        ("must have 1 to 16 words; '' has 0", lambda: tokenize("")),
-        ("must have 1 to 16 words; .* has 17", lambda: tokenize(long)),
-        ("must be a str; it is a int", lambda: tokenize(3)),  # type: ignore[arg-type]
-        ("whole numbers from 0 to 76, .* they hold 77", lambda: detokenize([1, 77])),
-        ("they hold -1", lambda: detokenize([1, -1])),
-        ("they hold 1.5", lambda: detokenize(torch.tensor([1.0, 1.5]))),
-        ("they hold nan", lambda: detokenize(torch.tensor([float("nan")]))),
-        (r"must be one row, \[L\]", lambda: detokenize(torch.ones(2, 3))),
+        ("of 1 to 16 words, got 0: ''", lambda: tokenize("")),
+        ("of 1 to 16 words, got 17: ", lambda: tokenize(long)),
+        ("of type str, got int", lambda: tokenize(3)),  # type: ignore[arg-type]
+        ("whole numbers from 0 to 76, .* got 77", lambda: detokenize([1, 77])),
+        ("got -1", lambda: detokenize([1, -1])),
+        ("got 1.5", lambda: detokenize(torch.tensor([1.0, 1.5]))),
+        ("got nan", lambda: detokenize(torch.tensor([float("nan")]))),
+        (r"expected one row of tokens \[L\]", lambda: detokenize(torch.ones(2, 3))),
         ("expected a word among .*, got 'bal'", lambda: Instruction(SHAPE, instruction="the red bal")),
         ("context_dim must be at least 16; it is 15", lambda: Instruction(SHAPE, 15, instruction=None)),
         ("word_dim must be", lambda: Instruction(SHAPE, word_dim=0)),
@@ -155,7 +155,9 @@ def test_tokens_that_are_none() -> None:
     frames, good = torch.rand(1, *SHAPE), tokenize("the red ball").float()[None]
     module(frames, good)
     for wrong in (good + 0.25, good - 5, good * 10, good / 76):
-        with pytest.raises(ValueError, match=r"tokens must be whole numbers from 0 to 76.* normalised\?"):
+        with pytest.raises(
+            ValueError, match=r"expected tokens as whole numbers from 0 to 76.* without normalisation"
+        ):
             module(frames, wrong)
     with pytest.raises(ValueError, match=r"context must be torch.float32 \[1, 16\]"):
         module(frames)

@@ -1,4 +1,4 @@
-"""Local attention, against attention to everything under a mask that is a band; and the family."""
+"""Local attention, compared with full attention under a band mask; and the family "local"."""
 
 import math
 from typing import Any
@@ -36,14 +36,14 @@ def test_by_hand() -> None:
     # Logits are the keys themselves: the query of 0 in the middle sees ln 2, ln 3 and 0, as 2 : 3 : 1.
     key = torch.tensor([math.log(2.0), math.log(3.0), 0.0, math.log(5.0)]).view(1, 1, 4, 1)
     value = torch.tensor([6.0, 12.0, 18.0, 24.0]).view(1, 1, 4, 1)
-    seen = attend_local(torch.ones(1, 1, 4, 1), key, value, window=3, score="dot")
+    attended = attend_local(torch.ones(1, 1, 4, 1), key, value, window=3, score="dot")
     weights = torch.tensor(
         [[0, 2 / 5, 3 / 5], [2 / 6, 3 / 6, 1 / 6], [3 / 9, 1 / 9, 5 / 9], [1 / 6, 5 / 6, 0]]
     )
-    torch.testing.assert_close(seen.weights, weights[None, None])
+    torch.testing.assert_close(attended.weights, weights[None, None])
     values = torch.tensor([12 / 5 + 36 / 5, 11.0, 4 + 2 + 120 / 9, 23.0])
-    torch.testing.assert_close(seen.values, values.view(1, 1, 4, 1))
-    row = spread_local(seen.weights, torch.tensor([3, 1]))
+    torch.testing.assert_close(attended.values, values.view(1, 1, 4, 1))
+    row = spread_local(attended.weights, torch.tensor([3, 1]))
     torch.testing.assert_close(
         row, torch.tensor([[0, 0, 1 / 6, 5 / 6], [2 / 6, 3 / 6, 1 / 6, 0]])[None, None]
     )
@@ -61,7 +61,7 @@ SIZES = st.sampled_from([1, 2, 3, 5])
     seed=st.integers(0, 2**31),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_a_sequence_is_as_under_a_band(
+def test_a_sequence_equals_attention_with_a_band_mask(
     length: int, sizes: tuple[int, ...], window: int, shared: bool, seed: int, dtype: torch.dtype
 ) -> None:
     batch, heads, size, values = sizes
@@ -73,17 +73,17 @@ def test_a_sequence_is_as_under_a_band(
         (batch, of, length, values),
         dtype=dtype,
     )
-    seen = attend_local(query, key, value, window=window)
+    attended = attend_local(query, key, value, window=window)
     band = near(1, length, (1, window))
     # Torch's own attention, which gives no weights, and ours, which does.
     each = [tokens.expand(batch, heads, -1, -1) for tokens in (key, value)]
     plain = F.scaled_dot_product_attention(query, *each, attn_mask=band)
     close = {"rtol": 0, "atol": 1e-6 if dtype == torch.float32 else 1e-10}
-    torch.testing.assert_close(seen.values, plain, **close)
-    assert seen.weights.shape == (batch, heads, length, window)
-    spread = spread_local(seen.weights, torch.arange(length))
+    torch.testing.assert_close(attended.values, plain, **close)
+    assert attended.weights.shape == (batch, heads, length, window)
+    spread = spread_local(attended.weights, torch.arange(length))
     torch.testing.assert_close(spread, attend(query, key, value, mask=band).weights, **close)
-    torch.testing.assert_close(seen.weights.sum(-1), torch.ones(batch, heads, length, dtype=dtype))
+    torch.testing.assert_close(attended.weights.sum(-1), torch.ones(batch, heads, length, dtype=dtype))
 
 
 @given(
@@ -94,7 +94,7 @@ def test_a_sequence_is_as_under_a_band(
     seed=st.integers(0, 2**31),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_a_grid_is_as_under_a_mask(
+def test_a_grid_equals_attention_with_a_window_mask(
     grid: tuple[int, int],
     sizes: tuple[int, ...],
     window: tuple[int, int],
@@ -107,7 +107,7 @@ def test_a_grid_is_as_under_a_mask(
     query, key, value = tensors(seed, *shapes, dtype=dtype)
     drawn = tensors(seed + 1, (batch, 1, *grid, window[0] * window[1]))[0] > -0.5
     mask = drawn if masked else None
-    seen = attend_local_grid(query, key, value, window=window, mask=mask)
+    attended = attend_local_grid(query, key, value, window=window, mask=mask)
     seen_from = near(*grid, window)
     if masked:
         # One cell of a window at a time: where in the grid it is, and whether it may be looked at.
@@ -121,14 +121,14 @@ def test_a_grid_is_as_under_a_mask(
         seen_from = seen_from.flatten(4).flatten(2, 3)
     flat = attend(*(cells.flatten(2, 3) for cells in (query, key, value)), mask=seen_from)
     close = {"rtol": 0, "atol": 1e-6 if dtype == torch.float32 else 1e-10}
-    torch.testing.assert_close(seen.values.flatten(2, 3), flat.values, **close)
-    assert seen.weights.shape == (batch, heads, *grid, window[0] * window[1])
-    spread = spread_local_grid(seen.weights, every_cell(*grid), window=window)
+    torch.testing.assert_close(attended.values.flatten(2, 3), flat.values, **close)
+    assert attended.weights.shape == (batch, heads, *grid, window[0] * window[1])
+    spread = spread_local_grid(attended.weights, every_cell(*grid), window=window)
     torch.testing.assert_close(spread.flatten(3), flat.weights, **close)
 
 
 @pytest.mark.parametrize("name", ["additive", "cosine", "dot", "scaled_dot"])
-def test_any_score_that_judges_each_key_by_itself(name: str) -> None:
+def test_any_pairwise_score(name: str) -> None:
     torch.manual_seed(0)
     query, key, value = tensors(0, (2, 3, 5, 7, 4), (2, 3, 5, 7, 4), (2, 3, 5, 7, 2))
     score = build_score(name, 4, 3)
@@ -137,11 +137,11 @@ def test_any_score_that_judges_each_key_by_itself(name: str) -> None:
         with torch.no_grad():
             for parameter in score.parameters():
                 parameter.add_(torch.randn_like(parameter))  # the heads differ
-    seen = attend_local_grid(query, key, value, window=(3, 5), score=score)
+    attended = attend_local_grid(query, key, value, window=(3, 5), score=score)
     flat = attend(
         *(cells.flatten(2, 3) for cells in (query, key, value)), mask=near(5, 7, (3, 5)), score=score
     )
-    torch.testing.assert_close(seen.values.flatten(2, 3), flat.values, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(attended.values.flatten(2, 3), flat.values, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "scaled_dot"])
@@ -157,16 +157,16 @@ def test_gradients(name: str) -> None:
     )
 
 
-def test_a_query_that_may_look_nowhere() -> None:
+def test_a_fully_masked_query() -> None:
     inputs = [tensor.requires_grad_() for tensor in tensors(2, *[(2, 3, 19, 5)] * 3)]
     mask = torch.ones(2, 1, 19, 7, dtype=torch.bool)
     mask[0, :, 11] = False
     mask[1, :, 0, 3:] = False  # open only where the sequence has not begun
-    seen = attend_local(*inputs, window=7, mask=mask)
-    for tensor in seen:
+    attended = attend_local(*inputs, window=7, mask=mask)
+    for tensor in attended:
         assert bool((tensor[0, :, 11] == 0).all()) and bool((tensor[1, :, 0] == 0).all())
-    torch.testing.assert_close(seen.weights[1, :, 1:].sum(-1), torch.ones(3, 18, dtype=torch.float64))
-    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    torch.testing.assert_close(attended.weights[1, :, 1:].sum(-1), torch.ones(3, 18, dtype=torch.float64))
+    (attended.values.square().sum() + attended.weights.square().sum()).backward()
     assert all(tensor.grad is not None and bool(tensor.grad.isfinite().all()) for tensor in inputs)
 
 
@@ -175,15 +175,15 @@ def test_a_query_that_may_look_nowhere() -> None:
 def test_half_precision_does_not_overflow(score: str, dtype: torch.dtype) -> None:
     query, key, value = (300 * tensor for tensor in tensors(3, *[(2, 3, 23, 64)] * 3))
     half = [tensor.to(dtype) for tensor in (query, key, value)]
-    seen = attend_local(*half, window=5, score=score)
+    attended = attend_local(*half, window=5, score=score)
     exact = attend_local(*(tensor.double() for tensor in half), window=5, score=score)
-    assert seen.values.dtype == seen.weights.dtype == dtype
-    torch.testing.assert_close(seen.weights.double(), exact.weights, rtol=0, atol=0.01)
+    assert attended.values.dtype == attended.weights.dtype == dtype
+    torch.testing.assert_close(attended.weights.double(), exact.weights, rtol=0, atol=0.01)
 
 
 def test_an_empty_batch() -> None:
-    seen = attend_local_grid(*[torch.rand(0, 2, 5, 7, 3)] * 3, window=(3, 3))
-    assert seen.values.shape == (0, 2, 5, 7, 3) and seen.weights.shape == (0, 2, 5, 7, 9)
+    attended = attend_local_grid(*[torch.rand(0, 2, 5, 7, 3)] * 3, window=(3, 3))
+    assert attended.values.shape == (0, 2, 5, 7, 3) and attended.weights.shape == (0, 2, 5, 7, 9)
 
 
 class Made(TorchDispatchMode):
@@ -201,7 +201,7 @@ class Made(TorchDispatchMode):
         return given
 
 
-def test_what_is_made_is_linear_in_the_tokens() -> None:
+def test_memory_is_linear_in_the_tokens() -> None:
     """With the gradient too: twice the tokens, twice the numbers, and nothing near n x n."""
 
     def made(length: int) -> Made:
@@ -215,52 +215,60 @@ def test_what_is_made_is_linear_in_the_tokens() -> None:
     assert large.total < 16 * small.total * 1.01
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     tokens, grid = torch.rand(2, 3, 11, 5), torch.rand(2, 3, 7, 11, 5)
     closed = torch.ones(2, 3, 11, 5)
     learned = build_score("standardized", 5, 3)
     for match, arguments, options in (
-        (r"query must be \[batch, heads, tokens, size\]; its shape is \[3, 11, 5\]", (tokens[0],) * 3, {}),
-        (r"key must be \[batch, heads, tokens, size\]", (tokens, grid, tokens), {}),
-        ("must be .* and agree in all but heads", (tokens, tokens[:, :2], tokens), {}),
-        ("must be .* and agree in all but heads", (tokens, tokens[:, :, :7], tokens), {}),
-        ("must be .* and agree in all but heads", (tokens, tokens, tokens[:1]), {}),
-        ("there must be a key to look at", (tokens[:, :, :0],) * 3, {}),
-        ("a window must be an odd number, .* it is 4", (tokens,) * 3, {"window": 4}),
-        ("a window must be an odd number, .* it is -3", (tokens,) * 3, {"window": -3}),
-        ("a window must be an odd number, .* it is True", (tokens,) * 3, {"window": True}),
-        ("key must hold finite numbers", (tokens, tokens * math.nan, tokens), {}),
+        (r"expected query \[batch, heads, tokens, dim\], got shape \[3, 11, 5\]", (tokens[0],) * 3, {}),
+        (r"expected key \[batch, heads, tokens, dim\]", (tokens, grid, tokens), {}),
+        ("expected query, key and value .* that agree in all but heads", (tokens, tokens[:, :2], tokens), {}),
+        (
+            "expected query, key and value .* that agree in all but heads",
+            (tokens, tokens[:, :, :7], tokens),
+            {},
+        ),
+        ("expected query, key and value .* that agree in all but heads", (tokens, tokens, tokens[:1]), {}),
+        ("expected at least 1 key", (tokens[:, :, :0],) * 3, {}),
+        ("expected a window of an odd number, got 4", (tokens,) * 3, {"window": 4}),
+        ("expected a window of an odd number, got -3", (tokens,) * 3, {"window": -3}),
+        ("expected a window of an odd number, got True", (tokens,) * 3, {"window": True}),
+        ("expected key of finite numbers", (tokens, tokens * math.nan, tokens), {}),
         ("did you mean 'scaled_dot'", (tokens,) * 3, {"score": "scaled_dott"}),
         ("needs all keys at once", (tokens,) * 3, {"score": "standardized"}),
         ("needs all keys at once", (tokens,) * 3, {"score": learned}),
-        ("queries and keys of one size; theirs are 5 and 2", (tokens, tokens[..., :2], tokens), {}),
-        ("mask must be bool", (tokens,) * 3, {"mask": closed}),
-        ("mask must broadcast", (tokens,) * 3, {"mask": closed > 0}),
+        ("queries and keys of the same dimension .*, got 5 and 2", (tokens, tokens[..., :2], tokens), {}),
+        ("expected mask of bool", (tokens,) * 3, {"mask": closed}),
+        ("expected mask that broadcasts", (tokens,) * 3, {"mask": closed > 0}),
     ):
         with pytest.raises(ValueError, match=match):
             attend_local(*arguments, **{"window": 3, **options})  # type: ignore[arg-type]
     for match, arguments, options in (
-        (r"query must be \[batch, heads, rows, columns, size\]", (tokens, grid, grid), {}),
-        ("must be .* and agree in all but heads", (grid, grid.transpose(2, 3), grid), {}),
-        ("there must be a key to look at", (grid[:, :, :0],) * 3, {}),
-        ("a window must be an odd number of rows, .* it is 2", (grid,) * 3, {"window": (2, 3)}),
-        ("a window must be an odd number of columns, .* it is 0", (grid,) * 3, {"window": (3, 0)}),
-        ("mask must broadcast", (grid,) * 3, {"mask": torch.ones(7, 11, 3, dtype=torch.bool)}),
+        (r"expected query \[batch, heads, rows, columns, dim\]", (tokens, grid, grid), {}),
+        (
+            "expected query, key and value .* that agree in all but heads",
+            (grid, grid.transpose(2, 3), grid),
+            {},
+        ),
+        ("expected at least 1 key", (grid[:, :, :0],) * 3, {}),
+        ("expected a window of an odd number of rows, got 2", (grid,) * 3, {"window": (2, 3)}),
+        ("expected a window of an odd number of columns, got 0", (grid,) * 3, {"window": (3, 0)}),
+        ("expected mask that broadcasts", (grid,) * 3, {"mask": torch.ones(7, 11, 3, dtype=torch.bool)}),
     ):
         with pytest.raises(ValueError, match=match):
             attend_local_grid(*arguments, **{"window": (3, 3), **options})  # type: ignore[arg-type]
     weights, places = torch.rand(2, 3, 11, 5), torch.arange(3)
     for match, call in (
         (r"places int64 \[m\]", lambda: spread_local(weights[0], places)),
-        ("places are torch.float32", lambda: spread_local(weights, places.float())),
-        ("a window must be an odd number", lambda: spread_local(weights[..., :4], places)),
-        ("cells must lie in the grid of 1 x 11", lambda: spread_local(weights, places + 9)),
-        ("cells must lie in the grid of 1 x 11", lambda: spread_local(weights, places - 1)),
+        ("places torch.float32", lambda: spread_local(weights, places.float())),
+        ("expected a window of an odd number", lambda: spread_local(weights[..., :4], places)),
+        ("expected cells inside the grid of 1 x 11", lambda: spread_local(weights, places + 9)),
+        ("expected cells inside the grid of 1 x 11", lambda: spread_local(weights, places - 1)),
         (
             "columns, 9], of windows of 3 x 3",
             lambda: spread_local_grid(grid, every_cell(2, 2), window=(3, 3)),
         ),
-        (r"cells must be int64 \[m, 2\]", lambda: spread_local_grid(grid, places, window=(1, 5))),
+        (r"expected cells int64 \[m, 2\]", lambda: spread_local_grid(grid, places, window=(1, 5))),
     ):
         with pytest.raises(ValueError, match=match):
             call()
@@ -269,7 +277,7 @@ def test_bad_input_is_one_sentence() -> None:
 # ------------------------------------------------------------------------------------------------ the family
 
 
-def test_a_patch_knows_of_its_window_only() -> None:
+def test_a_patch_depends_on_its_window_only() -> None:
     """One layer: a change in one patch's frame reaches the tokens of its window, and no others."""
     torch.manual_seed(0)
     module = LocalAttention((3, 64, 64), window=5).double()
@@ -285,7 +293,7 @@ def test_a_patch_knows_of_its_window_only() -> None:
     assert torch.equal(changed, expected)
 
 
-def test_the_map_is_rolled_out_over_the_windows() -> None:
+def test_the_map_is_attention_rollout_over_the_windows() -> None:
     """Against the N x N matrix of each layer, laid out and multiplied."""
     torch.manual_seed(0)
     module = LocalAttention((3, 41, 53), layers=2, num_layer_heads=2, window=5).double()
@@ -295,11 +303,11 @@ def test_the_map_is_rolled_out_over_the_windows() -> None:
     look = module.look
 
     def keeping(*tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        seen = look(*tokens)
-        assert seen[1] is not None
+        attended = look(*tokens)
+        assert attended[1] is not None
         cells = every_cell(*module.grid.shape)
-        matrices.append(spread_local_grid(seen[1], cells, window=(5, 5)).flatten(3).mean(1))
-        return seen
+        matrices.append(spread_local_grid(attended[1], cells, window=(5, 5)).flatten(3).mean(1))
+        return attended
 
     module.look = keeping  # type: ignore[method-assign]
     module(frames)
@@ -335,6 +343,6 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
         ({"score": "dott"}, "did you mean 'dot'"),
     ],
 )
-def test_bad_options(options: dict[str, Any], match: str) -> None:
+def test_invalid_options_raise_value_error(options: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         LocalAttention((3, 32, 32), **options)

@@ -96,7 +96,7 @@ def test_bad_input_is_one_sentence() -> None:
     for match, arguments in (
         (r"logits must be \[B, n\] .* \[3\]", (logits[0], one, 0.2)),
         (r"at least 1 cell to let through; their shape is \[2, 0\]", (logits[:, :0], one, 0.2)),
-        ("logits must hold finite numbers", (logits / 0.0, one, 0.2)),
+        ("expected logits of finite numbers", (logits / 0.0, one, 0.2)),
         ("budget must be a share .* it is 0", (logits, one, 0)),
         ("budget must be a share .* it is 1.0", (logits, one, 1.0)),
         ("budget must be a share .* it is nan", (logits, one, math.nan)),

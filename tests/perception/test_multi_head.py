@@ -1,4 +1,4 @@
-"""`MultiHeadAttention`, against torch's own."""
+"""`MultiHeadAttention`, compared with torch's own."""
 
 import pytest
 import torch
@@ -36,9 +36,9 @@ def test_by_hand() -> None:
             linear.weight.copy_(torch.eye(2))
     query = torch.tensor([[[1.0, 2.0]]])
     key = torch.tensor([[[0.0, 0.0], [1.0, 0.5]]]) * torch.tensor(3.0).log()
-    seen = module(query, key, torch.tensor([[[4.0, 8.0], [0.0, 16.0]]]))
-    torch.testing.assert_close(seen.weights, torch.tensor([[[[0.25, 0.75]], [[0.25, 0.75]]]]))
-    torch.testing.assert_close(seen.values, torch.tensor([[[1.0, 14.0]]]))
+    attended = module(query, key, torch.tensor([[[4.0, 8.0], [0.0, 16.0]]]))
+    torch.testing.assert_close(attended.weights, torch.tensor([[[[0.25, 0.75]], [[0.25, 0.75]]]]))
+    torch.testing.assert_close(attended.values, torch.tensor([[[1.0, 14.0]]]))
 
 
 @given(
@@ -49,7 +49,7 @@ def test_by_hand() -> None:
     masked=st.sampled_from(["no", "attn_mask", "key_padding_mask", "both"]),
     seed=st.integers(0, 2**31),
 )
-def test_equals_torchs_module_both_ways(
+def test_weights_round_trip_to_torchs_module(
     sizes: tuple[int, ...],
     others: tuple[int, int] | None,
     bias: bool,
@@ -66,7 +66,7 @@ def test_equals_torchs_module_both_ways(
         for index, (count, size) in enumerate(((queries, embed), (keys, key_dim), (keys, value_dim)))
     )
     hidden, padded = draw(queries, keys, seed=seed) > 0, draw(batch, keys, seed=seed) > 0
-    hidden[:, 0] = padded[:, 0] = False  # torch's module gives NaN where nothing may be seen
+    hidden[:, 0] = padded[:, 0] = False  # torch's module gives NaN for a fully masked row
     mask, options = torch.ones(1, 1, 1, 1, dtype=torch.bool), {}
     if masked in ("attn_mask", "both"):
         mask, options["attn_mask"] = mask & ~hidden, hidden
@@ -86,7 +86,7 @@ def test_equals_torchs_module_both_ways(
 
 
 @pytest.mark.parametrize("options", [{}, {"kdim": 5, "vdim": 7}, {"kdim": 5}, {"bias": False}])
-def test_the_state_goes_there_and_back(options: dict[str, object]) -> None:
+def test_the_state_dict_round_trips(options: dict[str, object]) -> None:
     theirs = torchs(6, 3, **options)
     ours = MultiHeadAttention.from_torch(theirs)
     state = ours.torch_state_dict()
@@ -132,15 +132,15 @@ def test_gradients(score: str) -> None:
     assert torch.autograd.gradcheck(function, [tensor.requires_grad_() for tensor in tensors])
 
 
-def test_a_query_that_may_look_nowhere_reads_nothing() -> None:
+def test_a_fully_masked_query_reads_zeros() -> None:
     module = MultiHeadAttention.from_torch(torchs(6, 2))
     query = draw(2, 5, 6).requires_grad_()
     mask = torch.ones(5, 5, dtype=torch.bool)
     mask[3] = False
-    seen = module(query, mask=mask)
-    assert bool((seen.weights[:, :, 3] == 0).all()) and bool((seen.weights[:, :, 2] > 0).all())
-    torch.testing.assert_close(seen.values[:, 3], module.to_output.bias.expand(2, 6), rtol=0, atol=0)
-    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    attended = module(query, mask=mask)
+    assert bool((attended.weights[:, :, 3] == 0).all()) and bool((attended.weights[:, :, 2] > 0).all())
+    torch.testing.assert_close(attended.values[:, 3], module.to_output.bias.expand(2, 6), rtol=0, atol=0)
+    (attended.values.square().sum() + attended.weights.square().sum()).backward()
     for tensor in (query, *module.parameters()):
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
 
@@ -148,36 +148,36 @@ def test_a_query_that_may_look_nowhere_reads_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
     module = MultiHeadAttention(64, 2).to(dtype)
-    seen = module(300 * draw(2, 7, 64, dtype=dtype))
-    assert seen.values.dtype == seen.weights.dtype == dtype
-    assert bool(seen.values.isfinite().all())
-    torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(2, 2, 7), rtol=0, atol=0.02)
+    attended = module(300 * draw(2, 7, 64, dtype=dtype))
+    assert attended.values.dtype == attended.weights.dtype == dtype
+    assert bool(attended.values.isfinite().all())
+    torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(2, 2, 7), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(batch: int) -> None:
-    seen = MultiHeadAttention(6, 3)(torch.rand(batch, 5, 6), torch.rand(batch, 7, 6))
-    assert seen.values.shape == (batch, 5, 6) and seen.weights.shape == (batch, 3, 5, 7)
+    attended = MultiHeadAttention(6, 3)(torch.rand(batch, 5, 6), torch.rand(batch, 7, 6))
+    assert attended.values.shape == (batch, 5, 6) and attended.weights.shape == (batch, 3, 5, 7)
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     module = MultiHeadAttention(6, 2, key_dim=5)
     query, key = draw(2, 3, 6), draw(2, 7, 5)
     for match, arguments, options in (
-        (r"query must be \[batch, tokens, 6\]; its shape is \[3, 6\]", (query[0], key), {}),
-        (r"key must be \[batch, tokens, 5\]; its shape is \[2, 3, 6\]", (query,), {}),
-        (r"value must be \[batch, tokens, 5\]", (query, key, query), {}),
-        ("must agree on B and n", (query, key[:1]), {}),
-        ("must agree on B and n", (query, key, key[:, :5]), {}),
-        ("there must be a key to look at", (query, key[:, :0]), {}),
-        ("must hold finite numbers", (query, key / 0.0), {}),
-        ("mask must be bool", (query, key), {"mask": torch.ones(3, 7)}),
-        ("mask must broadcast", (query, key), {"mask": torch.ones(3, 5, dtype=torch.bool)}),
+        (r"expected query \[batch, tokens, 6\], got shape \[3, 6\]", (query[0], key), {}),
+        (r"expected key \[batch, tokens, 5\], got shape \[2, 3, 6\]", (query,), {}),
+        (r"expected value \[batch, tokens, 5\]", (query, key, query), {}),
+        ("that agree on B and n", (query, key[:1]), {}),
+        ("that agree on B and n", (query, key, key[:, :5]), {}),
+        ("expected at least 1 key", (query, key[:, :0]), {}),
+        ("expected key of finite numbers", (query, key / 0.0), {}),
+        ("expected mask of bool", (query, key), {"mask": torch.ones(3, 7)}),
+        ("expected mask that broadcasts", (query, key), {"mask": torch.ones(3, 5, dtype=torch.bool)}),
     ):
         with pytest.raises(ValueError, match=match):
             module(*arguments, **options)
     for match, sizes, named in (
-        ("embed_dim must be a multiple of heads; it is 6, with 4 heads", (6, 4), {}),
+        ("embed_dim that is a multiple of num_heads, got 6 and 4", (6, 4), {}),
         ("heads must be a whole number of at least 1; it is 0", (6, 0), {}),
         ("key_dim must be a whole number of at least 1; it is True", (6, 2), {"key_dim": True}),
         ("did you mean 'scaled_dot'", (6, 2), {"score": "scaled_dott"}),
@@ -186,18 +186,18 @@ def test_bad_input_is_one_sentence() -> None:
             MultiHeadAttention(*sizes, **named)  # type: ignore[arg-type]
 
 
-def test_what_torch_and_we_do_not_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="add_bias_kv looks at a key that is not there"):
+def test_options_without_an_equivalent_in_torch_are_refused() -> None:
+    with pytest.raises(ValueError, match="without add_bias_kv, got one with it"):
         MultiHeadAttention.from_torch(nn.MultiheadAttention(6, 2, add_bias_kv=True))
-    with pytest.raises(ValueError, match="add_zero_attn looks at a key that is not there"):
+    with pytest.raises(ValueError, match="without add_zero_attn, got one with it"):
         MultiHeadAttention.from_torch(nn.MultiheadAttention(6, 2, add_zero_attn=True))
     for export in ("to_torch", "torch_state_dict"):
-        with pytest.raises(ValueError, match="scores with scaled_dot alone"):
+        with pytest.raises(ValueError, match="expected score 'scaled_dot', the only one"):
             getattr(MultiHeadAttention(6, 2, score="dot"), export)()
     module = MultiHeadAttention(6, 2)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     for other in (torchs(4, 2), torchs(6, 2, bias=False), torchs(6, 2, kdim=5)):
-        with pytest.raises(ValueError, match=r"state must hold tensors of the shapes .* it holds"):
+        with pytest.raises(ValueError, match=r"expected state with tensors of the shapes .* got"):
             module.load_torch_state_dict(other.state_dict())
     for name, tensor in module.state_dict().items():
         assert torch.equal(before[name], tensor)

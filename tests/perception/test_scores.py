@@ -1,4 +1,4 @@
-"""The scores, each against its formula written out."""
+"""The scores, each compared with its formula written out."""
 
 import math
 
@@ -51,7 +51,7 @@ def pair(name: str, query: Tensor, key: Tensor, score: object, head: int) -> Ten
 
 @pytest.mark.parametrize("name", ALL)
 @given(sizes=SIZES, seed=st.integers(0, 2**31))
-def test_it_is_its_formula(name: str, sizes: tuple[int, ...], seed: int) -> None:
+def test_equals_its_formula(name: str, sizes: tuple[int, ...], seed: int) -> None:
     b, h, q, n, d = sizes
     torch.manual_seed(seed)
     query, key = torch.randn(b, h, q, d).double(), torch.randn(b, h, n, d).double()
@@ -74,16 +74,16 @@ def test_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_each_serves_attend_in_any_precision(name: str) -> None:
+def test_each_score_works_in_attend_in_any_precision(name: str) -> None:
     score = build_score(name, 5, 2)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         query, key, value = (torch.randn(1, 2, n, 5).to(dtype) for n in (3, 7, 7))
-        seen = attend(query, key, value, score=score)
-        assert seen.weights.dtype == dtype
-        torch.testing.assert_close(seen.weights.float().sum(-1), torch.ones(1, 2, 3), rtol=0, atol=0.02)
+        attended = attend(query, key, value, score=score)
+        assert attended.weights.dtype == dtype
+        torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(1, 2, 3), rtol=0, atol=0.02)
 
 
-def test_the_temperatures_start_where_it_is_said() -> None:
+def test_initial_temperatures() -> None:
     for name, temperature in (("cosine", 10.0), ("standardized", 1.0)):
         score = build_score(name, 7, 3)
         assert isinstance(score, nn.Module)
@@ -92,13 +92,13 @@ def test_the_temperatures_start_where_it_is_said() -> None:
         )
 
 
-def test_keys_that_are_all_alike_are_looked_at_evenly() -> None:
-    seen = attend(
+def test_equal_keys_get_uniform_weights() -> None:
+    attended = attend(
         torch.randn(1, 1, 2, 5), torch.ones(1, 1, 7, 5), torch.ones(1, 1, 7, 1), score="standardized"
     )
-    torch.testing.assert_close(seen.weights, torch.full((1, 1, 2, 7), 1 / 7))
+    torch.testing.assert_close(attended.weights, torch.full((1, 1, 2, 7), 1 / 7))
 
 
-def test_an_unknown_score_is_one_sentence() -> None:
+def test_an_unknown_score_raises_value_error() -> None:
     with pytest.raises(ValueError, match="did you mean 'additive'"):
         build_score("aditive", 3, 1)

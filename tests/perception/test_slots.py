@@ -116,10 +116,10 @@ def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
 def test_bad_input_is_one_sentence() -> None:
     tokens, dot = torch.zeros(2, 3, 5), SCORES["dot"]
     for match, arguments in (
-        (r"query must be \[B, n, d\] .* its shape is \[3, 5\]", (tokens[0], tokens)),
-        (r"key must be .* at least 1 token; its shape is \[2, 0, 5\]", (tokens, tokens[:, :0])),
-        ("one batch; theirs are of 2 and 1", (tokens, tokens[:1])),
-        ("query must hold finite numbers", (tokens * math.nan, tokens)),
+        (r"expected query \[B, n, d\] .* got shape \[3, 5\]", (tokens[0], tokens)),
+        (r"expected key .* at least 1 token, got shape \[2, 0, 5\]", (tokens, tokens[:, :0])),
+        ("same batch size, got 2 and 1", (tokens, tokens[:1])),
+        ("expected query of finite numbers", (tokens * math.nan, tokens)),
     ):
         with pytest.raises(ValueError, match=match):
             compete(*arguments, dot)
@@ -127,7 +127,7 @@ def test_bad_input_is_one_sentence() -> None:
     for wrong in (tokens[0], tokens[:, :0], tokens[:, :, :4]):
         with pytest.raises(ValueError, match=r"tokens must be \[B, n, 5\] with n of at least 1"):
             module(wrong)
-    with pytest.raises(ValueError, match="key must hold finite numbers"):
+    with pytest.raises(ValueError, match="expected key of finite numbers"):
         module(tokens * math.nan)
     with pytest.raises(ValueError, match="rounds must be a whole number of at least 1; it is 0"):
         Slots((3, 32, 32), rounds=0)

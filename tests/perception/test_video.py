@@ -37,7 +37,7 @@ def decode(path: Path) -> list[np.ndarray]:
         found.append(frame[..., ::-1])
 
 
-def test_a_browser_can_play_it(tmp_path: Path) -> None:
+def test_the_format_plays_in_a_browser(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     assert write_video(path, frames(), 12.5) == 7
     told = describe(path)
@@ -50,7 +50,7 @@ def test_a_browser_can_play_it(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_the_pictures_come_back(tmp_path: Path) -> None:
+def test_frames_round_trip(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames(), 10)
     decoded = decode(tmp_path / "a.mp4")
     assert len(decoded) == 7
@@ -60,20 +60,20 @@ def test_the_pictures_come_back(tmp_path: Path) -> None:
         assert frame[50, 80] == pytest.approx(np.array(BLUE), abs=12)
 
 
-def test_odd_sides_repeat_their_last_pixels(tmp_path: Path) -> None:
+def test_odd_sides_are_padded_with_the_last_pixels(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", (np.full((63, 81, 3), RED, dtype=np.uint8) for _ in range(2)), 10)
     frame = decode(tmp_path / "a.mp4")[0]
     assert frame.shape == (64, 82, 3)
     assert frame[63, 81] == pytest.approx(np.array(RED), abs=12)
 
 
-def test_bad_input_leaves_what_was_there(tmp_path: Path) -> None:
+def test_invalid_input_leaves_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"old")
     wide = [np.zeros((64, 96, 3), np.uint8), np.zeros((64, 98, 3), np.uint8)]
     for bad, message in (
-        ([], "no frames"),
-        (wide, "one size"),
+        ([], "got no frames"),
+        (wide, "expected frames of the same size"),
         ([np.zeros((64, 96, 3), np.float32)], "uint8"),
         ([np.zeros((64, 96), np.uint8)], r"\[64, 96\]"),
     ):
@@ -98,12 +98,12 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing or not writable"):
         write_video(tmp_path / "none" / "a.mp4", frames(), 10)
 
 
-def test_a_program_that_fails_says_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_ffmpeg_reports_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\necho first >&2\necho 'No space left on device' >&2\nexit 1\n")
     program.chmod(0o755)
@@ -114,7 +114,7 @@ def test_a_program_that_fails_says_its_last_words(tmp_path: Path, monkeypatch: p
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ffmpeg_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
     with pytest.raises(VideoError, match="nothing"):
         write_video(tmp_path / "a.mp4", frames(), 10)
@@ -122,7 +122,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    # The largest file a process may write stands in for a full disk: ffmpeg meets the same failing write.
+    # The largest file a process may write stands in for a full disk: the write fails in the same way.
     code = f"""
 import resource, signal, numpy as np
 from robot_attn.video import VideoError, write_video
@@ -138,7 +138,7 @@ except VideoError as error:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_imageio_ffmpeg_the_line_that_installs_it_is_named() -> None:
+def test_without_imageio_ffmpeg_the_error_names_the_install_line() -> None:
     code = """
 import sys
 sys.modules["imageio_ffmpeg"] = None

@@ -14,7 +14,7 @@ COUNT = 60
 
 
 def picture(t: int, height: int = 48, width: int = 80) -> np.ndarray:
-    """A ground of noise, so that a file has bytes to cut, and grey that says which frame it is."""
+    """Noise, so that the file has bytes to truncate, and a grey level that encodes the frame number."""
     frame = np.random.default_rng(t).integers(0, 256, (height, width, 3), dtype=np.uint8)
     frame[: height // 2] = 4 * t
     return frame
@@ -43,7 +43,7 @@ def write_pictures(folder: Path, count: int) -> str:
     return str(folder / "%03d.png")
 
 
-def test_all_frames_come_in_order_with_what_the_file_says(video: Path) -> None:
+def test_all_frames_are_read_in_order_with_the_metadata(video: Path) -> None:
     with VideoReader(video) as reader:
         assert (reader.size, reader.fps, reader.length) == ((48, 80), 12.5, COUNT)
         numbers = []
@@ -62,59 +62,57 @@ def test_red_is_red(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
-def test_of_a_file_that_was_cut_the_frames_before_the_cut_are_read(
-    video: Path, tmp_path: Path, share: float
-) -> None:
+def test_a_truncated_file_gives_the_frames_before_the_cut(video: Path, tmp_path: Path, share: float) -> None:
     with VideoReader(cut(video, tmp_path / "a.mp4", share)) as reader:
         assert reader.cut is None  # not known yet
         numbers = [number(frame) for frame in reader]
         assert reader.cut == COUNT
     assert numbers == list(range(len(numbers)))
-    # Frames are of about one size, a group of pictures aside.
+    # Encoded frames have about equal sizes, within a group of pictures.
     assert abs(len(numbers) - share * COUNT) < 8
 
 
-def test_a_cut_before_the_index_is_told(video: Path, tmp_path: Path) -> None:
-    late = tmp_path / "late.mp4"  # its index at the end
+def test_a_file_truncated_before_its_index_is_refused(video: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late.mp4"  # with its index at the end
     subprocess.run([ffmpeg_path(), "-loglevel", "error", "-i", video, "-c", "copy", late], check=True)
     with VideoReader(late) as reader:
         assert [number(frame) for frame in reader] == list(range(COUNT))
-    with pytest.raises(VideoError, match="cut before the index at its end"):
+    with pytest.raises(VideoError, match="truncated before the index at its end"):
         VideoReader(cut(late, tmp_path / "cut.mp4", 0.6))
 
 
-def test_what_is_no_video_is_refused(video: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_videos_are_refused(video: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video\n" * 40)
     (tmp_path / "empty.mp4").touch()
     for name, message in (
-        ("none.mp4", "there is no video"),
-        ("text.mp4", "cannot be read as a video"),
-        ("empty.mp4", "cannot be read as a video"),
-        (".", "is a folder"),
+        ("none.mp4", "expected a video file, got .* which does not exist"),
+        ("text.mp4", "cannot be read as one"),
+        ("empty.mp4", "cannot be read as one"),
+        (".", "got the folder"),
     ):
         with pytest.raises(VideoError, match=message):
             VideoReader(tmp_path / name)
-    # The index is whole, and no frame behind it.
+    # A complete index without any frame.
     head = video.read_bytes().index(b"mdat") + 4
     (tmp_path / "none_whole.mp4").write_bytes(video.read_bytes()[:head])
-    with pytest.raises(VideoError, match=r"cannot be read as a video|holds no frame"):
+    with pytest.raises(VideoError, match=r"cannot be read as one|none that can be decoded"):
         VideoReader(tmp_path / "none_whole.mp4")
 
 
 @pytest.mark.parametrize("size", [(8, 64), (16, 160)])
-def test_frames_that_no_camera_gives_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_frames_of_extreme_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     write_video(tmp_path / "a.mp4", [np.zeros((*size, 3), np.uint8)] * 2, 10)
-    with pytest.raises(VideoError, match=f"frames of {size[1]} x {size[0]}: expected sides from 16 to 8192"):
+    with pytest.raises(VideoError, match=f"sides from 16 to 8192 .*, got {size[1]} x {size[0]}"):
         VideoReader(tmp_path / "a.mp4")
 
 
-def test_pictures_in_a_row_are_a_video(tmp_path: Path) -> None:
+def test_an_image_sequence_is_read_as_a_video(tmp_path: Path) -> None:
     with VideoReader(write_pictures(tmp_path, 5)) as reader:
         frames = list(reader)
     assert [np.array_equal(frame, picture(t)) for t, frame in enumerate(frames)] == [True] * 5
 
 
-def test_grey_pictures_and_transparent_ones_become_rgb(tmp_path: Path) -> None:
+def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
     cv2.imwrite(str(tmp_path / "grey_0.png"), (grey // 4).astype(np.uint8))
     cv2.imwrite(str(tmp_path / "clear_0.png"), np.full((32, 32, 4), (10, 20, 30, 77), np.uint8))
@@ -123,33 +121,33 @@ def test_grey_pictures_and_transparent_ones_become_rgb(tmp_path: Path) -> None:
         assert np.array_equal(next(iter(reader)), np.repeat((grey // 4).astype(np.uint8)[..., None], 3, 2))
     with VideoReader(tmp_path / "clear_%d.png") as reader:
         assert next(iter(reader))[5, 5].tolist() == [30, 20, 10]
-    with VideoReader(tmp_path / "deep_%d.png") as reader:  # 16 bits a colour
+    with VideoReader(tmp_path / "deep_%d.png") as reader:  # 16 bits per channel
         assert next(iter(reader))[..., 1] == pytest.approx(grey / 257, abs=1)
 
 
-def test_of_a_camera_the_newest_frame_is_seen_and_no_older_one(tmp_path: Path) -> None:
-    # OpenCV plays pictures in a row as it does a camera, as fast as they are read.
+def test_the_camera_returns_the_newest_frame(tmp_path: Path) -> None:
+    # OpenCV reads an image sequence like a camera, as fast as frames are taken.
     with Camera(write_pictures(tmp_path, 12)) as camera:
-        while camera.taken < 12:
+        while camera.captured < 12:
             time.sleep(0.001)
         assert [np.array_equal(frame, picture(11)) for frame in camera] == [True]
-        assert (camera.count, camera.taken) == (1, 12)
+        assert (camera.count, camera.captured) == (1, 12)
 
 
-def test_what_comes_while_a_frame_is_worked_on_is_let_go(tmp_path: Path) -> None:
-    seen = []
+def test_frames_that_arrive_during_processing_are_dropped(tmp_path: Path) -> None:
+    numbers = []
     with Camera(write_pictures(tmp_path, 40)) as camera:
         for frame in camera:
-            seen.append(number(frame))
-            before = camera.taken
-            while camera.taken < min(before + 3, 40):
+            numbers.append(number(frame))
+            before = camera.captured
+            while camera.captured < min(before + 3, 40):
                 time.sleep(0.0005)
-    assert seen == sorted(set(seen))
-    assert seen[-1] == 39
-    assert len(seen) <= 15  # at least every third frame came while another was worked on
-    assert camera.count == len(seen)
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 39
+    assert len(numbers) <= 15  # frames that arrive during processing are dropped
+    assert camera.count == len(numbers)
 
 
-def test_a_camera_that_is_not_there_is_named() -> None:
+def test_a_missing_camera_is_named() -> None:
     with pytest.raises(VideoError, match="camera 63 cannot be opened"):
         Camera(63)

@@ -21,7 +21,7 @@ cv2 = pytest.importorskip("cv2")
 from robot_attn import AttentionGrid, AttentionMaps, focus  # noqa: E402
 from robot_attn.drawing import blend_heat  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
-from robot_attn.explain import Fall, largest_fall  # noqa: E402
+from robot_attn.explain import Drop, largest_drop  # noqa: E402
 from robot_attn_policies.pages.moments import (  # noqa: E402
     attention_left,
     find_moments,
@@ -402,16 +402,16 @@ def test_the_largest_jump_is_the_centre_of_mass_that_moved_most() -> None:
     assert largest_jump(AttentionMaps(np.repeat(maps[:1], 4, axis=0), GRID)) is None
 
 
-def test_the_largest_fall_within_a_window() -> None:
-    assert largest_fall(np.array([0.0, 1.0, 0.9, 0.2, 0.8])) == Fall(1, 3)
-    assert largest_fall(np.array([1.0, 1.0, 0.0])) == Fall(1, 2)  # from the last of equal heights
+def test_the_largest_drop_within_a_window() -> None:
+    assert largest_drop(np.array([0.0, 1.0, 0.9, 0.2, 0.8])) == Drop(1, 3)
+    assert largest_drop(np.array([1.0, 1.0, 0.0])) == Drop(1, 2)  # from the last of equal heights
     slow = np.arange(20.0, -1.0, -1.0)
-    assert largest_fall(slow, window=4) == Fall(0, 4)
-    assert largest_fall(np.array([1.0, 0.95, 1.0])) is None  # less than a tenth
-    assert largest_fall(np.arange(5.0)) is None
-    assert largest_fall(np.array([1.0, NAN, 0.2])) == Fall(0, 2)
-    assert largest_fall(np.array([NAN, NAN])) is None
-    assert largest_fall(np.array([5.0])) is None
+    assert largest_drop(slow, window=4) == Drop(0, 4)
+    assert largest_drop(np.array([1.0, 0.95, 1.0])) is None  # less than a tenth
+    assert largest_drop(np.arange(5.0)) is None
+    assert largest_drop(np.array([1.0, NAN, 0.2])) == Drop(0, 2)
+    assert largest_drop(np.array([NAN, NAN])) is None
+    assert largest_drop(np.array([5.0])) is None
 
 
 def test_moments_are_said_in_words_in_the_order_of_steps() -> None:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from robot_attn import AttentionMaps
 from robot_attn.explain import (
-    ON_TARGET,
+    ON_TARGET_RATIO,
     Stretch,
     expected_places,
     jumps,
-    largest_fall,
+    largest_drop,
     stretches_of,
 )
 
@@ -35,7 +35,7 @@ def target_lost(masks: NDArray[np.bool_]) -> list[Stretch]:
 
 
 def attention_left(
-    mass: NDArray[np.float64], chance: NDArray[np.float64], factor: float = ON_TARGET
+    mass: NDArray[np.float64], chance: NDArray[np.float64], factor: float = ON_TARGET_RATIO
 ) -> list[int]:
     """The steps at which the mass on a visible target fell below `factor` times chance, for both [T].
 
@@ -100,10 +100,10 @@ def find_moments(
         ("value", "Value estimate", values),
     )
     for kind, name, series in kinds:
-        if series is not None and (fall := largest_fall(series)) is not None:
-            ends = f"from {series[fall.start]:.2f} to {series[fall.stop]:.2f}"
-            within = _count(fall.stop - fall.start, "step")
-            found.append(Moment(fall.start, kind, f"{name} dropped {ends} within {within}"))
+        if series is not None and (drop := largest_drop(series)) is not None:
+            ends = f"from {series[drop.start]:.2f} to {series[drop.stop]:.2f}"
+            within = _count(drop.stop - drop.start, "step")
+            found.append(Moment(drop.start, kind, f"{name} dropped {ends} within {within}"))
     return sorted(found, key=lambda moment: moment.step)
 
 
