@@ -21,6 +21,9 @@ from robot_attn.vocabulary import MAX_TOKENS as MAX_TOKENS
 from robot_attn.vocabulary import detokenize as detokenize
 from robot_attn.vocabulary import tokenize as tokenize
 
+__version__ = "0.1.0"
+"""Equal to the version in pyproject.toml."""
+
 __all__ = [
     "FAMILIES",
     "MAX_TOKENS",

@@ -1,8 +1,10 @@
 """What a command is, and how a line of arguments becomes one call.
 
-A command is a module with two names: `Options`, a frozen dataclass whose field docs are the help, and
-`run(options)`. A group is a module with `COMMANDS`, a table of further commands. Nothing of either is
-imported until it is chosen, so the overview costs the standard library only.
+A command is two modules of the same name: in `robot_attn_scripts.options` the one with `Options`, a frozen
+dataclass whose docs are the help, and in `robot_attn_scripts` the one with `run(options)`. A group is a
+module with `COMMANDS`, a table of further commands. Nothing of either is imported until it is chosen, so
+the overview costs the standard library only; what computes is imported once the options are known to be
+right.
 """
 
 from __future__ import annotations
@@ -10,11 +12,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from typing import TYPE_CHECKING, Any
 
-from robot_attn_scripts._report import check_writable
+if TYPE_CHECKING:
+    from robot_attn_scripts.options._groups import Checked
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "sim": ("mujoco", "mujoco_warp", "gymnasium"),
@@ -42,10 +50,12 @@ class Command:
     """What the overview tells of a command."""
 
     module: str
-    """Its module in `robot_attn_scripts`."""
+    """Its module in `robot_attn_scripts`, and that of its options in `robot_attn_scripts.options`."""
     summary: str
     extras: tuple[str, ...] = ()
     """What `pip install "robot-attn[...]"` must name for it to run."""
+    group: bool = False
+    """Whether its module has `COMMANDS` of its own."""
 
 
 def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
@@ -69,17 +79,48 @@ def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[
     if missing:
         line = f'pip install "robot-attn[{",".join(command.extras)}]"'
         raise ModuleNotFoundError(f"{program} {name} needs {', '.join(missing)}; install with: {line}")
-    module = importlib.import_module(f"robot_attn_scripts.{command.module}")
-    if hasattr(module, "COMMANDS"):
+    if command.group:
+        module = importlib.import_module(f"robot_attn_scripts.{command.module}")
         return dispatch(f"{program} {name}", module.COMMANDS, rest)
 
+    options = parse(f"{program} {name}", command, rest)
+    options.check_files()
+    importlib.import_module(f"robot_attn_scripts.{command.module}").run(options)
+    return 0
+
+
+def parse(program: str, command: Command, arguments: Sequence[str]) -> Checked:
+    """The options of a command that `arguments` give. Help, and what tyro refuses, end the process.
+
+    Raises:
+        ValueError: a value out of its range, or two that do not go together.
+    """
     import tyro  # only now: a base install has none
 
-    options = tyro.cli(module.Options, prog=f"{program} {name}", description=module.__doc__, args=rest)
-    if getattr(options, "json", None) is not None:
-        check_writable(options.json)
-    module.run(options)
-    return 0
+    options = options_type(command)
+    if {"-h", "--help"}.intersection(arguments):
+        print(_wrapped(options.__doc__ or ""), end="\n\n")
+    parsed: Any = tyro.cli(
+        grouped(options),
+        prog=program,
+        description="",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+    )
+    given = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    return options(**given)
+
+
+def options_type(command: Command) -> type[Checked]:
+    """The class `Options` of a command."""
+    module: Any = importlib.import_module(f"robot_attn_scripts.options.{command.module}")
+    found: type[Checked] = module.Options
+    return found
+
+
+def grouped(options: type[Checked]) -> type[Any]:
+    """A class with the groups of `options` side by side, by which help shows them under headings."""
+    return make_dataclass("Groups", [(group.__name__.lower(), group) for group in options.groups()])
 
 
 def missing_modules(extras: Sequence[str]) -> list[str]:
@@ -92,5 +133,22 @@ def missing_modules(extras: Sequence[str]) -> list[str]:
 def _overview(program: str, commands: Mapping[str, Command]) -> str:
     lines = [f"usage: {program} COMMAND [OPTIONS]", "", "commands:"]
     lines += [f"  {name:<11} {command.summary}" for name, command in commands.items()]
-    lines += ["", f"{program} COMMAND --help tells what each takes."]
+    lines += ["", f"{program} COMMAND --help lists the options of each."]
+    if " " not in program:
+        lines += [f"{program} --print-completion SHELL prints a completion script: bash, zsh, fish."]
+        lines += [f"{program} --version prints the version."]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    """A docstring for the terminal: its paragraphs and list items filled, which tyro leaves as they are."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = []
+    for block in re.split(r"\n(?=\n|- )", inspect.cleandoc(text)):
+        if block.startswith("\n"):
+            lines.append("")
+        hanging = "  " * block.startswith("- ")
+        lines += textwrap.wrap(
+            " ".join(block.split()), width, subsequent_indent=hanging, break_on_hyphens=False
+        )
     return "\n".join(lines)

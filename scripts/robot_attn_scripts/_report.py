@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -21,19 +22,30 @@ Figure = dict[str, "float | str | None"]
 
 
 def check_writable(path: Path) -> None:
-    """Make `path`'s folder and check that a file can be written there, before hours of work rely on it.
+    """Check that a file can be written, before hours of work rely on it; nothing is left behind.
 
     Raises:
         OSError: it cannot.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(path.parent, path)
+
+
+def check_folder(folder: Path, path: Path | None = None) -> None:
+    """Check that files can be written in a folder, or in the one that it would be made in.
+
+    Raises:
+        OSError: they cannot; it names `path`, or else the folder.
+    """
+    nearest = folder
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+        raise type(error)(f"cannot write {path or folder}: {error.strerror}: name another place") from error
 
 
 def write_json(path: Path, figures: Mapping[str, object]) -> None:
@@ -77,15 +89,22 @@ def interval_text(figure: Mapping[str, Any], digits: int, *, factor: float = 1, 
     return f"{value} [{low},{high}]"
 
 
-def interval_table(*columns: str) -> Table:
-    """A table of figures that fits in 80 columns, which is what a pipe has."""
+def figure_table(*columns: str, title: str | None = None, left: int = 1) -> Table:
+    """A table of figures that fits in 80 columns, which is what a pipe has.
+
+    Args:
+        columns: their headings.
+        title: what the table is of.
+        left: how many columns, of names, are aligned to the left.
+    """
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    made.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        # Folded where there is no room at all: a figure that was cut is none.
-        made.add_column(column, justify="right", overflow="fold")
+    made = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
+    )
+    for index, column in enumerate(columns):
+        # Folded where there is no room at all: a name or a figure that was cut is none.
+        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
     return made
 
 
@@ -106,14 +125,10 @@ def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> 
     Prints nothing where no row has any.
     """
     from rich.console import Group
-    from rich.table import Table
 
     if not any(rows.values()):
         return Group()
-    table = Table(title=title)
-    table.add_column("")
-    for column in ("median", "min", "max"):
-        table.add_column(column, justify="right")
+    table = figure_table("", "median", "min", "max", title=title)
     for name, values in rows.items():
         if values:
             table.add_row(name, *map(form.format, (statistics.median(values), min(values), max(values))))

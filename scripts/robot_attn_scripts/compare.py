@@ -1,10 +1,4 @@
-"""Compare trained policies: score and focus of every arm, in the scene of training and under visual shifts.
-
-Runs that differ in their seeds alone are one arm. Every run is evaluated on the same seeds in every scene, in
-several processes. A cell, one run in one scene, is kept in the output folder as soon as it is measured: after
-Ctrl-C the same command goes on, and a run that was trained again is measured again. At the end the folder has
-comparison.md (tables), comparison.png (plot) and comparison.json (all figures, and the configurations).
-"""
+"""Compare trained policies: score and focus of every arm, as trained and under visual shifts."""
 
 from __future__ import annotations
 
@@ -15,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from robot_attn_scripts import _loaded_run, _pool, _report
+from robot_attn_scripts.options.compare import Options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,32 +34,6 @@ COLUMNS = (
 """Of the table: heading, metric, digits, factor."""
 IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game")
 """What of it fits in 80 columns."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to compare, and how."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders that `robot-attn train` made, of one task."""
-    suite: tuple[str, ...] = ("easy", "medium", "hard")
-    """Suites of visual shifts to evaluate under, beside the scene of training."""
-    episodes: int = 200
-    """Evaluation episodes of a cell, one a seed."""
-    which: Literal["best", "last"] = "best"
-    """The best policy of each run, or its last."""
-    seed: int | None = None
-    """First evaluation seed; the others follow it. By default one far from those of training."""
-    calibration_episodes: int = 32
-    """Episodes, of other seeds and in the scene of training, on which each run's best head is chosen."""
-    envs: int = 32
-    """Environments that run side by side in a process."""
-    jobs: int = 0
-    """Processes, which share the cores; 0 for one a core."""
-    out: Path | None = None
-    """Output folder. Without it: runs/compare/TASK."""
-    json: Path | None = None
-    """Write the figures here too, with their units."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +74,6 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.evaluation.compare_plot import write_plot
     from robot_attn_policies.training.run_folder import locked, write_file
 
-    if min(options.episodes, options.calibration_episodes, options.envs) < 1 or options.jobs < 0:
-        raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more, --jobs 0 or more")
     policies = load_policies(options)
     configs = {name: policy.config for name, policy in policies.items()}
     arms = group(configs)
@@ -159,8 +124,6 @@ def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
         ValueError: no runs, a folder that is none, one named twice, one without a policy, or seeds that it
         has used.
     """
-    if not options.runs:
-        raise ValueError("name the run folders to compare, such as runs/track/*")
     met: set[Path] = set()
     policies = {}
     for folder in options.runs:
@@ -178,11 +141,12 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: one of them is.
     """
-    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
 
     calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
-    first = EVALUATION_SEED if options.seed is None else options.seed
-    return _loaded_run.seeds_from(first, options.episodes, used | set(calibration), "evaluation"), calibration
+    return _loaded_run.seeds_from(
+        options.seed, options.episodes, used | set(calibration), "evaluation"
+    ), calibration
 
 
 def plan(
@@ -396,8 +360,8 @@ def show(figures: Any, console: Console) -> None:
     from rich.text import Text
 
     columns = [column for column in COLUMNS if column[1] in IN_TERMINAL]
-    scores = _report.interval_table("arm (runs)", *(heading for heading, *_ in columns))
-    differences = _report.interval_table("arms", "difference in score")
+    scores = _report.figure_table("arm (runs)", *(heading for heading, *_ in columns))
+    differences = _report.figure_table("arms", "difference in score")
     for scene in figures["scenes"]:
         for table, rows in (
             (scores, _rows(figures, scene, columns)),

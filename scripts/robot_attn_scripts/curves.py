@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import tyro
-
 from robot_attn_scripts import _report
-
-
-@dataclass(frozen=True)
-class Options:
-    """Whose curves, and where to draw them."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders that `robot-attn train` made; the legend has each folder's name and its parent's."""
-    out: Path = Path("curves.png")
-    """The picture to write."""
-    reach: float = 0.8
-    """The score whose first steps and minutes are printed."""
-    json: Path | None = None
-    """Write the figures here, with their units."""
+from robot_attn_scripts.options.curves import Options
 
 
 def run(options: Options) -> dict[str, object]:
@@ -31,16 +13,14 @@ def run(options: Options) -> dict[str, object]:
         ValueError: no runs, or one that is no run folder or was never evaluated.
     """
     from rich.console import Console
-    from rich.table import Table
 
     from robot_attn_policies.evaluation.curves import read_curve, write_curves
 
-    if not options.runs:
-        raise ValueError("no runs: name at least one run folder")
     curves = {"/".join(run.resolve().parts[-2:]): read_curve(run) for run in options.runs}
     write_curves(options.out, curves, "score of the evaluations during training")
 
-    table = Table("run", "best score", f"steps to {options.reach:g}", "minutes to it", "steps", "minutes")
+    columns = ("best score", f"steps to {options.reach:g}", "minutes to it", "steps", "minutes")
+    table = _report.figure_table("run", *columns)
     figures: dict[str, object] = {}
     for name, curve in curves.items():
         reached = (curve.scores >= options.reach).nonzero()[0]

@@ -1,32 +1,11 @@
-"""Train a tracking policy from nothing, evaluate it, and draw a replay of what it looked at.
-
-The same as `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` in a row. Stopped
-half-way, it goes on from the last checkpoint when it is started again.
-"""
+"""Train a tracking policy from nothing, evaluate it, and draw a replay of what it looked at."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 from robot_attn_scripts import _report
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the demo makes, and where."""
-
-    out: Path = Path("runs/track/demo")
-    """The run folder; the scores and the replay go there too."""
-    steps: int = 250_000
-    """Environment steps to train for."""
-    episodes: int = 64
-    """Evaluation episodes."""
-    seed: int = 0
-    """Seed of the weights, the environments and the minibatches."""
-    json: Path | None = None
-    """Write the scores, with their units, to this file too."""
+from robot_attn_scripts.options.demo import Options
 
 
 def run(options: Options) -> dict[str, object]:
@@ -40,6 +19,9 @@ def run(options: Options) -> dict[str, object]:
 
     from robot_attn_policies.training.run_folder import CONFIG
     from robot_attn_scripts import evaluate, replay, train
+    from robot_attn_scripts.options.evaluate import Options as EvaluateOptions
+    from robot_attn_scripts.options.replay import Options as ReplayOptions
+    from robot_attn_scripts.options.train import Options as TrainOptions
 
     console = Console()
     started = time.monotonic()
@@ -47,14 +29,14 @@ def run(options: Options) -> dict[str, object]:
     resumed = (options.out / CONFIG).is_file()
 
     console.rule(f"1 of 3   {'Go on with' if resumed else 'Train'} the policy")
-    train.run(train.Options("track", steps=options.steps, seed=options.seed, out=options.out, resume=resumed))
+    train.run(TrainOptions("track", steps=options.steps, seed=options.seed, out=options.out, resume=resumed))
     console.rule("2 of 3   Evaluate it")
-    figures = evaluate.evaluate(evaluate.Options(options.out, episodes=options.episodes))
+    figures = evaluate.evaluate(EvaluateOptions(options.out, episodes=options.episodes))
     for path in (scores, options.json):
         if path is not None:
             _report.write_json(path, figures)
     console.rule("3 of 3   Draw a replay")
-    replay.run(replay.Options(options.out, out=video, png=True))
+    replay.run(ReplayOptions(options.out, out=video, png=True))
 
     console.rule(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
     evaluate.show(figures, console)

@@ -1,24 +1,12 @@
-"""Score a trained policy on seeds it has never met: return, success, and whether it looked at the target.
-
-Every figure comes with its 95 % bootstrap interval over episodes. Focus is mass on the target, the same
-divided by chance (the target's share of the frame) and the pointing game, of every head and of three maps
-that never look: one centred in the frame, the target's average place, and a uniform one. The best head is
-chosen, and the average place measured, on other episodes than those that are scored.
-
-A third party's environment has no oracle, so that its return is not normalised, and as a rule no target
-masks, without which focus is left out.
-"""
+"""Score a trained policy: return, success, and whether it looked at the target."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from robot_attn_scripts import _loaded_run, _report
+from robot_attn_scripts.options.evaluate import Options
 
 if TYPE_CHECKING:
     from robot_attn.focus import RatioOfSums
@@ -28,40 +16,10 @@ if TYPE_CHECKING:
 REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "average place", "uniform": "uniform"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder that `robot-attn train` made."""
-    episodes: int = 64
-    """Evaluation episodes, one a seed."""
-    which: Literal["best", "last"] = "best"
-    """The best policy of the run, or its last."""
-    seed: int | None = None
-    """First evaluation seed; the others follow it. By default one far from those of training."""
-    calibration_episodes: int = 32
-    """Episodes, of other seeds, on which the best head is chosen."""
-    envs: int | None = None
-    """Environments that run side by side. The seeds are the same at any number. Actions are computed in
-    batches of this size, and their last bits depend on it, so that scores can differ in the third decimal.
-    Without it: 32, and 8 of a third party's."""
-    suite: str | None = None
-    """Suite of visual shifts to evaluate under, such as hard. Without it: the scene of training."""
-    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the environment that differ from training's, such as distractors=14."""
-    module: str | None = None
-    """The module whose import registers the run's environment, where the run names one: its code runs."""
-    json: Path | None = None
-    """Write the same figures here, with their units."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Evaluate, print the tables, write the JSON if asked to, and return the figures."""
     from rich.console import Console
 
-    if min(options.episodes, options.calibration_episodes, 1 if options.envs is None else options.envs) < 1:
-        raise ValueError("--episodes, --calibration-episodes and --envs are 1 or more")
     figures = evaluate(options)
     show(figures, Console())
     if options.json is not None:
@@ -73,16 +31,15 @@ def evaluate(options: Options) -> dict[str, object]:
     """The figures of `run`, without printing tables or writing files."""
     from rich.console import Console
 
-    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
     from robot_attn_policies.rollouts.rollout import random_actor
 
     policy = _loaded_run.load(options.run, options.which, options.module)
     calibration_seeds = _loaded_run.seeds_from(
         CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
     )
-    first = EVALUATION_SEED if options.seed is None else options.seed
     used = policy.held_out_from | set(calibration_seeds)
-    seeds = _loaded_run.seeds_from(first, options.episodes, used, "evaluation")
+    seeds = _loaded_run.seeds_from(options.seed, options.episodes, used, "evaluation")
 
     scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
     envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
@@ -209,7 +166,7 @@ def show(figures: Any, console: Any) -> None:
         highlight=False,
     )
     console.print()
-    score = _report.interval_table("score", "mean", "interquartile mean")
+    score = _report.figure_table("score", "mean", "interquartile mean")
     rows = (("return", "return", 1, 1), ("normalised score", "normalised_score", 3, 1))
     for label, key, digits, factor in (*rows, ("success, %", "success", 1, 100)):
         if figures[key] is not None:
@@ -237,7 +194,7 @@ def show(figures: Any, console: Any) -> None:
             highlight=False,
         )
         return
-    looks = _report.interval_table("where it looks", "mass on target, %", "times chance", "pointing game, %")
+    looks = _report.figure_table("where it looks", "mass on target, %", "times chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:
         cells = (

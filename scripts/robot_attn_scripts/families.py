@@ -1,15 +1,9 @@
-"""The families of perception modules: what each is good for, and what it costs on one thread.
-
-FLOPs are those of matrix products and convolutions, forward, for one frame; what is done to each number by
-itself is not counted. Times are medians of rounds in which all families take turns.
-"""
+"""The families of perception modules: what each is good for, and what it costs on one thread."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,26 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import robot_attn
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import Step, forward_and_backward, one_thread, take_turns
+from robot_attn_scripts.options.families import Options
 
 CHANNELS = 3
 
 Facts = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to list, and how."""
-
-    image_size: tuple[int, int] = (64, 64)
-    """Height and width of the frames, in pixels."""
-    batch: int = 64
-    """Frames that are seen at a time, forward and backward."""
-    rounds: int = 7
-    """Times that each family is measured."""
-    markdown: bool = False
-    """Print the table as Markdown."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -49,15 +28,15 @@ def run(options: Options) -> dict[str, object]:
     Raises:
         ValueError: nothing to measure, or frames of a size that no family takes.
     """
-    if min(options.batch, options.rounds) < 1:
-        raise ValueError("--batch and --rounds are 1 or more")
     console = Console(stderr=options.markdown)  # where a table is piped to, nothing else is to be
     with console.status("measuring"):
         families = measure(options.image_size, options.batch, options.rounds)
     if options.markdown:
         print(markdown(families))
     else:
-        console.print(_table("frames of {} x {}".format(*options.image_size), families), _purposes(families))
+        console.print(_table("frames of {} x {}".format(*options.image_size), families))
+        console.print()
+        console.print(_purposes(families))
     figures: dict[str, object] = {
         "command": "families",
         "machine": _report.machine("robot-attn", "torch"),
@@ -119,9 +98,7 @@ def markdown(families: Mapping[str, Facts]) -> str:
 
 
 def _table(title: str, families: Mapping[str, Facts]) -> Table:
-    table = Table(title=title)
-    for column in _columns(families):
-        table.add_column(column, justify="left" if column == "family" else "right")
+    table = _report.figure_table(*_columns(families), title=title)
     for row in _rows(families):
         table.add_row(*row)
     return table

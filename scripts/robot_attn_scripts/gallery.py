@@ -1,11 +1,4 @@
-"""Draw every task under every visual shift and intensity, so that a person can judge what is recognisable.
-
-Writes a sheet for each task: views without a shift, then a row for each shift with a column for each
-intensity, all of the episode at the top left; then further episodes with each suite of shifts, with
-instructions and their words, and one in which a screen hides the target. `index.png` shows all tasks without
-shifts. The scripted oracle acts; episodes are those in which the target comes into sight where there is no
-shift, and of each a step is shown that sees it at a middling size.
-"""
+"""Draw every task under every visual shift and intensity."""
 
 from __future__ import annotations
 
@@ -23,8 +16,8 @@ from numpy.typing import NDArray
 from robot_attn_envs import TASKS
 from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.worlds import MIN_SIZE
-from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
+from robot_attn_scripts.options.gallery import Options
 
 SHOWN = 256
 """Width of a view on a task's sheet in pixels: smaller frames are enlarged, in whole steps, up to it."""
@@ -38,28 +31,6 @@ TRIED = 8
 """Episodes that are tried for each that is shown, to find those that show the target, or hide it."""
 AROUND = 5
 """Steps before the target is hidden, and after, that are shown too."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to draw, and where to."""
-
-    tasks: tuple[str, ...] = ()
-    """Tasks to draw, by default all."""
-    out: Path = Path("gallery")
-    """Folder for the sheets."""
-    sheet: Path | None = None
-    """Write one compact sheet here instead, a .png: a row a task, each shift at the greatest intensity."""
-    intensities: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    """Of each shift, from 0 to 1. Rows without an intensity show as many episodes instead."""
-    size: int = 128
-    """Side of the frames in pixels."""
-    seed: int = 0
-    """Seed from which on episodes are looked for that show the target."""
-    steps: int = 60
-    """Control steps of an episode from which the one that is shown is taken."""
-    outline: bool = False
-    """Draw a thin outline around the target."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +71,8 @@ def run(options: Options) -> list[Path]:
     from rich.console import Console
     from rich.progress import track
 
-    if not options.intensities or options.steps < 0:
-        raise ValueError("--intensities names one at least, and --steps is 0 or more")
-    if options.sheet is not None and options.sheet.suffix.lower() != ".png":
-        raise ValueError(f"--sheet is a picture whose name ends in .png, got {options.sheet}")
     chosen = map(env_id, options.tasks) if options.tasks else TASKS
     ids = {gymnasium.spec(name).name.lower(): name for name in chosen}
-    _report.check_writable(options.sheet or options.out / "index.png")
 
     scenes = everything(options.intensities) if options.sheet is None else strongest(options.intensities)
     drawn: dict[str, list[Cell]] = {task: [] for task in ids}
@@ -126,6 +92,7 @@ def run(options: Options) -> list[Path]:
         sheets = {options.sheet: [cell for row in rows for cell in row]}
     console = Console()
     for path, cells in sheets.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, cells, columns, options)
         console.print(str(path), highlight=False, soft_wrap=True)
     for task, cells in drawn.items():

@@ -1,25 +1,15 @@
-"""Play episodes of a trained policy and keep all of them: what was seen, done and earned, bit for bit.
-
-Without --minari each episode is a file, as `robot-attn replay` writes it, which replay draws. With it all are
-one dataset for Minari, which keeps observations, the last one of an episode included, actions, rewards, ends,
-seeds, infos (among them where the target is, and the policy's attention) and what makes the environment
-again. The dataset goes where MINARI_DATASETS_PATH says, else to ~/.minari/datasets.
-
-Interrupted, it keeps the episodes that have ended.
-"""
+"""Play episodes of a trained policy and keep all of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
-
-import tyro
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robot_attn_scripts import _loaded_run, _pool, _report
+from robot_attn_scripts.options.record import Options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,39 +23,6 @@ BATCH = 16
 """Environments side by side; what they have seen is in memory until all of their episodes have ended."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to record, and where to."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder that `robot-attn train` made."""
-    episodes: int = 16
-    """Episodes, one a seed."""
-    out: Path | None = None
-    """Folder for the files, each named after its seed; by default the folder episodes."""
-    minari: str | None = None
-    """Name of a new Minari dataset to make instead, such as track/query-v0."""
-    seed: int | None = None
-    """First seed; the others follow it. By default the first evaluation seed. The same seed and actions give
-    the same frames; actions depend in their last bits on the batch size, which is 1 for files, as in replay,
-    and --at-once for Minari."""
-    suite: str | None = None
-    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
-    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the environment that differ from training's, such as distractors=14."""
-    at_once: int | None = None
-    """Episodes played at a time: for files each in a process of its own, by default one for each core; for
-    Minari in a batch, by default 16."""
-    which: Literal["best", "last"] = "best"
-    """The best policy of the run, or its last."""
-    calibration_episodes: int = 32
-    """For files: episodes, of other seeds, on which the head that a replay shows large is chosen."""
-    module: str | None = None
-    """The module whose import registers the run's environment, where the run names one: its code runs."""
-    json: Path | None = None
-    """Write the figures here, with their units."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Record, say what there is, write the JSON if asked to, and return the figures.
 
@@ -76,15 +33,7 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
-
-    at_once = 1 if options.at_once is None else options.at_once
-    if min(options.episodes, options.calibration_episodes, at_once) < 1:
-        raise ValueError("--episodes, --calibration-episodes and --at-once are 1 or more")
-    first = EVALUATION_SEED if options.seed is None else options.seed
-    if first < 0:
-        raise ValueError(f"--seed is 0 or more, got {first}")
-    seeds = range(first, first + options.episodes)
+    seeds = range(options.seed, options.seed + options.episodes)
     console, progress = Console(), Console(stderr=True)
     write = _write_files if options.minari is None else _write_dataset
     figures = write(options, seeds, console, progress)
@@ -200,8 +149,6 @@ def _write_dataset(
     from robot_attn_scripts import _minari
     from robot_attn_scripts._tasks import env_id, is_ours
 
-    if options.out is not None:
-        raise ValueError("--out is for files: a Minari dataset goes where MINARI_DATASETS_PATH says")
     assert options.minari is not None
     name = options.minari
     _minari.minari_module()

@@ -1,23 +1,15 @@
-"""Draw an episode: camera frame, each head's heat over it, target's outline, action, reward and return.
-
-From a run folder it plays episodes and writes of each the video, a page that shows it step by step (.html),
-the recorded episode (.hdf5), and with --png a contact sheet. From a recorded episode it draws again, at
-another size or from another camera if you like, with no policy.
-"""
+"""Draw an episode: camera frame, each head's heat over it, target's outline, action, reward and return."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
-
-import tyro
+from typing import TYPE_CHECKING, NamedTuple
 
 from robot_attn_scripts import _loaded_run, _report
-from robot_attn_scripts._command import missing_modules
-from robot_attn_scripts._name_value import parse_pairs
+from robot_attn_scripts.options.replay import Options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,57 +34,6 @@ FRAMES = ("image_size", "depth")
 """Options of an environment that decide what frames a policy gets, whatever the task."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to draw, and where to."""
-
-    source: tyro.conf.Positional[Path]
-    """Run folder that `robot-attn train` made, or an .hdf5 that an earlier replay wrote."""
-    out: Path = Path("replay.mp4")
-    """Where the video goes; the page and the episode go beside it, with the endings .html and .hdf5. Of
-    several episodes each has its seed in the name: replay-7.mp4."""
-    png: bool = False
-    """Also write a contact sheet of 12 moments beside the video, with the ending .png."""
-    explain: bool = False
-    """Also explain the episode, on a page of its own: which head decides, what changes when things do, and
-    what deleting pixels does to the action. `robot-attn explain` plays many episodes, and gives verdicts."""
-    rerun: Path | None = None
-    """Also write a recording for the Rerun viewer here, a name that ends in .rrd."""
-    live: bool = False
-    """Show a window while the policy runs: space pauses, q or Esc stops."""
-    compare: Path | None = None
-    """Another run, or recorded episode: both policies side by side, from the same seed, in the same scene."""
-    seed: int | None = None
-    """The episode's seed; by default the first evaluation seed. The same seed and actions give the same
-    frames. A policy's actions depend in their last bits on the processor and on the batch size, so that
-    another command can play this seed differently after some steps."""
-    episodes: int = 1
-    """Episodes, one a seed: this one and those that follow."""
-    task: str | None = None
-    """Another task than that of training, which the policy must fit."""
-    suite: str | None = None
-    """Suite of visual shifts to play under, such as hard. Without it: the scene of training."""
-    shift: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME[=INTENSITY] ...")] = ()
-    """Visual shifts to play under, such as background, or noise=0.5; the intensity is 1 unless given."""
-    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the environment that differ from training's, such as distractors=14."""
-    camera: str | None = None
-    """Also show the episode from this camera of the model."""
-    image_size: int | None = None
-    """Draw the camera frames again, this many pixels high; the policy still sees its own."""
-    size: int = 720
-    """Height of the video in pixels, an even number; the width follows from what is shown."""
-    which: Literal["best", "last"] = "best"
-    """The best policy of the run, or its last."""
-    calibration_episodes: int = 8
-    """Episodes, of other seeds, on which the head that is shown large is chosen; it is the first where the
-    target is not known."""
-    module: str | None = None
-    """The module whose import registers the run's environment, where the run names one: its code runs."""
-    json: Path | None = None
-    """Write the figures here, with their units."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Write the files, print their paths, write the JSON if asked to, and return what was drawn.
 
@@ -103,8 +44,8 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
     from robot_attn_scripts._live_window import WindowClosed
 
-    sources = [options.source] if options.compare is None else [options.source, options.compare]
-    recorded = _check(options, sources)
+    _check(options)
+    sources, recorded = options.sources, options.source.is_file()
     first = EVALUATION_SEED if options.seed is None else options.seed
     seeds = range(first, first + options.episodes)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -216,9 +157,8 @@ def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, J
     frames = {name: own.env[name] for name in FRAMES if name in own.env}
     scene = _loaded_run.scene(kept | frames, options.env, options.suite)
     if options.shift:
-        shifts = parse_pairs([pair if "=" in pair else f"{pair}=1" for pair in options.shift])
         scene = {name: scene[name] for name in scene if name not in ("suite", "intensity")}
-        scene["shift"] = shifts
+        scene["shift"] = options.shifts()
     return scene
 
 
@@ -398,56 +338,17 @@ def _tell(episode: Episode, console: Console) -> dict[str, object]:
 # ---- Checks, before any work ----
 
 
-def _check(options: Options, sources: Sequence[Path]) -> bool:
-    """Whether the sources are recorded episodes.
+def _check(options: Options) -> None:
+    """Check what the options need of this machine.
 
     Raises:
-        ValueError: options that are out of range, or do not go together.
-        ModuleNotFoundError: what an option needs is not installed.
+        ValueError: there is no display for a window.
+        ModuleNotFoundError: the Rerun SDK is not installed.
     """
-    from robot_attn.drawing import MIN_SIZE
     from robot_attn_scripts._live_window import check_display
     from robot_attn_scripts._rerun import rerun_module
 
-    if options.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is a video whose name ends in .mp4, got {options.out}")
-    if options.rerun is not None and options.rerun.suffix.lower() != ".rrd":
-        raise ValueError(f"--rerun is a recording whose name ends in .rrd, got {options.rerun}")
-    if options.size < MIN_SIZE or options.size % 2:
-        raise ValueError(
-            f"--size is the video's height, an even number of pixels from {MIN_SIZE}, got {options.size}"
-        )
-    if options.episodes < 1:
-        raise ValueError(f"--episodes is 1 or more, got {options.episodes}")
-    if options.suite is not None and options.shift:
-        raise ValueError("give --suite or --shift, not both: a suite is a fixed combination of shifts")
-    for source in sources:
-        if not source.is_file() and not source.is_dir():
-            raise ValueError(f"{source} is neither a run folder nor a recorded episode")
-    recorded = {source.is_file() for source in sources}
-    if len(recorded) > 1:
-        raise ValueError("--compare takes two run folders, or two recorded episodes, not one of each")
-    if recorded == {True}:
-        played = {
-            "--task": options.task is not None,
-            "--suite": options.suite is not None,
-            "--shift": bool(options.shift),
-            "--env": bool(options.env),
-            "--seed": options.seed is not None,
-            "--episodes": options.episodes > 1,
-            "--live": options.live,
-            "--explain": options.explain,
-        }
-        if any(played.values()):
-            names = ", ".join(name for name, given in played.items() if given)
-            raise ValueError(
-                f"{names}: for a run folder, but {options.source} is an episode that has been played"
-            )
     if options.rerun is not None:
         rerun_module()
     if options.live:
         check_display()
-    if options.explain and (missing := missing_modules(["explain"])):
-        line = 'pip install "robot-attn[explain]"'
-        raise ModuleNotFoundError(f"--explain needs {', '.join(missing)}; install with: {line}")
-    return recorded == {True}

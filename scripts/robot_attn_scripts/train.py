@@ -5,23 +5,21 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from gymnasium.vector import VectorEnv
 from rich.console import Console
 
-from robot_attn.errors import unknown_name
 from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor, rollout_episodes
-from robot_attn_policies.training.dataclass_json import from_json
 from robot_attn_policies.training.presets import PRESETS, Json, PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import CONFIG, RunError, read_config, write_json
 from robot_attn_policies.training.train import MakeEnv, TrainResult, train
 from robot_attn_scripts import _report
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._tasks import env_id, is_ours, make_batch
+from robot_attn_scripts.options.train import Options, changed_preset
 
 REFERENCE = "reference.json"
 """The mean returns of the random policy and of the oracle on the training's evaluation seeds, in the run
@@ -39,41 +37,6 @@ THIRD_PARTY, THIRD_PARTY_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
 OpenGL of its own, which takes about 0.1 GB."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `robot-attn train` takes. When resuming, what is not given is the run folder's."""
-
-    task: tyro.conf.Positional[str]
-    """Task to train on, such as track, or the id of any environment of Gymnasium, such as Reacher-v5."""
-    perception: str | None = None
-    """Perception family, such as query, keypoints or cnn. Without it: query."""
-    seed: int | None = None
-    """Seed of the weights, the environments and the minibatches. Without it: 0."""
-    steps: int | None = None
-    """Environment steps to train for, rounded up to whole rollouts. Without it: 250,000."""
-    out: Path | None = None
-    """Run folder, new or empty unless resuming. Without it: runs/TASK/PERCEPTION-SEED."""
-    resume: bool = False
-    """Go on from the run folder's last checkpoint, on our tasks to the bits of a training never stopped."""
-    stop_score: float | None = None
-    """Stop once an evaluation reaches this normalised score: 0 is the random policy, 1 the oracle. On a third
-    party's task, which has no oracle, it is the mean return."""
-    eval_every: int | None = None
-    """Environment steps between two evaluations on fixed seeds; 0 for none. Without it: the default."""
-    eval_episodes: int | None = None
-    """Episodes of such an evaluation. Without it: the default."""
-    threads: int | None = None
-    """Threads that share an update, on which the bits of a result depend. Without it: one a core."""
-    option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the perception family, such as heads=4."""
-    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the environment, such as distractors=14."""
-    ppo: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Fields of the task's PPO preset to change, such as learning_rate=3e-4."""
-    json: Path | None = None
-    """Write the figures here, with their units."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Train, print where the policies are, and return the figures.
 
@@ -82,8 +45,7 @@ def run(options: Options) -> dict[str, object]:
         KeyboardInterrupt: interrupted, after the checkpoint was written and the way on was printed.
     """
     console = Console()
-    name = f"{options.perception or TrainConfig.perception}-{options.seed or TrainConfig.seed}"
-    folder = options.out or Path("runs") / options.task / name
+    folder = options.folder
     config = make_config(options, folder)
     make_env = env_maker(config)
     normalise = Normaliser(make_env, config, folder) if is_ours(config.task) else None
@@ -120,17 +82,10 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
         preset = PRESETS.get(options.task, PPOPreset())
         if not is_ours(options.task):
             start, preset = replace(start, eval_episodes=THIRD_PARTY_EPISODES), THIRD_PARTY
-    shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(Options)}
-    given = {name: getattr(options, name) for name in shared - {"env", "train_env"}}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes = options.given()
     for name, pairs, before in (("options", options.option, start.options), ("env", options.env, start.env)):
         changes[name] = {**before, **parse_pairs(pairs)}
-    ppo = parse_pairs(options.ppo)
-    known = {field.name for field in fields(PPOPreset)}
-    for name in ppo:
-        if name not in known:
-            raise unknown_name("field of the PPO preset", name, known)
-    changes["ppo"] = from_json(PPOPreset, {**asdict(preset), **ppo}) if ppo else preset
+    changes["ppo"] = changed_preset(preset, options.ppo)
     return replace(start, **changes)
 
 

@@ -1,12 +1,4 @@
-"""Show what a trained policy attends to in a recorded video or a camera. Nothing is simulated.
-
-The policy sees the largest part in the middle of each frame that has the shape of its own frames, scaled to
-their size; what is cut away at the sides is drawn dark. What it reads beside frames, such as the state of a
-robot, is not known here, and zero. Boxes are around the places that stand out in its attention, each with a
-number that it keeps from frame to frame and the share of attention in it.
-
-In a window, space pauses and q or Esc stops. Of a camera the newest frame is always the one that is seen.
-"""
+"""Show what a trained policy attends to in a recorded video or a camera. Nothing is simulated."""
 
 from __future__ import annotations
 
@@ -14,12 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from robot_attn_scripts import _report
+from robot_attn_scripts.options.watch import Options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,34 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_FPS = 30.0
 """Frames a second where neither the source nor a person says."""
-WIDTHS = (320, 3840)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to watch, with whose eyes."""
-
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="VIDEO_OR_CAMERA")]
-    """A video file, pictures in a row such as frames/%04d.png, or a camera: its number, such as 0, or its
-    device, such as /dev/video0."""
-    run: tyro.conf.Positional[Path]
-    """Run folder that `robot-attn train` made."""
-    out: Path | None = None
-    """Write the pictures to this video, a name that ends in .mp4, instead of showing a window."""
-    instruction: str | None = None
-    """What to look for, such as "the red box", where the policy reads instructions."""
-    head: int | None = None
-    """The head to show; by default the mean of all."""
-    boxes: bool = True
-    """Whether to draw boxes."""
-    width: int = 640
-    """Width of the pictures in pixels, an even number; the height follows from the source."""
-    fps: float | None = None
-    """At most so many frames a second are looked at; by default as many as the source gives."""
-    which: Literal["best", "last"] = "best"
-    """The best policy of the run, or its last."""
-    json: Path | None = None
-    """Write the figures here, with their units."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -80,7 +42,10 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_scripts._live_window import Window
     from robot_attn_scripts._video_probe import Watcher
 
-    _check(options)
+    if options.out is None:
+        _check_window()
+    else:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     console, progress = Console(), Console(stderr=True)
     with ExitStack() as stack:
         source = _source(options.source)
@@ -229,23 +194,10 @@ def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:
             return
 
 
-def _check(options: Options) -> None:
-    """Raises ValueError for options that cannot be met, before any work."""
+def _check_window() -> None:
+    """Raises ValueError where no window can be opened, before any work."""
     from robot_attn_scripts._live_window import check_display
 
-    if options.out is not None and options.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is a video whose name ends in .mp4, got {options.out}")
-    if not WIDTHS[0] <= options.width <= WIDTHS[1] or options.width % 2:
-        raise ValueError(
-            f"--width is an even number of pixels from {WIDTHS[0]} to {WIDTHS[1]}, got {options.width}"
-        )
-    if options.fps is not None and not 0 < options.fps <= 240:
-        raise ValueError(f"--fps is above 0 and at most 240, got {options.fps:g}")
-    if options.out is not None:
-        if options.out.resolve() == Path(options.source).resolve():
-            raise ValueError("--out is the video itself: name another file")
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        return
     try:
         check_display()
     except ValueError:

@@ -286,7 +286,7 @@ def test_two_trainings_of_one_folder(tmp_path: Path) -> None:
 
 
 def test_resuming_something_else_is_refused(finished: Path) -> None:
-    with pytest.raises(RunError, match="trained with seed = 0, this asks for 1"):
+    with pytest.raises(RunError, match="trained with seed = 0, this asks for seed = 1"):
         train(replace(CONFIG, seed=1), ToyEnv, finished, resume=True)
     with pytest.raises(RunError, match="use that task"):
         train(CONFIG, lambda num_envs, training: ToyEnv(num_envs, box=True), finished, resume=True)
@@ -298,7 +298,7 @@ def test_resuming_something_else_is_refused(finished: Path) -> None:
         (lambda f: (f / "trainer.pt").unlink(), "trainer.pt does not exist"),
         (lambda f: os.truncate(f / "trainer.pt", 5000), "trainer.pt is damaged"),
         (lambda f: os.truncate(f / "progress.csv", 50), "progress.csv was cut: expected at least"),
-        (lambda f: (f / "config.json").write_text("{}"), "config.json: expected format 1"),
+        (lambda f: (f / "config.json").write_text("{}"), "config.json: expected format 2"),
     ],
 )
 def test_resuming_a_damaged_folder_is_refused(

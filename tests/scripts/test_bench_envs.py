@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,15 +97,13 @@ def test_a_verdict_is_of_the_whole_interval() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "options", [Options(rounds=0), Options(steps=0), Options(envs=()), Options(envs=(64, 0))]
-)
-def test_nothing_to_measure(options: Options) -> None:
-    with pytest.raises(ValueError, match="1 or more"):
-        run(options)
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"steps": 0}, {"envs": ()}, {"envs": (64, 0)}])
+def test_nothing_to_measure(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+        run(Options(**wrong))
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
     assert TRACK in robot_attn_envs.TASKS
-    with pytest.raises(ValueError, match="unknown task 'trak': did you mean 'track'"):
+    with pytest.raises(ValueError, match="'trak': did you mean 'track'"):
         run(Options(tasks=("trak",)))

@@ -205,15 +205,15 @@ Damage = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ([], "name the run folders to compare"),
+        ([], "expected run folders to compare, got none: name some"),
         (["nothing"], "expected a run folder with a config.json"),
         (["query-0", "query-0"], "query-0 is named twice"),
         (["query-0", "../runs/query-0"], "is named twice"),
         (["query-0", "copy"], "are one training, of the same configuration and seed"),
         (["query-0", "other-task"], "is a run of toy"),
         (["query-0", "never"], "best/policy.safetensors does not exist"),
-        (["query-0", "--suite", "hrad"], "unknown suite 'hrad': did you mean 'hard'?"),
-        (["query-0", "--episodes", "0"], "1 or more"),
+        (["query-0", "--suite", "hrad"], "got 'hrad': did you mean 'hard'?"),
+        (["query-0", "--episodes", "0"], "from 1 to"),
         (["query-0", "--seed", "1000001"], "seed 1000001 has been used before"),
         (["query-0", "--seed", str(CALIBRATION_SEED)], "has been used before"),
     ],

@@ -64,10 +64,10 @@ def test_verdicts_are_printed(folder: Path, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "report.txt"], "--out is a page whose name ends in .html"),
-        (["--episodes", "1"], "takes 2 episodes or more, got 1"),
-        (["--envs", "0"], "--envs is 1 or more"),
-        (["--calibration-episodes", "-1"], "--calibration-episodes is 0 or more"),
+        (["--out", "report.txt"], "expected --out with a name that ends in .html, got report.txt"),
+        (["--episodes", "1"], "expected --episodes from 2 to 1,000,000, got 1"),
+        (["--envs", "0"], "expected --envs from 1 to 4,096, got 0"),
+        (["--calibration-episodes", "-1"], "expected --calibration-episodes from 0 to 1,000,000, got -1"),
         (["--seed", "1"], "explanation seed 1 has been used before"),
     ],
 )

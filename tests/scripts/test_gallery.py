@@ -89,7 +89,7 @@ def test_episodes_that_do_not_show_the_target_are_passed_over() -> None:
 
 
 def test_a_sheet_has_a_row_for_every_way_a_task_can_look(tmp_path: Path) -> None:
-    options = Options(("track",), tmp_path, intensities=(0.5, 1.0), size=32, steps=2, seed=7)
+    options = Options(("track",), out=tmp_path, intensities=(0.5, 1.0), size=32, steps=2, seed=7)
     assert run(options) == [tmp_path / "track.png", tmp_path / "index.png"]
     sheet, index = (read(tmp_path / name) for name in ("track.png", "index.png"))
     # No shift, shifts, suites, two kinds of instructions, screen; 30 for a caption, 40 for the title.
@@ -139,10 +139,13 @@ def test_the_compact_sheet_has_a_row_a_task_and_an_outline_where_asked_for(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--tasks", "trak"], "unknown task 'trak': did you mean 'track'?"),
-        (["--sheet", "gallery.jpg"], "--sheet is a picture whose name ends in .png, got gallery.jpg"),
-        (["--tasks", "track", "--intensities", "--size", "32"], "--intensities names one at least"),
-        (["--steps", "-1"], "--steps is 0 or more"),
+        (["--tasks", "trak"], "'trak': did you mean 'track'?"),
+        (["--sheet", "gallery.jpg"], "expected --sheet with a name that ends in .png, got gallery.jpg"),
+        (
+            ["--tasks", "track", "--intensities", "--size", "32"],
+            "expected --intensities with one value at least, got none",
+        ),
+        (["--steps", "-1"], "--steps from 0 to 1,000,000, got -1"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_a_line(
@@ -160,4 +163,6 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_drawn(
     file = tmp_path / "taken"
     file.write_text("")
     assert cli.main(["gallery", "--out", str(file / "gallery")]) == 2
-    assert capsys.readouterr().err == f"robot-attn: error: {file / 'gallery'}: Not a directory\n"
+    assert capsys.readouterr().err == (
+        f"robot-attn: error: cannot write {file / 'gallery'}: Not a directory: name another place\n"
+    )

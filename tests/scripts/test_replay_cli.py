@@ -323,11 +323,11 @@ def test_whoever_is_compared_sees_frames_of_their_own_size() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "a.avi"], "ends in .mp4"),
+        (["--out", "a.avi"], "ends in .mp4, got a.avi"),
         (["--size", 700 + 1], "even number"),
         (["--size", 100], "from 600"),
-        (["--rerun", "a.mp4"], "ends in .rrd"),
-        (["--episodes", 0], "--episodes is 1 or more, got 0"),
+        (["--rerun", "a.mp4"], "ends in .rrd, got a.mp4"),
+        (["--episodes", 0], "--episodes from 1 to 1,000,000, got 0"),
         (["--suite", "hard", "--shift", "colors"], "--suite or --shift, not both"),
         (["--compare", "nothing"], "nothing is neither a run folder nor a recorded episode"),
     ],

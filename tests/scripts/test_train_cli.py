@@ -7,7 +7,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -112,6 +115,85 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest
         assert message in error
         assert error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_refused_training_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even the folders above its own, or a lock in one that was there."""
+    (tmp_path / "empty").mkdir()
+    for out in ("new/runs/a", "empty"):
+        assert run("--out", str(tmp_path / out), "--option", "heads=0", *SMALL) == 2
+        assert run("--out", str(tmp_path / out), "--option", "nonsense=1", *SMALL) == 2
+        assert capsys.readouterr().err.count("\n") == 2
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+def test_there_must_be_a_training_to_go_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out", str(tmp_path / "typo"), "--resume") == 2
+    assert capsys.readouterr().err == (
+        f"robot-attn: error: expected a training to go on with in {tmp_path / 'typo'}, found no config.json: "
+        "name its folder with --out, or leave --resume out to start a new one\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_going_on_otherwise_names_what_differs_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "run")
+    assert run("--out", folder, "--steps", "32", "--eval-every", "0", *SMALL) == 0
+    assert run("--out", folder, "--resume", "--ppo", "gamma=0.5", "n_epochs=3") == 2
+    assert capsys.readouterr().err == (
+        f"robot-attn: error: {folder} was trained with n_epochs = 1, gamma = 0.95, this asks for "
+        "n_epochs = 3, gamma = 0.5: leave that out to go on with the folder's, or start a new run in "
+        "another folder\n"
+    )
+
+
+class Unlearnable(gymnasium.Env[Any, Any]):
+    """Frames, and actions that PPO cannot learn."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+
+    def __init__(self, kind: str) -> None:
+        unbounded = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+        kinds = {"unbounded": unbounded, "tuple": gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)])}
+        self.action_space = kinds[kind]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros((32, 32, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros((32, 32, 3), np.uint8), 0.0, False, True, {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["Toy/Unlearnable-v0", "--env", "kind=unbounded"],
+            "expected actions within finite bounds",
+        ),
+        (["Toy/Unlearnable-v0", "--env", "kind=tuple"], "expected actions of Box, Discrete, "),
+        (
+            ["toy", "--ppo", "n_envs=1", "n_steps=1"],
+            "expected a rollout, n_envs x n_steps, of 2 frames",
+        ),
+        (["toy", "--ppo", "n_envs=64", "n_steps=1048576"], "expected a rollout that fits in "),
+    ],
+)
+def test_what_cannot_be_learned_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    if "Toy/Unlearnable-v0" not in gymnasium.registry:
+        gymnasium.register("Toy/Unlearnable-v0", entry_point=Unlearnable, max_episode_steps=1)
+    assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"robot-attn: error: {message}")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pairs() -> None:

@@ -178,9 +178,9 @@ def test_a_camera_is_written_at_the_pace_of_the_clock(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"out": Path("a.avi")}, r"ends in \.mp4"),
-        ({"width": 321}, "even number of pixels from 320"),
-        ({"width": 100}, "even number of pixels from 320"),
-        ({"fps": 0.0}, "--fps is above 0"),
+        ({"width": 321}, "an even number of pixels, from 320 to 3840, got"),
+        ({"width": 100}, "an even number of pixels, from 320 to 3840, got"),
+        ({"fps": 0.0}, "--fps above 0 and at most 240, got 0"),
         ({"head": 3}, "the heads are 0 to 2"),
         ({"instruction": "the red box"}, "reads no instruction"),
     ],

@@ -98,8 +98,13 @@ def _start_warp() -> None:
     The complaint is printed by native code, past Python's streams.
     """
     wp.config.log_level = wp.LOG_ERROR
-    sys.stderr.flush()
-    stderr = os.dup(2)
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: there is nowhere to complain to
+        wp.init()  # type: ignore[no-untyped-call]
+        return
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)

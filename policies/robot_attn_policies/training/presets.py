@@ -57,7 +57,7 @@ class PPOPreset:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("n_envs", 1, 1 << 16),
+            ("n_envs", 1, 1 << 12),
             ("n_steps", 1, 1 << 20),
             ("batch_size", 2, 1 << 24),
             ("n_epochs", 1, 1 << 10),
@@ -74,6 +74,11 @@ class PPOPreset:
             ("log_std_init", -20, 20),
         ):
             _check_range(name, getattr(self, name), least, most)
+        if self.n_envs * self.n_steps < 2:
+            raise ValueError(
+                "expected a rollout, n_envs x n_steps, of 2 frames or more, got 1: raise n_steps or "
+                "n_envs, since advantages are scaled by their standard deviation"
+            )
         if len(self.net_arch) > 16:
             raise ValueError(f"expected at most 16 hidden layers in net_arch, got {len(self.net_arch)}")
         for width in self.net_arch:

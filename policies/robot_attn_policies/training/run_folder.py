@@ -385,13 +385,14 @@ def explained(path: Path) -> Iterator[None]:
 def locked(folder: Path, what: str = "training") -> Iterator[None]:
     """Make the folder and hold it, so that two processes (two trainings, say) never write the same one.
 
-    The lock dies with its process.
+    The lock dies with its process. Where the block fails before anything was written, nothing is left behind.
 
     Raises:
         RunError: another process holds it, or it cannot be written.
     """
     import fcntl
 
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
@@ -404,7 +405,15 @@ def locked(folder: Path, what: str = "training") -> Iterator[None]:
             ) from error
         for leftover in [*folder.glob(".*.tmp*"), *(folder / BEST).glob(".*.tmp*")]:
             leftover.unlink(missing_ok=True)  # of a training that was killed while writing
-        yield
+        try:
+            yield
+        except BaseException:
+            if is_unused(folder):
+                (folder / LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # another process may be using it by now
+                    for path in made:
+                        path.rmdir()
+            raise
     finally:
         os.close(descriptor)
 

@@ -12,12 +12,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from rich.console import Console
@@ -211,6 +212,12 @@ class Training:
         self._make_env, self._normalise, self._stop = make_env, normalise, stop
         ppo = config.ppo
         self.env = BatchVecEnv(make_env(ppo.n_envs, True), channels_first=True)
+        try:
+            check_actions(self.env.action_space)
+            check_memory(self.env.observation_space, ppo)
+        except ValueError:
+            self.env.close()
+            raise
         self._eval_env: VectorEnv[Any, Any, Any] | None = None
         self.sharded: Sharded | None = None
         self.model = PerceptionPPO(
@@ -591,13 +598,59 @@ def _merge(stored: TrainConfig, given: TrainConfig, folder: Path) -> TrainConfig
     merged = replace(stored, **{name: getattr(given, name) for name in MAY_CHANGE})
     given = replace(given, threads=given.threads or stored.threads)
     if merged != given:
-        name = next(name for name in vars(given) if getattr(merged, name) != getattr(given, name))
+        before, now = (", ".join(changed) for changed in zip(*_differences(merged, given), strict=True))
         raise RunError(
-            f"{folder} was trained with {name} = {getattr(stored, name)!r}, this asks for "
-            f"{getattr(given, name)!r}: leave that out to go on with the folder's, or start a new run in "
-            "another folder"
+            f"{folder} was trained with {before}, this asks for {now}: leave that out to go on with the "
+            "folder's, or start a new run in another folder"
         )
     return merged
+
+
+def _differences(one: Any, other: Any) -> Iterator[tuple[str, str]]:
+    """What two configurations say differently, as name = value of each; of a preset in one, its fields."""
+    for field in fields(one):
+        values = getattr(one, field.name), getattr(other, field.name)
+        if values[0] != values[1]:
+            if is_dataclass(values[0]):
+                yield from _differences(*values)
+            else:
+                yield f"{field.name} = {values[0]!r}", f"{field.name} = {values[1]!r}"
+
+
+def check_actions(space: spaces.Space[Any]) -> None:
+    """Check that PPO can learn such actions.
+
+    Raises:
+        ValueError: it cannot: they are neither numbers within bounds nor choices.
+    """
+    if isinstance(space, spaces.Box):
+        if not space.is_bounded():
+            raise ValueError(
+                "expected actions within finite bounds, got a Box without: give its action space "
+                "bounds, in a wrapper such as gymnasium.wrappers.TransformAction"
+            )
+    elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise ValueError(
+            f"expected actions of Box, Discrete, MultiDiscrete or MultiBinary, got {type(space).__name__}: "
+            "flatten them in a wrapper of the environment"
+        )
+
+
+def check_memory(observations: spaces.Space[Any], ppo: PPOPreset) -> None:
+    """Check that a rollout of observations fits in the machine's memory.
+
+    Raises:
+        ValueError: it does not.
+    """
+    entries = observations.spaces.values() if isinstance(observations, spaces.Dict) else (observations,)
+    frame = sum(math.prod(entry.shape or ()) * np.dtype(entry.dtype).itemsize for entry in entries)
+    wanted = frame * ppo.n_envs * ppo.n_steps
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if wanted > present:
+        raise ValueError(
+            f"expected a rollout that fits in {present / 1e9:.0f} GB of memory, got n_envs {ppo.n_envs:,} x "
+            f"n_steps {ppo.n_steps:,} observations of {wanted / 1e9:,.0f} GB: lower n_envs or n_steps"
+        )
 
 
 def _check_spaces(stored: Run, training: Training, folder: Path) -> None:

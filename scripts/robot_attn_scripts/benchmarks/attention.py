@@ -1,18 +1,10 @@
-"""The cost of the mechanisms of attention over the number of tokens, beside torch's own, on one thread.
-
-Forward and backward are timed, to the gradients of tokens and weights, in rounds in which all take turns;
-shown are medians, least and greatest. Where attention is quadratic the batch shrinks as tokens get more, for
-all alike. Memory is that of one pass in a process of its own, above what its inputs take. Growth is the slope
-of the logarithm over that of the tokens.
-"""
+"""The cost of the mechanisms of attention over the number of tokens, beside torch's own, on one thread."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +25,7 @@ from robot_attn_scripts._timing import (
     ratios,
     take_turns,
 )
+from robot_attn_scripts.options.benchmarks.attention import Options
 
 SIZE, HEADS = 64, 4
 """Numbers of a token, and heads that share them."""
@@ -63,18 +56,6 @@ Section = dict[str, Entries]
 """Those by what they are of: a number of tokens, a family."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    tokens: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
-    """Numbers of tokens."""
-    rounds: int = 7
-    """Times that each is measured."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Measure, print the tables, write the JSON if asked to, and return the figures.
 
@@ -83,8 +64,6 @@ def run(options: Options) -> dict[str, object]:
     """
     from robot_attn_policies.training.train import keep_memory
 
-    if min((options.rounds, *options.tokens), default=0) < 1 or not options.tokens:
-        raise ValueError("--rounds and each of --tokens are 1 or more")
     keep_memory()  # as in training; torch's own gain from it as ours do
     console = Console()
     with console.status("measuring"), one_thread():
@@ -272,15 +251,10 @@ def _growth(figures: Mapping[str, Mapping[int, Sequence[float]]]) -> Section:
 
 
 def _table(title: str, section: Section) -> Table:
-    table = Table(title=title)
-    for column in ("", "", "median"):
-        table.add_column(column, justify="right" if column else "left")
-    for column in ("min .. max", "unit", "target"):
-        table.add_column(column)
+    table = _report.figure_table("", "", "median", "min .. max", "unit", "target", title=title, left=2)
     for place, entries in section.items():
         for index, (what, figure) in enumerate(entries.items()):
-            last = index == len(entries) - 1
-            table.add_row("" if index else place, what, *_written(figure), end_section=last)
+            table.add_row("" if index else place, what, *_written(figure))
     return table
 
 

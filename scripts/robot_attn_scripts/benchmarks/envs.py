@@ -1,14 +1,4 @@
-"""Environment steps a second of every task, with visual shifts and without, and memory an environment.
-
-Each task is stepped with random actions through `gymnasium.make_vec`, frames of 64 x 64 and infos included,
-on all cores. Its environments are each somewhere else in their episodes, so that every turn has its share of
-resets. In a round each task has its turns, without shifts and then with the suite "hard", one right after
-another; ratios are taken within a round. Shown are medians over the rounds and their 95 % intervals, and a
-target is met, or missed, where all of the interval is.
-
-Memory is the peak of a process that makes a batch and steps it, a fresh process for each size of the batch:
-what the largest batch takes more than the next, for each of the environments that it has more.
-"""
+"""Environment steps a second of every task, with visual shifts and without, and memory an environment."""
 
 from __future__ import annotations
 
@@ -17,9 +7,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -31,6 +19,7 @@ from robot_attn_envs import TASKS
 from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
 from robot_attn_scripts._timing import Step, peak_bytes, ratios, take_turns
+from robot_attn_scripts.options.benchmarks.envs import Options
 
 FRAME = 64
 """Height and width of the frames in pixels."""
@@ -49,30 +38,12 @@ Figures = dict[str, Figure]
 """The figures of a task, by what they tell."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure, and how much."""
-
-    tasks: tuple[str, ...] = ()
-    """Tasks to measure, by default all; Track is always among them."""
-    envs: tuple[int, ...] = (1, 16, 64, 256)
-    """Environments in a batch; memory is measured with the two largest numbers."""
-    rounds: int = 15
-    """Times that each batch is measured."""
-    steps: int = 512
-    """Environment steps in a turn, at least: a larger batch has fewer of each environment."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Measure, print tables and what of the targets was met, write the JSON if asked to; return the figures.
 
     Raises:
         ValueError: an unknown task, or nothing to measure.
     """
-    if min((options.rounds, options.steps, *options.envs), default=0) < 1 or not options.envs:
-        raise ValueError("--rounds, --steps and each of --envs are 1 or more")
     chosen = map(env_id, (PEER, *options.tasks)) if options.tasks else TASKS
     ids = {gymnasium.spec(name).name.lower(): name for name in chosen}
     sizes, console = sorted(set(options.envs)), Console()
@@ -199,7 +170,7 @@ def _show(title: str, by_task: Mapping[str, Figures], console: Console) -> None:
     """Print a table with a row a task and a column a figure; nothing where nothing was measured."""
     columns = dict.fromkeys(what for figures in by_task.values() for what in figures)
     units = {what: figure["unit"] for figures in by_task.values() for what, figure in figures.items()}
-    table = _report.interval_table(title, *(f"{what}, {units[what]}" for what in columns))
+    table = _report.figure_table(title, *(f"{what}, {units[what]}" for what in columns))
     for task, figures in by_task.items():
         table.add_row(task, *(_written(figures[what]) if what in figures else "" for what in columns))
     if by_task:

@@ -1,29 +1,21 @@
-"""The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread.
-
-Forward and backward are timed with the map that a module gives, on the same frames for all: 64 x 64 RGB,
-floats in [0, 1], as SB3 gives them to NatureCNN. Each time of a family is taken right after one of NatureCNN,
-in one process, and divided by it; the median of those ratios is shown. A decision is timed whole: `predict`
-of the policy on one observation of the size of the Track task's, NumPy arrays in and one out.
-"""
+"""The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 import robot_attn
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import one_thread, seconds
+from robot_attn_scripts.options.benchmarks.extractor import Options
 
 IMAGE_SHAPE = (3, 64, 64)
 PEER = "NatureCNN"
@@ -31,20 +23,6 @@ FRAMES_A_ROUND = 512
 """A small batch is run several times in a round, so that a round is long enough to time."""
 
 Figure = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    batches: tuple[int, ...] = (64, 512)
-    """Frames in a batch."""
-    rounds: int = 15
-    """Times that each family is measured, at each batch size."""
-    decisions: int = 500
-    """Observations that each policy acts on, one at a time."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -55,8 +33,6 @@ def run(options: Options) -> dict[str, object]:
     """
     from robot_attn_policies.training.train import keep_memory
 
-    if min((options.rounds, options.decisions, *options.batches), default=0) < 1 or not options.batches:
-        raise ValueError("--rounds, --decisions and each of --batches are 1 or more")
     keep_memory()  # as in training; NatureCNN gains from it as the families do
     console = Console()
     with console.status("measuring"):
@@ -168,18 +144,14 @@ def _show(figures: dict[str, object], console: Console) -> None:
     extractors, decisions = figures["extractors"], figures["decisions"]
     assert isinstance(extractors, dict) and isinstance(decisions, dict)
     columns = list(dict.fromkeys(column for row in extractors.values() for column in row))
-    table = Table(title="forward + backward on one thread: ms, and ratio to NatureCNN (medians)")
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
+    title = "forward + backward on one thread: ms, and ratio to NatureCNN (medians)"
+    table = _report.figure_table("", *columns, title=title)
     for name, row in extractors.items():
         values = [row[column]["value"] if column in row else None for column in columns]
         table.add_row(name, *(_written(value) for value in values))
     console.print(table)
-    table = Table(title="one decision of a whole policy, on one thread (ms)")
-    table.add_column("")
-    for column in ("median", "min", "max"):
-        table.add_column(column, justify="right")
+    title = "one decision of a whole policy, on one thread (ms)"
+    table = _report.figure_table("", "median", "min", "max", title=title)
     for name, figure in decisions.items():
         table.add_row(name, *(f"{figure[column]:.3f}" for column in ("value", "min", "max")))
     console.print(table)

@@ -1,15 +1,8 @@
-"""How many pictures of attention a second are drawn on one core, beside the plain way to do it.
-
-The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells each, as the Track task's policy gives them, and the
-target's mask. Every way draws the same frames, in turns within each round. The peer lays one head over the
-frame as tutorials do: the map enlarged by opencv, coloured by Matplotlib's inferno, and blended as floats.
-"""
+"""How many pictures of attention a second are drawn on one core, beside the plain way to do it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +11,10 @@ from rich.console import Console
 
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import Step, one_thread, ratios, take_turns
+from robot_attn_scripts.options.benchmarks.overlay import Options
 
 FRAME, HEADS, CELLS, STEPS = 64, 8, 15, 60
 PEER = "matplotlib and floats, one head"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    size: int = 640
-    """Height of the pictures in pixels, an even number from 600."""
-    rounds: int = 15
-    """Times that each way is measured."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -43,8 +25,6 @@ def run(options: Options) -> dict[str, object]:
     """
     import cv2
 
-    if options.rounds < 1:
-        raise ValueError("--rounds is 1 or more")
     ways = drawings(options.size)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

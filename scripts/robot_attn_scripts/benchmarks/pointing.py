@@ -1,22 +1,4 @@
-"""Can each perception family learn, with supervision, to find the coloured target among distractors?
-
-Frames are drawn once, from Track, and are the same for all; those of validation and test are of worlds that
-training has not seen. They are taken on the way through episodes in which the oracle steers with an error,
-drawn anew for every frame, so that the target is anywhere in the frame, with at least 8 of its pixels seen.
-Each family trains for so many seconds of one core, and is supervised in two ways:
-
-- `map`: the loss is -log of the attention's mass on the target, of the head that has the most of it in the
-  minibatch, plus the squared error of the target's place, which a linear layer reads from the features;
-- `position`: that squared error alone, so that the attention is left to itself.
-
-Hits are those of the pointing game: the share of the map's maximum, spread over the frame, that lies on the
-target. A cell of the map covers several pixels, and a target that is partly hidden or at the edge is often
-smaller: the ceiling is what a map would hit that always chose the best cell. Within 1 px, the pixels next to
-the target are hits too. Before training, the best of a family's heads may do well already: among random maps,
-one that red stands out in. Validation chooses the head, the state of the weights, and when to stop; the test
-frames only say how good they are. A family whose attention is uniform hits by chance, whatever it learns: its
-place alone is to be compared.
-"""
+"""Can each perception family learn, with supervision, to find the coloured target among distractors?"""
 
 from __future__ import annotations
 
@@ -28,17 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from torch import Tensor, nn
 
 import robot_attn
@@ -48,6 +28,7 @@ from robot_attn.focus import Bools, FocusMeter, FocusTotals, PriorMap, RatioOfSu
 from robot_attn.frames import channels_to_front
 from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
 from robot_attn_scripts import _report
+from robot_attn_scripts.options.benchmarks.pointing import SEEDS, Options, Supervision
 
 SIDE = 64
 """Height and width of the frames in pixels."""
@@ -58,8 +39,6 @@ DRIFT = (2.0, 3.0)
 STEPS_A_FRAME = 6
 """Steps of the simulator between two frames, about as long as the camera takes to follow a new error."""
 FRAMES_A_WORLD = 16
-SEEDS = 1_000_000
-"""Seeds that each split has to itself."""
 SPLITS: Mapping[str, int] = {"train": 0, "validation": SEEDS, "test": 2 * SEEDS}
 """The seed of the first world of each."""
 
@@ -76,30 +55,7 @@ finite loss. The mass of a uniform map is ten times as much."""
 TOLERANCES: Mapping[int, str] = {0: "", 1: "_within_1_pixel"}
 """The radii, in pixels, by which the target is grown on the test frames, and how the figures name them."""
 
-Supervision = Literal["map", "position"]
 Figure = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to train, and for how long."""
-
-    families: tuple[str, ...] = ()
-    """Families to train. Without it: all."""
-    supervise: tuple[Supervision, ...] = ("map", "position")
-    """What the loss is of: the attention's mass on the target and its place, or its place alone."""
-    seconds: float = 180.0
-    """Seconds of one core that each training takes at most, its validation included."""
-    train_worlds: int = 1024
-    """Worlds of the training frames; each gives about ten."""
-    validation_worlds: int = 64
-    """Worlds of the validation frames."""
-    test_worlds: int = 128
-    """Worlds of the test frames."""
-    seed: int = 0
-    """Seed of weights and minibatches."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file; those of each training as it ends."""
 
 
 class Frames(NamedTuple):
@@ -188,11 +144,6 @@ def _jobs(options: Options) -> list[Job]:
     for family in families:
         if family not in robot_attn.FAMILIES:
             raise unknown_name("perception family", family, robot_attn.FAMILIES)
-    counts = (options.train_worlds, options.validation_worlds, options.test_worlds)
-    if not 1 <= min(counts) <= max(counts) <= SEEDS:
-        raise ValueError(f"the worlds of training, validation and test are 1 or more, and at most {SEEDS:,}")
-    if not options.seconds > 0 or not options.supervise:
-        raise ValueError("--seconds is above 0, and --supervise names one at least")
     return [Job(family, supervise) for family in families for supervise in options.supervise]
 
 
@@ -523,14 +474,13 @@ def _show(figures: Mapping[str, object], console: Console) -> None:
     supervised, known = figures["supervised"], figures["references"]
     assert isinstance(supervised, dict) and isinstance(known, dict)
     for supervise, results in supervised.items():
-        table = Table(title=f"supervised by {supervise}: the pointing game on the test frames")
-        table.add_column("", no_wrap=True)
-        for column in ("hits, %", "95 %", "ceiling", "within 1 px", "before", "mass", "px off"):
-            table.add_column(column, justify="right")
+        columns = ("hits, %", "95 %", "ceiling", "within 1 px", "before", "mass", "px off")
+        title = f"supervised by {supervise}: the pointing game on the test frames"
+        table = _report.figure_table("", *columns, title=title)
         measured = {name: result for name, result in sorted(results.items()) if "hits" in result}
         for name, result in measured.items():
             table.add_row(name, *_cells(result))
-        table.add_section()
+        table.add_row()
         for name, result in known.items():
             table.add_row(f"({name})", *_cells(result))
         console.print(table)

@@ -1,51 +1,21 @@
-"""Frames a second of the Track scene, 64 x 64: our batch camera against Gymnasium's and MuJoCo's renderers.
-
-On one core, each peer in a process of its own that is kept to that core:
-
-- `ours`: `BatchCamera` over a batch of worlds, RGB and segmentation at once, from kinematics to uint8;
-- `gymnasium`: `MujocoRenderer` as it comes, RGB, one world after the other;
-- `mujoco`: `mujoco.Renderer` tuned for speed (no shadows, no reflections, no multisampling), RGB, likewise;
-- `mujoco_masks`: the same for as much as `ours` gives, RGB and then segmentation.
-
-All draw the same worlds: states on the way through Track's episodes, new colours with each. The physics is
-not timed. Every round measures each peer once, one after the other; a ratio is taken within each round.
-
-On all cores: the frames a second of `ours` with 1, 2, ... threads, and the share of a whole core that each
-thread is worth, frames a second divided by the threads and by the frames a second of one. Beside it, what
-the machine itself gives when all of its cores are busy: a process on each core, with nothing in common.
-"""
+"""Frames a second of the Track scene, 64 x 64, beside other renderers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from robot_attn_scripts import _render_peers, _report
+from robot_attn_scripts.options.benchmarks.render import Options
 
 FRAME = 64
 """Height and width of the frames in pixels."""
 RATIOS = (("ours", "gymnasium"), ("ours", "mujoco"), ("ours", "mujoco_masks"))
 """Who is divided by whom, where both were measured."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    rounds: int = 7
-    """Times that each peer, and each number of threads, is measured."""
-    worlds: int = 32
-    """Worlds in the batch."""
-    frames: int = 2048
-    """Frames in a round of ours; a round of the others, one to eight times the batch."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -56,8 +26,6 @@ def run(options: Options) -> dict[str, object]:
     """
     from robot_attn.cores import usable_core_ids
 
-    if min(options.rounds, options.worlds) < 1 or options.frames < options.worlds:
-        raise ValueError("--rounds and --worlds are 1 or more, and --frames at least as many as the worlds")
     console, cores = Console(), usable_core_ids()
     works: dict[str, tuple[_render_peers.Work, tuple[Any, ...], int]] = {
         "ours": (_ours, (options.worlds, 1), options.frames),

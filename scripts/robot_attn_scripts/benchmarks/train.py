@@ -1,24 +1,13 @@
-"""Frames trained a second (simulate, render, learn), against Stable-Baselines3 on the same Track scene.
-
-The peers have the same PPO hyperparameters and a process each:
-
-- `query` and `cnn`: our stack with the family of that name, as `robot-attn train track` runs it;
-- `sb3`: Stable-Baselines3's `PPO("CnnPolicy")` on Track's own MuJoCo model as a plain Gymnasium environment,
-  rendered by Gymnasium's `MujocoRenderer` as it comes, in a `SubprocVecEnv` with a process for each core;
-- `sb3_no_shadows`: the same with shadows and multisampling switched off, as ours has none either.
-
-Every round measures each peer once, one after the other, so that a slow spell of the machine meets them all.
-A ratio is taken within each round; its median, least and greatest over the rounds are shown.
-"""
+"""Frames trained a second (simulate, render, learn), against Stable-Baselines3 on the same Track scene."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
@@ -26,11 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _render_peers, _report
+from robot_attn_scripts.options.benchmarks.train import Options, Peer
 
 if TYPE_CHECKING:
     from robot_attn_policies.training.presets import PPOPreset
 
-Peer = Literal["query", "cnn", "sb3", "sb3_no_shadows"]
 FRAME = 64
 """Height and width of the frames in pixels."""
 OURS: tuple[Peer, ...] = ("query", "cnn")
@@ -43,35 +32,12 @@ RATIOS: tuple[tuple[Peer, Peer], ...] = (
 """Who is divided by whom, where both were measured."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    peers: tuple[Peer, ...] = ("query", "cnn", "sb3", "sb3_no_shadows")
-    """Whom to measure."""
-    rounds: int = 3
-    """Times that each is measured."""
-    rollouts: int = 8
-    """Rollouts, each with its update, in a round of our stack; a round of SB3, which is slower, has one."""
-    n_steps: int = 64
-    """Steps of each environment in a rollout of our stack. SB3 has fewer environments and more steps, for as
-    many frames. Half the preset's, which only shortens the rounds: minibatches and epochs are as there."""
-    threads: int = 0
-    """Threads that share an update in each peer (SB3 leaves that to torch's); 0 for one a core."""
-    seed: int = 0
-    """Seed of weights and environments."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
-
-
 def run(options: Options) -> dict[str, object]:
     """Measure, print the tables, write the JSON if asked to, and return the figures.
 
     Raises:
         ValueError: nothing to measure, or one of our own peers failed.
     """
-    if min(options.rounds, options.rollouts, options.n_steps) < 1 or not options.peers:
-        raise ValueError("--rounds, --rollouts and --n-steps are 1 or more, and --peers names one at least")
     console = Console()
     rates: dict[Peer, list[float]] = {peer: [] for peer in options.peers}
     failures: dict[Peer, str] = {}

@@ -1,11 +1,4 @@
-"""How many frames of a video a second are watched on one core, and where the time goes.
-
-The video is H.264, 640 x 480, of things that move over a ground with noise. Everything that the command
-`robot-attn watch` does is done: decoding, fitting a frame to the policy's 64 x 64, the policy, boxes, drawing
-and encoding to pictures 640 wide. The decoder, the encoder and their threads have the same one core, so that
-a stage now and then waits for the encoder. The policy is that of the Track task with fresh weights, which
-look at more places than trained ones do: boxes cost less of those.
-"""
+"""How many frames of a video a second are watched on one core, and where the time goes."""
 
 from __future__ import annotations
 
@@ -15,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +15,7 @@ from rich.console import Console
 
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import one_thread
+from robot_attn_scripts.options.benchmarks.watch import Options
 
 if TYPE_CHECKING:
     from robot_attn.drawing import Image
@@ -30,20 +23,6 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH, FPS = 480, 640, 30
 STAGES = ("decode", "fit", "policy", "boxes", "draw", "encode")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    frames: int = 300
-    """Frames of the video."""
-    rounds: int = 5
-    """Times that it is watched."""
-    perception: str = "query"
-    """Family of the policy."""
-    json: Path | None = None
-    """Write the figures, with their units, to this file."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -54,8 +33,6 @@ def run(options: Options) -> dict[str, object]:
     """
     from robot_attn.video import write_video
 
-    if min(options.frames, options.rounds) < 1:
-        raise ValueError("--frames and --rounds are 1 or more")
     with tempfile.TemporaryDirectory() as folder, one_core(), one_thread(), Console().status("measuring"):
         source = Path(folder) / "source.mp4"
         write_video(source, scene(options.frames), FPS)

@@ -1,0 +1,34 @@
+"""What `robot-attn benchmark overlay` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robot_attn_scripts import _choices
+from robot_attn_scripts.options import _groups
+from robot_attn_scripts.options._groups import Checked, Output
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much to measure."""
+
+    size: int = 640
+    """Height of the pictures in pixels, an even number from 600."""
+    rounds: int = 15
+    """Times that each way is measured."""
+
+
+@dataclass(frozen=True)
+class Options(Amount, Output, Checked):
+    """How many pictures of attention a second are drawn on one core, beside the plain way to do it.
+
+    The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells each, as the Track task's policy gives them,
+    and the target's mask. Every way draws the same frames, in turns within each round. The peer lays one
+    head over the frame as tutorials do: the map enlarged by opencv, coloured by Matplotlib's inferno, and
+    blended as floats.
+    """
+
+    def check(self) -> None:
+        _groups.check_even("size", self.size, _choices.MIN_REPLAY, _choices.MAX_REPLAY)
+        _groups.check_range(self, ("rounds",), 1)

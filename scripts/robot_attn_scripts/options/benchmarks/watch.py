@@ -1,0 +1,41 @@
+"""What `robot-attn benchmark watch` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from robot_attn_scripts import _choices
+from robot_attn_scripts.options import _groups
+from robot_attn_scripts.options._groups import Checked, Output
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much to measure."""
+
+    frames: int = 300
+    """Frames of the video."""
+    rounds: int = 5
+    """Times that it is watched."""
+    perception: Annotated[
+        str, tyro.conf.arg(metavar="FAMILY", help=f"Family of the policy: {', '.join(_choices.families())}.")
+    ] = "query"
+
+
+@dataclass(frozen=True)
+class Options(Amount, Output, Checked):
+    """How many frames of a video a second are watched on one core, and where the time goes.
+
+    The video is H.264, 640 x 480, of things that move over a ground with noise. Everything that the command
+    `robot-attn watch` does is done: decoding, fitting a frame to the policy's 64 x 64, the policy, boxes,
+    drawing and encoding to pictures 640 wide. The decoder, the encoder and their threads have the same one
+    core, so that a stage now and then waits for the encoder. The policy is that of the Track task with
+    fresh weights, which look at more places than trained ones do: boxes cost less of those.
+    """
+
+    def check(self) -> None:
+        _groups.check_range(self, ("frames", "rounds"), 1)
+        _choices.check_name("perception family", self.perception, _choices.families(), owner="robot_attn")
