@@ -1,4 +1,4 @@
-"""How many CPU cores are worth a thread."""
+"""Number of CPU cores usable by this process."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import os
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""The control group's quota, where Linux has it: "QUOTA PERIOD" in microseconds, QUOTA "max" for none."""
+"""CPU quota of the control group on Linux: "QUOTA PERIOD" in microseconds, where QUOTA is "max" for none."""
 
 
 def usable_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Number of CPU cores worth a thread: within this process's affinity and its control group's quota.
+    """Count the CPU cores usable by this process: within its affinity and its control group's quota.
 
-    Libraries count the machine's cores. In a container with a quota, threads beyond it are not scheduled, and
-    every parallel region waits for them: measured, an update of PPO became 80 times as slow as on one thread.
+    Libraries count all cores of the machine. In a container with a quota, threads beyond it are not
+    scheduled, and every parallel region waits for them: measured, a PPO update was 80 times slower than on
+    one thread.
 
     Args:
-        cpu_max: where the quota is read.
+        cpu_max: file of the quota.
 
     Returns:
-        The number, at least 1.
+        The number of cores, at least 1.
     """
     return len(usable_core_ids(cpu_max))
 
 
 def usable_core_ids(cpu_max: Path = CPU_MAX) -> list[int]:
-    """The `usable_cores` by the numbers that the system gives them, to run processes on cores of their own.
+    """List the ids of the `usable_cores`, for pinning processes to cores.
 
     Args:
-        cpu_max: where the quota is read.
+        cpu_max: file of the quota.
 
     Returns:
-        The numbers, rising. Within a quota they are the lowest of those that the process may run on.
+        The ids in ascending order. Under a quota they are the lowest ids of the process's affinity.
     """
     ids = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     count = len(ids)

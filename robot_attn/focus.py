@@ -1,18 +1,18 @@
-"""Did the attention fall on the target? Attention maps against ground-truth masks, as NumPy arrays.
+"""Focus metrics: how well attention maps localise the target, given ground-truth masks (NumPy).
 
-Conventions shared by every function here:
+Conventions of all functions here:
 
 - a *map* is non-negative and sums to 1 over a frame's pixels (`[..., H, W]`); a *mask* is bool, True on the
   target;
-- a frame where the target is not visible (an empty mask) cannot be scored: it is left out, and counted;
-- `chance` is the mask's share of the frame, which is what a map that knows nothing gets on average;
-- over many frames, a ratio is the **ratio of the means** over visible frames, never the mean of the frames'
-  ratios: a target of two pixels at the frame's edge would else outweigh a hundred ordinary frames.
+- a frame where the target is not visible (an empty mask) cannot be scored: it is excluded, and counted;
+- `chance` is the mask's share of the frame, the expected mass on target of an uninformative map;
+- over many frames, a ratio is the **ratio of the means** over visible frames, not the mean of the frames'
+  ratios: otherwise a target of two pixels at the frame's edge would outweigh a hundred ordinary frames.
 
-An active camera centres its target, so a map that always looks at the centre scores well for nothing. Every
-figure is therefore meant to be read beside the same figure of the reference maps below: `uniform_map`,
-`center_bias_map`, and the mean target mask over other episodes (`PriorMap`), which knows where the target
-tends to be.
+An active camera centres its target, so a map that always attends to the centre scores well without looking at
+the frame. Compare every figure with the same figure of the reference maps below: `uniform_map`,
+`center_bias_map`, and the mean target mask over other episodes (`PriorMap`), the prior of the target's
+position.
 """
 
 from __future__ import annotations
@@ -26,20 +26,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
-_TIE = 1e-6  # pixels this close to the maximum, relatively, share it: their values differ by rounding
+_TIE = 1e-6  # relative difference to the maximum within which pixels tie: they differ by rounding
 
 
 def uniform_map(image_size: tuple[int, int]) -> NDArray[np.float64]:
-    """The map that knows nothing: the same weight on each pixel of (H, W)."""
+    """Uninformative reference: the uniform map float64 [H, W] of sum 1.
+
+    Args:
+        image_size: (H, W) in pixels.
+    """
     height, width = image_size
     return np.full((height, width), 1.0 / (height * width))
 
 
 def center_bias_map(image_size: tuple[int, int]) -> NDArray[np.float64]:
-    """The map that always looks at the centre: a round Gaussian, sigma a quarter of the shorter side.
+    """Centre-bias reference: a Gaussian with sigma of a quarter of the shorter side, float64 [H, W] of sum 1.
 
-    A fixed centre baseline in the spirit of the MIT saliency benchmark's "center" model (Judd, Durand &
-    Torralba 2012), with its width chosen once and not fitted to the episodes; `PriorMap` is the fitted one.
+    A fixed centre baseline like the MIT saliency benchmark's "center" model (Judd, Durand & Torralba 2012).
+    Its width was chosen once and is not fitted to the episodes; `PriorMap` is the fitted reference.
+
+    Args:
+        image_size: (H, W) in pixels.
     """
     height, width = image_size
     sigma = min(height, width) / 4
@@ -50,55 +57,75 @@ def center_bias_map(image_size: tuple[int, int]) -> NDArray[np.float64]:
 
 
 class PriorMap:
-    """The mean target mask over visible frames, as a map: where the target tends to be, frame unseen.
+    """Prior of the target's position: the mean target mask over visible frames, as a map.
 
-    Measured on calibration episodes, it is the hardest of the reference maps, since it is fitted to the task
-    and the policy. Its maximum is the pixel that the target covers most often, so that its pointing game is
-    the best that a fixed point could get on those episodes.
+    Measured on calibration episodes, it is the hardest of the reference maps, since it is fitted to task and
+    policy. Its maximum is the pixel that the target covers most often, so its pointing game is the best that
+    a fixed point could achieve on those episodes.
+
+    Args:
+        image_size: (H, W) of the frames in pixels.
     """
 
     def __init__(self, image_size: tuple[int, int]) -> None:
         self._sum = np.zeros(image_size)
 
     def add(self, masks: Bools) -> None:
-        """Take in masks bool [B, H, W]; empty ones add nothing."""
+        """Add masks bool [B, H, W]; empty masks have no effect."""
         self._sum += masks.sum(axis=0)
 
     def map(self) -> NDArray[np.float64]:
-        """The map, [H, W] with sum 1; uniform if no target was ever seen."""
+        """Return the map float64 [H, W] of sum 1; uniform if the target was never visible."""
         total = self._sum.sum()
         return self._sum / total if total > 0 else uniform_map((self._sum.shape[0], self._sum.shape[1]))
 
 
 def chance(masks: Bools) -> NDArray[np.float64]:
-    """The mask's share of the frame, [T] in [0, 1], for masks [T, H, W]."""
+    """Compute the mask's share of the frame, float64 [T] in [0, 1], for masks bool [T, H, W]."""
     return np.asarray(masks.mean(axis=(-2, -1), dtype=np.float64))
 
 
 def mass_on_target(maps: Floats, masks: Bools) -> NDArray[np.float64]:
-    """The mass that falls on the target, [T, K] in [0, 1], for maps [T, K, H, W] and masks [T, H, W]."""
+    """Compute the share of each map's mass on the target.
+
+    Args:
+        maps: float [T, K, H, W], each of sum 1.
+        masks: bool [T, H, W], True on the target.
+
+    Returns:
+        float64 [T, K], in [0, 1].
+
+    Raises:
+        ValueError: masks that are not bool, or incompatible shapes.
+    """
     _check(maps, masks)
     flat = maps.reshape(*maps.shape[:2], -1)
     target = masks.reshape(len(masks), -1, 1).astype(maps.dtype)
-    # The clip takes away rounding only: the mass of a whole frame may come out as 1 + 1e-7.
+    # The clip only removes rounding: the mass of a full frame may be 1 + 1e-7.
     return np.clip((flat @ target)[..., 0].astype(np.float64), 0.0, 1.0)
 
 
 def pointing_game(maps: Floats, masks: Bools, tolerance: int = 0) -> NDArray[np.float64]:
-    """The pointing game: does the map's maximum fall on the target? [T, K] in [0, 1].
+    """Pointing game: is the map's maximum on the target?
 
     Zhang et al. 2016, "Top-down neural attention by excitation backprop", section 4.1: a hit if the saliency
-    map's maximum lies on the object, within a tolerance of 15 pixels in images of several hundred. Two things
-    are made exact here. An attention cell covers several pixels, all of which hold the maximum: the score is
-    the share of them that hit, which is the chance that a point drawn from the maximum hits. So a coarse map
-    wins nothing by touching the target with the corner of a large cell, and a uniform map scores exactly
-    `chance`. And the tolerance, zero unless asked for, is the radius in pixels of the disc by which the
-    target is grown.
+    map's maximum lies on the object, within a tolerance of 15 pixels in images of several hundred. Two
+    details are made precise here. An attention cell covers several pixels that all attain the maximum: the
+    score is the share of them that hit, the probability that a point sampled from the maximum hits. So a
+    coarse map gains nothing when the corner of a large cell touches the target, and a uniform map scores
+    exactly `chance`. And the tolerance, zero by default, is the radius in pixels of the disc by which the
+    target is dilated.
 
     Args:
-        maps: [T, K, H, W].
-        masks: bool [T, H, W].
-        tolerance: pixels beyond the target's outline that still count as a hit.
+        maps: float [T, K, H, W].
+        masks: bool [T, H, W], True on the target.
+        tolerance: distance from the target, in pixels, that still counts as a hit.
+
+    Returns:
+        float64 [T, K], in [0, 1].
+
+    Raises:
+        ValueError: masks that are not bool, incompatible shapes, or a negative tolerance.
     """
     _check(maps, masks)
     flat = maps.reshape(*maps.shape[:2], -1)
@@ -109,9 +136,13 @@ def pointing_game(maps: Floats, masks: Bools, tolerance: int = 0) -> NDArray[np.
 
 
 def grow(masks: Bools, radius: int) -> Bools:
-    """Masks bool [..., H, W] grown by a disc of `radius` pixels (distance between pixel centres)."""
+    """Dilate masks bool [..., H, W] by a disc of `radius` pixels, measured between pixel centres.
+
+    Raises:
+        ValueError: a negative radius.
+    """
     if radius < 0:
-        raise ValueError(f"a tolerance is a number of pixels, 0 or more, got {radius}")
+        raise ValueError(f"expected a tolerance in pixels of 0 or more, got {radius}")
     if radius == 0:
         return masks
     height, width = masks.shape[-2:]
@@ -131,7 +162,7 @@ def _shifted(offset: int, size: int) -> tuple[slice, slice]:
 
 def _check(maps: Floats, masks: Bools) -> None:
     if masks.dtype != np.bool_:
-        raise ValueError(f"a target mask is bool, True on the target, got {masks.dtype}")
+        raise ValueError(f"expected target masks of bool, True on the target, got {masks.dtype}")
     if maps.ndim != 4 or masks.ndim != 3 or maps.shape[:1] + maps.shape[2:] != masks.shape:
         raise ValueError(
             f"expected maps [T, K, H, W] and masks [T, H, W] of the same frames, "
@@ -140,10 +171,14 @@ def _check(maps: Floats, masks: Bools) -> None:
 
 
 class RatioOfSums(NamedTuple):
-    """A figure over all visible frames as `numerator / denominator`, both kept for each episode: [E].
+    """A ratio over all visible frames, kept as one numerator and denominator per episode.
 
-    `value` is the ratio of the two sums. Episodes are what a bootstrap draws: frames of one episode resemble
-    each other, and drawing frames would make the interval too narrow.
+    Bootstrap intervals resample episodes: frames of one episode are correlated, and resampling frames would
+    make the interval too narrow.
+
+    Attributes:
+        numerator: float64 [E].
+        denominator: float64 [E].
     """
 
     numerator: NDArray[np.float64]
@@ -151,7 +186,7 @@ class RatioOfSums(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The ratio of sums, or NaN if nothing was visible in any episode."""
+        """Ratio of the sums over episodes; NaN if nothing was visible in any episode."""
         total = float(self.denominator.sum())
         return float(self.numerator.sum()) / total if total > 0 else float("nan")
 
@@ -161,22 +196,22 @@ class FocusTotals:
     """Sums over the visible frames of each of E episodes, for K maps."""
 
     mass: NDArray[np.float64]
-    """[E, K] sum of mass on target."""
+    """[E, K] sum of the mass on target."""
     hits: NDArray[np.float64]
-    """[E, K] sum of pointing-game scores."""
+    """[E, K] sum of the pointing-game scores."""
     chance: NDArray[np.float64]
     """[E] sum of the mask's share of the frame."""
     visible: NDArray[np.int64]
-    """[E] frames scored."""
+    """[E] number of frames scored."""
     hidden: NDArray[np.int64]
-    """[E] frames left out because the target was not visible."""
+    """[E] number of frames excluded because the target was not visible."""
 
     def mean_mass(self, index: int) -> RatioOfSums:
-        """Mass on target of map `index`, in [0, 1]."""
+        """Mean mass on target of map `index`, in [0, 1]."""
         return RatioOfSums(self.mass[:, index], self.visible.astype(np.float64))
 
     def mean_chance(self) -> RatioOfSums:
-        """The mask's share of the frame, in [0, 1]."""
+        """Mean share of the frame covered by the target, in [0, 1]."""
         return RatioOfSums(self.chance, self.visible.astype(np.float64))
 
     def mass_over_chance(self, index: int) -> RatioOfSums:
@@ -188,12 +223,18 @@ class FocusTotals:
         return RatioOfSums(self.mass[:, index], self.mass[:, other])
 
     def pointing(self, index: int) -> RatioOfSums:
-        """Pointing game of map `index`, in [0, 1]."""
+        """Mean pointing-game score of map `index`, in [0, 1]."""
         return RatioOfSums(self.hits[:, index], self.visible.astype(np.float64))
 
 
 class FocusMeter:
-    """Adds up mass, chance and pointing game as frames come, for E episodes and K maps; keeps no frame."""
+    """Accumulates mass, chance and pointing game over batches of frames, for E episodes and K maps.
+
+    Args:
+        episodes: E, number of episodes.
+        maps: K, number of maps per frame.
+        tolerance: of the pointing game, in pixels.
+    """
 
     def __init__(self, episodes: int, maps: int, tolerance: int = 0) -> None:
         self._tolerance = tolerance
@@ -204,7 +245,16 @@ class FocusMeter:
         self._hidden = np.zeros(episodes, dtype=np.int64)
 
     def add(self, episode: NDArray[np.integer], maps: Floats, masks: Bools) -> None:
-        """Take in maps [B, K, H, W] and masks bool [B, H, W]; frame b belongs to episode `episode[b]`."""
+        """Add a batch of frames.
+
+        Args:
+            episode: int [B], episode of each frame.
+            maps: float [B, K, H, W].
+            masks: bool [B, H, W], True on the target.
+
+        Raises:
+            ValueError: masks that are not bool, or incompatible shapes.
+        """
         _check(maps, masks)
         visible = masks.any(axis=(1, 2))
         np.add.at(self._hidden, episode[~visible], 1)
@@ -217,7 +267,7 @@ class FocusMeter:
         np.add.at(self._chance, episode, chance(masks))
 
     def totals(self) -> FocusTotals:
-        """What has been added so far."""
+        """Return the sums over all frames added so far."""
         return FocusTotals(
             mass=self._mass.copy(),
             hits=self._hits.copy(),

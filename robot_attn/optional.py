@@ -1,4 +1,4 @@
-"""Dependencies that a plain install lacks: imported where they are used, with the line that installs them."""
+"""Lazy imports of optional dependencies, with an error that names the line that installs them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Any
 
 
 def import_optional(module: str, *, needs: str, extra: str) -> Any:
-    """The module of an optional dependency.
+    """Import a module of an optional dependency.
 
     Args:
-        module: its name, such as "captum.attr".
-        needs: what needs which package, such as "Grad-CAM needs captum".
-        extra: what brings it, such as "explain".
+        module: name of the module, such as "captum.attr".
+        needs: start of the error message: which feature needs which package, such as "Grad-CAM needs captum".
+        extra: extra of robot-attn that installs it, such as "explain".
+
+    Returns:
+        The module.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the message holds the line that installs it.
+        ModuleNotFoundError: it is not installed; the message contains the line that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -26,9 +29,9 @@ def import_optional(module: str, *, needs: str, extra: str) -> Any:
 
 
 def import_cv2() -> Any:
-    """The module `cv2`, which drawing, videos and regions need.
+    """Import `cv2`, which drawing, videos and regions need.
 
     Raises:
-        ModuleNotFoundError: OpenCV is not installed; the message holds the line that installs it.
+        ModuleNotFoundError: OpenCV is not installed; the message contains the line that installs it.
     """
     return import_optional("cv2", needs="this needs opencv", extra="video")

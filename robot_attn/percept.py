@@ -1,4 +1,4 @@
-"""What every perception module returns."""
+"""The output of every perception module."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 class Percept(NamedTuple):
-    """What a module saw and where it looked, in one value: nothing is kept behind in the module.
+    """Features and attention maps of a batch of frames; the module itself keeps no state of them.
 
-    features: float [B, F], what a policy decides from.
-    attention: float [B, heads, rows, cols], non-negative; sums to 1 over rows x cols, for every head.
+    Attributes:
+        features: float [B, F], input of the policy.
+        attention: float [B, heads, rows, cols], non-negative; sums to 1 over rows x cols for every head.
     """
 
     features: Tensor

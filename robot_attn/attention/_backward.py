@@ -1,4 +1,4 @@
-"""The backward pass of attention's weights, written for a CPU: in place, as new memory is what costs."""
+"""In-place backward passes of softmax and standardised logits, which save memory traffic on a CPU."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def softmax_backward_(gradient: Tensor, weights: Tensor) -> Tensor:
-    """Bring a gradient of the weights to one of the logits, in place.
+    """Turn the gradient of softmax weights into that of the logits, in place.
 
     Args:
-        gradient: float [..., n], of the weights; becomes that of the logits. Its sum over n is 0.
-        weights: float [..., n], the softmax of the logits over n. What is hidden has weight 0, and so no
+        gradient: float [..., n], of the weights; overwritten with that of the logits, whose sum over n is 0.
+        weights: float [..., n], softmax of the logits over n. Masked entries have weight 0, and so no
             gradient.
 
     Returns:
-        Memory of the same shape that may be written to.
+        A buffer of the same shape that the caller may overwrite.
     """
     spare = gradient * weights
     gradient.sub_(spare.sum(dim=-1, keepdim=True)).mul_(weights)
@@ -25,20 +25,20 @@ def softmax_backward_(gradient: Tensor, weights: Tensor) -> Tensor:
 def standardized_backward_(
     gradient: Tensor, logits: Tensor, scale: Tensor, spare: Tensor, temperature: float | Tensor = 1.0
 ) -> Tensor:
-    """Bring a gradient of scaled, standardised logits to one of the logits before, in place.
+    """Turn the gradient of scaled, standardised logits into that of the raw logits, in place.
 
-    The mean that standardising takes away needs no term of its own: a softmax's gradients sum to 0.
+    The gradient of a softmax sums to 0, so the mean subtracted in standardising needs no term.
 
     Args:
-        gradient: float [..., n], as `softmax_backward_` left it; becomes that of the logits before.
-        logits: float [..., n], with mean 0 and variance 1 over n.
-        scale: float [..., 1], 1 over the standard deviation that was taken away.
-        spare: float [..., n], memory that is written to.
-        temperature: what the standardised logits were multiplied by.
+        gradient: float [..., n], as returned by `softmax_backward_`; overwritten with that of the raw logits.
+        logits: float [..., n], standardised to mean 0 and variance 1 over n.
+        scale: float [..., 1], reciprocal of the standard deviation of the raw logits.
+        spare: float [..., n], buffer to overwrite.
+        temperature: factor by which the standardised logits were multiplied.
 
     Returns:
-        The gradient of the temperature [..., 1], before it is summed up.
+        The gradient of the temperature [..., 1], to be summed by the caller.
     """
-    along = torch.mul(gradient, logits, out=spare).sum(dim=-1, keepdim=True)
-    gradient.addcmul_(logits, along, value=-1 / logits.shape[-1]).mul_(scale * temperature)
-    return along
+    d_temperature = torch.mul(gradient, logits, out=spare).sum(dim=-1, keepdim=True)
+    gradient.addcmul_(logits, d_temperature, value=-1 / logits.shape[-1]).mul_(scale * temperature)
+    return d_temperature

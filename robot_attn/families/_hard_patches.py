@@ -1,4 +1,4 @@
-"""The family "patches": patches vote for patches, and only where the winners are goes on."""
+"""The family "patches": hard attention to the top-k patches, of which only the locations are used."""
 
 from __future__ import annotations
 
@@ -18,21 +18,29 @@ from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
 CHUNK = 1 << 19
-"""Weights made at a time: few enough to stay in cache, and to make them again for the gradient is cheaper
-than to keep them in memory."""
+"""Attention weights computed at a time. They fit into cache, and recomputing them for the gradient is
+cheaper than keeping them in memory.
+"""
 
 
 def votes(query: Tensor, key: Tensor, score: Score) -> Tensor:
-    """How much every query looks at each key, on average: softmax over the keys, then a mean over queries.
+    """Compute the mean attention that each key receives: softmax over the keys, mean over the queries.
 
-    query: float [B, q, d]; key: float [B, n, d]; score: as `robot_attn.build_score` gives it, for one head;
-    in half precision it is given float32. Returns the votes, float [B, n]; each row sums to 1.
-    Raises ValueError for other shapes, no query, no key, or numbers that are not finite.
+    Args:
+        query: float [B, q, d].
+        key: float [B, n, d].
+        score: a score for one head, from `robot_attn.build_score`; called in float32 for half-precision
+            inputs.
 
-    Tang, Nguyen & Ha 2020, https://arxiv.org/abs/2003.08165: the sum over each column of the matrix of
-    self-attention, here divided by the number of rows.
-    Cost: 2 B q n d FLOPs, twice that with a gradient, which makes the weights again; not B q n numbers are
-    held but `CHUNK`, or n where that is more.
+    Returns:
+        Votes, float [B, n]; each row sums to 1.
+
+    Raises:
+        ValueError: other shapes, no query, no key, or non-finite numbers.
+
+    Tang, Nguyen & Ha 2020, https://arxiv.org/abs/2003.08165: the column sums of the self-attention matrix,
+    here divided by the number of rows. Cost: 2 B q n d FLOPs, twice that with a gradient, which recomputes
+    the weights; memory for `CHUNK` weights, or n if that is more, instead of B q n.
     """
     check_tokens(query, key)
     rows, count = query.shape[1], key.shape[1]
@@ -59,47 +67,66 @@ def _add_votes(query: Tensor, key: Tensor, score: Score) -> Tensor:
 
 
 def choose(votes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` patches with the most votes, most first, and each one's share of the votes for these.
+    """Select the `count` patches with the most votes, and compute each one's share of their votes.
 
-    votes: float [B, n], each row with a sum of 1. Returns indices int64 [B, count] and shares float
-    [B, count], which sum to 1. Raises ValueError where count is not from 1 to n.
+    The selection has no gradient; the shares have the exact gradient as long as the selection is constant: a
+    softmax over the largest logits only, Shazeer et al. 2017, https://arxiv.org/abs/1701.06538, section 2.1.
 
-    The choice itself has no gradient; the shares have theirs, exact as long as the choice stays the same: a
-    softmax over the largest logits alone, Shazeer et al. 2017, https://arxiv.org/abs/1701.06538, section 2.1.
-    Cost: about n log(count) comparisons a row, and 2 count numbers.
+    Args:
+        votes: float [B, n], each row of sum 1.
+        count: number of patches to select, from 1 to n.
+
+    Returns:
+        Indices int64 [B, count], most votes first, and shares float [B, count] of sum 1.
+
+    Raises:
+        ValueError: votes of another rank, or count out of range.
+
+    Cost: about n log(count) comparisons per row, and 2 count numbers.
     """
     if votes.ndim != 2 or not 1 <= count <= votes.shape[1]:
         raise ValueError(
-            f"of votes [B, n], 1 to n can be chosen; their shape is {list(votes.shape)}, count is {count}."
+            f"expected votes [B, n] and a count from 1 to n, got shape {list(votes.shape)} and {count}"
         )
     most, chosen = votes.topk(count, dim=1)
     return chosen, most / most.sum(dim=1, keepdim=True)
 
 
 class HardPatches(Perception):
-    """Hard attention: self-attention over the patches elects a few, and all others are dropped.
+    """Hard attention: self-attention selects the top-k patches; only their locations reach the policy.
 
-    AttentionAgent, Tang, Nguyen & Ha 2020, https://arxiv.org/abs/2003.08165: each patch gives its attention
-    to all patches; the sums over the columns are votes; of the K patches with the most votes, in their order,
-    the centres go to the controller, and nothing of what the patches show.
+    AttentionAgent, Tang, Nguyen & Ha 2020, https://arxiv.org/abs/2003.08165: every patch attends to all
+    patches; the column sums are votes; the centres of the K patches with the most votes, in that order, go to
+    the controller, and nothing of their content.
 
-    The paper evolves its weights, as the choice has no gradient. For training by gradient, here each centre
-    (x, y) in [-1, 1] is multiplied by K times the patch's share of the votes that the chosen got
-    (`choose`): where these are even, the features are made of the paper's centres. A patch that was not
-    chosen is learned about from the votes that it took from others, and from frames where its like was
-    chosen; where K is small beside the number of patches that can be never, and learning may not start.
-    A patch is seen as S numbers rather than as all its pixels. The paper's LSTM is left to the policy: the
-    features are a linear map, then ReLU, of the K centres and the context.
+    The paper evolves its weights, since the selection has no gradient. For training by gradient descent, each
+    centre (x, y) in [-1, 1] is multiplied here by K times the patch's share of the selected patches' votes
+    (`choose`): with equal shares the features are computed from the paper's centres. A patch that is not
+    selected is learned about through the votes that it takes from others, and from frames in which similar
+    patches are selected; if K is small compared with the number of patches that may never happen, and
+    learning may not start. A patch is embedded as S numbers rather than all its pixels. The paper's LSTM is
+    left to the policy: the features are a linear map, then ReLU, of the K centres and the context.
 
-    The attention is the shares, 0 at all patches that were not chosen. Nothing is drawn by chance.
+    The attention is the shares, 0 at all other patches. The module is deterministic.
 
-    features_dim: F. chosen: K. patch_dim: S. key_dim: numbers of a query and of a key. score: a name that
-    `robot_attn.build_score` knows; "scaled_dot" is close to the paper's, whose scale is that of a patch.
-    Raises ValueError as every family does, and where a frame has fewer patches than are to be chosen.
-    2 N^2 d + 4 N S d FLOPs a frame after N patches; memory as `votes` says.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        chosen: K, number of patches to select.
+        patch_dim: S, dimension of a patch embedding.
+        key_dim: d, dimension of queries and keys.
+        score: a name that `robot_attn.build_score` accepts; "scaled_dot" is close to the paper's, which
+            scales by the dimension of a patch.
+
+    Raises:
+        ValueError: an image_shape or size out of range, an unknown score, or more patches to select than the
+            frame has.
+
+    Cost: 2 N^2 d + 4 N S d FLOPs per frame after the N patches; memory as for `votes`.
     """
 
-    good_for: ClassVar[str] = "hard choices: the policy gets the chosen patches' places and nothing else"
+    good_for: ClassVar[str] = "hard attention: only the locations of the top-k patches reach the policy"
 
     def __init__(
         self,
@@ -121,9 +148,9 @@ class HardPatches(Perception):
         self.grid = self.patches.grid
         rows, cols = self.grid.shape
         if chosen > rows * cols:
-            raise ValueError(f"chosen must be at most the frame's {rows * cols} patches; it is {chosen}.")
+            raise ValueError(f"expected chosen of at most {rows * cols}, the frame's patches, got {chosen}")
         self.query = nn.Linear(patch_dim, key_dim)
-        # No bias: what is added to all keys leaves the softmax over them as it was.
+        # No bias: the same vector added to all keys does not change the softmax over them.
         self.key = nn.Linear(patch_dim, key_dim, bias=False)
         self.score = build_score(score, key_dim, 1)
         self.project = nn.Linear(2 * chosen + self.context_dim, features_dim)
@@ -135,8 +162,8 @@ class HardPatches(Perception):
         patches = self.patches(frames).flatten(2).transpose(1, 2)
         cast = votes(self.query(patches), self.key(patches), self.score)
         chosen, shares = choose(cast, self.chosen)
-        seen = (self.places[chosen] * (self.chosen * shares)[:, :, None]).flatten(1)
+        inputs = (self.places[chosen] * (self.chosen * shares)[:, :, None]).flatten(1)
         if context is not None:
-            seen = torch.cat([seen, context], dim=1)
+            inputs = torch.cat([inputs, context], dim=1)
         weights = torch.zeros_like(cast).scatter(1, chosen, shares)
-        return Percept(F.relu_(self.project(seen)), weights.view(-1, 1, *self.grid.shape))
+        return Percept(F.relu_(self.project(inputs)), weights.view(-1, 1, *self.grid.shape))

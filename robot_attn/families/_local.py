@@ -1,4 +1,4 @@
-"""The family "local": every patch looks at those around it, then learned queries pool them."""
+"""The family "local": self-attention within windows of patches, pooled by learned queries."""
 
 from __future__ import annotations
 
@@ -13,24 +13,33 @@ from robot_attn.perception import check_sizes
 
 
 class LocalAttention(Mixing):
-    """Patches that look at the patches near them, pooled by learned queries: what a thing is, its parts say.
+    """A transformer with local attention, pooled by learned queries: each token has context from its window.
 
-    As `SelfAttention`, but a patch looks only at a window around it, as in Ramachandran et al. 2019,
+    Like `SelfAttention`, but a patch attends only to a window around it, Ramachandran et al. 2019,
     https://arxiv.org/abs/1906.05909, section 2.2: time and memory are linear in the number of patches, so
-    that none has to be made coarser in a large frame.
+    that large frames need no pooling of patches.
 
-    The map is the pooling weights, rolled out over the patches unless rollout is False: here that costs
-    little, moves no weight by more than layers (window - 1) / 2 patches, and is needed. A patch near a thing
-    knows of the thing, and a query may read it there: in each of four trials in which only the features were
-    supervised, the rolled-out map peaked on the target more often than the weights.
+    The map is the pooling weights propagated to the patches by attention rollout, unless `rollout` is False.
+    Here rollout is cheap, moves weight by at most layers (window - 1) / 2 patches, and is needed: a patch
+    next to an object has information about it, and a query may read it there. In each of four trials in which
+    only the features were supervised, the rollout map peaked on the target more often than the pooling
+    weights.
 
-    window: side of the square of patches that a patch looks at, an odd number. features_dim, heads,
-    embed_dim, layers, num_layer_heads, score, rollout: as in `SelfAttention`.
-    Cost: layers (16 N E^2 + 4 N m E) FLOPs a frame of N patches after the patches, where m is at most
-    4 window^2 (16 for a window of 1), and layers num_layer_heads N m numbers.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: as for `SelfAttention`; so are num_heads, embed_dim, layers, num_layer_heads and score.
+        window: side of the square window in patches, an odd number.
+        rollout: return the map of attention rollout instead of the pooling weights.
+
+    Raises:
+        ValueError: an image_shape or option out of range, or an unknown score.
+
+    Cost: layers (16 N E^2 + 4 N m E) FLOPs per frame after the N patches, where m is at most 4 window^2 (16
+    for a window of 1), and layers num_layer_heads N m numbers.
     """
 
-    good_for: ClassVar[str] = "surroundings that matter, in large frames: a cost linear in their size"
+    good_for: ClassVar[str] = "local context in large frames; cost linear in the number of pixels"
 
     def __init__(
         self,
@@ -48,7 +57,7 @@ class LocalAttention(Mixing):
     ) -> None:
         check_sizes(window=window)
         if window % 2 == 0:
-            raise ValueError(f"window must be an odd number, as many on each side; it is {window}.")
+            raise ValueError(f"expected window as an odd number of patches, got {window}")
         super().__init__(
             image_shape,
             context_dim,
@@ -69,8 +78,8 @@ class LocalAttention(Mixing):
         return values.flatten(2, 3), weights if self.rollout else None
 
     def roll_back(self, maps: Tensor, weights: Tensor) -> Tensor:
-        # Each cell hands its mass on to those of its window; `fold` adds up what a cell is handed.
+        # Each cell distributes its mass over its window; `fold` sums what each cell receives.
         mean = weights.mean(dim=1).flatten(1, 2).transpose(1, 2)
-        handed = (maps[:, :, None] * mean[:, None]).flatten(0, 1)
+        distributed = (maps[:, :, None] * mean[:, None]).flatten(0, 1)
         border = (self.window[0] // 2, self.window[1] // 2)
-        return F.fold(handed, self.grid.shape, self.window, padding=border).view_as(maps)
+        return F.fold(distributed, self.grid.shape, self.window, padding=border).view_as(maps)

@@ -1,4 +1,4 @@
-"""What the families that look share: a frame as a grid of patches, and where on the frame a map looks."""
+"""Blocks shared by the families: frames as a grid of patches, and the coordinates of its cells."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from torch.nn import functional as F
 from robot_attn.maps import AttentionGrid
 
 PATCH, STRIDE = 8, 4
-"""Side of a patch and distance between two, in pixels: those of NatureCNN's first layer too."""
+"""Kernel size and stride of the patches, in pixels, as in NatureCNN's first layer."""
 MID_GREY = 0.5
+"""Value subtracted from the frames, in [0, 1]."""
 
 
 class Patches(nn.Module):
-    """frames [B, C, H, W] in [0, 1] -> [B, size, rows, cols]: a linear look at each 8 x 8 patch, then ReLU.
+    """Patch embedding of 8 x 8 pixels, linear then ReLU: frames [B, C, H, W] -> [B, size, rows, cols].
 
-    rows = (H - 8) // 4 + 1, cols alike: 15 x 15 patches of a 64 x 64 frame.
+    Frames are in [0, 1]; rows = (H - 8) // 4 + 1 and cols = (W - 8) // 4 + 1: 15 x 15 patches for a frame of
+    64 x 64.
 
-    Weights act on the difference from mid-grey and start at half of nn.Conv2d's range. In trials on coloured
-    targets among distractors both sped up learning. Orthogonal weights as SB3 sets them, which are larger,
-    slowed it; SB3 sets them in every nn.Conv2d, so this is none.
+    The weights act on the difference from mid-grey and start at half of nn.Conv2d's range. In trials on
+    coloured targets among distractors both sped up learning. The larger orthogonal weights that SB3 sets
+    slowed it down; SB3 sets them in every nn.Conv2d, which is why this module is not one.
+
+    Args:
+        image_shape: (channels, height, width) in pixels.
+        size: dimension of a patch, `patch_dim` of the families.
+
+    Attributes:
+        grid: positions of the patches in the frame.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], size: int) -> None:
@@ -38,18 +47,27 @@ class Patches(nn.Module):
         self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
 
     def forward(self, frames: Tensor) -> Tensor:
-        # The look at frames - MID_GREY, whose subtraction would be a pass over all of them.
+        # Subtracts MID_GREY from the frames by way of the bias, which saves a pass over the frames.
         bias = self.bias - MID_GREY * self.weight.sum(dim=(1, 2, 3))
         return F.relu_(F.conv2d(frames, self.weight, bias, STRIDE))
 
 
 def frame_coordinates(grid: AttentionGrid) -> Tensor:
-    """Give the cells' centres as float32 [2, rows * cols]: x, then y, the frame's edges at -1 and 1."""
+    """Compute the cells' centres, float32 [2, rows * cols]: x, then y, with the frame's edges at -1 and 1."""
     return scaled_places(torch.tensor(grid.ys), torch.tensor(grid.xs), grid.image_size)
 
 
 def scaled_places(ys: Tensor, xs: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`frame_coordinates` of any places in pixels, ys [rows] and xs [cols], in or beyond a frame (H, W)."""
+    """Scale positions in pixels to [-1, 1], as `frame_coordinates` does; they may lie beyond the frame.
+
+    Args:
+        ys: float [rows], in pixels.
+        xs: float [cols], in pixels.
+        image_size: (H, W) of the frame in pixels.
+
+    Returns:
+        float [2, rows * cols]: x, then y.
+    """
     height, width = image_size
     x, y = (2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1
     return torch.stack([x.expand(len(ys), -1), y[:, None].expand(-1, len(xs))]).flatten(1)

@@ -1,4 +1,4 @@
-"""The family "self": every patch looks at every other, then learned queries pool them."""
+"""The family "self": self-attention among all patches, pooled by learned queries."""
 
 from __future__ import annotations
 
@@ -13,28 +13,41 @@ from robot_attn.perception import check_sizes
 
 
 class SelfAttention(Mixing):
-    """A small vision transformer, pooled by learned queries: what a thing is may depend on all around it.
+    """A small vision transformer pooled by learned queries: each token has context from the whole frame.
 
     Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 1 to 3, with `num_heads` learned queries
-    for its class token. A context is joined to what they read, before the last layer.
+    in place of the class token. The context is concatenated to the pooled values before the last layer.
 
-    The map is the weights with which the queries pool the last layer's tokens. They are exact, and through
-    the residual connections a token is about its own patch first; but each has mixed in other patches.
-    rollout: True for a map over the patches themselves, by attention rollout (Abnar & Zuidema 2020,
-    https://arxiv.org/abs/2005.00928, eq. 1): the pooling weights times each layer's 0.5 W + 0.5 I, W being
-    the mean of its heads' weights. False unless asked for: rollout leaves out what the layers compute
-    besides, takes half of a patch's weight on itself for granted, needs the weights of every layer, which the
-    fused attention does not make, and in trials pointed no better. The features are the same either way.
+    By default the map is the weights with which the queries pool the tokens of the last layer. They are
+    exact, and by the residual connections a token mostly represents its own patch, but it also mixes in
+    others. With `rollout` it is a map over the patches themselves by attention rollout (Abnar & Zuidema 2020,
+    https://arxiv.org/abs/2005.00928, eq. 1): the pooling weights times 0.5 W + 0.5 I of each layer, where W
+    is the mean over its heads. Rollout ignores the layers' MLPs and projections, assumes the residual weight
+    of 0.5, needs the weights of every layer, which fused attention does not compute, and localised no better
+    in trials. The features are the same either way.
 
-    features_dim: F. num_heads: how many queries pool. embed_dim: E, numbers in a token. layers: how many.
-    num_layer_heads: a layer's heads, a divisor of E. score: of the queries that pool, a name that
-    `robot_attn.build_score` knows; within the layers it is the paper's, "scaled_dot". max_tokens: N; where
-    the frame has more patches, the largest numbers of k x k of them are one token, k as small as may be.
-    Cost: layers (16 N E^2 + 4 N^2 E) FLOPs a frame after the patches; numbers linear in N, but with rollout
-    layers num_layer_heads N^2.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        num_heads: number of pooling queries.
+        embed_dim: E, dimension of a token, a multiple of `num_layer_heads`.
+        layers: number of transformer layers.
+        num_layer_heads: number of heads within a layer.
+        score: score of the pooling queries, a name that `robot_attn.build_score` accepts; within the layers
+            it is the paper's "scaled_dot".
+        rollout: return the map of attention rollout.
+        max_tokens: N, largest number of tokens. For frames with more patches, k x k of them are max-pooled
+            into one token, with k as small as possible.
+
+    Raises:
+        ValueError: an image_shape or option out of range, or an unknown score.
+
+    Cost: layers (16 N E^2 + 4 N^2 E) FLOPs per frame after the patches; memory linear in N, but with rollout
+    layers num_layer_heads N^2 numbers.
     """
 
-    good_for: ClassVar[str] = "scenes in which a thing matters by what stands around it"
+    good_for: ClassVar[str] = "scenes in which the relevance of an object depends on its surroundings"
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ def test_equals_sb3s_nature_cnn() -> None:
     assert torch.equal(module(frames).features, peer(frames))
 
 
-def test_its_map_is_exactly_flat_and_says_so() -> None:
+def test_the_map_is_exactly_uniform() -> None:
     module = build("cnn", (3, 64, 64))
     percept = module(torch.rand(2, 3, 64, 64))
     assert module.uniform and not build("query", (3, 64, 64)).uniform
@@ -26,7 +26,7 @@ def test_its_map_is_exactly_flat_and_says_so() -> None:
     assert bool((spread == 1 / 4096).all())
 
 
-def test_a_small_frame_is_padded_with_black() -> None:
+def test_small_frames_are_padded_with_black() -> None:
     torch.manual_seed(0)
     small = build("cnn", (3, 32, 40))
     large = build("cnn", (3, 36, 40))

@@ -45,7 +45,7 @@ def test_upsample_is_the_torch_function_on_arrays() -> None:
     assert np.array_equal(maps, torched.numpy())
 
 
-def test_a_planted_perfect_map_scores_everything_and_a_wrong_one_nothing() -> None:
+def test_a_perfect_map_scores_one_and_a_wrong_one_zero() -> None:
     mask = mask_of((2, 3), (2, 4), (3, 3))
     perfect = mask / mask.sum()
     wrong = ~mask / (~mask).sum()
@@ -54,7 +54,7 @@ def test_a_planted_perfect_map_scores_everything_and_a_wrong_one_nothing() -> No
     assert focus.pointing_game(maps, mask).tolist() == [[1.0, 0.0]]
 
 
-def test_pointing_game_shares_a_plateau() -> None:
+def test_the_pointing_game_averages_over_a_plateau() -> None:
     # A cell of 2 x 3 pixels holds the maximum; the target covers two of its six.
     maps = np.full((1, 1, *SIZE), 0.01)
     maps[0, 0, 1:3, 2:5] = 0.1
@@ -125,7 +125,7 @@ def test_center_bias_is_a_round_gaussian() -> None:
     assert np.array_equal(center, center[::-1, ::-1])
 
 
-def test_mask_mean_is_where_the_target_was() -> None:
+def test_the_prior_map_is_the_mean_mask() -> None:
     prior = focus.PriorMap(SIZE)
     assert np.array_equal(prior.map(), focus.uniform_map(SIZE))  # nothing seen yet
     prior.add(np.concatenate([mask_of((1, 1), (1, 2)), mask_of((1, 1)), mask_of()]))
@@ -149,7 +149,7 @@ def test_ratios_are_ratios_of_means_over_visible_frames() -> None:
     assert totals.mass_over_chance(0).value == pytest.approx(0.25 / (2 / 35))
 
 
-def test_the_meter_adds_up_alike_whatever_the_batches() -> None:
+def test_the_meter_is_independent_of_the_batches() -> None:
     rng = np.random.default_rng(3)
     maps = rng.random((11, 2, *SIZE))
     masks = rng.random((11, *SIZE)) < 0.2
@@ -180,7 +180,7 @@ def test_nothing_visible_gives_nan_and_no_warning() -> None:
         (np.zeros((1, 5, 7)), np.zeros((1, 5, 7), dtype=bool), "same frames"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(maps: np.ndarray, masks: np.ndarray, message: str) -> None:
+def test_incompatible_arrays_are_refused(maps: np.ndarray, masks: np.ndarray, message: str) -> None:
     for function in (focus.mass_on_target, focus.pointing_game):
         with pytest.raises(ValueError, match=message):
             function(maps, masks)

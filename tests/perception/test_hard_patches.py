@@ -35,7 +35,7 @@ def test_by_hand() -> None:
     at_a_time=st.sampled_from([1, 7, 30, 10**6]),
     seed=st.integers(0, 2**31),
 )
-def test_votes_are_the_columns_of_torchs_attention(
+def test_votes_equal_the_column_means_of_torchs_attention(
     sizes: tuple[int, int, int], batch: int, at_a_time: int, seed: int
 ) -> None:
     q, n, d = sizes
@@ -56,7 +56,7 @@ def test_votes_are_the_columns_of_torchs_attention(
     batch=st.sampled_from([0, 1, 3]),
     seed=st.integers(0, 2**31),
 )
-def test_the_choice_is_the_head_of_the_sorted_votes(count: int, batch: int, seed: int) -> None:
+def test_the_selection_equals_the_sorted_votes(count: int, batch: int, seed: int) -> None:
     cast = draw(batch, 13, seed=seed).softmax(1)
     chosen, shares = choose(cast, count)
     for row, indices, share in zip(cast.tolist(), chosen.tolist(), shares, strict=True):
@@ -89,7 +89,7 @@ def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     tokens, dot = torch.zeros(2, 3, 5), SCORES["dot"]
     for match, arguments in (
         (r"expected query \[B, n, d\] .* got shape \[3, 5\]", (tokens[0], tokens)),
@@ -101,16 +101,16 @@ def test_bad_input_is_one_sentence() -> None:
         with pytest.raises(ValueError, match=match):
             votes(*arguments, dot)
     for count in (0, 4):
-        with pytest.raises(ValueError, match=rf"1 to n can be chosen; .* \[2, 3\], count is {count}"):
+        with pytest.raises(ValueError, match=rf"a count from 1 to n, got shape \[2, 3\] and {count}"):
             choose(torch.ones(2, 3), count)
-    with pytest.raises(ValueError, match="at most the frame's 49 patches; it is 50"):
+    with pytest.raises(ValueError, match="of at most 49, the frame's patches, got 50"):
         HardPatches((3, 32, 32), chosen=50)
     with pytest.raises(ValueError, match="did you mean 'scaled_dot'"):
         HardPatches((3, 32, 32), score="scaled_dott")
 
 
 @pytest.mark.parametrize("chosen", [1, 3, 10, 49])
-def test_only_the_chosen_are_looked_at(chosen: int) -> None:
+def test_attention_is_zero_outside_the_selected_patches(chosen: int) -> None:
     torch.manual_seed(0)
     attention = HardPatches((3, 32, 32), chosen=chosen)(torch.rand(5, 3, 32, 32)).attention
     assert attention.shape == (5, 1, 7, 7)
@@ -118,7 +118,7 @@ def test_only_the_chosen_are_looked_at(chosen: int) -> None:
     torch.testing.assert_close(attention.sum((1, 2, 3)), torch.ones(5))
 
 
-def test_the_features_are_made_of_places_in_order_of_the_votes() -> None:
+def test_features_are_computed_from_locations_in_order_of_votes() -> None:
     """Written out from the module's weights: self-attention, columns, the best K, their centres."""
     torch.manual_seed(0)
     module = HardPatches((3, 41, 67), features_dim=5, chosen=4).double()
@@ -141,7 +141,7 @@ def test_the_features_are_made_of_places_in_order_of_the_votes() -> None:
         torch.testing.assert_close(percept.features[index], features, rtol=1e-6, atol=1e-6)
 
 
-def test_what_was_not_chosen_learns_from_the_votes_it_lost() -> None:
+def test_unselected_patches_learn_through_the_votes() -> None:
     """The gradient of a chosen patch's share reaches the keys of all that competed for the same votes."""
     query, key = draw(1, 5, 3), draw(1, 7, 3, seed=1).requires_grad_()
     chosen, shares = choose(votes(query, key, SCORES["dot"]), 2)
@@ -150,7 +150,7 @@ def test_what_was_not_chosen_learns_from_the_votes_it_lost() -> None:
     assert len(set(chosen[0].tolist())) == 2
 
 
-def test_a_gradient_teaches_it_to_choose_the_bright_patch() -> None:
+def test_gradient_descent_learns_to_select_the_bright_patch() -> None:
     """The hard choice, trained by gradient through the features alone, to say where a bright square is."""
     torch.manual_seed(0)
     module = HardPatches((1, 32, 32), features_dim=16, chosen=8)

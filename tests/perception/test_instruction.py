@@ -65,7 +65,7 @@ def test_invalid_text_raises_value_error() -> None:
     sizes=st.tuples(*[st.sampled_from([1, 2, 3, 5, 7])] * 3),
     seed=st.integers(0, 2**31),
 )
-def test_a_head_reads_its_own_mixture_of_words(
+def test_each_head_attends_to_its_own_mixture_of_words(
     batch: int, words: int, sizes: tuple[int, ...], seed: int
 ) -> None:
     heads, size, out = sizes
@@ -82,7 +82,7 @@ def test_a_head_reads_its_own_mixture_of_words(
             torch.testing.assert_close(queries[row, head], expected, rtol=1e-10, atol=1e-10)
 
 
-def test_no_word_is_no_query() -> None:
+def test_an_empty_instruction_gives_a_zero_query() -> None:
     module = Instruct(2, 5, 7)
     queries = module(torch.zeros(3, MAX_TOKENS, dtype=torch.int64))
     assert torch.equal(queries, torch.zeros(3, 2, 7))
@@ -110,7 +110,7 @@ def test_the_gradient_of_the_words() -> None:
     assert said.tolist() == sorted(tokens[0, :3].tolist())
 
 
-def test_a_fixed_text_is_that_text_in_every_frame() -> None:
+def test_a_fixed_instruction_equals_the_same_text_in_every_frame() -> None:
     torch.manual_seed(0)
     by_frame = Instruction(SHAPE, 2 + MAX_TOKENS, instruction=None)
     fixed = Instruction(SHAPE, 2, instruction="find the small blue cube")
@@ -140,7 +140,7 @@ def test_each_frame_has_its_own_text_and_the_rest_of_the_context_moves_no_attent
     assert not torch.allclose(moved.features[0], together.features[0])
 
 
-def test_a_word_means_more_than_its_place() -> None:
+def test_word_order_affects_the_query() -> None:
     """The order of words counts, too: "left of the red box" is not "red left of the box"."""
     torch.manual_seed(0)
     module = Instruct(1, 8, 8)
@@ -150,7 +150,7 @@ def test_a_word_means_more_than_its_place() -> None:
     assert torch.equal(one, same) and not torch.allclose(one, other, atol=1e-4)
 
 
-def test_tokens_that_are_none() -> None:
+def test_invalid_tokens_raise_value_error() -> None:
     module = Instruction(SHAPE, MAX_TOKENS, instruction=None)
     frames, good = torch.rand(1, *SHAPE), tokenize("the red ball").float()[None]
     module(frames, good)
@@ -191,7 +191,7 @@ def test_small_batches(batch: int) -> None:
     assert percept.features.shape == (batch, 128) and percept.attention.shape == (batch, 4, 9, 8)
 
 
-def test_it_learns_to_look_for_what_both_words_name() -> None:
+def test_it_learns_to_attend_to_what_both_words_name() -> None:
     """A frame holds six things, three colours in two shapes: by one word it finds half of them at best."""
     torch.manual_seed(0)
     pairs = [(colour, shape) for colour in range(3) for shape in range(2)]

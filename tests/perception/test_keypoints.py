@@ -5,7 +5,7 @@ import torch
 from robot_attn import build
 
 
-def test_two_objects_alike_become_one_midway() -> None:
+def test_two_equal_objects_give_one_keypoint_midway() -> None:
     """The known weakness of expected coordinates, by hand: the features hold the mean of the two places."""
     module = build("keypoints", (1, 64, 64), features_dim=2, num_heads=1, patch_dim=1)
     with torch.no_grad():

@@ -335,7 +335,7 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"window": 4}, "window must be an odd number"),
+        ({"window": 4}, "expected window as an odd number of patches, got 4"),
         ({"window": 0}, "window must be a whole number of at least 1"),
         ({"layers": 0}, "layers must be a whole number of at least 1"),
         ({"embed_dim": 15, "num_layer_heads": 2}, "a multiple of num_layer_heads; they are 15 and 2"),

@@ -84,31 +84,31 @@ def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
     assert logits.grad is not None and bool(logits.grad.isfinite().all())
 
 
-def test_a_mask_that_rounds_to_nothing_still_says_where() -> None:
+def test_weights_are_accurate_where_the_mask_underflows() -> None:
     logits = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     mask, weights = gate(logits, torch.tensor(300.0), 0.1)
     assert bool((mask == 0).all())
     torch.testing.assert_close(weights, torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     one, logits = torch.tensor(1.0), torch.zeros(2, 3)
     for match, arguments in (
-        (r"logits must be \[B, n\] .* \[3\]", (logits[0], one, 0.2)),
-        (r"at least 1 cell to let through; their shape is \[2, 0\]", (logits[:, :0], one, 0.2)),
+        (r"expected logits \[B, n\] .* got shape \[3\]", (logits[0], one, 0.2)),
+        (r"at least 1 cell, got shape \[2, 0\]", (logits[:, :0], one, 0.2)),
         ("expected logits of finite numbers", (logits / 0.0, one, 0.2)),
-        ("budget must be a share .* it is 0", (logits, one, 0)),
-        ("budget must be a share .* it is 1.0", (logits, one, 1.0)),
-        ("budget must be a share .* it is nan", (logits, one, math.nan)),
-        ("budget must be a share .* it is 'low'", (logits, one, "low")),
+        ("expected budget as a fraction .* got 0", (logits, one, 0)),
+        ("expected budget as a fraction .* got 1.0", (logits, one, 1.0)),
+        ("expected budget as a fraction .* got nan", (logits, one, math.nan)),
+        ("expected budget as a fraction .* got 'low'", (logits, one, "low")),
     ):
         with pytest.raises(ValueError, match=match):
             gate(*arguments)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"budget must be a share .* it is True"):
+    with pytest.raises(ValueError, match=r"expected budget as a fraction .* got True"):
         Mask((3, 32, 32), budget=True)
 
 
-def test_the_map_is_the_mask_divided_by_its_sum() -> None:
+def test_the_map_equals_the_normalised_mask() -> None:
     torch.manual_seed(0)
     module = Mask((3, 41, 67))
     frames = torch.randint(0, 256, (2, 3, 41, 67), dtype=torch.uint8)
@@ -120,7 +120,7 @@ def test_the_map_is_the_mask_divided_by_its_sum() -> None:
         module.mask(frames[0])
 
 
-def test_what_is_masked_away_does_not_reach_the_features() -> None:
+def test_masked_content_does_not_reach_the_features() -> None:
     """Where the mask is 0, frames may differ as they like."""
     torch.manual_seed(0)
     module = Mask((1, 64, 64), patch_dim=2, hidden_dim=1)
@@ -159,7 +159,7 @@ def test_training_cannot_open_it_everywhere() -> None:
     assert bool((attention.amax((1, 2, 3)) > 3 / 81).all())
 
 
-def test_a_frame_of_one_colour_is_masked_evenly() -> None:
+def test_a_constant_frame_is_masked_uniformly() -> None:
     module = Mask((3, 41, 67))
     percept = module(torch.full((2, 3, 41, 67), 0.25))
     torch.testing.assert_close(percept.attention, torch.full((2, 1, 9, 15), 1 / 135))

@@ -19,7 +19,7 @@ from robot_attn.families._self import SelfAttention
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 2**31),
 )
-def test_a_layer_is_torchs_encoder_layer(
+def test_a_layer_equals_torchs_encoder_layer(
     batch: int, count: int, num_heads: int, size: int, dtype: torch.dtype, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -45,7 +45,7 @@ def test_a_layer_is_torchs_encoder_layer(
     torch.testing.assert_close(seen, theirs.to(dtype)(tokens), **close)
 
 
-def test_rollout_is_the_product_of_the_layers() -> None:
+def test_rollout_equals_the_product_of_the_layers() -> None:
     torch.manual_seed(0)
     module = SelfAttention((3, 41, 53), layers=2, num_layer_heads=2, rollout=True).double()
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_rollout_is_the_product_of_the_layers() -> None:
         torch.testing.assert_close(percept.features, pooled.features, rtol=1e-10, atol=1e-12)
 
 
-def test_every_patch_knows_of_every_other() -> None:
+def test_every_token_depends_on_every_patch() -> None:
     torch.manual_seed(0)
     module = SelfAttention((1, 48, 48)).double()
     tokens = []
@@ -82,7 +82,7 @@ def test_every_patch_knows_of_every_other() -> None:
     assert bool((tokens[0] != tokens[1]).any(-1).all())
 
 
-def test_where_a_patch_is_matters() -> None:
+def test_positions_affect_the_tokens() -> None:
     """On a frame of one colour only the positions tell patches apart."""
     torch.manual_seed(0)
     module = SelfAttention((3, 48, 48))
@@ -123,7 +123,7 @@ def test_a_coarse_token_keeps_the_largest_numbers_of_its_patches() -> None:
     torch.testing.assert_close(tokens[0], largest + positions)
 
 
-def test_how_many_parameters() -> None:
+def test_number_of_parameters() -> None:
     module = SelfAttention((3, 64, 64))
     assert sum(parameter.numel() for parameter in module.parameters()) == 24_472
     assert (module.num_heads, module.grid.shape, module.features_dim) == (8, (15, 15), 128)
@@ -141,7 +141,7 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_bad_options() -> None:
+def test_invalid_options_raise_value_error() -> None:
     for match, options in (
         ("max_tokens must be a whole number of at least 1; it is 0", {"max_tokens": 0}),
         ("num_layer_heads must be a whole number of at least 1", {"num_layer_heads": 0}),
