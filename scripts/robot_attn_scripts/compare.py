@@ -70,13 +70,13 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluation.compare import compare, group
+    from robot_attn_policies.evaluation.compare import compare, group_runs
     from robot_attn_policies.evaluation.compare_plot import write_plot
     from robot_attn_policies.training.run_folder import locked, write_file
 
     policies = load_policies(options)
     configs = {name: policy.config for name, policy in policies.items()}
-    arms = group(configs)
+    arms = group_runs(configs)
     out = options.out or Path("runs/compare") / next(iter(configs.values())).task
     table = plan(options, configs, out / CELLS)
     jobs = list({job.path: job for pair in table.values() for job in pair}.values())
@@ -157,7 +157,7 @@ def plan(
     A file's name tells arm, seed and scene: a run that was trained again replaces its cells, and what else
     was compared in the folder stays.
     """
-    from robot_attn_policies.evaluation.compare import TRAINED, arm_of
+    from robot_attn_policies.evaluation.compare import TRAINED, arm_config
     from robot_attn_policies.evaluation.result_cache import Question, policy_identity
     from robot_attn_policies.training.run_folder import json_hash, library_versions
 
@@ -174,7 +174,7 @@ def plan(
                 trained_env=config.env,
                 calibration={"first_seed": calibration[0], "episodes": len(calibration)},
             )
-            arm = json_hash(asdict(arm_of(config)))[:8]
+            arm = json_hash(asdict(arm_config(config)))[:8]
             files = (
                 f"{config.perception}-{arm}-{config.seed}-{scene}.json",
                 f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json",

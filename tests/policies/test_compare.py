@@ -1,4 +1,4 @@
-"""Arms, cells and figures of a comparison, at values worked out by hand."""
+"""Comparisons: arms, cached results and figures against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from robot_attn_policies.evaluation.compare import compare, group
+from robot_attn_policies.evaluation.compare import compare, group_runs
 from robot_attn_policies.evaluation.compare_plot import COLOURS, write_plot
 from robot_attn_policies.evaluation.result_cache import Baselines, Question, Scores, read_cell, write_cell
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import RunError
 
 QUESTION = Question("toy", "hard", {"suite": "hard"}, 7, 2, {"python": "3.11"}, "abc", {}, {"episodes": 3})
-ENDS = Baselines(random=(0.0, 2.0), oracle=(10.0, 12.0))
+BASELINES = Baselines(random=(0.0, 2.0), oracle=(10.0, 12.0))
 
 
 def scores(*returns: float, mass: float = 0.5) -> Scores:
-    """Of each episode 10 frames, with a target of a tenth of the frame."""
+    """Scores of episodes with 10 frames each, in which the target covers a tenth of the frame."""
     each = (1.0,) * len(returns)
     return Scores(
         returns=returns,
@@ -45,7 +45,7 @@ def test_runs_that_differ_in_seed_and_threads_are_an_arm() -> None:
         "b": replace(CONFIG, perception="cnn"),
         "c": replace(CONFIG, seed=4, threads=7),
     }
-    assert group(configs) == {"query": ["a", "c"], "cnn": ["b"]}
+    assert group_runs(configs) == {"query": ["a", "c"], "cnn": ["b"]}
 
 
 @pytest.mark.parametrize(
@@ -58,26 +58,26 @@ def test_runs_that_differ_in_seed_and_threads_are_an_arm() -> None:
         ({"ppo": PPOPreset(gamma=0.5, net_arch=(8, 9))}, "query ppo.gamma=0.5 ppo.net_arch=[8,9]"),
     ],
 )
-def test_an_arm_is_called_by_what_it_has_of_its_own(changes: dict[str, object], label: str) -> None:
+def test_a_label_has_the_settings_in_which_arms_differ(changes: dict[str, object], label: str) -> None:
     other = replace(CONFIG, **changes)
-    assert list(group({"b": other})) == ["query"]
-    labels = list(group({"a": CONFIG, "b": other}))
+    assert list(group_runs({"b": other})) == ["query"]
+    labels = list(group_runs({"a": CONFIG, "b": other}))
     assert labels[1] == label
     assert labels[0].split()[0] == "query" and labels[0] != label
 
 
-def test_options_of_a_family_are_its_own_matter() -> None:
+def test_family_options_are_compared_within_the_family() -> None:
     heads = replace(CONFIG, options={"num_heads": 8})
-    assert list(group({"a": heads, "b": replace(CONFIG, perception="cnn")})) == ["query", "cnn"]
+    assert list(group_runs({"a": heads, "b": replace(CONFIG, perception="cnn")})) == ["query", "cnn"]
     short = replace(CONFIG, perception="cnn", steps=9)
-    assert list(group({"a": heads, "b": short})) == ["query steps=250000", "cnn steps=9"]
+    assert list(group_runs({"a": heads, "b": short})) == ["query steps=250000", "cnn steps=9"]
 
 
-def test_a_training_named_twice_and_two_tasks_are_refused() -> None:
-    with pytest.raises(ValueError, match="a and b are one training"):
-        group({"a": CONFIG, "b": replace(CONFIG, threads=2)})
-    with pytest.raises(ValueError, match="a is a run of toy, b one of other"):
-        group({"a": CONFIG, "b": replace(CONFIG, task="other")})
+def test_two_runs_of_one_seed_and_two_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in configuration or seed, got the same for a and b"):
+        group_runs({"a": CONFIG, "b": replace(CONFIG, threads=2)})
+    with pytest.raises(ValueError, match="runs of one task, got a of toy and b of other"):
+        group_runs({"a": CONFIG, "b": replace(CONFIG, task="other")})
 
 
 def test_a_cell_answers_its_question_and_no_other(tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ def test_a_damaged_cell_is_named(tmp_path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(RunError, match=r"cell\.json is (cut or )?damaged"):
+    with pytest.raises(RunError, match=r"cell\.json is (truncated or )?damaged"):
         read_cell(path, QUESTION, Scores)
 
 
 def test_figures_by_hand() -> None:
     cells = {
         "trained": {
-            "good": [(scores(9.0, 11.0, mass=0.6), ENDS), (scores(5.0, 7.0, mass=0.2), ENDS)],
-            "bad": [(scores(0.0, 2.0), ENDS)],
+            "good": [(scores(9.0, 11.0, mass=0.6), BASELINES), (scores(5.0, 7.0, mass=0.2), BASELINES)],
+            "bad": [(scores(0.0, 2.0), BASELINES)],
         }
     }
     compared = compare(cells, {"good": [0, 1], "bad": [0]})
@@ -147,32 +147,34 @@ def test_figures_by_hand() -> None:
     assert bad["normalised_score"] == pytest.approx(0.0)
     assert compared.figures["trained"]["good"]["normalised_score"].runs == pytest.approx((0.9, 0.5))
     assert compared.figures["trained"]["good"]["mass_over_chance"].runs == pytest.approx((6.0, 2.0))
-    # Every episode says the same of every run: what is left to draw is which runs.
+    # The runs differ by the same amount in every episode: the interval covers the choice of runs alone.
     (difference,) = compared.differences["trained"].values()
     assert difference == pytest.approx((0.7, 0.5, 0.9))
     assert list(compared.differences["trained"]) == [("good", "bad")]
 
 
-def test_a_task_that_does_not_say_success_has_none() -> None:
+def test_a_task_that_does_not_report_success_has_no_such_figure() -> None:
     known, unknown = scores(1.0, 2.0), replace(scores(3.0, 4.0), successes=None)
-    compared = compare({"trained": {"a": [(known, ENDS)], "b": [(unknown, ENDS)]}}, {"a": [0], "b": [0]})
+    compared = compare(
+        {"trained": {"a": [(known, BASELINES)], "b": [(unknown, BASELINES)]}}, {"a": [0], "b": [0]}
+    )
     assert "success" not in compared.figures["trained"]["a"]
 
 
 def test_a_target_that_was_never_visible_has_no_focus(tmp_path: Path) -> None:
     zeros = (0.0, 0.0)
-    unseen = replace(
+    hidden = replace(
         scores(1.0, 2.0), mass=zeros, hits=zeros, chance=zeros, center_bias=zeros, visible=(0, 0)
     )
-    compared = compare({"trained": {"a": [(unseen, ENDS)]}}, {"a": [0]})
+    compared = compare({"trained": {"a": [(hidden, BASELINES)]}}, {"a": [0]})
     assert np.isnan(compared.figures["trained"]["a"]["mass_over_chance"].interval).all()
-    write_plot(tmp_path / "plot.png", compared, "unseen")
+    write_plot(tmp_path / "plot.png", compared, "hidden")
 
 
 def test_the_plot_has_a_mark_of_every_arm(tmp_path: Path) -> None:
     arms = ("a", "b", "c")
     cells = {
-        scene: {arm: [(scores(5.0 + i, 7.0, mass=0.3 + i / 10), ENDS)] for i, arm in enumerate(arms)}
+        scene: {arm: [(scores(5.0 + i, 7.0, mass=0.3 + i / 10), BASELINES)] for i, arm in enumerate(arms)}
         for scene in ("trained", "hard")
     }
     path = tmp_path / "new" / "plot.png"
@@ -190,9 +192,9 @@ def test_the_plot_has_a_mark_of_every_arm(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["plot.png"]
 
 
-def test_the_file_of_a_cell_is_plain_json_of_a_line_a_field(tmp_path: Path) -> None:
+def test_a_cell_is_plain_json_with_one_field_per_line(tmp_path: Path) -> None:
     path = tmp_path / "cell.json"
-    write_cell(path, QUESTION, ENDS)
+    write_cell(path, QUESTION, BASELINES)
     data = json.loads(path.read_text())
     assert data["answer"] == {"random": [0.0, 2.0], "oracle": [10.0, 12.0]}
     assert len(path.read_text().splitlines()) < 20

@@ -1,3 +1,5 @@
+"""PerceptionPPO: its updates are SB3's, it can be interrupted, and frames stay uint8."""
+
 from __future__ import annotations
 
 import copy
@@ -18,7 +20,7 @@ from robot_attn_policies.sb3.vec_env import BatchVecEnv
 def trained(
     kind: type[PPO], *, ours: bool, box: bool, discrete: bool, target_kl: float | None
 ) -> tuple[PPO, dict[str, float]]:
-    """A PPO after three rollouts and updates, and the figures of the last."""
+    """A PPO after three rollouts and updates, and the figures logged in the last."""
     name = "CnnPolicy" if box else "MultiInputPolicy"
     torch.set_num_threads(1)
     model = kind(
@@ -44,7 +46,7 @@ def trained(
 @pytest.mark.parametrize(
     ("box", "discrete", "target_kl"), [(False, False, None), (True, True, None), (False, False, 1e-4)]
 )
-def test_updates_are_those_of_sb3(box: bool, discrete: bool, target_kl: float | None) -> None:
+def test_updates_equal_sb3s(box: bool, discrete: bool, target_kl: float | None) -> None:
     expected, figures = trained(PPO, ours=False, box=box, discrete=discrete, target_kl=target_kl)
     found, our_figures = trained(PerceptionPPO, ours=True, box=box, discrete=discrete, target_kl=target_kl)
     theirs, ours = policy_weights(expected.policy), policy_weights(found.policy)
@@ -59,10 +61,10 @@ def test_updates_are_those_of_sb3(box: bool, discrete: bool, target_kl: float | 
             assert our_figures[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
     assert found._n_updates == expected._n_updates
     if target_kl is not None:
-        assert found._n_updates < 9  # the early stop was met
+        assert found._n_updates < 9  # stopped early
 
 
-def test_stop_leaves_an_update() -> None:
+def test_stop_interrupts_an_update() -> None:
     model = PerceptionPPO(
         PerceptionPolicy,
         BatchVecEnv(ToyEnv(2), channels_first=True),
@@ -70,14 +72,14 @@ def test_stop_leaves_an_update() -> None:
         batch_size=8,
         policy_kwargs={"features_extractor_class": PerceptionExtractor},
     )
-    asked = iter([False, True])
-    model.stop = lambda: next(asked)
+    answers = iter([False, True])
+    model.stop = lambda: next(answers)
     with pytest.raises(TrainingInterrupted):
         model.learn(16)
     assert model.policy.optimizer.state_dict()["state"][0]["step"].item() == 1
 
 
-def test_images_reach_the_perception_as_bytes() -> None:
+def test_images_reach_the_perception_as_uint8() -> None:
     model = PerceptionPPO(
         PerceptionPolicy,
         BatchVecEnv(ToyEnv(2), channels_first=True),
@@ -88,7 +90,7 @@ def test_images_reach_the_perception_as_bytes() -> None:
     )
     dtypes = set()
     model.policy.features_extractor.perception.register_forward_pre_hook(
-        lambda _, given: dtypes.add(given[0].dtype)
+        lambda _, inputs: dtypes.add(inputs[0].dtype)
     )
     model.learn(16)
     model.predict({"image": np.zeros((36, 44, 3), np.uint8), "state": np.zeros(2, np.float32)})

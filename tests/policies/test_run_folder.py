@@ -1,3 +1,5 @@
+"""Run folders: what is written is read back, and damaged or crafted folders are refused."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,7 @@ from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import (
     Run,
     RunError,
-    describe,
+    describe_run,
     load_policy,
     locked,
     read_config,
@@ -50,7 +52,7 @@ def save(
     folder: Path, config: TrainConfig = CONFIG, observation: spaces.Space[Any] = OBSERVATION
 ) -> dict[str, Any]:
     """A run folder as training leaves it, and the weights in it."""
-    run = describe(config, observation, ACTION)
+    run = describe_run(config, observation, ACTION)
     torch.manual_seed(0)
     weights = {}
     for which, path in (
@@ -82,7 +84,7 @@ def folder(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def sign(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Edit config.json as somebody would who knows how it is signed."""
+    """Edit config.json and update its hash, as an attacker could."""
     data = json.loads(path.read_text())
     change(data)
     data.pop("sha256")
@@ -94,7 +96,7 @@ def sign(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_policies_come_back_bit_for_bit(saved: tuple[Path, dict[str, Any]], which: Any) -> None:
     before = torch.get_rng_state()
     policy, config = load_policy(saved[0], which)
-    assert torch.equal(torch.get_rng_state(), before)  # the caller's random numbers stay as they were
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's random state is unchanged
     assert config == CONFIG
     assert not policy.training
     found = policy_weights(policy)
@@ -123,7 +125,7 @@ def test_equal_policies_are_equal_files(folder: Path) -> None:
 def test_every_family_comes_back(tmp_path: Path, family: str, share: bool) -> None:
     observation = spaces.Box(0, 255, (3, 36, 36), np.uint8)
     config = TrainConfig("toy", perception=family, ppo=PPOPreset(share_features_extractor=share))
-    run = describe(config, observation, spaces.Discrete(3))
+    run = describe_run(config, observation, spaces.Discrete(3))
     weights = policy_weights(build_policy(config, observation, run.action_space))
     write_config(tmp_path, run)
     write_policy(tmp_path / "policy.safetensors", weights, run, steps=0)
@@ -131,8 +133,8 @@ def test_every_family_comes_back(tmp_path: Path, family: str, share: bool) -> No
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 
-def test_a_policy_of_format_1_decides_what_it_did_then() -> None:
-    """The folder was written by version 0.1.0, whose names of options and parameters were others."""
+def test_a_policy_of_format_1_computes_the_same_actions() -> None:
+    """The folder was written by version 0.1.0, which had other names for options and parameters."""
     policy, config = load_policy(FORMAT_1, "last")
     assert config.options == {"num_heads": 2, "patch_dim": 3, "hidden_dim": 2, "features_dim": 5}
     frames = np.arange(3 * 64 * 64 * 3, dtype=np.uint8).reshape(3, 64, 64, 3)
@@ -141,10 +143,12 @@ def test_a_policy_of_format_1_decides_what_it_did_then() -> None:
     np.testing.assert_allclose(actions, json.loads((FORMAT_1 / "actions.json").read_text()), atol=1e-6)
 
 
-def test_a_training_of_format_1_does_not_go_on(tmp_path: Path) -> None:
+def test_training_of_format_1_cannot_be_resumed(tmp_path: Path) -> None:
     folder = shutil.copytree(FORMAT_1, tmp_path / "run")
     config = (folder / "config.json").read_bytes()
-    with pytest.raises(RunError, match="its policies load, but its training cannot go on; start a new run"):
+    with pytest.raises(
+        RunError, match="its policies load, but its training cannot be resumed: start a new run"
+    ):
         train(
             read_config(folder).config, lambda count, eval_: pytest.fail("none is made"), folder, resume=True
         )
@@ -170,20 +174,26 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 
 BROKEN: list[tuple[Callable[[Path], Any], str]] = [
-    (lambda f: shutil.rmtree(f), "expected a run folder with a config.json, found none"),
-    (lambda f: (f / "config.json").unlink(), "expected a run folder with a config.json, found none"),
-    (lambda f: (f / "best/policy.safetensors").unlink(), "does not exist.*or ask for the last policy"),
-    (lambda f: (f / "config.json").write_text("{"), "config.json is cut or damaged: expected JSON"),
-    (lambda f: (f / "config.json").write_bytes(b"[" * 100_000), "config.json is cut or damaged"),
-    (lambda f: (f / "config.json").write_bytes(b" " * (1 << 21)), "2097152 bytes, expected at most 1048576"),
-    (lambda f: (f / "config.json").write_text("[]"), "expected format 2, found list"),
+    (lambda f: shutil.rmtree(f), "expected a run folder with a config.json, got none"),
+    (lambda f: (f / "config.json").unlink(), "expected a run folder with a config.json, got none"),
+    (
+        lambda f: (f / "best/policy.safetensors").unlink(),
+        "expected a policy at .*, got none.*or load the last policy",
+    ),
+    (lambda f: (f / "config.json").write_text("{"), "config.json is truncated or damaged: expected JSON"),
+    (lambda f: (f / "config.json").write_bytes(b"[" * 100_000), "config.json is truncated or damaged"),
+    (lambda f: (f / "config.json").write_bytes(b" " * (1 << 21)), "at most 1048576 bytes, got 2097152"),
+    (lambda f: (f / "config.json").write_text("[]"), "expected format 2, got list"),
     (
         lambda f: edit(f, '"num_heads": 3', '"num_heads": 4'),
-        "config.json was edited or damaged.*put the original back",
+        "config.json was edited or damaged.*restore the original",
     ),
-    (lambda f: os.truncate(f / "best/policy.safetensors", 9000), "its header tells of .* bytes, it has 9000"),
-    (lambda f: os.truncate(f / "best/policy.safetensors", 1000), "its header claims .* bytes of 1000"),
-    (lambda f: os.truncate(f / "best/policy.safetensors", 0), "its header"),
+    (
+        lambda f: os.truncate(f / "best/policy.safetensors", 9000),
+        "expected .* bytes by its header, got 9000",
+    ),
+    (lambda f: os.truncate(f / "best/policy.safetensors", 1000), "expected a header within 1000 bytes, got"),
+    (lambda f: os.truncate(f / "best/policy.safetensors", 0), "header"),
 ]
 
 
@@ -194,7 +204,7 @@ def test_broken_folders_say_what_is_broken(folder: Path, damage: Callable[[Path]
         load_policy(folder)
 
 
-def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
+def test_one_flipped_bit_anywhere_in_a_policy_is_detected(folder: Path) -> None:
     path = folder / "best/policy.safetensors"
     raw = path.read_bytes()
     for position in [0, 7, 9, 200, len(raw) // 2, len(raw) - 1]:
@@ -208,7 +218,7 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
     [
         (
             lambda d: d["config"]["options"].update(num_heads=5),
-            "expected features_extractor.perception.*5.*found.*3",
+            "expected features_extractor.perception.*5.*got.*3",
         ),
         (
             lambda d: d["config"]["options"].update(num_heads=10**9),
@@ -216,7 +226,7 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
         ),
         (
             lambda d: d["config"]["options"].update(features_dim=65536),
-            "of another architecture than config.json describes",
+            "has another architecture than config.json describes",
         ),
         (lambda d: d["config"]["options"].update(layers="x"), "cannot be built"),
         (
@@ -225,14 +235,14 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
         ),
         (
             lambda d: d["config"]["ppo"].update(net_arch=[65536, 65536]),
-            "of another architecture than config.json describes",
+            "has another architecture than config.json describes",
         ),
         (lambda d: d["config"]["ppo"].update(net_arch="wide"), "expected ppo.net_arch of type"),
         (
             lambda d: d["config"].update(perception="os.system"),
             "expected a perception family among .*, got 'os.system'",
         ),
-        (lambda d: d["config"].update(seed=True), "expected seed of type int, found True"),
+        (lambda d: d["config"].update(seed=True), "expected seed of type int, got True"),
         (lambda d: d["config"].pop("seed"), "with the fields"),
         (lambda d: d["config"].update(code="import os"), "with the fields"),
         (lambda d: d.update(action_space={"type": "Discrete", "n": 10**12}), "a positive integer for the n"),
@@ -244,7 +254,7 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_noticed(folder: Path) -> None:
         (lambda d: d.update(observation_space={"type": "pickle"}), "expected a Dict, Box"),
     ],
 )
-def test_signed_edits_are_held_off_by_types_sizes_and_shapes(
+def test_edits_with_a_valid_hash_are_refused_by_types_sizes_and_shapes(
     folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     sign(folder / "config.json", change)
@@ -257,13 +267,13 @@ def test_signed_edits_are_held_off_by_types_sizes_and_shapes(
 def test_a_checkpoint_of_another_architecture_names_the_difference(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "other", replace(CONFIG, options={"num_heads": 4}))
     shutil.copy(tmp_path / "other/policy.safetensors", folder / "policy.safetensors")
-    with pytest.raises(RunError, match=r"expected features_extractor.* \[.*3.*\].*found"):
+    with pytest.raises(RunError, match=r"expected features_extractor.* \[.*3.*\].*got"):
         load_policy(folder, "last")
-    # The same shapes from another configuration: nothing but the hash tells.
+    # The same shapes from another configuration: only the hash differs.
     other = spaces.Dict({**OBSERVATION.spaces, "state": spaces.Box(-1, 1, (2,), np.float32)})
     save(tmp_path / "same", observation=other)
     shutil.copy(tmp_path / "same/policy.safetensors", folder / "policy.safetensors")
-    with pytest.raises(RunError, match="the shapes agree, the configurations do not"):
+    with pytest.raises(RunError, match="the shapes are equal, the configurations differ"):
         load_policy(folder, "last")
 
 
@@ -274,7 +284,7 @@ def test_mutations_load_to_the_right_policy_or_are_refused(saved: tuple[Path, di
     assert counts.total() == 120
 
 
-def test_another_layout_of_the_same_json_does_no_harm(folder: Path) -> None:
+def test_the_order_of_keys_in_the_json_does_not_matter(folder: Path) -> None:
     data = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(dict(reversed(data.items()))))
     load_policy(folder)
@@ -288,7 +298,7 @@ def test_trainer_is_loaded_by_torch_with_weights_only(saved: tuple[Path, dict[st
 
 
 @pytest.mark.parametrize(
-    ("signed", "message"), [(False, "does not match the SHA-256"), (True, "refused: it holds more")]
+    ("signed", "message"), [(False, "does not match its SHA-256"), (True, "plain containers, got more")]
 )
 def test_code_in_a_checkpoint_is_not_run(folder: Path, tmp_path: Path, signed: bool, message: str) -> None:
     trace = tmp_path / "trace"
@@ -308,7 +318,7 @@ def test_nothing_imports_pickle_in_the_package() -> None:
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    """In a process of its own whose files may have 1000 bytes: the system's own refusal, not an imitation."""
+    """In a separate process whose files may have 1000 bytes: the error is the system's own."""
     target = tmp_path / "file"
     target.write_bytes(b"old")
     script = (
@@ -330,13 +340,13 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
 def test_an_unwritable_folder_says_so(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(RunError, match=r"cannot write .*: name a folder you may write"):
+    with pytest.raises(RunError, match=r"cannot write .*: name a writable folder"):
         write_file(blocker / "config.json", b"")
     with pytest.raises(RunError, match="cannot write"), locked(Path("/proc/nothing/here")):
         pass
 
 
-def test_a_folder_has_one_training_at_a_time(tmp_path: Path) -> None:
+def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(RunError, match="another training is writing"), locked(tmp_path):
         pass
     with locked(tmp_path):  # free again
@@ -381,15 +391,15 @@ def test_spaces_survive_json(space: spaces.Space[Any]) -> None:
         {"options": {"num_heads": 1e9}},
     ],
 )
-def test_configurations_out_of_range(change: dict[str, Any]) -> None:
+def test_configurations_out_of_range_raise(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"expected.*{next(iter(change))[:5]}"):
         replace(CONFIG, **change)
     with pytest.raises(ValueError, match="gamma from 0 to 1, got 2"):
         PPOPreset(gamma=2)
 
 
-def test_a_run_names_what_took_part() -> None:
-    run: Run = describe(CONFIG, OBSERVATION, ACTION)
+def test_a_run_records_the_versions_of_libraries() -> None:
+    run: Run = describe_run(CONFIG, OBSERVATION, ACTION)
     assert (
         run.versions["torch"] == torch.__version__.partition("+")[0]
         or run.versions["torch"] == torch.__version__

@@ -1,4 +1,4 @@
-"""A batch shared among threads: the features and gradients of one that is not."""
+"""Sharded: features and gradients equal those of the whole batch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,13 +35,13 @@ def gradients(call: Any, module: nn.Module, size: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("family", ["query", "keypoints", "cnn"])
 @pytest.mark.parametrize("size", [1, 63, 64, 101, 128])
-def test_it_is_the_module_on_the_whole_batch(sharded: Sharded, family: str, size: int) -> None:
+def test_features_and_gradients_equal_the_whole_batchs(sharded: Sharded, family: str, size: int) -> None:
     torch.manual_seed(0)
     module = PerceptionExtractor(SPACE, perception=family)
     whole = gradients(module, module, size)
     parts = gradients(lambda observation: sharded(module, observation), module, size)
     again = gradients(lambda observation: sharded(module, observation), module, size)
-    # What a softmax is blind to, such as a bias before it, has a gradient of nothing but rounding errors.
+    # Parameters that a softmax cancels, such as a bias before it, have gradients of rounding errors only.
     least = 0.01 * max(expected.abs().max() for expected in whole)
     for expected, found, repeated in zip(whole, parts, again, strict=True):
         scale = expected.abs().max().clamp_min(least)
@@ -49,7 +49,7 @@ def test_it_is_the_module_on_the_whole_batch(sharded: Sharded, family: str, size
         assert torch.equal(found, repeated)  # to the bit, whichever thread was first
 
 
-def test_a_parameter_without_part_has_no_gradient(sharded: Sharded) -> None:
+def test_an_unused_parameter_has_no_gradient(sharded: Sharded) -> None:
     module = nn.Linear(5, 2)
     module.register_parameter("idle", nn.Parameter(torch.ones(3)))
     sharded(module, torch.rand(96, 5)).sum().backward()
@@ -57,12 +57,12 @@ def test_a_parameter_without_part_has_no_gradient(sharded: Sharded) -> None:
     assert module.weight.grad is not None
 
 
-def test_what_goes_wrong_in_a_thread_is_raised(sharded: Sharded) -> None:
+def test_an_error_in_a_thread_is_raised(sharded: Sharded) -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         sharded(nn.Linear(4, 2), torch.rand(96, 5))
 
 
-def test_without_gradients_there_is_nothing_to_share(sharded: Sharded) -> None:
+def test_without_gradients_the_module_is_called_directly(sharded: Sharded) -> None:
     module = nn.Linear(5, 2)
     frames = torch.rand(96, 5)
     with torch.no_grad():

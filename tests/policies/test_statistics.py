@@ -1,3 +1,5 @@
+"""Statistics: point estimates by hand, and the coverage and pairing of bootstrap intervals."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,13 +28,13 @@ def test_iqm_along_an_axis() -> None:
 
 
 @given(st.lists(FINITE, min_size=1, max_size=40), FINITE)
-def test_iqm_moves_with_its_values_and_ignores_their_order(values: list[float], shift: float) -> None:
+def test_iqm_shifts_with_its_values_and_ignores_their_order(values: list[float], shift: float) -> None:
     assert min(values) - 1e-9 <= iqm(values) <= max(values) + 1e-9
     assert iqm(values[::-1]) == pytest.approx(float(iqm(values)))
     assert iqm(np.array(values) + shift) == pytest.approx(float(iqm(values)) + shift, abs=1e-6)
 
 
-def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
@@ -66,14 +68,14 @@ def test_equal_values_have_no_width() -> None:
     assert bootstrap_interval([3.0] * 7, iqm) == (3.0, 3.0, 3.0)
 
 
-def test_rows_are_drawn_together() -> None:
-    # The ratio is 2 in every row, so it is 2 in every draw; drawn apart, it would vary.
+def test_rows_are_resampled_together() -> None:
+    # The ratio is 2 in every row, so it is 2 in every resample; resampled separately, it would vary.
     denominators = np.random.default_rng(2).random(19) + 0.1
     interval = bootstrap_interval(np.stack([2 * denominators, denominators], axis=1), ratio_of_sums)
     assert interval == pytest.approx((2.0, 2.0, 2.0))
 
 
-def test_ratio_of_sums_by_hand_and_with_nothing_to_divide_by() -> None:
+def test_ratio_of_sums_by_hand_and_with_a_zero_denominator() -> None:
     assert ratio_of_sums(np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]]), 0) == pytest.approx(9 / 13)
     interval = bootstrap_interval(np.zeros((3, 2)), ratio_of_sums)
     assert np.isnan(interval).all()
@@ -83,12 +85,12 @@ def test_ratio_of_sums_by_hand_and_with_nothing_to_divide_by() -> None:
 @pytest.mark.parametrize(
     ("values", "message"), [([], "at least one"), ([1.0, np.nan, np.inf], "2 of 3 values")]
 )
-def test_nothing_and_nan_are_refused(function: object, values: list[float], message: str) -> None:
+def test_empty_and_nan_values_are_refused(function: object, values: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         function(values)  # type: ignore[operator]
 
 
-def test_a_level_that_is_none_is_refused() -> None:
+def test_an_invalid_level_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         bootstrap_interval([1.0], level=95)
 
@@ -96,8 +98,8 @@ def test_a_level_that_is_none_is_refused() -> None:
 def test_runs_and_episodes_of_an_arm_by_hand() -> None:
     (arm,) = bootstrap_arms([[[0.0, 2.0, 4.0], [1.0, 3.0, 11.0]]])
     assert arm.value == pytest.approx((2 + 5) / 2)
-    low, high = min(arm.draws), max(arm.draws)
-    assert (low, high) == (0.0, 11.0)  # run 0, thrice its first episode; run 1, thrice its last
+    low, high = min(arm.samples), max(arm.samples)
+    assert (low, high) == (0.0, 11.0)  # run 0 with its first episode three times; run 1 with its last
     # Ratios are taken in each run and then averaged; pooled, the longer run counts more.
     rows = np.array([[[1.0, 1.0]] * 3, [[0.0, 5.0]] * 3])
     assert bootstrap_arms([rows], ratio_of_sums)[0].value == pytest.approx((1 + 0) / 2)
@@ -105,7 +107,7 @@ def test_runs_and_episodes_of_an_arm_by_hand() -> None:
     assert bootstrap_arms([[[1.0, 2.0], [3.0, 100.0]]], iqm, pooled=True)[0].value == 2.5
 
 
-def test_with_one_run_the_interval_is_that_of_its_episodes() -> None:
+def test_with_one_run_the_interval_is_over_its_episodes() -> None:
     values = np.random.default_rng(3).normal(0.0, 1.0, 300)
     (arm,) = bootstrap_arms([values[None]])
     interval, expected = arm.interval(), bootstrap_interval(values)
@@ -113,15 +115,15 @@ def test_with_one_run_the_interval_is_that_of_its_episodes() -> None:
     assert interval.high == pytest.approx(expected.high, abs=0.02)
 
 
-def test_what_all_runs_have_in_common_does_not_average_out() -> None:
-    # The same episodes are hard for all runs: five runs that agree say no more of them than one.
+def test_effects_common_to_all_runs_do_not_average_out() -> None:
+    # The same episodes are hard for all runs: five identical runs carry no more information than one.
     values = np.random.default_rng(4).normal(0.0, 1.0, 300)
     one, five = (bootstrap_arms([np.tile(values, (runs, 1))])[0].interval() for runs in (1, 5))
     assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def test_runs_are_the_unit() -> None:
-    # Runs differ by 1, episodes hardly at all: more of them tell nothing more.
+    # Runs differ by 1, episodes hardly at all: more episodes do not narrow the interval.
     rng = np.random.default_rng(5)
     runs = rng.normal(0.0, 1.0, 20)
     widths = []
@@ -132,7 +134,7 @@ def test_runs_are_the_unit() -> None:
     assert widths == pytest.approx([2 * 1.96 * runs.std() / np.sqrt(20)] * 2, rel=0.1)
 
 
-def test_the_interval_over_runs_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_over_runs_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(6)
     held = 0
     for trial in range(150):
@@ -151,6 +153,6 @@ def test_a_difference_is_paired_by_episode() -> None:
     assert other.minus(one).value == pytest.approx(-1.0)
 
 
-def test_arms_of_other_episodes_are_refused() -> None:
+def test_arms_with_different_episodes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"same episodes, got arms of \[4, 5\]"):
         bootstrap_arms([np.zeros((3, 5)), np.zeros((3, 4))])

@@ -1,3 +1,5 @@
+"""Training: killed, stopped and resumed runs end with the same bits, and failures keep the checkpoint."""
+
 from __future__ import annotations
 
 import csv
@@ -34,7 +36,7 @@ SCRIPT = Path(toy_training.__file__)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """progress.csv without what depends on the clock."""
+    """progress.csv without the columns that depend on the clock."""
     with (folder / "progress.csv").open() as file:
         return [
             {k: v for k, v in row.items() if not k.startswith("seconds") and k != "steps_per_second"}
@@ -53,14 +55,14 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = EventAccumulator(str(folder / "tensorboard"))
     accumulator.Reload()
     tags = [tag for tag in accumulator.Tags()["scalars"] if "second" not in tag]
-    # Sorted: two event files begun in one second are read in the order of their names, not of their making.
+    # Sorted: two event files created in the same second are read in the order of their names.
     return {tag: sorted((event.step, event.value) for event in accumulator.Scalars(tag)) for tag in tags}
 
 
-def stopped_at(asked: int, config: TrainConfig, folder: Path) -> TrainResult:
-    """Train, or go on, and stop at the n-th question whether to."""
-    questions = iter(range(1, 10**6))
-    training = Training(config, ToyEnv, folder, None, lambda: next(questions) >= asked)
+def stopped_at(call: int, config: TrainConfig, folder: Path) -> TrainResult:
+    """Train or resume, and stop at the n-th call of `stop`."""
+    calls = iter(range(1, 10**6))
+    training = Training(config, ToyEnv, folder, None, lambda: next(calls) >= call)
     resumed = (folder / "trainer.pt").exists()
     write_config(folder, training.run)
     if resumed:
@@ -75,7 +77,7 @@ def stopped_at(asked: int, config: TrainConfig, folder: Path) -> TrainResult:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `toy_training.py` leaves when it is left alone."""
+    """The folder of an uninterrupted run of `toy_training.py`."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     toy_training.run(folder)
     return folder
@@ -83,13 +85,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that was never stopped."""
+    """The folder of uninterrupted training."""
     folder = tmp_path_factory.mktemp("train") / "run"
     train(CONFIG, ToyEnv, folder)
     return folder
 
 
-def test_a_finished_training(finished: Path) -> None:
+def test_a_finished_run_folder_is_complete(finished: Path) -> None:
     assert [int(row["steps"]) for row in rows(finished)] == [64, 128, 192, 256, 320]
     assert (finished / "progress.csv").read_text().startswith(",".join(COLUMNS) + "\n")
     evaluated = [row for row in rows(finished) if row["eval_return"]]
@@ -104,7 +106,7 @@ def test_a_finished_training(finished: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_best_policy_earns_what_its_evaluation_says(finished: Path) -> None:
+def test_the_best_policy_has_the_return_of_its_evaluation(finished: Path) -> None:
     best, config = load_policy(finished, "best")
     seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
     returns = rollout_episodes(
@@ -118,7 +120,7 @@ def test_the_best_policy_earns_what_its_evaluation_says(finished: Path) -> None:
 
 
 def test_the_same_config_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    torch.manual_seed(99)  # whatever the caller's state is
+    torch.manual_seed(99)  # the caller's random state does not matter
     result = train(CONFIG, ToyEnv, tmp_path / "again", save_seconds=0)
     assert_same_run(tmp_path / "again", finished)
     assert result.stopped == "steps"
@@ -126,29 +128,29 @@ def test_the_same_config_gives_the_same_bits(finished: Path, tmp_path: Path) -> 
     assert [evaluation.steps for evaluation in result.evaluations] == [128, 256, 320]
 
 
-def test_evaluations_change_nothing(finished: Path, tmp_path: Path) -> None:
+def test_evaluations_do_not_change_the_weights(finished: Path, tmp_path: Path) -> None:
     train(replace(CONFIG, eval_every=0), ToyEnv, tmp_path / "run")
     found, expected = (policy_weights(load_policy(path, "last")[0]) for path in (tmp_path / "run", finished))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    with pytest.raises(RunError, match="ask for the last policy"):
+    with pytest.raises(RunError, match="load the last policy"):
         load_policy(tmp_path / "run", "best")
 
 
-@pytest.mark.parametrize("asked", [1, 5, 17, 19, 24, 60, 95])
+@pytest.mark.parametrize("call", [1, 5, 17, 19, 24, 60, 95])
 def test_stopped_anywhere_and_resumed_ends_in_the_same_bits(
-    finished: Path, tmp_path: Path, asked: int
+    finished: Path, tmp_path: Path, call: int
 ) -> None:
-    """Stopped at the n-th question: in a rollout, between the minibatches of an update, in an evaluation."""
+    """Stopped at the n-th call of `stop`: in a rollout, between minibatches, or in an evaluation."""
     folder = tmp_path / "run"
     torch.set_num_threads(CONFIG.threads)
-    result = stopped_at(asked, CONFIG, folder)
+    result = stopped_at(call, CONFIG, folder)
     assert result.steps % 64 == 0
     assert read_trainer(folder)["steps"] == result.steps  # saved at once
     assert train(CONFIG, ToyEnv, folder, resume=True).stopped == "steps"
     assert_same_run(folder, finished)
 
 
-def test_more_steps_go_on_as_if_asked_for_at_first(tmp_path: Path) -> None:
+def test_raising_steps_gives_the_same_bits_as_asking_for_them_at_first(tmp_path: Path) -> None:
     config = replace(CONFIG, ppo=replace(CONFIG.ppo, final_learning_rate=None), eval_every=64)
     train(config, ToyEnv, tmp_path / "whole")
     train(replace(config, steps=192), ToyEnv, tmp_path / "run")
@@ -164,14 +166,14 @@ def test_resuming_a_finished_training_changes_nothing(finished: Path) -> None:
     assert len(rows(finished)) == 5
 
 
-def test_what_is_told_to_be_all_is_evaluated(finished: Path, tmp_path: Path) -> None:
-    """Stopped before its first evaluation, and then asked for no more steps than it has."""
+def test_the_final_policy_is_evaluated_after_lowering_steps(finished: Path, tmp_path: Path) -> None:
+    """Stopped before its first evaluation, then resumed with no more steps than it has."""
     folder, short = tmp_path / "run", replace(CONFIG, steps=64)
     torch.set_num_threads(CONFIG.threads)
     stopped_at(24, CONFIG, folder)
     assert (read_trainer(folder)["steps"], read_trainer(folder)["evaluations"]) == (64, [])
     last = (folder / "policy.safetensors").read_bytes()
-    # Stopped again, in that evaluation.
+    # Stopped again, during the final evaluation.
     stopped_at(2, short, folder)
     assert not (folder / "best").exists()
 
@@ -196,14 +198,14 @@ def test_what_is_told_to_be_all_is_evaluated(finished: Path, tmp_path: Path) -> 
     assert [row for row in rows(folder) if row["policy_gradient_loss"]] == rows(finished)
 
 
-def test_the_last_evaluation_may_be_what_stops(tmp_path: Path) -> None:
+def test_the_final_evaluation_may_reach_the_stop_score(tmp_path: Path) -> None:
     torch.set_num_threads(CONFIG.threads)
     stopped_at(24, CONFIG, tmp_path)
     config = replace(CONFIG, steps=64, stop_score=-1e9)
     assert train(config, ToyEnv, tmp_path, resume=True).stopped == "score"
 
 
-def test_without_evaluations_there_is_none_at_the_end(tmp_path: Path) -> None:
+def test_without_evaluations_there_is_no_final_one(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=64, eval_every=0)
     for resume in (False, True):
         assert train(config, ToyEnv, tmp_path, resume=resume).evaluations == ()
@@ -222,12 +224,14 @@ def test_killed_at_random_moments_and_resumed_ends_in_the_same_bits(whole: Path,
         text=True,
         check=True,
     )
-    assert int(killed.stdout) >= 3  # so many kills met a training at work
+    assert int(killed.stdout) >= 3  # the number of kills that hit running training
     assert_same_run(tmp_path / "killed", whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_rest_is_the_same(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_and_resuming_gives_the_same_bits(
+    whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "run"
     child = subprocess.Popen(
         [sys.executable, str(SCRIPT), "run", str(folder)],
@@ -265,8 +269,8 @@ def test_a_score_stops_training(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_in_use_is_left_alone(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not empty: go on with what is in it with --resume"):
+def test_a_folder_with_content_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not empty: continue its training with --resume"):
         train(CONFIG, ToyEnv, finished)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"not empty|cannot write"):
@@ -275,29 +279,29 @@ def test_a_folder_in_use_is_left_alone(finished: Path, tmp_path: Path) -> None:
         train(CONFIG, ToyEnv, tmp_path / "file" / "run")
 
 
-def test_two_trainings_of_one_folder(tmp_path: Path) -> None:
+def test_training_twice_in_one_folder_at_a_time_is_refused(tmp_path: Path) -> None:
     def make_env(num_envs: int, training: bool) -> ToyEnv:
         with pytest.raises(RunError, match="another training is writing"):
             train(CONFIG, ToyEnv, tmp_path, resume=True)
-        raise KeyError  # has seen enough
+        raise KeyError  # ends the outer training
 
     with pytest.raises(KeyError):
         train(CONFIG, make_env, tmp_path)
 
 
-def test_resuming_something_else_is_refused(finished: Path) -> None:
+def test_resuming_with_another_config_or_task_is_refused(finished: Path) -> None:
     with pytest.raises(RunError, match="trained with seed = 0, this asks for seed = 1"):
         train(replace(CONFIG, seed=1), ToyEnv, finished, resume=True)
-    with pytest.raises(RunError, match="use that task"):
+    with pytest.raises(RunError, match="use its task"):
         train(CONFIG, lambda num_envs, training: ToyEnv(num_envs, box=True), finished, resume=True)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "trainer.pt").unlink(), "trainer.pt does not exist"),
+        (lambda f: (f / "trainer.pt").unlink(), "expected a checkpoint at .*trainer.pt, got none"),
         (lambda f: os.truncate(f / "trainer.pt", 5000), "trainer.pt is damaged"),
-        (lambda f: os.truncate(f / "progress.csv", 50), "progress.csv was cut: expected at least"),
+        (lambda f: os.truncate(f / "progress.csv", 50), "progress.csv was truncated: expected at least"),
         (lambda f: (f / "config.json").write_text("{}"), "config.json: expected format 2"),
     ],
 )
@@ -313,13 +317,13 @@ def test_resuming_a_damaged_folder_is_refused(
     assert (tmp_path / "run/policy.safetensors").read_bytes() == policy
 
 
-def test_resuming_nothing_begins(finished: Path, tmp_path: Path) -> None:
+def test_resuming_a_new_folder_starts_training(finished: Path, tmp_path: Path) -> None:
     train(CONFIG, ToyEnv, tmp_path / "new", resume=True)
     assert_same_run(tmp_path / "new", finished)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, tmp_path: Path) -> None:
-    """The system refuses to write more than 50 kB a file from the third rollout on."""
+def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path) -> None:
+    """From the third rollout on, the system refuses to write more than 50 kB per file."""
     script = """
 import resource, sys, signal
 import toy_training, toy_env
@@ -346,7 +350,7 @@ print(read_trainer(folder)["steps"])
     assert done.returncode == 0, done.stderr
     message, steps = done.stdout.strip().split("\n")
     assert message.startswith("no space left to write")
-    assert "the last checkpoint is kept; make room and go on with --resume" in message
+    assert "the last checkpoint is kept, free some space and continue with --resume" in message
     assert steps == "128"
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").rglob(".*tmp*"))
@@ -365,7 +369,7 @@ def test_divergence_is_an_error_and_the_checkpoint_is_kept(tmp_path: Path) -> No
         assert all(bool(torch.isfinite(weights).all()) for weights in policy_weights(policy).values())
 
 
-def test_observations_with_nan_stop_training_with_a_sentence(tmp_path: Path) -> None:
+def test_observations_with_nan_raise(tmp_path: Path) -> None:
     def make_env(num_envs: int, training: bool) -> ToyEnv:
         env = ToyEnv(num_envs)
         env.poison = (20, float("nan"))
@@ -375,13 +379,13 @@ def test_observations_with_nan_stop_training_with_a_sentence(tmp_path: Path) -> 
         train(CONFIG, make_env, tmp_path / "run")
 
 
-def test_unknown_names_are_named(tmp_path: Path) -> None:
+def test_an_unknown_family_raises_with_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="query"):
         train(replace(CONFIG, perception="qurey"), ToyEnv, tmp_path / "run")
     assert not (tmp_path / "run/config.json").exists()
 
 
-def test_threads_are_recorded_and_put_back(tmp_path: Path) -> None:
+def test_threads_are_recorded_and_restored(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -395,14 +399,14 @@ def test_threads_are_recorded_and_put_back(tmp_path: Path) -> None:
             return ToyEnv(num_envs)
 
         train(replace(CONFIG, steps=128, threads=0, eval_every=0), make_env, tmp_path / "run", resume=True)
-        assert inside == [1]  # torch's own, beside the two that share an update
+        assert inside == [1]  # torch's own threads; two others share an update
         assert read_config(tmp_path / "run").config.threads == 2
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
 
 
-def test_memory_is_kept_where_glibc_is() -> None:
+def test_freed_memory_is_kept_with_glibc() -> None:
     assert keep_memory() is (os.confstr("CS_GNU_LIBC_VERSION") is not None)
 
 
@@ -438,12 +442,12 @@ def tensors(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
     return {name: value for key, node in pairs for name, value in tensors(node, f"{path}/{key}").items()}
 
 
-def test_training_and_evaluation_ask_for_environments_of_their_own(tmp_path: Path) -> None:
-    asked: list[tuple[int, bool]] = []
+def test_training_and_evaluation_have_separate_environments(tmp_path: Path) -> None:
+    calls: list[tuple[int, bool]] = []
 
     def make_env(num_envs: int, training: bool) -> ToyEnv:
-        asked.append((num_envs, training))
+        calls.append((num_envs, training))
         return ToyEnv(num_envs, training)
 
     train(CONFIG, make_env, tmp_path / "run")
-    assert asked == [(CONFIG.ppo.n_envs, True), (CONFIG.eval_episodes, False)]
+    assert calls == [(CONFIG.ppo.n_envs, True), (CONFIG.eval_episodes, False)]

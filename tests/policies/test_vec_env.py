@@ -1,3 +1,5 @@
+"""BatchVecEnv: the wrapped environment's bits, SB3's conventions, and a complete state."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -31,7 +33,7 @@ def actions(steps: int, num_envs: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (steps, num_envs, 2)).astype(np.float32)
 
 
-def test_frames_rewards_and_masks_are_those_of_the_batch() -> None:
+def test_frames_rewards_and_masks_equal_the_wrapped_environments() -> None:
     plain, wrapped = ToyEnv(3), BatchVecEnv(ToyEnv(3))
     wrapped.seed(5)
     expected, infos = plain.reset(seed=5)
@@ -57,14 +59,14 @@ def test_frames_rewards_and_masks_are_those_of_the_batch() -> None:
                 assert rows[i]["TimeLimit.truncated"] is bool(truncated[i] and not terminated[i])
                 assert rows[i]["is_success"] is rows[i]["success"]
                 endings["truncated" if truncated[i] else "terminated"] += 1
-    assert min(endings.values()) > 0  # both ways to end were met
+    assert min(endings.values()) > 0  # episodes ended in both ways
 
 
 def test_episode_return_and_length_are_sums_over_the_episode() -> None:
     env = BatchVecEnv(ToyEnv(2))
     env.seed(0)
     env.reset()
-    returns, lengths, seen = np.zeros(2), np.zeros(2, int), 0
+    returns, lengths, ended = np.zeros(2), np.zeros(2, int), 0
     for action in actions(50, 2):
         _, rewards, dones, infos = env.step(action)
         returns += rewards
@@ -73,8 +75,8 @@ def test_episode_return_and_length_are_sums_over_the_episode() -> None:
             assert infos[i]["episode"]["r"] == pytest.approx(returns[i])
             assert infos[i]["episode"]["l"] == lengths[i]
             returns[i] = lengths[i] = 0
-            seen += 1
-    assert seen >= 4
+            ended += 1
+    assert ended >= 4
 
 
 def test_rewards_may_be_changed_in_place() -> None:
@@ -108,7 +110,7 @@ def test_state_is_complete() -> None:
                 assert_same(one, other)
             for info, row in zip(infos, rows, strict=True):
                 for each in (info, row):
-                    each.get("episode", {}).pop("t", None)  # the time of day is no part of the state
+                    each.get("episode", {}).pop("t", None)  # the clock is not part of the state
                 assert_same(info, row)
 
 
@@ -118,7 +120,7 @@ def test_state_of_another_size_is_refused() -> None:
         env.set_state(BatchVecEnv(ToyEnv(3)).get_state())
 
 
-def test_it_is_what_sb3_gives_for_the_same_environments() -> None:
+def test_it_equals_sb3s_dummy_vec_env() -> None:
     ours = BatchVecEnv(
         SyncVectorEnv(
             [lambda: gymnasium.make("CartPole-v1", max_episode_steps=20)] * 3,
@@ -143,7 +145,7 @@ def test_it_is_what_sb3_gives_for_the_same_environments() -> None:
     assert ended > 6
 
 
-def test_channels_first_gives_what_sb3_would_transpose() -> None:
+def test_channels_first_equals_sb3s_transposition() -> None:
     for box in (False, True):
         ours, theirs = (
             BatchVecEnv(ToyEnv(2, box=box), channels_first=True),
@@ -178,12 +180,12 @@ def test_attributes_and_methods_of_the_batch() -> None:
     assert env.get_attr("box", indices=[1]) == [False]
     env.set_attr("poison", (0, 0.25))
     assert env.env_method("observe")[0]["state"][0, 0] == 0.25
-    with pytest.raises(ValueError, match="leave `indices` out"):
+    with pytest.raises(ValueError, match=r"got indices .*: leave `indices` out"):
         env.set_attr("box", True, indices=[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_observations_that_are_not_finite_are_refused(value: float) -> None:
+def test_observations_with_nan_or_infinity_are_refused(value: float) -> None:
     inner = ToyEnv(2)
     inner.poison = (2, value)
     env = BatchVecEnv(inner)

@@ -1,6 +1,6 @@
-"""Trainings of the toy task, in processes of their own that can be killed.
+"""Train on the toy task in a separate process that can be killed.
 
-python toy_training.py run FOLDER           train in FOLDER, or go on there
+python toy_training.py run FOLDER           train in FOLDER, or resume there
 python toy_training.py kill FOLDER N SEED   the same, killed N times and resumed each time
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-import torch.utils.tensorboard.writer  # imported late by training: children must not spend their lives on it
+import torch.utils.tensorboard.writer  # training imports it late, which would slow down each child
 from toy_env import ToyEnv
 
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
@@ -40,9 +40,9 @@ def run(folder: Path, config: TrainConfig = CONFIG) -> TrainResult:
 
 
 def kill(folder: Path, kills: int, seed: int) -> None:
-    """Prints how many kills met a running training."""
+    """Print how many kills hit running training."""
     generator = random.Random(seed)
-    met = 0
+    hits = 0
     torch.set_num_threads(1)  # forking is safe as long as no thread of torch has started
     for i in range(kills + 1):
         child = os.fork()
@@ -52,9 +52,9 @@ def kill(folder: Path, kills: int, seed: int) -> None:
         if i < kills:
             time.sleep(generator.uniform(0.1, 0.3))
             os.kill(child, signal.SIGKILL)
-        met += os.WIFSIGNALED(status := os.waitpid(child, 0)[1])
+        hits += os.WIFSIGNALED(status := os.waitpid(child, 0)[1])
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
-    print(met)
+    print(hits)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_the_command_draws_them_and_says_how_soon(run: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps,seconds,eval_score\n300,30,\n", "was never evaluated"),
+        ("steps,seconds,eval_score\n300,30,\n", "expected evaluations in"),
         ("steps,seconds\n300,30\n", "is damaged"),
         ("steps,seconds,eval_score\n300,x,0.5\n", "is damaged"),
     ],

@@ -27,7 +27,7 @@ from robot_attn_policies.rollouts.rollout import rollout_episodes
 from robot_attn_policies.sb3.policy import build_policy, policy_weights
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.run_folder import describe, load_policy, write_config, write_policy
+from robot_attn_policies.training.run_folder import describe_run, load_policy, write_config, write_policy
 from robot_attn_scripts._minari import recoverable
 from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts._third_party import OwnContext
@@ -56,7 +56,7 @@ def run_of(folder: Path, task: str, **options: Any) -> Path:
     ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
     config = TrainConfig(task, ppo=ppo, env=options)
     vec_env = BatchVecEnv(make_batch(task, options, 2), channels_first=True)
-    described = describe(config, vec_env.observation_space, vec_env.action_space)
+    described = describe_run(config, vec_env.observation_space, vec_env.action_space)
     weights = policy_weights(build_policy(config, described.observation_space, described.action_space))
     write_config(folder, described)
     write_policy(folder / "best" / "policy.safetensors", weights, described, steps=0)

@@ -14,7 +14,7 @@ from robot_attn.errors import unknown_name
 from robot_attn_policies.sb3.policy import build_policy, policy_weights
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.run_folder import describe, write_config, write_policy
+from robot_attn_policies.training.run_folder import describe_run, write_config, write_policy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from toy_env import HORIZON, ToyEnv
@@ -66,7 +66,7 @@ def make_run(
     ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
     config = TrainConfig(task, perception=perception, ppo=ppo, seed=seed, **options)
     vec_env: VecEnv = BatchVecEnv(ToyTask(2), channels_first=True)
-    run = describe(config, vec_env.observation_space, vec_env.action_space)
+    run = describe_run(config, vec_env.observation_space, vec_env.action_space)
     weights = policy_weights(build_policy(config, run.observation_space, run.action_space))
     write_config(folder, run)
     for path in (folder / "policy.safetensors", folder / "best" / "policy.safetensors"):

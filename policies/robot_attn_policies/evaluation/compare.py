@@ -1,6 +1,6 @@
-"""Compare trainings: which of them make an arm, how good an arm is in each scene, and how far arms are apart.
+"""Compare training runs: group them into arms, estimate each arm's figures per scene, and their differences.
 
-An arm is a configuration; its trainings differ in their seeds and are the unit of every interval.
+An arm is a configuration. Its runs differ in their seeds and are the unit of every interval.
 """
 
 from __future__ import annotations
@@ -27,36 +27,44 @@ from robot_attn_policies.evaluation.statistics import (
 from robot_attn_policies.training.presets import TrainConfig
 
 TRAINED = "trained"
-"""The scene that a run was trained in."""
+"""Name of the scene that a run was trained in."""
 
 
-def arm_of(config: TrainConfig) -> TrainConfig:
-    """What the trainings of an arm have in common: all but the seed, and the threads that rounding sees."""
+def arm_config(config: TrainConfig) -> TrainConfig:
+    """The configuration that an arm's runs share, with `seed` and `threads` (which affects rounding) 0."""
     return replace(config, seed=0, threads=0)
 
 
-def group(configs: Mapping[str, TrainConfig]) -> dict[str, list[str]]:
-    """Runs by name -> the names of each arm's runs, by the arm's label, in the order given.
+def group_runs(configs: Mapping[str, TrainConfig]) -> dict[str, list[str]]:
+    """Group runs into arms.
 
-    A label is the perception family, and what tells the arm from others.
+    Args:
+        configs: configurations by name of the run.
+
+    Returns:
+        Names of each arm's runs by the arm's label, in the order given. A label has the perception family and
+        the settings in which arms differ.
 
     Raises:
-        ValueError: runs of different tasks, or two of the same arm and seed.
+        ValueError: runs of different tasks, or two runs of the same arm and seed.
     """
     tasks = {config.task: name for name, config in configs.items()}
     if len(tasks) > 1:
         (one, first), (other, second), *_ = tasks.items()
-        raise ValueError(f"{first} is a run of {one}, {second} one of {other}: compare runs of one task")
+        raise ValueError(
+            f"expected runs of one task, got {first} of {one} and {second} of {other}: name runs of one"
+        )
     arms: list[tuple[TrainConfig, list[str]]] = []
     for name, config in configs.items():
-        runs = next((runs for common, runs in arms if common == arm_of(config)), None)
+        runs = next((runs for common, runs in arms if common == arm_config(config)), None)
         if runs is None:
-            arms.append((arm_of(config), [name]))
+            arms.append((arm_config(config), [name]))
             continue
         for earlier in runs:
             if configs[earlier].seed == config.seed:
                 raise ValueError(
-                    f"{earlier} and {name} are one training, of the same configuration and seed: name one"
+                    f"expected runs that differ in configuration or seed, got the same for {earlier} and "
+                    f"{name}: leave one out"
                 )
         runs.append(name)
     commons = [common for common, _ in arms]
@@ -64,13 +72,16 @@ def group(configs: Mapping[str, TrainConfig]) -> dict[str, list[str]]:
 
 
 def _label(config: TrainConfig, arms: Sequence[TrainConfig]) -> str:
-    """A family's options are told where arms of that family differ in them, all else where any arms do."""
-    kin = [arm.options for arm in arms if arm.perception == config.perception]
-    parts = [*_own(config.options, kin), *_own(_settings(config), [_settings(arm) for arm in arms])]
+    """An arm's label: family options in which arms of that family differ, other settings in which any do."""
+    same_family = [arm.options for arm in arms if arm.perception == config.perception]
+    parts = [
+        *_distinguishing(config.options, same_family),
+        *_distinguishing(_settings(config), [_settings(arm) for arm in arms]),
+    ]
     return " ".join([config.perception, *parts])
 
 
-def _own(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+def _distinguishing(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"{name}={_plain(value)}"
         for name, value in settings.items()
@@ -94,22 +105,26 @@ def _plain(value: Any) -> str:
 
 
 class Metric(NamedTuple):
-    """A figure: what it takes of each episode, and what it makes of them."""
+    """How a figure is computed from episodes."""
 
     unit: str
+    """Unit, for tables and plots."""
     rows: Callable[[Scores, Baselines], NDArray[np.float64]]
-    """[E] or [E, K]."""
+    """Values per episode, [E] or [E, K]."""
     statistic: Statistic
+    """Reduces them to the figure."""
     pooled: bool = False
-    """Taken over the episodes of all runs, not averaged over runs."""
+    """Whether it is computed over the episodes of all runs, instead of averaged over runs."""
 
 
-def _score_rows(scores: Scores, ends: Baselines) -> NDArray[np.float64]:
-    return with_baselines(*(np.asarray(values) for values in (scores.returns, ends.random, ends.oracle)))
+def _score_rows(scores: Scores, baselines: Baselines) -> NDArray[np.float64]:
+    return with_baselines(
+        *(np.asarray(values) for values in (scores.returns, baselines.random, baselines.oracle))
+    )
 
 
 def _columns(*names: str) -> Callable[[Scores, Baselines], NDArray[np.float64]]:
-    def rows(scores: Scores, ends: Baselines) -> NDArray[np.float64]:
+    def rows(scores: Scores, baselines: Baselines) -> NDArray[np.float64]:
         return np.stack([np.asarray(getattr(scores, name), np.float64) for name in names], axis=-1)
 
     return rows
@@ -118,15 +133,17 @@ def _columns(*names: str) -> Callable[[Scores, Baselines], NDArray[np.float64]]:
 METRICS: Mapping[str, Metric] = {
     "normalised_score": Metric("0 random, 1 oracle", _score_rows, normalised(mean)),
     "normalised_score_iqm": Metric("0 random, 1 oracle", _score_rows, normalised(iqm), pooled=True),
-    "return": Metric("reward an episode", lambda scores, ends: np.asarray(scores.returns, np.float64), mean),
+    "return": Metric(
+        "reward an episode", lambda scores, baselines: np.asarray(scores.returns, np.float64), mean
+    ),
     "random_return": Metric(
-        "reward an episode", lambda scores, ends: np.asarray(ends.random, np.float64), mean
+        "reward an episode", lambda scores, baselines: np.asarray(baselines.random, np.float64), mean
     ),
     "oracle_return": Metric(
-        "reward an episode", lambda scores, ends: np.asarray(ends.oracle, np.float64), mean
+        "reward an episode", lambda scores, baselines: np.asarray(baselines.oracle, np.float64), mean
     ),
     "success": Metric(
-        "fraction of episodes", lambda scores, ends: np.asarray(scores.successes, np.float64), mean
+        "fraction of episodes", lambda scores, baselines: np.asarray(scores.successes, np.float64), mean
     ),
     "mass": Metric("fraction of the map", _columns("mass", "visible"), ratio_of_sums),
     "mass_over_chance": Metric("times chance", _columns("mass", "chance"), ratio_of_sums),
@@ -135,27 +152,30 @@ METRICS: Mapping[str, Metric] = {
     ),
     "pointing_game": Metric("fraction of frames", _columns("hits", "visible"), ratio_of_sums),
 }
-"""Focus is that of the best head; for a family whose map is uniform it is that map's, which is chance."""
+"""The metrics by name. Focus metrics are of the best head; a uniform map scores chance level."""
 
 
-class Measured(NamedTuple):
-    """A figure of an arm in a scene, and of each of its runs."""
+class ArmFigure(NamedTuple):
+    """A figure of an arm in a scene."""
 
     interval: Interval
+    """The arm's estimate and its interval."""
     runs: tuple[float, ...]
+    """The figure of each run."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures by scene, arm and metric."""
+    """The result of `compare`."""
 
-    figures: Mapping[str, Mapping[str, Mapping[str, Measured]]]
+    figures: Mapping[str, Mapping[str, Mapping[str, ArmFigure]]]
+    """Figures by scene, arm and metric."""
     differences: Mapping[str, Mapping[tuple[str, str], Interval]]
-    """By scene and pair of arms: normalised score of the first less that of the second."""
+    """By scene and pair of arms: normalised score of the first minus that of the second."""
     seeds: Mapping[str, Sequence[int]]
-    """Of each arm's runs."""
+    """Training seeds of each arm's runs."""
     uniform: frozenset[str]
-    """Arms whose attention says nothing, by construction."""
+    """Arms whose attention is uniform by construction and carries no information."""
 
 
 def compare(
@@ -163,29 +183,32 @@ def compare(
     seeds: Mapping[str, Sequence[int]],
     uniform: frozenset[str] = frozenset(),
 ) -> Comparison:
-    """Figures and differences with their intervals (`bootstrap_arms`), by scene and arm.
+    """Estimate the figures of arms and their differences, with intervals from `bootstrap_arms`.
 
     Args:
-        cells: by scene and arm, for each run its scores and the ends of the score, on the same seeds.
-        seeds: of each arm's runs, in that order.
-        uniform: arms whose attention says nothing.
+        cells: by scene and arm, each run's scores and the baselines on the same seeds.
+        seeds: training seeds of each arm's runs, in that order.
+        uniform: arms whose attention is uniform by construction.
+
+    Returns:
+        The figures by scene, arm and metric, and the differences by scene and pair of arms.
 
     Raises:
-        ValueError: the oracle earned no more than the random policy, or episodes that are not the same.
+        ValueError: the oracle's return is not above the random policy's, or runs have different episodes.
     """
-    figures: dict[str, dict[str, dict[str, Measured]]] = {}
+    figures: dict[str, dict[str, dict[str, ArmFigure]]] = {}
     differences: dict[str, dict[tuple[str, str], Interval]] = {}
     for scene, arms in cells.items():
         figures[scene] = {arm: {} for arm in arms}
-        silent = any(scores.successes is None for runs in arms.values() for scores, _ in runs)
+        without_success = any(scores.successes is None for runs in arms.values() for scores, _ in runs)
         for name, metric in METRICS.items():
-            if name == "success" and silent:
+            if name == "success" and without_success:
                 continue
             rows = [np.stack([metric.rows(*cell) for cell in runs]) for runs in arms.values()]
             estimates = bootstrap_arms(rows, metric.statistic, pooled=metric.pooled)
             for arm, table, estimate in zip(arms, rows, estimates, strict=True):
                 each = tuple(metric.statistic(table, 1).tolist())
-                figures[scene][arm][name] = Measured(estimate.interval(), each)
+                figures[scene][arm][name] = ArmFigure(estimate.interval(), each)
             if name == "normalised_score":
                 differences[scene] = {
                     (one, other): a.minus(b).interval()

@@ -1,4 +1,4 @@
-"""A comparison as a picture: normalised score and focus of every arm in every scene."""
+"""Plot a comparison: normalised score and focus of every arm in every scene."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ PANELS = (
 
 
 def write_plot(path: Path, comparison: Comparison, title: str) -> None:
-    """Write a PNG: the arm's mean with its 95 % interval, and a small dot for each of its runs.
+    """Plot each arm's mean with its 95 % interval and a small dot per run, and write it as PNG.
+
+    Args:
+        path: the file to write.
+        comparison: the figures to plot.
+        title: title of the figure.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.

@@ -1,4 +1,4 @@
-"""Learning curves: what the evaluations during trainings gave, over steps and over minutes."""
+"""Learning curves: the evaluations of training runs over environment steps and over minutes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_policies.evaluation.plot_style import COLOURS, INK, new_figure, style, write_figure
-from robot_attn_policies.training.run_folder import PROGRESS, RunError, explained, read_config
+from robot_attn_policies.training.run_folder import PROGRESS, RunError, as_run_error, read_config
 
 
 class Curve(NamedTuple):
-    """The E evaluations of a training."""
+    """The E evaluations of a training run."""
 
     steps: NDArray[np.int64]
-    """[E] environment steps."""
+    """Environment steps, [E]."""
     minutes: NDArray[np.float64]
-    """[E] of training until then."""
+    """Training time, minutes, [E]."""
     scores: NDArray[np.float64]
-    """[E] normalised scores: 0 is the random policy, 1 the oracle."""
+    """Normalised scores, [E]; 0 is the random policy, 1 the oracle."""
 
 
 def read_curve(run: Path) -> Curve:
-    """The curve of a run folder.
+    """Read the learning curve of a run folder.
 
     Raises:
-        RunError: it is no run folder, its progress.csv is damaged, or it was never evaluated.
+        RunError: not a run folder, a damaged progress.csv, or a run without evaluations.
     """
     read_config(run)
     path = run / PROGRESS
-    with explained(path):
+    with as_run_error(path):
         text = path.read_text()
     try:
         rows = [row for row in csv.DictReader(text.splitlines()) if row["eval_score"]]
@@ -41,14 +41,22 @@ def read_curve(run: Path) -> Curve:
         minutes = np.array([float(row["seconds"]) / 60 for row in rows])
         scores = np.array([float(row["eval_score"]) for row in rows])
     except (KeyError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: put the original back") from error
+        raise RunError(
+            f"{path} is damaged: expected numbers in the columns steps, seconds and eval_score: restore the "
+            "original"
+        ) from error
     if not rows:
-        raise RunError(f"{run} was never evaluated: train on, or with another --eval-every")
+        raise RunError(f"expected evaluations in {run}, got none: train longer, or with another --eval-every")
     return Curve(steps, minutes, scores)
 
 
 def write_curves(path: Path, curves: Mapping[str, Curve], title: str) -> None:
-    """Write a PNG with every curve over steps and over minutes.
+    """Plot learning curves over steps and over minutes, and write them as PNG.
+
+    Args:
+        path: the file to write.
+        curves: the curves by label.
+        title: title of the figure.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.

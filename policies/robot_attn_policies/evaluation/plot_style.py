@@ -1,4 +1,4 @@
-"""What the plots share: colours, and axes that leave the ink to the data."""
+"""Style of the plots: colours, axes, and writing to PNG."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart too; with more arms the markers do."""
+"""Okabe and Ito's palette, safe for colour-blind readers; beyond seven arms, markers tell them apart."""
 INK, FAINT = "#333333", "#d9d9d9"
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure, in inches, with a title."""
-    # The figure itself, without pyplot: that would keep a global state and look for a display.
+    """An empty figure of `width` x `height` inches with a title."""
+    # Without pyplot, which would keep global state and look for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="constrained")
@@ -26,7 +26,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def style(axes: Any) -> None:
-    """Quiet axes: a faint grid across, a line below, no frame."""
+    """Give axes a faint horizontal grid, a line at the bottom and no frame."""
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=INK)
@@ -36,12 +36,12 @@ def style(axes: Any) -> None:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a PNG, whole or not at all.
+    """Write a figure as PNG, atomically.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        # No software version, so that the same figure is the same file.
+        # Without the software's version, so that equal figures give equal files.
         figure.savefig(temporary, metadata={"Software": None})

@@ -1,8 +1,8 @@
-"""Cells of a comparison: what a run, or the two ends of the score, did in one scene, each in a file.
+"""Cache of a comparison's results: one file ("cell") per run and scene, and per baseline and scene.
 
-A cell says what was asked (`Question`) and what came out, one number an episode. It is written in one step
-and kept as long as the same is asked, so that a comparison that was stopped goes on from its cells, and so
-that intervals can be taken again without a simulator.
+A cell has the question (`Question`: what was evaluated, with all settings) and the answer (one number per
+episode). It is written atomically and reused as long as the question is the same. An interrupted comparison
+continues from its cells, and intervals can be recomputed without a simulator.
 """
 
 from __future__ import annotations
@@ -26,56 +26,67 @@ from robot_attn_policies.training.run_folder import CONFIG, RunError, policy_pat
 
 @dataclass(frozen=True)
 class Question:
-    """What a cell measures."""
+    """What a cell evaluates, with all settings that its result depends on."""
 
     task: str
+    """Id of the task."""
     scene: str
+    """Name of the scene."""
     env: Mapping[str, Json]
     """Options of the environment in this scene."""
     first_seed: int
+    """Seed of the first episode; episode i has first_seed + i."""
     episodes: int
+    """Number of episodes."""
     versions: Mapping[str, str]
-    """Of Python and the libraries that take part."""
+    """Versions of Python and of the libraries that results depend on."""
     policy: str | None = None
-    """`policy_identity`; None for the ends of the score."""
+    """`policy_identity`; None for the baselines."""
     trained_env: Mapping[str, Json] | None = None
-    """Options of the environment in which the best head is chosen."""
+    """Options of the environment on which the best head is chosen."""
     calibration: Mapping[str, int] | None = None
-    """First seed and number of the episodes on which it is chosen."""
+    """First seed and number of the episodes on which the best head is chosen."""
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Returns of the random policy and of the oracle, one an episode."""
+    """Returns of the random policy and of the oracle, which define normalised scores of 0 and 1."""
 
     random: tuple[float, ...]
+    """Return per episode."""
     oracle: tuple[float, ...]
+    """Return per episode."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a policy did, one number an episode; those of focus are sums over its visible frames."""
+    """Results of a policy, one number per episode; focus is summed over frames with a visible target."""
 
     returns: tuple[float, ...]
+    """Return per episode."""
     lengths: tuple[int, ...]
+    """Steps per episode."""
     successes: tuple[bool, ...] | None
-    """None where the task does not say."""
+    """Success per episode; None if the task does not report it."""
     head: int
     """The best head, whose focus this is."""
     mass: tuple[float, ...]
+    """Attention mass on the target."""
     hits: tuple[float, ...]
+    """Frames in which the map's maximum is on the target (pointing game); ties count in part."""
     chance: tuple[float, ...]
+    """Mass of a uniform map on the target."""
     center_bias: tuple[float, ...]
-    """Mass on the target of the map that is centred in the frame."""
+    """Mass of a centre-bias map on the target."""
     visible: tuple[int, ...]
-    """Frames scored."""
+    """Number of frames with a visible target."""
 
 
 Answer = TypeVar("Answer", bound=Baselines | Scores)
 
 
 def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
-    """What a cell keeps of an evaluation."""
+    """Scores of an evaluation, for a cell."""
     totals, head = focus.totals, focus.best_head
     return Scores(
         returns=_rounded(rollouts.returns),
@@ -91,22 +102,22 @@ def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
 
 
 def baselines_of(random: Rollouts, oracle: Rollouts) -> Baselines:
-    """What a cell keeps of the two ends.
+    """Baselines of an evaluation, for a cell.
 
     Raises:
-        ValueError: the oracle earned no more than the random policy.
+        ValueError: the oracle's mean return is not above the random policy's.
     """
     with_baselines(random.returns, random.returns, oracle.returns)
     return Baselines(_rounded(random.returns), _rounded(oracle.returns))
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    # More digits would say nothing, and cells are kept with the results that were made of them.
+    # Further digits are noise, and cells are published together with the results.
     return tuple(round(value, 6) for value in values.tolist())
 
 
 def policy_identity(folder: Path, which: Literal["best", "last"]) -> str:
-    """SHA-256 of a run's configuration and policy."""
+    """SHA-256 of a run's configuration and policy, hexadecimal."""
     identity = hashlib.sha256()
     for path in (folder / CONFIG, policy_path(folder, which)):
         identity.update(hashlib.sha256(path.read_bytes()).digest())
@@ -114,10 +125,10 @@ def policy_identity(folder: Path, which: Literal["best", "last"]) -> str:
 
 
 def write_cell(path: Path, question: Question, answer: Baselines | Scores) -> None:
-    """Write a cell in one step, a field a line.
+    """Write a cell atomically, one field per line.
 
     Raises:
-        RunError: no space left, or the folder cannot be written.
+        RunError: no space is left, or the folder cannot be written.
     """
     parts = []
     for name, part in (("question", question), ("answer", answer)):
@@ -127,7 +138,15 @@ def write_cell(path: Path, question: Question, answer: Baselines | Scores) -> No
 
 
 def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | None:
-    """The answer in a cell; None where there is none yet, or one to another question.
+    """Read a cell's answer.
+
+    Args:
+        path: the cell's file.
+        question: what was to be evaluated.
+        kind: `Scores` or `Baselines`.
+
+    Returns:
+        The answer; None if there is no cell yet, or if it answers another question.
 
     Raises:
         RunError: the file is damaged.
@@ -137,14 +156,14 @@ def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | No
     data = read_json(path)
     try:
         if not isinstance(data, dict) or data.keys() != {"question", "answer"}:
-            raise ValueError("it is no question with its answer")
+            raise ValueError("expected the fields question and answer")
         if from_json(Question, data["question"], "question") != question:
             return None
         answer: Answer = from_json(kind, data["answer"], "answer")
         for field in fields(answer):
             values = getattr(answer, field.name)
             if isinstance(values, tuple) and len(values) != question.episodes:
-                raise ValueError(f"expected {question.episodes} {field.name}, found {len(values)}")
+                raise ValueError(f"expected {question.episodes} {field.name}, got {len(values)}")
     except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}): delete it, and it is measured again") from error
+        raise RunError(f"{path} is damaged ({error}): delete it to evaluate it again") from error
     return answer

@@ -1,4 +1,4 @@
-"""The actor-critic policy that training builds and run folders hold: SB3's, fed with uint8 frames."""
+"""The actor-critic policy of training and of run folders: SB3's, with uint8 frames as input."""
 
 from __future__ import annotations
 
@@ -19,48 +19,56 @@ from robot_attn_policies.training.presets import TrainConfig
 
 
 class PerceptionPolicy(ActorCriticPolicy):
-    """`ActorCriticPolicy` whose extractor gets images as the uint8 they are.
+    """`ActorCriticPolicy` that passes images to its extractor as uint8.
 
-    SB3 turns a minibatch of frames into floats before its extractor sees them, and divides it in a second
-    pass. The perception does both in one, with the same bits (`robot_attn.to_float`).
+    SB3 converts a minibatch of frames to float before the extractor and divides it in a second pass. The
+    perception does both in one pass, with the same bits (`robot_attn.to_float`).
     """
 
     sharded: Sharded | None = None
-    """Where it is set, perceptions that gradients are wanted of go over the threads of this."""
+    """If set, extractors are applied by its threads when gradients are needed."""
 
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Any:
-        """Features [B, F]; the actor's and the critic's, where they have extractors of their own."""
+        """Extract features from observations.
+
+        Args:
+            obs: observations as SB3 passes them, channel-first.
+            features_extractor: the extractor to use; None for the policy's.
+
+        Returns:
+            Features [B, F]; the actor's and the critic's as a tuple if they have separate extractors.
+        """
         prepared = self.prepare(obs)
         if features_extractor is not None:
-            return self._look(features_extractor, prepared)
+            return self._extract(features_extractor, prepared)
         if self.share_features_extractor:
-            return self._look(self.features_extractor, prepared)
-        return self._look(self.pi_features_extractor, prepared), self._look(
+            return self._extract(self.features_extractor, prepared)
+        return self._extract(self.pi_features_extractor, prepared), self._extract(
             self.vf_features_extractor, prepared
         )
 
     def prepare(self, obs: PyTorchObs) -> Any:
-        """Observations as the features extractor gets them: as SB3 prepares them, with images as uint8."""
+        """Observations as the features extractor gets them: as from SB3's `preprocess_obs`, but images stay uint8."""
         return _prepare(obs, self.observation_space)
 
-    def _look(self, extractor: nn.Module, prepared: Any) -> Any:
+    def _extract(self, extractor: nn.Module, prepared: Any) -> Any:
         return extractor(prepared) if self.sharded is None else self.sharded(extractor, prepared)
 
-    # SB3's own two go around `extract_features`.
+    # SB3's versions of the next two bypass `extract_features`.
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
-        """The distribution of the actions."""
+        """The distribution of the actions for observations."""
         features = self.extract_features(obs, self.pi_features_extractor)
         return distribution_of(self, self.mlp_extractor.forward_actor(features))
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """The critic's values [B, 1]."""
+        """The critic's values of observations, [B, 1]."""
         features = self.extract_features(obs, self.vf_features_extractor)
         return cast(Tensor, self.value_net(self.mlp_extractor.forward_critic(features)))
 
 
 def _prepare(observation: PyTorchObs, space: spaces.Space[Any]) -> Any:
-    """What SB3's `preprocess_obs` gives, with uint8 images left as they are."""
+    """SB3's `preprocess_obs`, except that uint8 images stay uint8."""
     if isinstance(observation, Tensor):
         return observation if is_image_space(space) else preprocess_obs(observation, space)
     assert isinstance(space, spaces.Dict)
@@ -87,13 +95,17 @@ def build_policy(
     *,
     init: bool = True,
 ) -> PerceptionPolicy:
-    """The policy of a configuration, with fresh weights.
+    """Build the policy of a configuration, with new weights.
 
-    `init=False` is for weights to be loaded into: it leaves out SB3's orthogonal initialisation, and the
-    optimiser, whose first use costs torch more than a second.
+    Args:
+        config: the configuration.
+        observation_space: the policy's observation space, with channel-first images.
+        action_space: the policy's action space.
+        init: False for a policy that weights are loaded into: it skips SB3's orthogonal initialisation and
+            the optimiser, whose first use takes torch more than a second.
 
     Raises:
-        ValueError: a perception or an option that `robot_attn` does not have.
+        ValueError: an unknown perception family, or an option that it does not have.
     """
     kwargs = policy_kwargs(config)
     if not init:
@@ -102,15 +114,15 @@ def build_policy(
 
 
 class _NoOptimizer:
-    """Stands where SB3 insists on an optimiser: a loaded policy acts, it is not trained on."""
+    """Placeholder where SB3 requires an optimiser: a loaded policy acts and is not trained."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None: ...
 
 
 def policy_weights(policy: nn.Module) -> dict[str, Tensor]:
-    """A policy's parameters and buffers by name, each once.
+    """A policy's parameters and buffers by name, each once, detached.
 
-    In SB3's `state_dict` a shared extractor is there three times.
+    SB3's `state_dict` has a shared extractor three times.
     """
     named: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
@@ -119,7 +131,11 @@ def policy_weights(policy: nn.Module) -> dict[str, Tensor]:
 
 
 def fill_policy(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy `weights` into a policy of the same architecture.
+    """Copy weights into a policy of the same architecture.
+
+    Args:
+        policy: the policy to fill.
+        weights: tensors by name, as from `policy_weights`.
 
     Raises:
         ValueError: a name, a shape or a dtype differs.
@@ -128,7 +144,7 @@ def fill_policy(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name in sorted(own.keys() | weights.keys()):
         expected, found = (_describe(tensors.get(name)) for tensors in (own, weights))
         if expected != found:
-            raise ValueError(f"expected weights {name} {expected}, found {found}")
+            raise ValueError(f"expected weights {name} {expected}, got {found}")
     for name, tensor in own.items():
         tensor.copy_(weights[name])
 

@@ -1,4 +1,4 @@
-"""SB3's PPO, with the copies of frames taken out of its update and a place to stop it."""
+"""SB3's PPO with fewer copies of frames in its update, and an update that can be interrupted."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 
 class TrainingInterrupted(Exception):
-    """An update was left because `PerceptionPPO.stop` asked for it; the weights are those of no boundary."""
+    """`PerceptionPPO.stop` interrupted an update. The weights are from the middle of the update."""
 
 
 class PerceptionPPO(UnwrappingPPO):
-    """`PPO` that computes SB3's update from the rollout buffer as it lies.
+    """`PPO` whose update reads the rollout buffer in place.
 
-    SB3 copies a rollout's frames three times for an update (transposed, gathered, as a tensor) and reads five
-    figures back from every minibatch. Here a minibatch is gathered once and the figures are read once an
-    update. The order of the minibatches, the losses (Schulman et al. 2017, equations 7 and 9) and the
-    optimiser's steps are SB3's, and so are the logged names.
+    SB3 copies a rollout's frames three times in an update (transposed, gathered, as a tensor) and reads back
+    five figures per minibatch. Here each minibatch is gathered once and the figures are read once per update.
+    The order of minibatches, the losses (Schulman et al. 2017, equations 7 and 9), the optimiser steps and
+    the logged names are SB3's.
     """
 
     stop: Callable[[], bool] | None = None
-    """Asked before every minibatch; True leaves the update."""
+    """Called before every minibatch; True interrupts the update."""
 
     @classmethod
     def keeps_env(cls, env: GymEnv) -> bool:
-        # The order of a batch's channels is known: SB3 would guess it from the shape.
+        # The channel order of a `BatchVecEnv` is known; SB3 would guess it from the shape.
         return isinstance(env, BatchVecEnv) and env.channels_first
 
     def train(self) -> None:
         """Update the policy from the rollout buffer.
 
         Raises:
-            Interrupted: `stop` returned True.
+            TrainingInterrupted: `stop` returned True.
         """
         self.policy.set_training_mode(True)
         apply_learning_rate(self)
         clip_range: float = self.clip_range(progress_remaining(self))  # type: ignore[operator]
         parameters = list(self.policy.parameters())
         figures: list[Tensor] = []
-        going_on = True
+        within_target_kl = True
         for _ in range(self.n_epochs):
             divergences: list[Tensor] = []
             for batch in _minibatches(self.rollout_buffer, self.batch_size, self.device):
@@ -82,14 +82,14 @@ class PerceptionPPO(UnwrappingPPO):
                     figures.append(torch.stack([entropy_loss, policy_loss, value_loss, clip_fraction, loss]))
                     divergences.append(divergence)
                 if self.target_kl is not None and divergence > 1.5 * self.target_kl:
-                    going_on = False
+                    within_target_kl = False
                     break
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
             set_updates_done(self, updates_done(self) + 1)
-            if not going_on:
+            if not within_target_kl:
                 break
         means = torch.stack(figures).mean(0).tolist()
         for name, value in zip(
@@ -112,7 +112,7 @@ def _minibatches(buffer: RolloutBuffer, batch_size: int, device: torch.device) -
     """The minibatches of `buffer.get(batch_size)`, without its transposed copy of the whole buffer."""
     assert buffer.full, "expected a full rollout buffer"
     steps, envs = buffer.buffer_size, buffer.n_envs
-    # SB3 numbers samples environment by environment; the buffer lies step by step.
+    # SB3 numbers samples environment by environment; the buffer is stored step by step.
     order = np.random.permutation(steps * envs)
     rows = torch.from_numpy((order % steps) * envs + order // steps)
     flat = {

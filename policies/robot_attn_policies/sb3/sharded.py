@@ -1,7 +1,7 @@
-"""A perception over the shards of a batch, a Python thread each, as one differentiable call.
+"""Data parallelism on a CPU: apply a perception to shards of a batch, one Python thread per shard.
 
-torch's own threads split each operation, which for the small operations of a perception on a CPU costs about
-what it gains. Threads that each take a share of the batch through all of them wait for each other once.
+torch's own threads split every operation, which gains little for the small operations of a perception. Here
+each thread takes its shard through all operations, so the threads synchronise only once.
 """
 
 from __future__ import annotations
@@ -16,22 +16,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 SMALLEST_SHARD = 32
-"""Frames for which another thread is worth its while."""
+"""Smallest number of frames for which another thread pays off."""
 
 
 class Sharded:
-    """Calls a module on `threads` shards of its input at once.
+    """Apply a module to `threads` shards of its input in parallel, as one differentiable call.
 
-    The result is deterministic: of the threads only their number has a part in it, by rounding.
+    The result is deterministic. It depends on the number of threads, by rounding, but not on their timing.
+
+    Args:
+        threads: number of threads, at least 1.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        # torch's number of threads belongs to the thread that sets it.
+        # torch's number of threads is a setting of each thread.
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def __call__(self, module: nn.Module, observation: Any) -> Tensor:
-        """`module(observation)`, a tensor [B, F]; observation is a tensor [B, ...] or a dict of such."""
+        """Compute `module(observation)`.
+
+        Args:
+            module: maps an observation to features [B, F].
+            observation: a tensor [B, ...], or a dict of such tensors.
+
+        Returns:
+            Features [B, F]. Without gradients, or with a small batch, the module is simply called.
+        """
         batch = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
         count = min(self._threads, batch // SMALLEST_SHARD)
         if count <= 1 or not torch.is_grad_enabled():
@@ -40,8 +51,8 @@ class Sharded:
         edges = [batch * i // count for i in range(count + 1)]
         shards = [_rows(observation, start, stop) for start, stop in itertools.pairwise(edges)]
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        seen: Tensor = _Shards.apply(self._map, module, shards, *parameters)  # type: ignore[no-untyped-call]
-        return seen
+        joined: Tensor = _Shards.apply(self._map, module, shards, *parameters)  # type: ignore[no-untyped-call]
+        return joined
 
     def _map(self, work: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
         return list(self._pool.map(work, *arguments))
@@ -56,7 +67,7 @@ class _Shards(torch.autograd.Function):
     def forward(
         ctx: Any, run: Callable[..., list[Any]], module: nn.Module, shards: Sequence[Any], *parameters: Tensor
     ) -> Tensor:
-        # The threads of the pool record a graph each: gradients are off in this thread alone.
+        # Gradients are disabled in this thread only: each thread of the pool records its own graph.
         ctx.run, ctx.outputs, ctx.parameters = run, run(module, shards), parameters
         return torch.cat([output.detach() for output in ctx.outputs])
 
@@ -72,7 +83,7 @@ class _Shards(torch.autograd.Function):
         parts = torch.split(gradient, [len(output) for output in ctx.outputs])
         gradients = ctx.run(backward, ctx.outputs, parts)
         ctx.outputs = None
-        # Summed in the order of the shards, whichever came first.
+        # Summed in the order of the shards, whichever finished first.
         return None, None, None, *map(_sum, zip(*gradients, strict=True))
 
 

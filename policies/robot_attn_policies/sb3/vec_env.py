@@ -1,4 +1,4 @@
-"""Stable-Baselines3's `VecEnv` over a Gymnasium `VectorEnv` that steps all its environments in one call."""
+"""A Stable-Baselines3 `VecEnv` around a Gymnasium `VectorEnv` that steps all environments in one call."""
 
 from __future__ import annotations
 
@@ -28,31 +28,34 @@ _ENV_PREFIX = "env/"
 
 
 class BatchVecEnv(VecEnv):
-    """A batch of environments as SB3 sees one: the same frames, rewards and masks, bit for bit.
+    """Adapts a vector environment to SB3, with the same frames, rewards and masks, bit for bit.
 
     The wrapped environment resets an environment in the step that ends its episode
-    (`AutoresetMode.SAME_STEP`), which is SB3's own convention. `infos[i]` holds row `i` of every array in the
-    batch's `infos`. On the step that ends an episode it describes that last step, as everywhere in SB3, and
-    also has
+    (`AutoresetMode.SAME_STEP`), as SB3 does. `infos[i]` has row `i` of every array in the batch's `infos`. In
+    the step that ends an episode it describes that last step, as everywhere in SB3, and also has
 
-    - `terminal_observation`: the observation that ended the episode (the returned one is already the next
-      episode's);
-    - `TimeLimit.truncated`: True when the episode was cut by the clock, so that its last value is
+    - `terminal_observation`: the last observation of the episode (the returned one is the next episode's
+      first);
+    - `TimeLimit.truncated`: True if the episode was truncated by the time limit, so that its last value is
       bootstrapped;
-    - `is_success`: the last step's `success` or `is_success`, where the environment reports one;
-    - `episode`: `r` (return), `l` (length in steps) and `t` (seconds since this object was made), as
-      `Monitor` gives.
+    - `is_success`: the last step's `success` or `is_success`, if the environment reports one;
+    - `episode`: `r` (return), `l` (length in steps) and `t` (seconds since this object was made), as from
+      `Monitor`.
 
-    The info of a new episode's first observation (its `target_mask` among others) is `reset_infos[i]`.
+    The info of a new episode's first observation, with its `target_mask`, is `reset_infos[i]`.
 
     Args:
         env: a vector environment with `metadata["autoreset_mode"]` `SAME_STEP` and a `Box` or `Dict`
             observation space.
-        channels_first: give images, uint8 entries of shape (H, W, C), as (C, H, W). Otherwise SB3 does, by
-            `VecTransposeImage`, which guesses the order from the shape and copies every observation twice.
+        channels_first: return images, uint8 entries of shape (H, W, C), as (C, H, W). Otherwise SB3 does this
+            with `VecTransposeImage`, which guesses the order from the shape and copies observations twice.
+
+    Attributes:
+        env: the wrapped environment.
+        channels_first: as given.
 
     Raises:
-        ValueError: the environment resets in another way, or an observation holds NaN or infinity.
+        ValueError: another autoreset mode; or, from `reset` and `step`, an observation with NaN or infinity.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], *, channels_first: bool = False) -> None:
@@ -78,11 +81,18 @@ class BatchVecEnv(VecEnv):
         self._actions: NDArray[Any] | None = None
 
     def reset(self) -> VecEnvObs:
-        """Reset every environment, with the seeds and the options set before by `seed` and `set_options`."""
+        """Reset every environment, with the seeds and options given to `seed` and `set_options`.
+
+        Returns:
+            The observations, [N, ...].
+
+        Raises:
+            ValueError: different options for different environments, or an observation that is not finite.
+        """
         options = requested_options(self)
         if any(wanted != options[0] for wanted in options):
             raise ValueError(
-                "a batch takes one set of options for all its environments: pass a dict to set_options"
+                "expected one set of options for all environments, got several: pass a dict to set_options"
             )
         seeds: Any = list(requested_seeds(self))
         if all(seed is None for seed in seeds):
@@ -92,15 +102,22 @@ class BatchVecEnv(VecEnv):
         self._returns[:] = 0
         self._lengths[:] = 0
         self.reset_infos = _rows(infos, self.num_envs)
-        given: VecEnvObs = self._given(observation)
-        return given
+        converted: VecEnvObs = self._convert(observation)
+        return converted
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Keep the actions [N, ...] for `step_wait`."""
+        """Keep the actions, [N, ...], for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all environments: observations, rewards float32 [N], dones bool [N], N dicts of infos."""
+        """Step all environments with the actions of `step_async`.
+
+        Returns:
+            Observations [N, ...], rewards float32 [N], dones bool [N], and a list of N info dicts.
+
+        Raises:
+            ValueError: an observation with NaN or infinity.
+        """
         observation, rewards, terminated, truncated, batch = self.env.step(self._actions)
         rewards = np.array(rewards, np.float32)  # a copy: SB3 adds the bootstrapped value to it in place
         self._returns += rewards
@@ -113,7 +130,7 @@ class BatchVecEnv(VecEnv):
             for i in ended.tolist():
                 self.reset_infos[i] = infos[i]
                 infos[i] = finals[i]
-                infos[i]["terminal_observation"] = self._given(_row(batch["final_obs"], i))
+                infos[i]["terminal_observation"] = self._convert(_row(batch["final_obs"], i))
                 infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
                 if "success" in infos[i]:
                     infos[i]["is_success"] = infos[i]["success"]
@@ -124,15 +141,19 @@ class BatchVecEnv(VecEnv):
                 }
             self._returns[ended] = 0
             self._lengths[ended] = 0
-        return self._given(observation), rewards, dones, infos
+        return self._convert(observation), rewards, dones, infos
 
     @property
     def stateful(self) -> bool:
-        """Whether the batch can be put back to an earlier state: it has `get_state` and `set_state`."""
+        """Whether the environment has `get_state` and `set_state`, so that its state can be restored."""
         return all(hasattr(self.env.unwrapped, name) for name in ("get_state", "set_state"))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """All that the next step depends on, running returns and lengths included, as numeric arrays."""
+        """Everything that the next step depends on, running returns and lengths included.
+
+        Returns:
+            Numeric arrays by name.
+        """
         state: dict[str, NDArray[Any]] = {
             _ENV_PREFIX + key: value
             for key, value in self.env.unwrapped.get_state().items()  # type: ignore[attr-defined]
@@ -140,7 +161,14 @@ class BatchVecEnv(VecEnv):
         return state | {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `get_state` gave: the next step is bit-identical."""
+        """Restore a state from `get_state`; the following steps are bit-identical.
+
+        Args:
+            state: numeric arrays by name.
+
+        Raises:
+            ValueError: the state of another number of environments.
+        """
         own = {key: value for key, value in state.items() if not key.startswith(_ENV_PREFIX)}
         if set(own) != {"returns", "lengths"} or any(len(value) != self.num_envs for value in own.values()):
             raise ValueError(
@@ -158,11 +186,11 @@ class BatchVecEnv(VecEnv):
         self._lengths = np.array(own["lengths"], np.int64)
 
     def close(self) -> None:
-        """Close the batch."""
+        """Close the environment."""
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The batch's attribute, once for each environment asked for: they share it."""
+        """An attribute of the batch, repeated for each environment in `indices`: they share it."""
         value = (
             getattr(self.env, attr_name)
             if hasattr(self.env, attr_name)
@@ -171,38 +199,49 @@ class BatchVecEnv(VecEnv):
         return [value for _ in env_indices(self, indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set the batch's attribute, which all environments share."""
-        self._whole(indices, "set an attribute")
+        """Set an attribute of the batch, which all environments share.
+
+        Raises:
+            ValueError: `indices` are only some of the environments.
+        """
+        self._check_all(indices, "set an attribute")
         setattr(self.env.unwrapped, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call the batch's method once. Returns a row for each environment, or the same answer for all."""
-        self._whole(indices, "call a method")
-        answer = getattr(self.env.unwrapped, method_name)(*method_args, **method_kwargs)
-        if isinstance(answer, np.ndarray | list | tuple) and len(answer) == self.num_envs:
-            return list(answer)
-        return [answer] * self.num_envs
+        """Call a method of the batch once.
+
+        Returns:
+            One result per environment: the rows of what the method returned, or the same value for all.
+
+        Raises:
+            ValueError: `indices` are only some of the environments.
+        """
+        self._check_all(indices, "call a method")
+        result = getattr(self.env.unwrapped, method_name)(*method_args, **method_kwargs)
+        if isinstance(result, np.ndarray | list | tuple) and len(result) == self.num_envs:
+            return list(result)
+        return [result] * self.num_envs
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """True for `Monitor`, whose part (`infos[i]["episode"]`) this class plays; otherwise False."""
+        """True for `Monitor`, whose `infos[i]["episode"]` this class provides; otherwise False."""
         return [wrapper_class is Monitor for _ in env_indices(self, indices)]
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
-        """The frames that the batch renders, or None for each environment where it renders none."""
+        """The frames that the batch renders, one per environment; None without a render mode."""
         frames: Any = self.env.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def observe(self) -> VecEnvObs:
-        """The observations that the last `reset` or `step` gave, or those of the state set since."""
-        given: VecEnvObs = self._given(self.env.unwrapped.observe())  # type: ignore[attr-defined]
-        return given
+        """The current observations: those of the last `reset` or `step`, or of the state set since."""
+        converted: VecEnvObs = self._convert(self.env.unwrapped.observe())  # type: ignore[attr-defined]
+        return converted
 
-    def _given(self, observation: Any) -> Any:
-        """An observation, of the batch or of one environment, as SB3 gets it."""
+    def _convert(self, observation: Any) -> Any:
+        """An observation of the batch or of one environment, as SB3 gets it."""
         for key in self._floats:
             values = observation if key is None else observation[key]
             if not np.isfinite(values).all():
@@ -216,18 +255,19 @@ class BatchVecEnv(VecEnv):
             return _channels_first(observation)
         return {key: _channels_first(v) if key in self._images else v for key, v in observation.items()}
 
-    def _whole(self, indices: VecEnvIndices, what: str) -> None:
+    def _check_all(self, indices: VecEnvIndices, what: str) -> None:
         if indices is not None and list(env_indices(self, indices)) != list(range(self.num_envs)):
             raise ValueError(
-                f"cannot {what} on some environments of a batch: leave `indices` out to address them all"
+                f"expected to {what} on all environments of a batch, got indices {indices!r}: leave "
+                "`indices` out"
             )
 
 
-def _entries(space: spaces.Space[Any], chosen: Callable[[spaces.Space[Any]], bool]) -> list[str | None]:
-    """The keys of a `Dict` space's chosen entries; [None] for a chosen space that has no keys."""
+def _entries(space: spaces.Space[Any], selects: Callable[[spaces.Space[Any]], bool]) -> list[str | None]:
+    """Keys of the entries of a `Dict` space that `selects` accepts; [None] for an accepted plain space."""
     if isinstance(space, spaces.Dict):
-        return [key for key, entry in space.spaces.items() if chosen(entry)]
-    return [None] if chosen(space) else []
+        return [key for key, entry in space.spaces.items() if selects(entry)]
+    return [None] if selects(space) else []
 
 
 def _channels_first(frames: NDArray[Any]) -> NDArray[Any]:
@@ -248,7 +288,7 @@ def _is_float(space: spaces.Space[Any]) -> bool:
 
 
 def _rows(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """Gymnasium's vectorised infos as a dict for each environment; a `_key` mask says whose row counts."""
+    """Split Gymnasium's vectorised infos into one dict per environment; `_key` masks mark the rows set."""
     rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, values in infos.items():
         if key.startswith("_") or key in _NOT_INFO:

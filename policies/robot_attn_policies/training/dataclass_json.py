@@ -1,4 +1,4 @@
-"""JSON to frozen dataclasses, by their annotations, with nothing converted and nothing extra let in."""
+"""Parse JSON into frozen dataclasses by their annotations, without conversions or unknown fields."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ MAX_DEPTH = 8
 
 
 def from_json(kind: Any, data: Any, where: str = "") -> Any:
-    """`data` as a `kind`.
+    """Parse `data` as a value of type `kind`.
 
-    Kinds are dataclasses, bool, int, float, str, None, tuple[T, ...], Mapping[str, T], T | None and `Json`.
+    Args:
+        kind: a dataclass, bool, int, float, str, None, tuple[T, ...], Mapping[str, T], T | None or `Json`.
+        data: what `json.loads` returned.
+        where: path of `data` in the whole document, for error messages.
+
+    Returns:
+        An instance of `kind`.
 
     Raises:
-        ValueError: another type, a missing or unknown field, a number out of range; it says where and what
-        came.
+        ValueError: a wrong type, a missing or unknown field, or a number out of range; the message has the
+            path and the value.
     """
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
@@ -27,7 +33,7 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
         if not isinstance(data, dict) or data.keys() != set(names):
             found = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise ValueError(
-                f"expected {where or _name(kind)} with the fields {sorted(names)}, found {found!s:.200}"
+                f"expected {where or _name(kind)} with the fields {sorted(names)}, got {found!s:.200}"
             )
         values = {name: from_json(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in names}
         return typing.cast(type, kind)(**values)
@@ -55,7 +61,7 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
         return float(data)
     elif kind in (bool, int, str) and type(data) is kind and not (kind is int and abs(data) > MAX_INT):
         return data
-    raise ValueError(f"expected {where} of type {_name(kind)}, found {data!r:.80}")
+    raise ValueError(f"expected {where} of type {_name(kind)}, got {data!r:.80}")
 
 
 def _name(kind: Any) -> str:
@@ -63,13 +69,13 @@ def _name(kind: Any) -> str:
 
 
 def _check_plain(data: Any, where: str, depth: int = 0) -> Any:
-    """Any JSON of bounded depth, whose integers a double holds exactly."""
+    """Check JSON of any type: its depth is bounded and its integers fit a double exactly."""
     if depth > MAX_DEPTH:
-        raise ValueError(f"expected {where} nested at most {MAX_DEPTH} deep")
+        raise ValueError(f"expected {where} to be nested at most {MAX_DEPTH} deep, got more")
     if isinstance(data, dict):
         return {key: _check_plain(value, f"{where}.{key}", depth + 1) for key, value in data.items()}
     if isinstance(data, list):
         return [_check_plain(value, where, depth + 1) for value in data]
     if type(data) is int and abs(data) > MAX_INT:
-        raise ValueError(f"expected {where} up to {MAX_INT}, found {data!r:.80}")
+        raise ValueError(f"expected {where} up to {MAX_INT}, got {data!r:.80}")
     return data

@@ -1,7 +1,7 @@
-"""Names in run folders of format 1, written before version 0.2, and what they are called now.
+"""Names in run folders of format 1, written before version 0.2, and their current names.
 
-Only names changed: a policy of format 1 computes what it always did. Its training does not go on, since its
-checkpoint names the parameters in the old way.
+Only names changed: a policy of format 1 computes the same actions as before. Its training cannot be resumed,
+because its checkpoint has the old parameter names.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ OPTIONS = {
     "state_size": "state_dim",
     "word_size": "word_dim",
 }
-"""Options of the perception families."""
+"""Options of the perception families: former name -> current name."""
 
 PARAMETERS = {"looks": "queries", "inner_looks": "inner_queries"}
-"""Parts of the names of parameters, between their dots."""
+"""Components of parameter names, between the dots: former name -> current name."""
 
 
 def current_parameter(name: str) -> str:
-    """The present name of a policy's parameter or buffer."""
+    """The current name of a policy's parameter or buffer."""
     return ".".join(PARAMETERS.get(part, part) for part in name.split("."))
 
 
 def former_option(name: str) -> str:
-    """The name that format 1 gives to an option of a perception family."""
-    return {now: before for before, now in OPTIONS.items()}.get(name, name)
+    """The name that format 1 has for an option of a perception family."""
+    return {current: former for former, current in OPTIONS.items()}.get(name, name)

@@ -1,4 +1,4 @@
-"""The progress bar of a training, and how fast it goes."""
+"""The progress bar of a training run, and its throughput."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ from robot_attn_policies.training.presets import TrainConfig
 
 
 def pace(steps_per_second: float, left: int) -> str:
-    """The rate, and the time that the steps that are left take: `1,204 steps/s · 3:20 left`."""
+    """Format a throughput and the remaining time: `1,204 steps/s · 3:20 left`.
+
+    Args:
+        steps_per_second: throughput.
+        left: remaining steps.
+    """
     seconds = left / steps_per_second
     return f"{steps_per_second:,.0f} steps/s · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
 
-class Display:
-    """Steps, steps a second, time left, last return and evaluation; nothing without a console."""
+class ProgressBar:
+    """A bar with steps, steps per second, time left, mean return and last evaluation score.
+
+    Args:
+        console: where to draw it; None draws nothing.
+        config: the training's configuration.
+        steps: environment steps already done.
+    """
 
     def __init__(self, console: Console | None, config: TrainConfig, steps: int) -> None:
         self._total, self._last, self._evaluation = config.steps, steps, ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=8),  # all of it fits in 80 columns
+            BarColumn(bar_width=8),  # so that the whole line fits in 80 columns
             TextColumn("{task.fields[figures]}"),
             console=console,
             disable=console is None,
@@ -34,7 +45,7 @@ class Display:
             config.task, total=config.steps, completed=steps, figures="first rollout ..."
         )
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressBar:
         self._progress.start()
         return self
 
@@ -44,7 +55,12 @@ class Display:
         self._progress.stop()
 
     def show(self, steps: int, row: Mapping[str, float]) -> None:
-        """Draw the state after an update, from its row of progress.csv."""
+        """Show the state after an update.
+
+        Args:
+            steps: environment steps done.
+            row: the update's row of progress.csv.
+        """
         parts = [f"{steps:,}", pace(row["steps_per_second"], max(self._total - steps, 0))]
         if "episode_return" in row:
             parts.append(f"return {row['episode_return']:.1f}")

@@ -1,17 +1,19 @@
-"""A run's folder: written so that it can be killed at any moment, read so that it can be trusted.
+"""Run folders: read and write the configuration, policies and checkpoint of a training run.
 
     config.json              the resolved `TrainConfig`, the spaces, library versions, git commit
     policy.safetensors       the last policy
-    best/policy.safetensors  the best on the training's evaluation seeds; best/score.json says how good
-    trainer.pt               all that training goes on from, for `torch.load(..., weights_only=True)`
-    progress.csv             a row for each update, and for an evaluation after the last
-    tensorboard/             the same as events
+    best/policy.safetensors  the best policy on the evaluation seeds, with its score in best/score.json
+    trainer.pt               the checkpoint to resume from, for `torch.load(..., weights_only=True)`
+    progress.csv             a row per update, and one for an evaluation after the last update
+    tensorboard/             the same figures as TensorBoard events
 
-Each file is replaced in one step (temporary name, flush, `os.replace`) and carries its own SHA-256, so that
-no two files have to change together and a kill between any two leaves a folder that loads. A policy names the
-configuration it belongs to by the hash of the part that shapes it. Reading never unpickles anything but
-tensors and plain containers, and allocates nothing before sizes are checked against the file at hand. Hashes
-catch accidents; a policy from a stranger is held off by strict types, sizes and shapes.
+A process may be killed at any moment. Each file is replaced atomically (temporary name, flush, `os.replace`)
+and has its own SHA-256, so no two files have to change together and the folder always loads. A policy refers
+to its configuration by the hash of the fields that determine its architecture.
+
+A folder may be damaged or come from a stranger. Reading unpickles tensors and plain containers only, and
+checks sizes against the file before it allocates memory. Hashes detect accidental damage; strict types, sizes
+and shapes protect against crafted files.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from robot_attn_policies.training.spaces_json import space_from_json, space_to_j
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""The formats whose configuration and policies are read; trainings go on from the last alone."""
+"""Formats whose configuration and policies can be read. Training resumes from the last one only."""
 CONFIG, POLICY, TRAINER, PROGRESS, TENSORBOARD = (
     "config.json",
     "policy.safetensors",
@@ -63,7 +65,7 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""Of parameters and buffers, as safetensors calls them."""
+"""Supported dtypes of parameters and buffers, with safetensors' names."""
 _MAX_JSON = 1 << 20
 _MAX_HEADER = 1 << 20
 _MAX_TRAINER = 1 << 33
@@ -72,42 +74,44 @@ _LIBRARIES = ("robot-attn", "torch", "numpy", "gymnasium", "stable-baselines3", 
 
 
 class RunError(ValueError):
-    """A run folder that cannot be read or written: which file, what was expected and found, what to do."""
+    """A run folder cannot be read or written. The message names the file, the cause and what to do."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What config.json says."""
+    """The content of config.json."""
 
     config: TrainConfig
+    """The resolved configuration."""
     observation_space: spaces.Space[Any]
-    """The policy's: images channel-first."""
+    """The policy's observation space, with channel-first images."""
     action_space: spaces.Space[Any]
+    """The policy's action space."""
     versions: Mapping[str, str]
-    """Of Python and the libraries that took part."""
+    """Versions of Python and of the libraries that results depend on."""
     git_commit: str | None
-    """Of robot-attn, with "-dirty" where files differ from it; None outside a checkout."""
+    """Commit of robot-attn, with "-dirty" if files differ from it; None outside a checkout."""
     format: int = FORMAT
-    """Of the folder that it was read from: the policies in it are named by the hash that it had then."""
+    """Format of the folder; its policies refer to the configuration by the hash of that format."""
 
     @property
     def policy_hash(self) -> str:
-        """SHA-256 of what shapes the policy: spaces, perception and the preset's network fields.
+        """SHA-256 of the fields that determine the architecture: spaces, perception and network sizes.
 
-        The rest of a configuration may change (more steps, say) and the policies beside it stay its own.
+        Other fields, such as the number of steps, may change without invalidating the policies.
         """
         return json_hash(_policy_fields(self))
 
 
-def describe(
+def describe_run(
     config: TrainConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> Run:
-    """A run of these, on this machine's libraries."""
+    """The content of config.json for a new run, with the installed library versions and the git commit."""
     return Run(config, observation_space, action_space, library_versions(), _git_commit())
 
 
 def library_versions() -> dict[str, str]:
-    """Of Python, and of the libraries on which results depend."""
+    """Installed versions of Python and of the libraries that results depend on, by name."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -115,8 +119,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-# ----------------------------------------------------------------------------------------------------
-# config.json
+# ---- config.json ----
 
 
 def write_config(folder: Path, run: Run) -> None:
@@ -137,29 +140,29 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
     """Read `folder`/config.json.
 
     Raises:
-        RunError: there is none, or it is cut, damaged, edited, or describes nothing that can be built.
+        RunError: there is none, or it is truncated, damaged, edited or invalid.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise RunError(
-            f"expected a run folder with a {CONFIG}, found none in {folder}: name a folder made by training"
+            f"expected a run folder with a {CONFIG}, got none in {folder}: name a folder that training wrote"
         )
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") not in READABLE:
         found = repr(data.get("format")) if isinstance(data, dict) else type(data).__name__
         raise RunError(
-            f"{path}: expected format {FORMAT}, found {found:.80}: it is damaged, or another version wrote it"
+            f"{path}: expected format {FORMAT}, got {found:.80}: it is damaged, or another version wrote it"
         )
     stated = data.pop("sha256", None)
     if stated != json_hash(data):
         raise RunError(
-            f"{path} was edited or damaged: its content has SHA-256 {json_hash(data)[:12]}..., it states "
-            f"{stated!r:.16}...: put the original back, or train a new run with the configuration you want"
+            f"{path} was edited or damaged: expected its content to have SHA-256 {stated!r:.16}..., got "
+            f"{json_hash(data)[:12]}...: restore the original, or train a new run with another configuration"
         )
     try:
         fields = {"format", "config", "observation_space", "action_space", "versions", "git_commit"}
         if set(data) != fields:
-            raise ValueError(f"expected the fields {sorted(fields)}, found {sorted(data)!s:.200}")
+            raise ValueError(f"expected the fields {sorted(fields)}, got {sorted(data)!s:.200}")
         config = from_json(TrainConfig, data["config"])
         if data["format"] == 1:
             options = {format_1.OPTIONS.get(name, name): value for name, value in config.options.items()}
@@ -173,27 +176,33 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
             format=data["format"],
         )
     except (ValueError, OverflowError) as error:
-        raise RunError(f"{path} describes no training: {error}") from error
+        raise RunError(f"{path} is not a valid configuration: {error}") from error
 
 
-# -----------------------------------------------------------------------------------------------------
-# safetensors
+# ---- Policies ----
 
 
 def write_policy(path: Path, weights: Mapping[str, Tensor], run: Run, *, steps: int) -> None:
-    """Write a policy's `policy_weights` as safetensors.
+    """Write a policy as safetensors, with hashes of its weights and of its configuration.
 
-    With them go a hash of themselves and the hash of the configuration that they belong to.
+    Args:
+        path: the file to write.
+        weights: the policy's `policy_weights`.
+        run: the run that the policy belongs to.
+        steps: environment steps that the policy was trained for.
+
+    Raises:
+        RunError: the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     about: dict[str, Any] = {"format": FORMAT, "policy_hash": run.policy_hash, "steps": steps}
     about["sha256"] = _hash_tensors(tensors, about)
-    # One entry, since safetensors writes several in a random order, and equal policies should be equal files.
+    # A single entry: safetensors writes several in random order, and equal policies should give equal files.
     write_file(path, safetensors.torch.save(tensors, {_ABOUT: json.dumps(about)}))
 
 
 def policy_path(folder: Path, which: Literal["best", "last"]) -> Path:
-    """The file of a run's best or last policy."""
+    """Path of a run's best or last policy."""
     return folder / BEST / POLICY if which == "best" else folder / POLICY
 
 
@@ -202,18 +211,23 @@ def load_policy(
     which: Literal["best", "last"] = "best",
     device: str | torch.device = "cpu",
 ) -> tuple[PerceptionPolicy, TrainConfig]:
-    """The policy of a run, in evaluation mode, and the configuration it was trained with.
+    """Load a trained policy from a run folder.
 
     No environment is needed. Nothing in the folder is executed: the policy is built from names that this
-    package knows, and filled from tensors.
+    package knows, and its weights are read as plain tensors.
 
     Args:
-        run_folder: the folder.
-        which: the best policy on the training's evaluation seeds, or the last one.
-        device: where to put it.
+        run_folder: a folder that training wrote.
+        which: "best" for the best policy on the evaluation seeds, "last" for the last one.
+        device: device of the policy.
+
+    Returns:
+        The policy in evaluation mode, and the configuration that it was trained with.
 
     Raises:
-        RunError: the folder is incomplete, cut, damaged, edited, or holds a policy of another architecture.
+        RunError: the folder is incomplete, truncated, damaged or edited, or its policy has another
+            architecture than its configuration.
+        ValueError: `which` is neither "best" nor "last".
     """
     if which not in ("best", "last"):
         raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
@@ -223,17 +237,18 @@ def load_policy(
     if not path.is_file():
         other = "last" if which == "best" else "best"
         raise RunError(
-            f"{path} does not exist: training was stopped before it; resume it, or ask for the {other} policy"
+            f"expected a policy at {path}, got none, since training stopped too early: resume it, or load the"
+            f" {other} policy"
         )
-    # Building draws random weights that the file's replace; the caller's random state is no part of that.
+    # Building a policy samples weights, which the file's replace: leave the caller's random state unchanged.
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):  # shapes alone: a network too big to exist costs nothing here
+            with torch.device("meta"):  # shapes only: a network that is too large costs no memory here
                 shapes = {
                     name: (_DTYPES[tensor.dtype], list(tensor.shape))
                     for name, tensor in policy_weights(_build(run)).items()
                 }
-        except Exception as error:  # whatever a family raises for options it cannot take
+        except Exception as error:  # families raise many types for options that they cannot use
             raise RunError(f"{folder / CONFIG} describes a policy that cannot be built: {error}") from error
         weights = _read_tensors(path, shapes, run)
         policy = _build(run)
@@ -248,14 +263,14 @@ def _build(run: Run) -> PerceptionPolicy:
 
 
 def _read_tensors(path: Path, expected: Mapping[str, tuple[str, list[int]]], run: Run) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: first its header, then, if that is as expected, the rest."""
-    damaged = f"{path} is damaged: %s; copy it again, or go back to a checkpoint that loads"
+    """Read a safetensors file: its header first, and its tensors only if the header is as expected."""
+    damaged = f"{path} is damaged: %s: copy it again, or use an earlier checkpoint"
     rename = format_1.current_parameter if run.format == 1 else str
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_HEADER):
-            raise RunError(damaged % f"its header claims {length} bytes of {size}")
+            raise RunError(damaged % f"expected a header within {size} bytes, got one of {length}")
         text = file.read(length)
     try:
         header = json.loads(text)
@@ -263,21 +278,21 @@ def _read_tensors(path: Path, expected: Mapping[str, tuple[str, list[int]]], run
         stated = about.pop("sha256")
         found = {rename(name): (entry["dtype"], entry["shape"]) for name, entry in header.items()}
         end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
-    except Exception as error:  # a damaged header fails in as many ways as there are to read it
+    except Exception as error:  # parsing a damaged header can raise almost anything
         raise RunError(damaged % f"its header cannot be read ({type(error).__name__})") from error
     if end != size:
-        raise RunError(damaged % f"its header tells of {end!r:.20} bytes, it has {size}")
+        raise RunError(damaged % f"expected {end!r:.20} bytes by its header, got {size}")
     if found != expected or about.get("policy_hash") != run.policy_hash:
         raise RunError(
-            f"{path} is of another architecture than {CONFIG} describes: {_difference(expected, found)}; put "
-            "back the files that belong together"
+            f"{path} has another architecture than {CONFIG} describes: {_difference(expected, found)}: "
+            "restore the files that belong together"
         )
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except Exception as error:
         raise RunError(damaged % f"it cannot be read ({type(error).__name__})") from error
     if stated != _hash_tensors(tensors, about):
-        raise RunError(damaged % "its content does not match the SHA-256 it states")
+        raise RunError(damaged % "its content does not match its SHA-256")
     return {rename(name): tensor for name, tensor in tensors.items()}
 
 
@@ -285,17 +300,24 @@ def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             sides = [tensors.get(name, ("nothing", "")) for tensors in (expected, found)]
-            told = [f"{dtype} {shape}".strip() for dtype, shape in sides]
-            return f"expected {name:.80} {told[0]:.80}, found {told[1]:.80}"
-    return "the shapes agree, the configurations do not"
+            texts = [f"{dtype} {shape}".strip() for dtype, shape in sides]
+            return f"expected {name:.80} {texts[0]:.80}, got {texts[1]:.80}"
+    return "the shapes are equal, the configurations differ"
 
 
-# ------------------------------------------------------------------------------------------------------
-# trainer.pt
+# ---- trainer.pt ----
 
 
 def write_trainer(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain containers as trainer.pt, whose zip comment is the SHA-256 of the rest."""
+    """Write a checkpoint as trainer.pt; the zip comment at its end is the SHA-256 of the rest.
+
+    Args:
+        folder: the run folder.
+        state: tensors and plain containers.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     body = bytearray(buffer.getvalue())
@@ -305,79 +327,88 @@ def write_trainer(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """What `write_trainer` wrote.
+    """Read the checkpoint that `write_trainer` wrote.
 
     Raises:
-        RunError: the file is missing, cut or damaged, or holds more than tensors and plain containers.
+        RunError: the file is missing, truncated or damaged, or has more than tensors and plain containers.
     """
     path = folder / TRAINER
     if not path.is_file():
-        raise RunError(
-            f"{path} does not exist, training cannot go on from it: start a new run in another folder"
-        )
+        raise RunError(f"expected a checkpoint at {path}, got none: start a new run in another folder")
     if path.stat().st_size > _MAX_TRAINER:
         raise RunError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_TRAINER}: it is no checkpoint"
+            f"expected {path} to have at most {_MAX_TRAINER} bytes, got {path.stat().st_size}: it is not a "
+            "checkpoint"
         )
     raw = path.read_bytes()
     body, stated = raw[:-64], raw[-64:]
     if hashlib.sha256(body).hexdigest().encode() != stated:
         raise RunError(
-            f"{path} is damaged: its content does not match the SHA-256 at its end; copy it again, or start "
-            "a new run"
+            f"{path} is damaged: its content does not match its SHA-256: copy it again, or start a new run"
         )
     try:
         state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler's refusals have many types
+    except Exception as error:  # the restricted unpickler raises many types
         raise RunError(
-            f"{path} is refused: it holds more than tensors and plain containers ({error!s:.120})"
+            f"expected {path} to have only tensors and plain containers, got more ({error!s:.120}): do not "
+            "use this file"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(
-            f"{path}: expected a checkpoint of format {FORMAT}: another version wrote it, start a new run"
+            f"{path}: expected a checkpoint of format {FORMAT}, got another version's: start a new run"
         )
     return state
 
 
-# ------------------------------------------------------------------------------------------------- files and
-# folder
+# ---- Files and folders ----
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replace a small JSON file in one step."""
+    """Replace a small JSON file atomically.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     write_file(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step: after a crash there is the old one or the new one, whole.
+    """Replace a file atomically: after a crash, either the old or the new file is there in full.
 
     Raises:
-        RunError: no space left, or the folder cannot be written. The old file is still there.
+        RunError: no space is left, or the folder cannot be written. The old file is unchanged.
     """
-    with explained(path):
+    with as_run_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(data)
         directory = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # the new name survives a power cut, too
+            os.fsync(directory)  # so that the new name survives a power cut
         finally:
             os.close(directory)
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing `path` into one sentence."""
+def as_run_error(path: Path) -> Iterator[None]:
+    """Context manager that turns an OSError into a `RunError` about `path`.
+
+    Args:
+        path: the file or folder being read or written.
+
+    Raises:
+        RunError: the block raised an OSError.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunError(
-                f"no space left to write {path} ({os.strerror(error.errno)}): the last checkpoint is kept; "
-                "make room and go on with --resume"
+                f"no space left to write {path} ({os.strerror(error.errno)}): the last checkpoint is kept, "
+                "free some space and continue with --resume"
             ) from error
         raise RunError(
-            f"cannot write {path}: {os.strerror(error.errno or errno.EIO)}: name a folder you may write"
+            f"cannot write {path} ({os.strerror(error.errno or errno.EIO)}): name a writable folder"
         ) from error
 
 
@@ -393,7 +424,7 @@ def locked(folder: Path, what: str = "training") -> Iterator[None]:
     import fcntl
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with explained(folder):
+    with as_run_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
@@ -419,12 +450,11 @@ def locked(folder: Path, what: str = "training") -> Iterator[None]:
 
 
 def is_unused(folder: Path) -> bool:
-    """True where there is no folder yet, or nothing in it."""
+    """Whether the folder does not exist yet, or is empty."""
     return not folder.exists() or (folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir()))
 
 
-# --------------------------------------------------------------------------------------------------------
-# internals
+# ---- Hashes and JSON ----
 
 
 def _policy_fields(run: Run) -> dict[str, Any]:
@@ -442,12 +472,12 @@ def _policy_fields(run: Run) -> dict[str, Any]:
 
 
 def json_hash(data: Any) -> str:
-    """SHA-256 of plain data, whatever the order of its names."""
+    """SHA-256 of plain JSON data, independent of the order of its keys; hexadecimal."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _hash_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes, and of what the file says about itself."""
+    """SHA-256 of names, dtypes, shapes, bytes and the file's metadata."""
     content = {
         name: [str(tensor.dtype), list(tensor.shape), hashlib.sha256(_bytes(tensor)).hexdigest()]
         for name, tensor in tensors.items()
@@ -460,24 +490,28 @@ def _bytes(tensor: Tensor) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """What a small JSON file holds.
+    """Read a small JSON file.
 
     Raises:
-        RunError: it is cut or damaged, or far too big.
+        RunError: it is truncated or damaged, or larger than 1 MiB.
     """
     size = path.stat().st_size
     if size > _MAX_JSON:
-        raise RunError(f"{path} has {size} bytes, expected at most {_MAX_JSON}: it is no {path.name} of ours")
+        raise RunError(
+            f"expected {path} to have at most {_MAX_JSON} bytes, got {size}: it is not a {path.name} that "
+            "training wrote"
+        )
     try:
         return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunError(
-            f"{path} is cut or damaged: expected JSON, found {error!s:.120}; put the original back"
+            f"{path} is truncated or damaged: expected JSON, got an error ({error!s:.120}): restore the "
+            "original"
         ) from error
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name}, which JSON does not have")
+    raise ValueError(f"{name} is not part of JSON")
 
 
 def _git_commit() -> str | None:

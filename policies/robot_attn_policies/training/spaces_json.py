@@ -1,4 +1,4 @@
-"""Gymnasium spaces as JSON and back, of the kinds that SB3 policies take, with every size bounded."""
+"""Convert the Gymnasium spaces that SB3 supports to JSON and back, with every size bounded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ MAX_ENTRIES = 64
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """A space as plain JSON. Raises ValueError for a kind that policies do not take."""
+    """Convert a space to plain JSON.
+
+    Raises:
+        ValueError: a space that SB3 policies do not support.
+    """
     if isinstance(space, spaces.Dict):
-        # A list, since the order of the entries is part of the space.
+        # A list, because the order of the entries is part of the space.
         return {
             "type": "Dict",
             "entries": [[key, space_to_json(entry)] for key, entry in space.spaces.items()],
@@ -42,7 +46,11 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(data: Any) -> spaces.Space[Any]:
-    """The space that `space_to_json` described. Raises ValueError for anything else, before allocating it."""
+    """Convert the output of `space_to_json` back to a space.
+
+    Raises:
+        ValueError: anything else, or a size out of range; raised before memory is allocated.
+    """
     kind = data.get("type") if isinstance(data, dict) else None
     if kind == "Dict":
         _fields(data, {"type", "entries"})
@@ -55,9 +63,11 @@ def space_from_json(data: Any) -> spaces.Space[Any]:
             or not 0 < len(entries) <= MAX_ENTRIES
             or len({pair[0] for pair in entries}) < len(entries)
         ):
-            raise ValueError(f"expected 1 to {MAX_ENTRIES} entries [name, space] of a Dict space")
+            raise ValueError(
+                f"expected 1 to {MAX_ENTRIES} entries [name, space] of a Dict space, got {entries!r:.80}"
+            )
         if any(isinstance(entry, dict) and entry.get("type") == "Dict" for _, entry in entries):
-            raise ValueError("expected a Dict space without Dict spaces in it")
+            raise ValueError("expected a flat Dict space, got one with Dict spaces in it")
         return spaces.Dict([(key, space_from_json(entry)) for key, entry in entries])
     if kind == "Box":
         _fields(data, {"type", "shape", "dtype", "low", "high"})
@@ -104,7 +114,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _limit_to_json(limit: Any) -> Any:
-    """A bound as one number where all are equal. JSON has no infinity: it is written as a string."""
+    """A bound as one number if all elements are equal. JSON has no infinity: it becomes a string."""
     if limit.size and (limit == limit.flat[0]).all():
         value = limit.flat[0].item()
         return str(value) if isinstance(value, float) and math.isinf(value) else value
@@ -120,9 +130,12 @@ def _limit_from_json(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 def _fill(array: Any, value: Any) -> None:
     if isinstance(value, list):
         if array.ndim == 0 or len(value) != len(array):
-            raise ValueError("expected the bounds of a Box space in the space's own shape")
+            raise ValueError(
+                f"expected the bounds of a Box space to have its shape, got a list of {len(value)} "
+                f"for the dimensions {array.shape}"
+            )
         for i, row in enumerate(value):
-            _fill(array[i, ...], row)  # the ellipsis keeps a view, of no dimension at the end
+            _fill(array[i, ...], row)  # with the ellipsis, even a single element is a view
         return
     if value in ("inf", "-inf") and np.issubdtype(array.dtype, np.floating):
         value = float(value)

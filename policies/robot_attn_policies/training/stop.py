@@ -1,4 +1,4 @@
-"""A question whether the person wants to stop, for work that ends tidily."""
+"""Stop long-running work cleanly on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """A question whether SIGINT or SIGTERM came. The second one acts as it would have done without this."""
-    asked = threading.Event()
+    """Context manager that catches the first SIGINT or SIGTERM; a second one is handled as usual.
+
+    Outside the main thread, which receives no signals, nothing is caught.
+
+    Yields:
+        A function that returns whether a signal was received.
+    """
+    received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # signals go to the main thread
+        yield received.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        received.set()
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, on_signal)
     try:
-        yield asked.is_set
+        yield received.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Training: SB3's PPO in a loop that can be killed at any moment and resumed to the same bits."""
+"""Train with SB3's PPO, in a loop that can be killed at any moment and resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
 from robot_attn_policies.sb3.sharded import Sharded
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.progress_bar import Display
+from robot_attn_policies.training.progress_bar import ProgressBar
 from robot_attn_policies.training.run_folder import (
     BEST,
     CONFIG,
@@ -52,8 +52,8 @@ from robot_attn_policies.training.run_folder import (
     TRAINER,
     Run,
     RunError,
-    describe,
-    explained,
+    as_run_error,
+    describe_run,
     is_unused,
     locked,
     read_config,
@@ -66,10 +66,10 @@ from robot_attn_policies.training.run_folder import (
 from robot_attn_policies.training.stop import stop_on_signal
 
 SAVE_SECONDS = 5.0
-"""Least time between two checkpoints of the same training, unless an evaluation or a stop asks for one."""
+"""Shortest time between two checkpoints, s. Evaluations and stopping write a checkpoint in any case."""
 
 MAY_CHANGE = ("steps", "stop_score")
-"""Fields of a configuration that a resumed training may set anew."""
+"""Fields of a configuration that may change on resuming."""
 
 COLUMNS = (
     "steps",
@@ -90,38 +90,46 @@ COLUMNS = (
     "explained_variance",
     "std",
 )
-"""Columns of progress.csv; a cell is empty where the row has no such figure."""
+"""Columns of progress.csv. A cell is empty if the row has no such figure."""
 
 MakeEnv = Callable[[int, bool], VectorEnv[Any, Any, Any]]
-"""Makes a batch of as many environments as asked for, to train in (True) or to evaluate in (False): SAME_STEP
-autoreset, with `get_state` and `set_state` where a resumed training shall be one that was never stopped."""
+"""`make_env(num_envs, training)` makes a vector environment for training (True) or evaluation (False).
+
+It needs SAME_STEP autoreset. With `get_state` and `set_state`, resumed training gives the same bits as
+uninterrupted training.
+"""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean over one episode for each evaluation seed, actions without noise."""
+    """Result of an evaluation: one episode per evaluation seed, with deterministic actions."""
 
     steps: int
-    """Environment steps trained before it."""
+    """Environment steps trained before the evaluation."""
     mean_return: float
+    """Mean return of the episodes."""
     success: float | None
-    """Share of episodes; None where the environment reports no success."""
+    """Fraction of successful episodes; None if the environment does not report success."""
     score: float
-    """What `stop_score` and the best policy go by: the normalised return where training got a `normalise`."""
+    """Score for `stop_score` and for the best policy: the mean return, normalised if `normalise` is given."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended."""
+    """How a training run ended."""
 
     folder: Path
+    """The run folder."""
     steps: int
+    """Environment steps trained."""
     seconds: float
-    """Spent training, over all the times it was resumed."""
+    """Training time, summed over all resumptions, s."""
     stopped: str
-    """"steps" (all of them), "score" (`stop_score` reached) or "interrupted"."""
+    """"steps" (all done), "score" (`stop_score` reached) or "interrupted" (by a signal)."""
     best: Evaluation | None
+    """The first evaluation with the highest score; None without evaluations."""
     evaluations: tuple[Evaluation, ...]
+    """All evaluations in order."""
 
 
 def train(
@@ -136,44 +144,51 @@ def train(
 ) -> TrainResult:
     """Train a policy into a run folder.
 
-    The result depends on the config and on `make_env` alone: a training that was killed at any moment and
-    resumed ends with the weights of one that never was, bit for bit, on the same machine and libraries.
-    Environments without `get_state` and `set_state` are the exception: on resuming they begin new episodes.
-    SIGINT (Ctrl-C) and SIGTERM save and return with `stopped="interrupted"`; a second one ends at once, as a
-    kill does.
+    The result depends only on `config` and `make_env`. Training that was killed at any moment and resumed
+    ends with the same weights, bit for bit, as uninterrupted training on the same machine and libraries. The
+    exception are environments without `get_state` and `set_state`: on resuming they start new episodes.
+
+    SIGINT (Ctrl-C) and SIGTERM save a checkpoint and return with `stopped="interrupted"`. A second signal
+    ends the process at once.
 
     Args:
         config: what to train. On resuming, the folder's own config is used, and this one may differ from it
             in `steps` and `stop_score` only.
-        make_env: called with `config.ppo.n_envs` and True, and with `config.eval_episodes` and False for an
-            environment of its own for evaluations.
-        folder: the run folder: new or empty, unless resuming.
-        resume: go on from the folder's last checkpoint; from the beginning where it has none yet.
-        normalise: mean return -> score, for the best policy and `stop_score`.
-        console: where the progress bar is drawn; None for none.
-        save_seconds: least time between two checkpoints.
+        make_env: called with `config.ppo.n_envs` and True for the training environments, and with
+            `config.eval_episodes` and False for separate evaluation environments.
+        folder: the run folder; new or empty, unless resuming.
+        resume: continue from the folder's last checkpoint, or from the start if it has none yet.
+        normalise: maps a mean return to the score of `stop_score` and of the best policy.
+        console: where the progress bar is drawn; None draws none.
+        save_seconds: shortest time between two checkpoints, s.
+
+    Returns:
+        How the training run ended.
 
     Raises:
-        RunError: the folder is in use, not empty, damaged or cannot be written, or belongs to another config;
-            the last good checkpoint is kept.
+        RunError: the folder is in use, not empty, damaged or not writable, or belongs to another config. The
+            last good checkpoint is kept.
         ValueError: a perception, an option or an observation that cannot be used, or weights that became NaN.
     """
     path = Path(folder)
     if not resume and not is_unused(path):
-        raise RunError(f"{path} is not empty: go on with what is in it with --resume, or name another folder")
+        raise RunError(
+            f"expected a new or empty folder, {path} is not empty: continue its training with --resume, or "
+            "name another folder"
+        )
     with locked(path), stop_on_signal() as stop, _torch_settings():
         resumed = resume and (path / CONFIG).is_file()
         if resumed:
             stored = read_config(path)
             if stored.format != FORMAT:
                 raise RunError(
-                    f"{path} was written in format {stored.format}, by another version: its policies load, "
-                    "but its training cannot go on; start a new run in another folder"
+                    f"{path} has format {stored.format}, of another version: its policies load, but its "
+                    "training cannot be resumed: start a new run in another folder"
                 )
             config = _merge(stored.config, config, path)
         else:
             config = replace(config, threads=config.threads or min(torch.get_num_threads(), usable_cores()))
-        torch.set_num_threads(1)  # the threads share the work frame by frame: `Sharded`
+        torch.set_num_threads(1)  # `Sharded` distributes the frames over threads instead
         keep_memory()
         training = Training(config, make_env, path, normalise, stop)
         try:
@@ -181,13 +196,13 @@ def train(
                 _check_spaces(stored, training, path)
             if not resumed or config != stored.config:
                 write_config(path, training.run)
-            # Killed before its first checkpoint, a training leaves neither file: it begins again.
+            # Training that was killed before its first checkpoint left neither file: start over.
             if resumed and ((path / TRAINER).is_file() or (path / POLICY).is_file()):
                 training.restore(read_trainer(path))
                 if not training.env.stateful and console is not None:
                     console.print(
-                        "the environments cannot go back to where they were: they begin new episodes, so the "
-                        "result is not, bit for bit, that of a training that was never stopped",
+                        "the environments cannot restore their state and start new episodes: the result will "
+                        "differ from that of uninterrupted training",
                         soft_wrap=True,
                     )
             else:
@@ -198,7 +213,25 @@ def train(
 
 
 class Training:
-    """A training between two updates; `snapshot` gives all that decides how it goes on."""
+    """The state of a training run. Between two updates, `snapshot` returns all of it.
+
+    Args:
+        config: what to train, with `threads` resolved.
+        make_env: makes the environments.
+        folder: the run folder, which exists and is locked.
+        normalise: maps a mean return to a score; None uses the return.
+        stop: returns whether to stop; asked in each step and minibatch.
+
+    Attributes:
+        config: as given.
+        folder: as given.
+        env: the training environments.
+        model: SB3's algorithm.
+        sharded: the threads that share an update; None with one thread.
+        run: the content of config.json.
+        evaluations: all evaluations in order.
+        seconds: training time, summed over all resumptions, s.
+    """
 
     def __init__(
         self,
@@ -237,16 +270,15 @@ class Training:
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer = deque(maxlen=100)
         self.model.ep_success_buffer = deque(maxlen=100)
-        self.run: Run = describe(config, self.env.observation_space, self.env.action_space)
+        self.run: Run = describe_run(config, self.env.observation_space, self.env.action_space)
         self.evaluations: list[Evaluation] = []
         self.seconds = 0.0
-        self._progress = _Progress(folder)
+        self._progress = _ProgressLog(folder)
 
-    # ------------------------------------------------------------------------------------------------ its
-    # state
+    # ---- State ----
 
     def start(self) -> None:
-        """The state before the first step."""
+        """Start from the beginning: reset the environments and the progress files."""
         self._begin_episodes()
         self._progress.open(0, steps=0)
 
@@ -254,7 +286,7 @@ class Training:
         start_rollout_from(self.model, self.env.reset(), np.ones(self.env.num_envs, bool))
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of the state, of tensors and plain containers only."""
+        """A copy of the state, made of tensors and plain containers only."""
         model = self.model
         observation, episode_starts = rollout_start(model)
         return {
@@ -264,7 +296,7 @@ class Training:
             "updates": updates_done(model),
             "seconds": self.seconds,
             "policy": {name: weights.clone() for name, weights in policy_weights(model.policy).items()},
-            "optimizer": _copied(model.policy.optimizer.state_dict()),
+            "optimizer": _copy_tree(model.policy.optimizer.state_dict()),
             "environment": {
                 key: _tensor(value)
                 for key, value in (self.env.get_state() if self.env.stateful else {}).items()
@@ -281,18 +313,18 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a snapshot.
+        """Restore a snapshot.
 
         Raises:
-            RunError: it is one of another training.
+            RunError: the snapshot does not fit the configuration.
         """
         path = self.folder / TRAINER
         model = self.model
         try:
             if state["policy_hash"] != self.run.policy_hash:
-                raise ValueError("it belongs to another configuration than config.json beside it")
+                raise ValueError("it belongs to another configuration than the folder's config.json")
             fill_policy(model.policy, state["policy"])
-            model.policy.optimizer.load_state_dict(_copied(state["optimizer"]))
+            model.policy.optimizer.load_state_dict(_copy_tree(state["optimizer"]))
             model.num_timesteps = int(state["steps"])
             set_updates_done(model, int(state["updates"]))
             if self.env.stateful:
@@ -304,7 +336,7 @@ class Training:
                     state["episode_starts"].numpy().copy(),
                 )
             else:
-                # Other seeds than at the start, whose episodes were trained on already.
+                # Not the seeds of the start, whose episodes were already trained on.
                 self.env.seed(_seed_after(self.config.seed, model.num_timesteps))
                 self._begin_episodes()
             self.seconds = float(state["seconds"])
@@ -313,47 +345,53 @@ class Training:
             model.ep_success_buffer.extend(state["successes"])
             self.evaluations = [Evaluation(*row) for row in state["evaluations"]]
             self._progress.open(state["progress_bytes"], model.num_timesteps)
-            _set_random_state(state["random"])  # last: nothing above may draw from what it sets
+            _set_random_state(state["random"])  # last: the code above may use the global generators
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             if isinstance(error, RunError):
                 raise
-            raise RunError(f"cannot go on from {path}: {error}; start a new run in another folder") from error
+            raise RunError(
+                f"cannot resume from {path}: {error}: start a new run in another folder"
+            ) from error
 
-    # ------------------------------------------------------------------------------------------------- its
-    # course
+    # ---- Loop ----
 
     @property
     def best(self) -> Evaluation | None:
-        """The first of the evaluations with the highest score."""
+        """The first evaluation with the highest score; None without evaluations."""
         return max(self.evaluations, key=lambda evaluation: evaluation.score, default=None)
 
     def finished(self) -> str | None:
-        """Why there is nothing left to do: "score", "steps", or None."""
+        """Why training is finished, "score" or "steps"; None if it is not."""
         target, last = self.config.stop_score, self.evaluations[-1] if self.evaluations else None
         if target is not None and last is not None and last.score >= target:
             return "score"
         return "steps" if self.model.num_timesteps >= self.config.steps else None
 
     def loop(self, console: Console | None, save_seconds: float) -> TrainResult:
-        """Update until `finished` or told to stop, saving at the boundaries between updates."""
+        """Update until `finished` or stopped, writing checkpoints between updates.
+
+        Args:
+            console: where the progress bar is drawn; None draws none.
+            save_seconds: shortest time between two checkpoints, s.
+        """
         saved, snapshot = -math.inf, self.snapshot()
         written: dict[str, Any] | None = None
         stopped = None
-        with Display(console, self.config, self.model.num_timesteps) as display:
+        with ProgressBar(console, self.config, self.model.num_timesteps) as progress_bar:
             try:
                 while (stopped := self.finished()) is None:
                     evaluated = self._update()
                     snapshot = self.snapshot()
-                    display.show(self.model.num_timesteps, self._progress.row)
+                    progress_bar.show(self.model.num_timesteps, self._progress.row)
                     if evaluated or time.monotonic() - saved >= save_seconds:
                         self._save(snapshot)
                         saved, written = time.monotonic(), snapshot
-                if stopped == "steps" and self._last_is_unscored():
-                    self._score_last()
+                if stopped == "steps" and self._lacks_final_evaluation():
+                    self._evaluate_final()
                     snapshot, stopped = self.snapshot(), self.finished() or stopped
             except TrainingInterrupted:
                 stopped = "interrupted"
-            # The weights at hand may be those of half an update: what is saved is the last boundary.
+            # The current weights may be from the middle of an update: save the last boundary instead.
             if written is not snapshot:
                 self._save(snapshot)
         return TrainResult(
@@ -361,7 +399,7 @@ class Training:
         )
 
     def _update(self) -> bool:
-        """One rollout, one update, and the evaluation that is due; whether there was one."""
+        """Collect a rollout, update, and evaluate if due. Returns whether it evaluated."""
         model, started, steps = self.model, time.monotonic(), self.model.num_timesteps
         callback = StepCallback(lambda: not self._stop())
         callback.init_callback(model)
@@ -372,8 +410,8 @@ class Training:
         for name, weights in policy_weights(model.policy).items():
             if not bool(torch.isfinite(weights).all()):
                 raise ValueError(
-                    f"training diverged: {name} became NaN or infinite after {model.num_timesteps} steps; "
-                    "the last checkpoint is kept; lower learning_rate, or raise batch_size"
+                    f"training diverged: {name} became NaN or infinite after {model.num_timesteps} steps: "
+                    "the last checkpoint is kept, lower learning_rate or raise batch_size"
                 )
         trained = time.monotonic() - started
         figures = {name.removeprefix("train/"): value for name, value in model.logger.name_to_value.items()}
@@ -388,15 +426,15 @@ class Training:
             steps // every < model.num_timesteps // every or model.num_timesteps >= self.config.steps
         )
         if due:
-            figures |= self._score()
+            figures |= self._evaluate_and_keep_best()
         self.seconds += time.monotonic() - started
         figures["seconds"] = self.seconds
         figures["steps_per_second"] = (model.num_timesteps - steps) / trained
         self._progress.add(model.num_timesteps, figures)
         return due
 
-    def _score(self) -> dict[str, float]:
-        """Evaluate, keep the policy if it is the best so far, and return what progress.csv tells of it."""
+    def _evaluate_and_keep_best(self) -> dict[str, float]:
+        """Evaluate, save the policy if it is the best so far, and return the figures for progress.csv."""
         evaluation = self.evaluate()
         self.evaluations.append(evaluation)
         if self.best is evaluation:
@@ -404,23 +442,23 @@ class Training:
         figures = {"eval_return": evaluation.mean_return, "eval_score": evaluation.score}
         return figures if evaluation.success is None else {**figures, "eval_success": evaluation.success}
 
-    def _last_is_unscored(self) -> bool:
-        """Whether the evaluation at the end is missing: stopped short of it, then told that this was all."""
+    def _lacks_final_evaluation(self) -> bool:
+        """Whether the final policy was not evaluated: training stopped early, then `steps` was lowered."""
         last = self.evaluations[-1].steps if self.evaluations else -1
         return self.config.eval_every > 0 and last < self.model.num_timesteps
 
-    def _score_last(self) -> None:
+    def _evaluate_final(self) -> None:
         started = time.monotonic()
-        figures = self._score()
+        figures = self._evaluate_and_keep_best()
         self.seconds += time.monotonic() - started
-        # A row of its own: the update's is written, and the checkpoint at hand counts its bytes.
+        # In a separate row: the update's row is written already, and the checkpoint counts its bytes.
         self._progress.add(self.model.num_timesteps, {**figures, "seconds": self.seconds})
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the policy on the evaluation seeds. No random state of the training changes.
+        """Evaluate the policy on the evaluation seeds, without changing the random state of the training.
 
         Raises:
-            Interrupted: told to stop.
+            TrainingInterrupted: `stop` returned True.
         """
         config, policy = self.config, self.model.policy
         if self._eval_env is None:
@@ -444,8 +482,7 @@ class Training:
         _set_random_state(before)
         return evaluation
 
-    # -------------------------------------------------------------------------------------------------- its
-    # files
+    # ---- Files ----
 
     def _save(self, snapshot: Mapping[str, Any]) -> None:
         self._progress.flush()
@@ -477,10 +514,10 @@ class Training:
             self.sharded.close()
 
 
-class _Progress:
-    """progress.csv and the TensorBoard events: a row for each update, and for an evaluation without one.
+class _ProgressLog:
+    """progress.csv and the TensorBoard events: a row per update, and one for a final evaluation.
 
-    On resuming, what was written after the checkpoint is dropped: those steps are trained again.
+    On resuming, rows written after the checkpoint are dropped: those steps are trained again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -492,33 +529,38 @@ class _Progress:
         """The last row."""
 
     def open(self, size: int, steps: int) -> None:
-        """Go on after `size` bytes of rows, which told of `steps` steps; 0 starts the file.
+        """Open the files for appending.
+
+        Args:
+            size: bytes of progress.csv to keep; 0 starts a new file.
+            steps: environment steps that those bytes cover.
 
         Raises:
-            RunError: the file is shorter, or cannot be written.
+            RunError: progress.csv is shorter, or cannot be written.
         """
         from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
 
-        with explained(self._path):
+        with as_run_error(self._path):
             found = self._path.stat().st_size if self._path.exists() else 0
             if found < size:
                 raise RunError(
-                    f"{self._path} was cut: expected at least {size} bytes, found {found}; put the original "
-                    "back"
+                    f"{self._path} was truncated: expected at least {size} bytes, got {found}: restore the "
+                    "original"
                 )
             file = self._file = self._path.open("r+b" if found else "wb")
             file.truncate(size)
             file.seek(size)
             if size == 0:
                 file.write(",".join(COLUMNS).encode() + b"\n")
-                for left in self._events_folder.glob("events.*"):
-                    left.unlink()
+                for stale in self._events_folder.glob("events.*"):
+                    stale.unlink()
             self.size = file.tell()
-            # TensorBoard drops what earlier event files say of these steps: they are trained again.
+            # TensorBoard drops earlier events of these steps: they are trained again.
             purge_step = steps + 1 if size else None
             self._events = SummaryWriter(str(self._events_folder), purge_step=purge_step)
 
     def add(self, steps: int, figures: Mapping[str, float]) -> None:
+        """Append a row."""
         assert self._file is not None
         self.row = {"steps": steps, **figures}
         text = io.StringIO()
@@ -526,35 +568,38 @@ class _Progress:
         writer.writerow(
             {name: value if isinstance(value, int) else f"{value:.8g}" for name, value in self.row.items()}
         )
-        with explained(self._path):
+        with as_run_error(self._path):
             self._file.write(text.getvalue().encode())
         self.size = self._file.tell()
-        with explained(self._events_folder):
+        with as_run_error(self._events_folder):
             for name, value in figures.items():
                 self._events.add_scalar(name, value, steps)
 
     def flush(self) -> None:
+        """Write all rows to disk."""
         assert self._file is not None
-        with explained(self._path):
+        with as_run_error(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
-        with explained(self._events_folder):
+        with as_run_error(self._events_folder):
             self._events.flush()
 
     def close(self) -> None:
         for file in (self._file, self._events):
             if file is not None:
-                with contextlib.suppress(
-                    OSError
-                ):  # what counts was flushed; a full disk was reported already
+                # Everything up to the last checkpoint was flushed, and a full disk was reported then.
+                with contextlib.suppress(OSError):
                     file.close()
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving it back to the system, for this process from now on.
+    """Make glibc keep freed memory instead of returning it to the system, for the rest of this process.
 
-    An update frees and takes the same big activations again and again; the page faults of that are a fifth of
-    its time. Returns False where the C library has no `mallopt`.
+    Every update frees and allocates the same large activations repeatedly; the page faults take a fifth of
+    its time.
+
+    Returns:
+        Whether it took effect; False if the C library has no `mallopt`.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -566,7 +611,7 @@ def keep_memory() -> bool:
 
 
 def _distributions_check() -> bool:
-    """Whether distributions check what they get: torch has a public way to set it and none to ask."""
+    """Whether distributions check their arguments: torch has a public setter for it, but no getter."""
     try:
         Normal(0.0, -1.0)
     except ValueError:
@@ -576,9 +621,9 @@ def _distributions_check() -> bool:
 
 @contextlib.contextmanager
 def _torch_settings() -> Iterator[None]:
-    """Put the number of torch's threads back afterwards, and keep distributions from checking what they get.
+    """Restore torch's number of threads afterwards, and disable argument checks of distributions meanwhile.
 
-    Their checks cost time in every minibatch; weights that became NaN are noticed after every update.
+    The checks take time in every minibatch; weights that became NaN are detected after every update anyway.
     """
     threads, checks = torch.get_num_threads(), _distributions_check()
     Distribution.set_default_validate_args(False)
@@ -590,10 +635,10 @@ def _torch_settings() -> Iterator[None]:
 
 
 def _merge(stored: TrainConfig, given: TrainConfig, folder: Path) -> TrainConfig:
-    """The stored config with the given one's `MAY_CHANGE` fields.
+    """The stored config with the `MAY_CHANGE` fields of the given one.
 
     Raises:
-        RunError: they differ in more.
+        RunError: they differ in other fields.
     """
     merged = replace(stored, **{name: getattr(given, name) for name in MAY_CHANGE})
     given = replace(given, threads=given.threads or stored.threads)
@@ -658,17 +703,17 @@ def _check_spaces(stored: Run, training: Training, folder: Path) -> None:
         expected, found = getattr(stored, name), getattr(training.run, name)
         if expected != found:
             raise RunError(
-                f"{folder} was trained on the {name} {expected}, the environment has {found}: use that task"
+                f"expected the {name} that {folder} was trained on, {expected}, got {found}: use its task"
             )
 
 
 def _seed_after(seed: int, steps: int) -> int:
-    """A seed for environments that begin anew after so many steps of the training of `seed`."""
+    """A seed for environments that start new episodes after `steps` steps of training with `seed`."""
     return int(np.random.SeedSequence((seed, steps)).generate_state(1)[0])
 
 
 def _schedule(ppo: PPOPreset) -> Callable[[float], float]:
-    """Adam's step size from the share of the training that remains, 1 to 0."""
+    """Learning rate as a function of the remaining fraction of the training, 1 to 0."""
     first, last = (
         ppo.learning_rate,
         ppo.learning_rate if ppo.final_learning_rate is None else ppo.final_learning_rate,
@@ -684,16 +729,16 @@ def _tensor(array: Any) -> torch.Tensor:
     return torch.from_numpy(np.array(array))
 
 
-def _copied(tree: Any) -> Any:
+def _copy_tree(tree: Any) -> Any:
     if isinstance(tree, torch.Tensor):
         return tree.clone()
     if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    return type(tree)(_copied(value) for value in tree) if isinstance(tree, list | tuple) else tree
+        return {key: _copy_tree(value) for key, value in tree.items()}
+    return type(tree)(_copy_tree(value) for value in tree) if isinstance(tree, list | tuple) else tree
 
 
 def _random_state() -> dict[str, Any]:
-    """Python's, NumPy's and torch's global generators."""
+    """State of the global generators of Python, NumPy and torch."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
