@@ -1,4 +1,4 @@
-"""How many CPU cores are worth a thread of the physics or of the camera."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""The control group's quota, where Linux has it: "QUOTA PERIOD" in microseconds, QUOTA "max" for none."""
+"""The control group's CPU quota on Linux: "QUOTA PERIOD" in microseconds, QUOTA "max" for none."""
 
 
 def usable_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Number of CPU cores worth a thread: within this process's affinity and its control group's quota.
+    """Number of CPU cores that this process may use, by its affinity and its control group's quota.
 
     Args:
-        cpu_max: where the quota is read.
+        cpu_max: file with the quota.
 
     Returns:
-        The number, at least 1.
+        Number of cores, at least 1.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cpu_max.is_file():

@@ -1,4 +1,4 @@
-"""The two faces of a task: one environment (`gymnasium.make`) and the batch (`gymnasium.make_vec`)."""
+"""Gymnasium interfaces of a task: one environment (`gymnasium.make`) and a batch (`gymnasium.make_vec`)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,36 @@ from robot_attn_envs.tasks.task import Task
 from robot_attn_envs.worlds import Worlds
 
 Observation = dict[str, NDArray[Any]]
-FPS = 20  # of a class; an environment's own is that of its task
+FPS = 20  # render_fps of the classes; an instance has its task's control rate
 
 
 class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """One world of a task as a Gymnasium environment.
 
-    `info` has `success`, `target_visible`, `end` (why the episode has ended: "success", "failure",
-    "time limit", or "diverged" where the simulation broke down; "" while it goes on), `instruction` (text)
-    where the task is instructed, and `target_mask`, bool (H, W), the target's pixels in the observation,
-    with `masks=True`.
+    `info` has
+
+    - `success`: whether the task is solved;
+    - `target_visible`: whether any pixel of the target is visible;
+    - `end`: why the episode ended, "success", "failure", "time limit", or "diverged" if the simulation
+      diverged; "" while it is running;
+    - `instruction`: the instruction as text, if the task has one;
+    - `target_mask`: the target's pixels in the observation, bool (H, W), with `masks=True`.
 
     Args:
         task: the task's class.
         masks: whether `info` has `target_mask`.
-        threads: threads to simulate and draw with; None for every core.
+        threads: threads for physics and rendering; None for every core.
         render_mode: None or "rgb_array".
-        **options: of `Worlds`, such as image_size or shift, and the task's own.
+        **options: options of `Worlds`, such as image_size or shift, and of the task.
+
+    Attributes:
+        worlds: the simulation.
+        horizon: control steps in an episode.
+        dt: duration of a control step, s.
+        action_names: names of the action's components.
 
     Raises:
-        ValueError: an option that is unknown or out of its range.
+        ValueError: an option that is unknown or out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012
@@ -64,7 +74,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.worlds.seed([seed])
-        # Gymnasium's own generator and the world's are one, so that `env.np_random` tells the truth.
+        # The world's generator is Gymnasium's, so that `env.np_random` is the one in use.
         self.np_random = self.worlds.generators[0]
         self.worlds.reset(np.arange(1))
         self._running = True
@@ -72,7 +82,9 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         if not self._running:
-            raise gymnasium.error.ResetNeeded("the episode has ended: call reset before the next step")
+            raise gymnasium.error.ResetNeeded(
+                "expected a running episode, got a step after its end: call reset before the next step"
+            )
         reward, terminated, truncated, success = self.worlds.step(np.asarray(action)[None])
         self._running = not (terminated[0] or truncated[0])
         end = _ends(self.worlds, terminated, truncated, success)[0]
@@ -80,19 +92,23 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self._observe(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:
-        return self.worlds.picture()[0] if self.render_mode == "rgb_array" else None
+        return self.worlds.large_frames()[0] if self.render_mode == "rgb_array" else None
 
     def oracle_action(self) -> NDArray[np.float32]:
-        """The scripted expert's action for the present state, float32 [A]."""
+        """The scripted expert's action for the current state, float32 [A] in [-1, 1]."""
         action: NDArray[np.float32] = self.worlds.oracle()[0]
         return action
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything that decides what happens next, as plain numeric arrays."""
+        """The complete state as numeric arrays by name; see `set_state`."""
         return self.worlds.get_state()
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Return to a state that `get_state` gave."""
+        """Restore a state from `get_state`; everything that follows is bit-identical.
+
+        Raises:
+            ValueError: the state of another task or version.
+        """
         self.worlds.set_state(state)
         self.np_random, self._running = self.worlds.generators[0], True
 
@@ -116,23 +132,30 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 
 class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
-    """Many worlds of a task as a Gymnasium vector environment, stepped and drawn together.
+    """Many worlds of a task as a Gymnasium vector environment, stepped and rendered together.
 
-    Frames, rewards and masks are bit-identical to those of as many `TaskEnv`, at any number of worlds and
-    threads. An episode that ends is followed at once by the next (`AutoresetMode.SAME_STEP`): its last
-    observation and info are in `infos["final_obs"]` and `infos["final_info"]`, arrays over all worlds whose
-    rows hold where `infos["_final_obs"]` is True.
+    Frames, rewards and masks are bit-identical to those of separate `TaskEnv`s, at any number of worlds and
+    threads. A world whose episode ends starts the next one in the same step (`AutoresetMode.SAME_STEP`). The
+    last observation and info of the episode are in `infos["final_obs"]` and `infos["final_info"]`, arrays
+    over all worlds whose rows are valid where `infos["_final_obs"]` is True. `infos` has the entries of
+    `TaskEnv`, as arrays.
 
     Args:
         task: the task's class.
         num_envs: number of worlds, at least 1.
         masks: whether `infos` has `target_mask`, bool (num_envs, H, W).
-        threads: threads to simulate and draw with; None for every core.
+        threads: threads for physics and rendering; None for every core.
         render_mode: None or "rgb_array".
-        **options: of `Worlds`, such as image_size or shift, and the task's own.
+        **options: options of `Worlds`, such as image_size or shift, and of the task.
+
+    Attributes:
+        worlds: the simulation.
+        horizon: control steps in an episode.
+        dt: duration of a control step, s.
+        action_names: names of the action's components.
 
     Raises:
-        ValueError: an option that is unknown or out of its range.
+        ValueError: an option that is unknown or out of range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -152,7 +175,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         **options: Any,
     ) -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+            raise ValueError(f"expected num_envs to be at least 1, got {num_envs}")
         _check_render_mode(render_mode)
         self.num_envs, self.render_mode, self._masks = num_envs, render_mode, masks
         self.worlds = Worlds(task, num_envs, threads=threads, **options)
@@ -167,13 +190,25 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new episode in every world; an int seeds world i with seed + i."""
+        """Start a new episode in every world.
+
+        Args:
+            seed: an int seeds world i with seed + i; a sequence has one seed (or None) per world; None keeps
+                the generators.
+            options: ignored.
+
+        Returns:
+            Observations and infos, arrays [num_envs, ...] by name.
+
+        Raises:
+            ValueError: another number of seeds than worlds.
+        """
         if seed is None or isinstance(seed, (int, np.integer)):
             seeds: list[int | None] = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
-            raise ValueError(f"expected one seed or {self.num_envs}, got {len(seeds)}")
+            raise ValueError(f"expected one seed or {self.num_envs} seeds, got {len(seeds)}")
         self.worlds.seed(seeds)
         self.worlds.reset(np.arange(self.num_envs))
         false = np.zeros(self.num_envs, np.bool_)
@@ -182,7 +217,17 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Advance every world by one control step; actions are float [num_envs, A] in [-1, 1]."""
+        """Advance every world by one control step.
+
+        Args:
+            actions: float [num_envs, A] in [-1, 1].
+
+        Returns:
+            Observations, rewards, terminated, truncated [num_envs], and infos.
+
+        Raises:
+            ValueError: actions of another shape or dtype, not finite, or out of range.
+        """
         reward, terminated, truncated, success = self.worlds.step(actions)
         observation, infos = self.worlds.observe(), self._infos(terminated, truncated, success)
         ended = terminated | truncated
@@ -190,25 +235,29 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             final = {"final_obs": observation, "_final_obs": ended}
             final |= {"final_info": infos, "_final_info": ended.copy()}
             self.worlds.reset(np.flatnonzero(ended))
-            on = ~ended
+            running = ~ended
             observation = self.worlds.observe()
-            infos = self._infos(terminated & on, truncated & on, success & on) | final
+            infos = self._infos(terminated & running, truncated & running, success & running) | final
         return observation, reward, terminated, truncated, infos
 
     def observe(self) -> Observation:
-        """The present observations again, as after `set_state`."""
+        """The current observations, for example after `set_state`."""
         return self.worlds.observe()
 
     def oracle_actions(self) -> NDArray[np.float32]:
-        """The scripted expert's actions for the present states, float32 [num_envs, A]."""
+        """The scripted expert's actions for the current states, float32 [num_envs, A] in [-1, 1]."""
         return self.worlds.oracle()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything that decides what happens next, as plain numeric arrays."""
+        """The complete state as numeric arrays by name; see `set_state`."""
         return self.worlds.get_state()
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Return to a state that `get_state` gave; what follows is bit-identical."""
+        """Restore a state from `get_state`; everything that follows is bit-identical.
+
+        Raises:
+            ValueError: the state of another task, number of worlds or version.
+        """
         self.worlds.set_state(state)
 
     def render_counterfactual(
@@ -219,51 +268,57 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         rgba: Sequence[float] | None = None,
         removed: bool = False,
     ) -> dict[str, NDArray[Any]]:
-        """What would be seen at this moment with one thing changed; nothing else changes, now or later.
+        """Render the current frames with one object changed; the simulation does not change.
 
         Args:
-            what: the target, or the distractor of which most is seen; `before` is empty where none is.
-            shift: how far it is moved to the right and up, in heights of the frame.
-            rgba: its colour, in [0, 1].
-            removed: whether it is out of sight.
+            what: the target, or the distractor with the most visible pixels.
+            shift: displacement to the right and up, in frame heights.
+            rgba: new colour in [0, 1]; None keeps it.
+            removed: whether to remove the object from the image.
 
         Returns:
-            `image`, uint8 [num_envs, H, W, 3]; and where things are seen, bool [num_envs, H, W]: `before` the
-            thing as it is, `after` the thing changed, `target` the target as it is, `target_after` the target
-            in `image`.
+            `image`, the counterfactual frames, uint8 [num_envs, H, W, 3], and four masks, bool
+            [num_envs, H, W]: `before`, the object's pixels as it is (empty if no distractor is visible);
+            `after`, the changed object's; `target`, the target's as it is; `target_after`, the target's in
+            `image`.
         """
         worlds, objects = self.worlds, self.worlds.task.objects
-        seen, target = worlds.camera.geom_id.copy(), objects.target_geoms()[:, None, None]
+        current, target = worlds.camera.geom_id.copy(), objects.target_geoms()[:, None, None]
         geoms = target
         if what == "distractor":
-            pixels = (seen[:, None] == objects.geoms[:, None, None]).sum(axis=(2, 3))
+            pixels = (current[:, None] == objects.geoms[:, None, None]).sum(axis=(2, 3))
             pixels[np.arange(self.num_envs), objects.target] = -1
             geoms = objects.geoms[pixels.argmax(axis=1)][:, None, None]
         image, ids = worlds.render_counterfactual(geoms[:, 0, 0], shift=shift, rgba=rgba, removed=removed)
         return {
             "image": image,
-            "before": (seen == geoms) & ((geoms != target) | (what == "target")),
+            "before": (current == geoms) & ((geoms != target) | (what == "target")),
             "after": ids == geoms,
-            "target": seen == target,
+            "target": current == target,
             "target_after": ids == target,
         }
 
     def view(
         self, camera: str | None = None, image_size: int | Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The present scene from any camera of the model, at any size, as `Worlds.view`.
+        """Render the current state from any camera of the model at any size; see `Worlds.view`.
+
+        Args:
+            camera: name of the camera in the model; None for the policy's.
+            image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None
+                for the policy's.
 
         Returns:
-            rgb uint8 [num_envs, H, W, 3], and where the target is seen, bool [num_envs, H, W].
+            RGB, uint8 [num_envs, H, W, 3], and the target's pixels, bool [num_envs, H, W].
 
         Raises:
-            ValueError: no such camera, or a size out of its range.
+            ValueError: a camera that the model does not have, or a size out of range.
         """
         return self.worlds.view(camera, image_size)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """One larger frame a world, where `render_mode` is "rgb_array"."""
-        return tuple(self.worlds.picture()) if self.render_mode == "rgb_array" else None
+        """One large frame per world, uint8 [480, W, 3], with render mode "rgb_array"; otherwise None."""
+        return tuple(self.worlds.large_frames()) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the camera's threads."""
@@ -283,14 +338,14 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             infos["instruction"] = np.array(words, object)
         if self._masks:
             infos["target_mask"] = mask
-        # Gymnasium's convention: beside each entry, which worlds it holds for.
+        # Gymnasium's convention: each entry has a mask of the worlds that it is valid for.
         return infos | {f"_{name}": np.ones(self.num_envs, np.bool_) for name in infos}
 
 
 def _ends(
     worlds: Worlds, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], success: NDArray[np.bool_]
 ) -> NDArray[np.object_]:
-    """Why each world's episode has ended, or "", object [num_worlds]."""
+    """Why each world's episode ended, "" while it is running; object [num_worlds]."""
     ends = np.full(worlds.num_worlds, "", object)
     ends[terminated] = "failure"
     ends[terminated & success] = "success"
@@ -301,4 +356,4 @@ def _ends(
 
 def _check_render_mode(render_mode: str | None) -> None:
     if render_mode not in (None, "rgb_array"):
-        raise ValueError(f'render_mode is None or "rgb_array", got {render_mode!r}')
+        raise ValueError(f'expected render_mode to be None or "rgb_array", got {render_mode!r}')

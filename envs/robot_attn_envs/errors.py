@@ -1,4 +1,4 @@
-"""One sentence for a name that is not known."""
+"""The error for an unknown name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not among those known; it gives the nearest and all of them.
+    """The error for an unknown name, with the known names and the closest of them.
 
     Args:
-        kind: what the name should have named, such as "visual shift".
-        name: the name.
-        known: the names that there are.
+        kind: kind of thing that the name is for, such as "visual shift".
+        name: the unknown name.
+        known: the known names.
 
     Returns:
-        The error, to be raised.
+        The error, for the caller to raise.
     """
     names = list(known)
     article = "an" if kind[0] in "aeiou" else "a"

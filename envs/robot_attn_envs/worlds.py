@@ -1,4 +1,4 @@
-"""A task in many worlds: physics, camera, counters and random generators, stepped together."""
+"""A task in many worlds: physics, camera, step counters and random generators, stepped together."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.cores import usable_cores
-from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, SEEN_GROUPS, BatchCamera
+from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
 from robot_attn_envs.tasks.occluders import Occluders
 from robot_attn_envs.tasks.task import Floats, Task, make_task
 
 MIN_SIZE, MAX_SIZE = 32, 512
-MAX_VIEW_SIZE = 2048  # pixels, of frames that no policy sees
-REMOVED = (0.0, 0.0, -50.0)  # m, where what is imagined away is put
+MAX_VIEW_SIZE = 2048  # pixels, for frames that are not observations
+REMOVED = (0.0, 0.0, -50.0)  # m, position of an object that is removed in a counterfactual
 _WORD = (1 << 64) - 1
-# MuJoCo's warnings after which it puts a simulation back to its start.
+# MuJoCo's warnings after which it resets a simulation.
 _DIVERGED = [int(w) for w in (_Warning.mjWARN_BADQPOS, _Warning.mjWARN_BADQVEL, _Warning.mjWARN_BADQACC)]
 
 
 class Worlds:
     """`num_worlds` independent worlds of one task, without automatic resets.
 
-    What happens in a world depends on its own seed and actions alone, not on how many worlds or threads
-    there are. A shift changes what is seen and nothing else, but for the distractors that it adds: the same
-    seed has the same layout with a shift and without.
+    A world depends on its own seed and actions only, not on the number of worlds or threads. A visual shift
+    changes the images and nothing else, except for the distractors that it adds: the same seed gives the same
+    layout with and without the shift.
 
     Args:
         task: the task's class.
@@ -45,19 +45,28 @@ class Worlds:
         depth: whether observations have a `depth` entry, float32 (H, W, 1), metres along the optical axis.
         threads: threads for physics and camera; None for every core this process may use.
         device: Warp device of the camera, "cpu" or e.g. "cuda".
-        shift: a visual shift of `SHIFTS`, several of them, or a mapping from each to its intensity.
-        intensity: of every shift that `shift` names alone, from 0 (nothing changes) to 1.
-        suite: a standard combination of shifts of `SUITES`, such as "hard", instead of `shift`.
+        shift: a visual shift of `SHIFTS`, several of them, or a mapping from names to intensities.
+        intensity: intensity of the shifts that `shift` names without one, from 0 (no change) to 1.
+        suite: a standard combination of shifts from `SUITES`, such as "hard", instead of `shift`.
         backgrounds: folder of images and videos for the shift "background", instead of procedural textures.
         occluders: how many times in an episode a screen crosses in front of the target, 0 to 8.
-        **options: the task's own.
+        **options: options of the task.
 
     Attributes:
-        steps: int64 [num_worlds], control steps done in each world's episode.
-        diverged: bool [num_worlds], where the last `step` left the range of numbers that make sense.
+        task: the task.
+        shifts: the visual shifts.
+        occluders: the screen.
+        model: the compiled scene.
+        batch: the simulations.
+        camera: the policy's camera.
+        observation_space: observation space of one world.
+        action_space: action space of one world, float32 [A] in [-1, 1].
+        generators: the worlds' random generators.
+        steps: control steps done in each world's episode, int64 [num_worlds].
+        diverged: whether the last `step` made the simulation diverge, bool [num_worlds].
 
     Raises:
-        ValueError: an option that is unknown or out of its range.
+        ValueError: an option that is unknown or out of range.
     """
 
     def __init__(
@@ -112,7 +121,7 @@ class Worlds:
         self.shifts.bind(self.model, self.task, width / height)
         self.steps = np.zeros(num_worlds, np.int64)
         self.diverged = np.zeros(num_worlds, np.bool_)
-        # Of every world, what its generators come from, and which episode since then is running.
+        # Each world's seed entropy, and the number of episodes begun since it was seeded.
         self._entropy = np.zeros(num_worlds, np.uint64)
         self._episode = np.zeros(num_worlds, np.int64)
         self.generators: list[np.random.Generator] = [np.random.default_rng(0)] * num_worlds
@@ -137,30 +146,34 @@ class Worlds:
 
     @property
     def dt(self) -> float:
-        """Seconds in one control step."""
+        """Duration of a control step, s."""
         return float(self.model.opt.timestep * self.task.substeps)
 
     def seed(self, seeds: Iterable[int | None]) -> None:
-        """Give each world a new random generator where its seed is not None."""
+        """Give each world whose seed is not None a new random generator."""
         for world, seed in enumerate(seeds):
             if seed is not None:
                 self._seed(world, seed)
 
     def _seed(self, world: int, seed: int | None) -> None:
-        self.generators[world], drawn = seeding.np_random(seed)
-        self._entropy[world] = np.random.SeedSequence(drawn).generate_state(1, np.uint64)[0]
+        self.generators[world], resolved = seeding.np_random(seed)
+        self._entropy[world] = np.random.SeedSequence(resolved).generate_state(1, np.uint64)[0]
         self._episode[world] = 0
 
     def reset(self, worlds: NDArray[np.intp]) -> None:
-        """Begin a new episode in the given worlds (sorted indices) and draw them."""
+        """Start a new episode in some worlds and render them.
+
+        Args:
+            worlds: indices of the worlds, sorted.
+        """
         self.batch.reset(worlds, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for world in worlds.tolist():
             self.task.reset(world, self.generators[world])
             self._episode[world] += 1
-            # Streams of their own: neither a shift nor a screen changes what the task draws.
-            own = [int(self._entropy[world]), int(self._episode[world])]
-            self.occluders.reset(world, np.random.default_rng([*own, 1]))
-            self.shifts.reset(world, [*own, 2])
+            # Separate random streams: neither shifts nor the screen change what the task samples.
+            entropy = [int(self._entropy[world]), int(self._episode[world])]
+            self.occluders.reset(world, np.random.default_rng([*entropy, 1]))
+            self.shifts.reset(world, [*entropy, 2])
         self.steps[worlds] = 0
         self.diverged[worlds] = False
         self._refresh(worlds)
@@ -168,22 +181,22 @@ class Worlds:
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Advance every world by one control step and draw it.
+        """Advance every world by one control step and render it.
 
-        A world whose simulation diverges is truncated with reward 0, and shows the scene as it was made.
+        A world whose simulation diverges is truncated with reward 0; its frame shows the initial scene.
 
         Args:
-            actions: [num_worlds, A], in [-1, 1].
+            actions: float [num_worlds, A] in [-1, 1].
 
         Returns:
-            (reward, terminated, truncated, success), each [num_worlds].
+            (reward, terminated, truncated, success), float64 and bool [num_worlds].
 
         Raises:
-            ValueError: actions of another shape or dtype, or NaN, or out of range.
+            ValueError: actions of another shape or dtype, not finite, or out of range.
         """
         self.task.act(self._check_actions(actions), self.steps)
         self.occluders.move(self.steps)
-        # Positions are brought up to date after the last substep: the frame and the reward show the present.
+        # Positions are updated after the last substep, so that frame and reward are of the same state.
         before = self.batch.warning[:, _DIVERGED, 1].copy()
         self.batch.step(nstep=self.task.substeps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self.diverged[:] = (self.batch.warning[:, _DIVERGED, 1] != before).any(axis=1)
@@ -191,16 +204,16 @@ class Worlds:
         reward, terminated, success = self.task.compute_reward(self.steps)
         reward, sound = np.where(self.diverged, 0.0, reward), ~self.diverged
         terminated, success = terminated & sound, success & sound
-        self.draw()
+        self.render()
         truncated = ((self.steps >= self.task.horizon) | self.diverged) & ~terminated
         return reward, terminated, truncated, success
 
-    def draw(self) -> None:
-        """Draw every world as the physics has it; `step` and `reset` do so themselves."""
+    def render(self) -> None:
+        """Render the current state of every world into `camera`; `step` and `reset` do this themselves."""
         self._render(self.camera, None)
 
     def observe(self) -> dict[str, NDArray[Any]]:
-        """The observations of all worlds as fresh arrays, [num_worlds, ...] each."""
+        """The observations of all worlds, as new arrays [num_worlds, ...]."""
         observation: dict[str, NDArray[Any]] = {"image": self.camera.rgb.copy()}
         if self.camera.depth is not None:
             observation["depth"] = self.camera.depth[..., None].copy()
@@ -212,46 +225,53 @@ class Worlds:
         return observation
 
     def target_mask(self) -> NDArray[np.bool_]:
-        """Where the target is seen in the last frames, bool [num_worlds, H, W]."""
+        """The target's pixels in the last frames, bool [num_worlds, H, W]."""
         return np.asarray(self.camera.geom_id == self.task.objects.target_geoms()[:, None, None])
 
     def oracle(self) -> NDArray[np.float32]:
-        """The scripted expert's actions for the present state, float32 [num_worlds, A]."""
+        """The scripted expert's actions for the current state, float32 [num_worlds, A] in [-1, 1]."""
         return self.task.oracle(self.steps).astype(np.float32)
 
-    def picture(self, size: int = 480) -> NDArray[np.uint8]:
-        """The policy's view drawn larger, by the same renderer, uint8 [num_worlds, size, width, 3]."""
+    def large_frames(self, size: int = 480) -> NDArray[np.uint8]:
+        """Frames of the policy's camera at a larger size, by the same renderer.
+
+        Args:
+            size: height in pixels; the aspect ratio is the policy's.
+
+        Returns:
+            RGB, uint8 [num_worlds, size, width, 3].
+        """
         height, width = self.image_size
         return self.view(image_size=(size, round(size * width / height)))[0]
 
     def view(
         self, camera: str | None = None, image_size: int | Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The present scene from any camera of the model, at any size, by the same renderer.
+        """Render the current state from any camera of the model at any size, with the same renderer.
 
-        Patches, blur and noise of shifts are before the lens of the policy's camera, and of no other. Others
-        see the robot that carries it.
+        Patches, blur and noise of shifts affect the policy's camera only. Other cameras also see the robot
+        that carries it.
 
         Args:
-            camera: its name in the model; None for the policy's.
+            camera: name of the camera in the model; None for the policy's.
             image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None
                 for the policy's.
 
         Returns:
-            rgb uint8 [num_worlds, H, W, 3], and where the target is seen, bool [num_worlds, H, W].
+            RGB, uint8 [num_worlds, H, W, 3], and the target's pixels, bool [num_worlds, H, W].
 
         Raises:
-            ValueError: no such camera, those that there are named; or a size out of its range.
+            ValueError: a camera that the model does not have, or a size out of range.
         """
         name = self.task.camera if camera is None else camera
         size = self.image_size if image_size is None else check_image_size(image_size, MAX_VIEW_SIZE)
-        seen = self.camera
+        source = self.camera
         if (name, size) != (self.task.camera, self.image_size):
-            seen = self._draw_from(name, size)
-        return seen.rgb.copy(), seen.geom_id == self.task.objects.target_geoms()[:, None, None]
+            source = self._render_from(name, size)
+        return source.rgb.copy(), source.geom_id == self.task.objects.target_geoms()[:, None, None]
 
-    def _draw_from(self, name: str, image_size: tuple[int, int]) -> BatchCamera:
-        """Another camera than the policy's, or of another size, which has drawn the present."""
+    def _render_from(self, name: str, image_size: tuple[int, int]) -> BatchCamera:
+        """Render the current state with another camera or at another size, and return the camera."""
         camera = self._other_camera
         if camera is None or (camera.name, camera.image_size) != (name, image_size):
             camera = BatchCamera(
@@ -262,15 +282,15 @@ class Worlds:
                 threads=self.threads,
                 device=self._device,
                 lens=self.shifts.lens,
-                groups=SEEN_GROUPS if name == self.task.camera else ALL_GROUPS,
+                groups=POLICY_GROUPS if name == self.task.camera else ALL_GROUPS,
             )
             self._close_other()
             self._other_camera = camera
         camera.geom_rgba[:] = self.camera.geom_rgba
-        shown = self.shifts.apply(self._kinematics, self.steps)
+        kinematics = self.shifts.apply(self._kinematics, self.steps)
         if name != self.task.camera:
             self.shifts.clean_lens()
-        camera.render(shown, recolor=True)
+        camera.render(kinematics, recolor=True)
         return camera
 
     def render_counterfactual(
@@ -281,24 +301,23 @@ class Worlds:
         rgba: Sequence[float] | None = None,
         removed: bool = False,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """The present frames as they would be with one geom of each world changed; nothing else changes.
+        """Render the current frames with one geom of each world changed; the simulation does not change.
 
         Args:
-            geoms: [num_worlds] which geom.
-            shift: how far it is moved to the right and up, at its own distance from the camera, in heights of
-                the frame.
-            rgba: its colour, in [0, 1].
-            removed: whether it is out of sight.
+            geoms: id of the geom in each world, int64 [num_worlds].
+            shift: displacement to the right and up, in frame heights, at the geom's distance from the camera.
+            rgba: new colour in [0, 1]; None keeps it.
+            removed: whether to remove the geom from the image.
 
         Returns:
-            rgb uint8 [num_worlds, H, W, 3] and geom_id int32 [num_worlds, H, W], as the camera's.
+            RGB, uint8 [num_worlds, H, W, 3], and geom ids, int32 [num_worlds, H, W], as in `BatchCamera`.
         """
         camera, worlds = self.camera, np.arange(self.num_worlds)
-        shown = self.shifts.apply(self._kinematics, self.steps)
+        kinematics = self.shifts.apply(self._kinematics, self.steps)
         eye = self.model.camera(self.task.camera).id
-        axes = shown["cam_xmat"][:, eye].reshape(-1, 3, 3)
-        places = shown["geom_xpos"].copy()
-        depth = np.einsum("ni,ni->n", shown["cam_xpos"][:, eye] - places[worlds, geoms], axes[:, :, 2])
+        axes = kinematics["cam_xmat"][:, eye].reshape(-1, 3, 3)
+        places = kinematics["geom_xpos"].copy()
+        depth = np.einsum("ni,ni->n", kinematics["cam_xpos"][:, eye] - places[worlds, geoms], axes[:, :, 2])
         height = 2 * np.abs(depth) * math.tan(math.radians(self.model.cam_fovy[eye]) / 2)
         places[worlds, geoms] += height[:, None] * (axes[:, :, :2] @ np.asarray(shift))
         if removed:
@@ -306,14 +325,18 @@ class Worlds:
         colors = camera.geom_rgba.copy()
         if rgba is not None:
             camera.geom_rgba[worlds, geoms] = rgba
-        camera.render(shown | {"geom_xpos": places}, recolor=True)
+        camera.render(kinematics | {"geom_xpos": places}, recolor=True)
         counterfactual = camera.rgb.copy(), camera.geom_id.copy()
         camera.geom_rgba[:] = colors
         self._render(camera, None, recolor=True)
         return counterfactual
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything that decides what happens next, as plain numeric arrays."""
+        """The complete state, from which everything that follows is determined.
+
+        Returns:
+            Numeric arrays by name, [num_worlds, ...].
+        """
         state: dict[str, NDArray[Any]] = {
             "physics": self.batch.state.copy(),
             "steps": self.steps.copy(),
@@ -322,38 +345,44 @@ class Worlds:
             "generators": np.stack([_pack_generator(g) for g in self.generators]),
             "geom_rgba": self.camera.geom_rgba.copy(),
         }
-        return state | {name: values.copy() for name, values in self._drawn().items()}
+        return state | {name: values.copy() for name, values in self._episode_arrays().items()}
 
-    def _drawn(self) -> dict[str, NDArray[Any]]:
-        """The arrays of what was drawn for the running episodes, by task, objects, screens and shifts."""
-        drawn: dict[str, dict[str, NDArray[Any]]] = {
+    def _episode_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays sampled for the running episodes, of task, objects, screen and shifts."""
+        owners: dict[str, dict[str, NDArray[Any]]] = {
             "task": self.task.episode,
             "objects": self.task.objects.episode,
             "occluders": self.occluders.episode,
             "shifts": self.shifts.episode,
         }
-        return {f"{owner}/{name}": values for owner, has in drawn.items() for name, values in has.items()}
+        return {
+            f"{owner}/{name}": values for owner, arrays in owners.items() for name, values in arrays.items()
+        }
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Return to a state that `get_state` gave; what follows is bit-identical.
+        """Restore a state from `get_state`; everything that follows is bit-identical.
+
+        Args:
+            state: numeric arrays by name.
 
         Raises:
-            ValueError: the state is of another task, another number of worlds, or another version.
+            ValueError: the state of another task, number of worlds or version.
         """
-        mine = self.get_state()
-        for name in sorted(mine.keys() | state.keys()):
-            got = np.shape(state[name]) if name in state else "nothing"
-            want = mine[name].shape if name in mine else "nothing"
-            if got != want:
+        own = self.get_state()
+        for name in sorted(own.keys() | state.keys()):
+            found = np.shape(state[name]) if name in state else "nothing"
+            expected = own[name].shape if name in own else "nothing"
+            if found != expected:
                 raise ValueError(
-                    f"state entry {name!r}: expected {want}, got {got}; it was saved from another environment"
+                    f"state entry {name!r}: expected {expected}, got {found}: restore a state of the same "
+                    "task, options and number of worlds"
                 )
         self.batch.state[:] = state["physics"]
         self.steps[:] = state["steps"]
         self._entropy[:], self._episode[:] = state["entropy"], state["episode"]
         self.generators = [_unpack_generator(words) for words in np.asarray(state["generators"], np.uint64)]
         self.camera.geom_rgba[:] = state["geom_rgba"]
-        for name, values in self._drawn().items():
+        for name, values in self._episode_arrays().items():
             values[...] = state[name]
         self._refresh(np.arange(self.num_worlds))
 
@@ -376,7 +405,7 @@ class Worlds:
             self._other_camera = None
 
     def _refresh(self, worlds: NDArray[np.intp]) -> None:
-        """Bring positions and frames of these worlds up to date with their physics state."""
+        """Update positions and frames of some worlds after their physics state was written."""
         self.batch.forward(worlds, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self._render(self.camera, worlds, recolor=True)
 
@@ -388,28 +417,40 @@ class Worlds:
         try:
             values = np.asarray(actions, np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"actions must be numbers of shape {shape}, got {actions!r}") from error
+            raise ValueError(f"expected numeric actions of shape {shape}, got {actions!r}") from error
         if values.shape != shape:
-            raise ValueError(f"actions must have shape {shape}, got {values.shape}")
+            raise ValueError(f"expected actions of shape {shape}, got {values.shape}")
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
-            raise ValueError(f"actions must be finite; they are NaN or infinite in worlds {bad}")
+            raise ValueError(f"expected finite actions, got NaN or infinity in worlds {bad}")
         if (np.abs(values) > 1.0).any():
             bad = np.flatnonzero((np.abs(values) > 1.0).any(axis=1)).tolist()
             raise ValueError(
-                f"actions must be in [-1, 1], got up to {np.abs(values).max():.6g} in worlds {bad}: clip them"
+                f"expected actions in [-1, 1], got up to {np.abs(values).max():.6g} in worlds {bad}: "
+                "clip them"
             )
         return values
 
 
 def check_image_size(image_size: int | Sequence[int], largest: int = MAX_SIZE) -> tuple[int, int]:
-    """(height, width) from one number or two, each from 32 to `largest` pixels, or a ValueError."""
+    """Check an image size.
+
+    Args:
+        image_size: side of a square, or (height, width), in pixels.
+        largest: largest side allowed.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        ValueError: not one or two integers from 32 to `largest`.
+    """
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
     whole = all(isinstance(side, int | np.integer) for side in sides)
     if len(sides) != 2 or not whole or not all(MIN_SIZE <= side <= largest for side in sides):
         raise ValueError(
-            "image_size is one side or (height, width), whole numbers of pixels "
-            f"from {MIN_SIZE} to {largest}, got {image_size!r}"
+            f"expected image_size to be one side or (height, width), integers from {MIN_SIZE} to {largest}, "
+            f"got {image_size!r}"
         )
     return int(sides[0]), int(sides[1])
 

@@ -60,7 +60,7 @@ def test_a_video_advances_with_the_steps(tmp_path: Path) -> None:
     brightness = []
     for steps in range(5):  # of 0.05 s, and of 20 frames a second
         worlds.steps[:] = steps
-        worlds.draw()
+        worlds.render()
         brightness.append(worlds.camera.rgb.mean())
     high = np.array(brightness) > 100
     assert (high[1:] != high[:-1]).all()

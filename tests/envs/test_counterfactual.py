@@ -1,4 +1,4 @@
-"""What is imagined is one thing changed in the picture, and nothing else, then or later."""
+"""Counterfactual frames: one object changes in the image, and nothing else, then or later."""
 
 import gymnasium
 import numpy as np
@@ -8,13 +8,13 @@ import robot_attn_envs  # noqa: F401
 
 
 @pytest.mark.parametrize("task", ["Track", "Reach", "Navigate"])
-def test_imagining_changes_one_thing_and_leaves_no_trace(task: str) -> None:
+def test_a_counterfactual_changes_one_object_and_has_no_side_effects(task: str) -> None:
     env = gymnasium.make_vec(f"RobotAttn/{task}-v0", num_envs=6, image_size=48, masks=True)
     worlds = env.unwrapped
     observation, info = env.reset(seed=3)
     state = worlds.get_state()
-    seen = info["target_mask"].sum(axis=(1, 2)) >= 8
-    assert seen.any()
+    visible = info["target_mask"].sum(axis=(1, 2)) >= 8
+    assert visible.any()
     for thing in ("target", "distractor"):
         moved = worlds.render_counterfactual(thing, shift=(0.25, 0.0))
         for edit in ({"rgba": (0.45, 0.45, 0.5, 1.0)}, {"removed": True}):
@@ -24,9 +24,9 @@ def test_imagining_changes_one_thing_and_leaves_no_trace(task: str) -> None:
             assert not (changed & ~counterfactual["before"])[counterfactual["before"].any(axis=(1, 2))].any()
             assert counterfactual["after"].any() == ("rgba" in edit)
         if thing == "target":
-            first = (moved[name][seen][0] for name in ("before", "after"))
+            first = (moved[name][visible][0] for name in ("before", "after"))
             at = [np.argwhere(mask).mean(axis=0) for mask in first]
-            if moved["after"][seen][0].sum() == moved["before"][seen][0].sum():
+            if moved["after"][visible][0].sum() == moved["before"][visible][0].sum():
                 assert at[1] - at[0] == pytest.approx([0.0, 12.0], abs=1.0)  # a quarter of 48 pixels
     after = worlds.get_state()
     assert all(np.array_equal(values, after[name]) for name, values in state.items())

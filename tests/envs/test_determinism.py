@@ -1,4 +1,4 @@
-"""The same bits at any number of worlds and threads, after a reset in the middle, and from a saved state."""
+"""Determinism: the same bits at any number of worlds and threads, after a reset, and from a saved state."""
 
 from functools import cache
 
@@ -8,13 +8,13 @@ import pytest
 
 from robot_attn_envs import TASKS
 
-# Everything that draws: none of it may depend on how many worlds or threads there are.
+# Every source of randomness: none may depend on the number of worlds or threads.
 ALL = {"suite": "hard", "instruction": True, "occluders": 2, "masks": True, "image_size": 32}
 STEPS, RESET_AT = 14, 6
 
 
 def actions(envs: int, size: int) -> np.ndarray:
-    """Actions of each world from a stream of its own, float32 [STEPS, envs, size]."""
+    """Actions from one random stream per world, float32 [STEPS, envs, size]."""
     streams = [np.random.default_rng(world).uniform(-1, 1, (STEPS, size)) for world in range(envs)]
     return np.stack(streams, axis=1).astype(np.float32)
 
@@ -24,7 +24,7 @@ Trace = list[dict[str, np.ndarray]]
 
 @cache
 def trace(task: str, envs: int, threads: int) -> Trace:
-    """What a batch gives in STEPS steps, with new episodes (the generators go on) after RESET_AT."""
+    """Outputs of a batch in STEPS steps, with new episodes (and no new seed) after RESET_AT."""
     env = gymnasium.make_vec(task, num_envs=envs, threads=threads, **ALL)
     observation, infos = env.reset(seed=3)
     seen = [{**observation, "mask": infos["target_mask"]}]
@@ -53,7 +53,7 @@ def test_bits_do_not_depend_on_environments_or_threads(task: str, envs: int, thr
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_saved_state_brings_back_the_bits(task: str) -> None:
+def test_a_saved_state_restores_the_bits(task: str) -> None:
     first = gymnasium.make_vec(task, num_envs=3, threads=2, **ALL)
     other = gymnasium.make_vec(task, num_envs=3, threads=1, **ALL)
     size = first.single_action_space.shape[0]
@@ -67,7 +67,7 @@ def test_a_saved_state_brings_back_the_bits(task: str) -> None:
     other.unwrapped.set_state(state)
     for name, value in first.unwrapped.observe().items():
         np.testing.assert_array_equal(other.unwrapped.observe()[name], value, name)
-    # On through the end of the episode: what is drawn next is in the state too.
+    # On past the end of the episode: the state has what the next one is sampled from.
     for _ in range(first.unwrapped.horizon + 2 - STEPS):
         action = first.unwrapped.oracle_actions()
         ours, theirs = first.step(action), other.step(action)

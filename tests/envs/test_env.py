@@ -1,4 +1,4 @@
-"""The environments: one or many, any threads, any order of saving, the same bits."""
+"""The environments: the same bits for one or many, their spaces and infos, and their errors."""
 
 import copy
 import pickle
@@ -23,7 +23,7 @@ STEPS = 157  # past the end of an episode, and into the next
 
 
 def actions(envs: int) -> np.ndarray:
-    """Actions of each world from a stream of its own, float32 [STEPS, envs, 2]."""
+    """Actions from one random stream per world, float32 [STEPS, envs, 2]."""
     streams = [np.random.default_rng(world).uniform(-1, 1, (STEPS, 2)) for world in range(envs)]
     return np.stack(streams, axis=1).astype(np.float32)
 
@@ -95,7 +95,7 @@ def test_the_adapter_for_sb3_gives_the_bits_of_the_batch(reference: list[list[np
     env.close()
 
 
-def test_a_saved_state_brings_back_the_bits() -> None:
+def test_a_saved_state_restores_the_bits() -> None:
     first = gymnasium.make_vec(ID, num_envs=3, threads=2, **OPTIONS)
     first.reset(seed=9)
     for action in actions(3)[:140]:
@@ -107,7 +107,7 @@ def test_a_saved_state_brings_back_the_bits() -> None:
     other.unwrapped.set_state({name: value.copy() for name, value in state.items()})
     for name, value in first.unwrapped.observe().items():
         np.testing.assert_array_equal(other.unwrapped.observe()[name], value)
-    for action in actions(3)[:17]:  # through the end of the episode: what is drawn next is in the state too
+    for action in actions(3)[:17]:  # past the end of the episode: the next one is sampled from the state too
         ours, theirs = first.step(action), other.step(action)
         for name in ("image", "state"):
             np.testing.assert_array_equal(ours[0][name], theirs[0][name])
@@ -122,7 +122,7 @@ def test_a_saved_state_brings_back_the_bits() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"masks": True, "image_size": (48, 64), "depth": True}])
-def test_gymnasium_has_nothing_to_complain_about(options: dict[str, Any]) -> None:
+def test_gymnasiums_checker_passes(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(ID, render_mode="rgb_array", **options)
@@ -130,7 +130,7 @@ def test_gymnasium_has_nothing_to_complain_about(options: dict[str, Any]) -> Non
         env.close()
 
 
-def test_sb3_has_nothing_to_complain_about() -> None:
+def test_sb3s_checker_passes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(ID, masks=True)
@@ -138,17 +138,17 @@ def test_sb3_has_nothing_to_complain_about() -> None:
         env.close()
 
 
-def test_what_the_spaces_say_is_what_comes() -> None:
+def test_observations_match_the_spaces() -> None:
     env = gymnasium.make_vec(ID, num_envs=2, image_size=(40, 56), depth=True, masks=True)
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     observation, infos = env.reset(seed=0)
     assert observation in env.observation_space
     assert observation["image"].shape == (2, 40, 56, 3)
     assert infos["target_mask"].shape == (2, 40, 56)
-    seen = infos["target_mask"]
-    assert seen.any()
-    # The target is 2.2 to 2.8 m from the head; the depth of its pixels is that or less, along the axis.
-    assert (observation["depth"][seen] > 1.5).all() and (observation["depth"][seen] < 2.9).all()
+    mask = infos["target_mask"]
+    assert mask.any()
+    # The target is 2.2 to 2.8 m from the head; the depth of its pixels, along the axis, is at most that.
+    assert (observation["depth"][mask] > 1.5).all() and (observation["depth"][mask] < 2.9).all()
     again, *_ = env.step(np.zeros((2, 2), np.float32))
     assert not np.shares_memory(again["image"], observation["image"])
     env.close()
@@ -163,12 +163,12 @@ def test_the_mask_is_where_the_red_pixels_are() -> None:
     env.close()
 
 
-def test_rendering_is_the_policys_view_drawn_larger() -> None:
+def test_render_returns_a_larger_frame_of_the_policys_camera() -> None:
     env = gymnasium.make(ID, render_mode="rgb_array")
     observation, _ = env.reset(seed=4)
     picture = env.render()
     assert picture.shape == (480, 480, 3)
-    coarse = picture[3::15, 3::15].astype(float)  # 32 x 32 pixels, each inside one of every other of ours
+    coarse = picture[3::15, 3::15].astype(float)  # 32 x 32 pixels, one within every second pixel of ours
     assert np.abs(coarse - observation["image"][::2, ::2]).mean() < 12
     env.close()
     assert gymnasium.make(ID).unwrapped.render() is None
@@ -179,12 +179,12 @@ def test_rendering_is_the_policys_view_drawn_larger() -> None:
     [
         ({"image_size": 16}, r"from 32 to 512, got 16"),
         ({"image_size": (64, 1024)}, r"from 32 to 512, got \(64, 1024\)"),
-        ({"image_size": 64.5}, r"whole numbers"),
+        ({"image_size": 64.5}, r"integers from 32 to 512, got 64.5"),
         ({"render_mode": "human"}, r"\"rgb_array\", got 'human'"),
-        ({"device": "cuda:7"}, r"no device 'cuda:7'"),
+        ({"device": "cuda:7"}, r"expected a device among .*, got 'cuda:7'"),
     ],
 )
-def test_bad_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaskEnv(_task(), **options)
 
@@ -198,14 +198,14 @@ def _task() -> Any:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.full((2, 2), np.nan), r"NaN or infinite in worlds \[0, 1\]"),
+        (np.full((2, 2), np.nan), r"NaN or infinity in worlds \[0, 1\]"),
         (np.array([[0, 0], [np.inf, 0]]), r"in worlds \[1\]"),
         (np.zeros((2, 3)), r"shape \(2, 2\), got \(2, 3\)"),
         (np.zeros(2), r"shape \(2, 2\), got \(2,\)"),
-        ([["left", "up"], ["up", "left"]], r"must be numbers"),
+        ([["left", "up"], ["up", "left"]], r"expected numeric actions"),
     ],
 )
-def test_bad_actions_change_nothing(bad: Any, message: str) -> None:
+def test_invalid_actions_change_nothing(bad: Any, message: str) -> None:
     env = gymnasium.make_vec(ID, num_envs=2, image_size=32)
     env.reset(seed=0)
     before = env.unwrapped.get_state()
@@ -220,7 +220,7 @@ def test_seeds_for_each_world() -> None:
     env = gymnasium.make_vec(ID, num_envs=2, image_size=32)
     together, _ = env.reset(seed=[8, 8])
     np.testing.assert_array_equal(together["image"][0], together["image"][1])
-    with pytest.raises(ValueError, match="expected one seed or 2, got 3"):
+    with pytest.raises(ValueError, match="expected one seed or 2 seeds, got 3"):
         env.reset(seed=[1, 2, 3])
     with pytest.raises(ValueError, match="at least 1, got 0"):
         gymnasium.make_vec(ID, num_envs=0)
@@ -231,12 +231,12 @@ def test_seeds_for_each_world() -> None:
     ("action", "match"),
     [
         ([0.0, 1.5], r"in \[-1, 1\], got up to 1.5 in worlds \[0\]: clip them"),
-        ([float("nan"), 0.0], r"finite; they are NaN or infinite in worlds \[0\]"),
-        ([0.0, float("-inf")], r"finite; they are NaN or infinite in worlds \[0\]"),
+        ([float("nan"), 0.0], r"finite actions, got NaN or infinity in worlds \[0\]"),
+        ([0.0, float("-inf")], r"finite actions, got NaN or infinity in worlds \[0\]"),
         ([0.0], r"shape \(1, 2\), got \(1, 1\)"),
     ],
 )
-def test_an_action_that_is_none_is_refused_and_changes_nothing(action: list[float], match: str) -> None:
+def test_an_invalid_action_is_refused_and_changes_nothing(action: list[float], match: str) -> None:
     env = gymnasium.make(ID).unwrapped
     env.reset(seed=0)
     before = env.get_state()
@@ -248,7 +248,7 @@ def test_an_action_that_is_none_is_refused_and_changes_nothing(action: list[floa
     env.close()
 
 
-def test_there_is_no_step_after_the_end() -> None:
+def test_a_step_after_the_end_of_the_episode_raises() -> None:
     env = gymnasium.make(ID).unwrapped
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(2, np.float32))
@@ -263,7 +263,7 @@ def test_there_is_no_step_after_the_end() -> None:
     env.close()
 
 
-def test_a_world_that_diverges_ends_and_the_others_go_on(tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_world_that_diverges_ends_and_the_others_continue(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a file in the working directory
     env, twin = (gymnasium.make_vec(ID, num_envs=3) for _ in range(2))
     for each in (env, twin):

@@ -115,12 +115,12 @@ def test_a_wall_stops_it_and_costs(worlds: Worlds) -> None:
 def test_the_target_appears_on_its_side_of_the_frame(worlds: Worlds) -> None:
     for y, side in ((0.6, slice(0, 16)), (-0.6, slice(16, 32))):
         put_target(worlds, 2.0, y, start=2.0)
-        worlds.draw()
+        worlds.render()
         mask = worlds.target_mask()[0]
         assert mask[:, side].sum() == mask.sum() > 4
     # An upright pillar is upright in the frame: the horizon is level.
     put_target(worlds, 2.5, 0.0, start=2.0)
-    worlds.draw()
+    worlds.render()
     _, cols = np.nonzero(worlds.target_mask()[0])
     assert cols.mean() == pytest.approx(15.5, abs=0.3)
     worlds.close()

@@ -13,7 +13,7 @@ def play(task: str, kind: str, envs: int, **options: Any) -> tuple[np.ndarray, n
     """First episodes: returns [envs], successes [envs], and the reason that each ended."""
     env = gymnasium.make_vec(task, num_envs=envs, image_size=32, **options)
     env.reset(seed=40)
-    env.unwrapped.worlds.draw = lambda: None  # neither policy uses the frames, which take most of the time
+    env.unwrapped.worlds.render = lambda: None  # neither policy uses the frames, which take most of the time
     rng, total = np.random.default_rng(0), np.zeros(envs)
     running, success, why = np.ones(envs, bool), np.zeros(envs, bool), np.full(envs, "", object)
     for _ in range(env.unwrapped.horizon):

@@ -238,7 +238,7 @@ def test_the_wrist_camera_sees_the_object_below_the_gripper() -> None:
     for world in range(8):
         task._arm.reset(world, task._table.target()[world] + (0.0, 0.0, 0.1))
     worlds.batch.forward()
-    worlds.draw()
+    worlds.render()
     masks = worlds.target_mask()
     assert (masks.sum(axis=(1, 2)) > 60).all()
     columns = [np.flatnonzero(mask.any(axis=0)).mean() for mask in masks]

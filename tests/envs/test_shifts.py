@@ -1,4 +1,4 @@
-"""Visual shifts: what may be asked for, what each changes, and what none may change."""
+"""Visual shifts: their options, what each changes, and that none changes physics, state or rewards."""
 
 import colorsys
 from typing import Any
@@ -18,7 +18,7 @@ from robot_attn_envs.worlds import Worlds
 TRACK = "RobotAttn/Track-v0"
 
 
-def test_what_is_asked_for() -> None:
+def test_options_choose_shifts_and_intensities() -> None:
     assert chosen_shifts((), 0.5, None) == {}
     assert chosen_shifts("noise", 0.25, None) == {"noise": 0.25}
     assert list(chosen_shifts(["noise", "colors"], 1, None)) == ["colors", "noise"]
@@ -27,7 +27,7 @@ def test_what_is_asked_for() -> None:
     assert chosen_shifts((), 0.5, "hard") == chosen_shifts((), 0.5, "hard-v0") == SUITES["hard-v0"]
 
 
-def test_each_suite_is_harder_than_the_one_before() -> None:
+def test_each_suite_is_harder_than_the_previous_one() -> None:
     easy, medium, hard = (chosen_shifts((), 0.5, name) for name in ("easy", "medium", "hard"))
     assert easy.keys() < medium.keys() < hard.keys() == SHIFTS.keys()
     assert all(easy[name] < medium[name] for name in easy) and all(medium[n] < hard[n] for n in medium)
@@ -58,21 +58,21 @@ def test_each_suite_is_harder_than_the_one_before() -> None:
         ),
     ],
 )
-def test_what_cannot_be_asked_for(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gymnasium.make(TRACK, **options)
 
 
 def roll(**options: Any) -> dict[str, np.ndarray]:
-    """Three steps of three episodes of Track under the same actions, [steps, worlds, ...] each."""
+    """Three steps of three Track episodes with fixed actions; arrays [steps, worlds, ...]."""
     env = gymnasium.make_vec(TRACK, num_envs=3, image_size=32, threads=1, depth=True, **options)
     observation, _ = env.reset(seed=4)
-    seen = [{**observation, "reward": np.zeros(3)}]
+    rows = [{**observation, "reward": np.zeros(3)}]
     for action in np.random.default_rng(0).uniform(-1, 1, (3, 3, 2)):
         observation, reward, *_ = env.step(action)
-        seen.append({**observation, "reward": reward})
+        rows.append({**observation, "reward": reward})
     env.close()
-    return {name: np.stack([step[name] for step in seen]) for name in seen[0]}
+    return {name: np.stack([step[name] for step in rows]) for name in rows[0]}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_at_intensity_0_nothing_changes(unshifted: dict[str, np.ndarray]) -> Non
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_a_shift_changes_what_is_seen_and_nothing_else(shift: str, unshifted: dict[str, np.ndarray]) -> None:
+def test_a_shift_changes_images_and_nothing_else(shift: str, unshifted: dict[str, np.ndarray]) -> None:
     mild, strong = roll(shift=shift, intensity=0.25), roll(shift=shift, intensity=1.0)
     for rolled in (mild, strong):
         np.testing.assert_array_equal(rolled["state"], unshifted["state"])
@@ -99,7 +99,7 @@ def test_a_shift_changes_what_is_seen_and_nothing_else(shift: str, unshifted: di
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_a_shift_draws_the_same_whichever_others_are_on(shift: str) -> None:
+def test_a_shift_samples_the_same_whichever_others_are_on(shift: str) -> None:
     intensity = SUITES["hard-v0"][shift]
     alone, all_on = (
         Worlds(Track, 2, image_size=32, **options)
@@ -115,7 +115,7 @@ def test_a_shift_draws_the_same_whichever_others_are_on(shift: str) -> None:
 
 
 def drawn(num_worlds: int, **options: Any) -> Worlds:
-    """Worlds of Track with new episodes, drawn as small as can be."""
+    """Worlds of Track at the start of new episodes, with the smallest frames."""
     worlds = Worlds(Track, num_worlds, image_size=32, **options)
     worlds.seed(range(num_worlds))
     worlds.reset(np.arange(num_worlds))
@@ -170,7 +170,7 @@ def test_distractors_take_colours_that_training_never_shows() -> None:
             )
 
 
-def test_scenery_goes_its_way_to_another_colour() -> None:
+def test_scenery_is_blended_towards_another_colour() -> None:
     half, whole = drawn(3, shift="colors", intensity=0.5), drawn(3, shift="colors", intensity=1.0)
     wall = half.model.geom("wall_north").id
     trained = np.array([0.80, 0.77, 0.71])  # of its material in the scene
@@ -179,8 +179,8 @@ def test_scenery_goes_its_way_to_another_colour() -> None:
     assert (np.abs(to_whole).max(axis=1) > 0.1).all()
 
 
-def test_lookalikes_are_near_the_targets_colour_and_never_of_it() -> None:
-    seen: dict[str, list[float]] = {"alike": [], "other": []}
+def test_lookalikes_have_hues_near_the_targets_but_not_equal() -> None:
+    hues: dict[str, list[float]] = {"similar": [], "other": []}
     for intensity, count in ((0.5, 3), (1.0, 6)):
         plain, shifted = drawn(32), drawn(32, shift="lookalikes", intensity=intensity)
         red, shapes = hue_of(np.array(COLORS["red"])), shifted.task.objects.shapes
@@ -190,39 +190,39 @@ def test_lookalikes_are_near_the_targets_colour_and_never_of_it() -> None:
             changed = (before != after).any(axis=1)
             assert changed.sum() == count
             for slot, color in zip(slots[changed], after[changed], strict=True):
-                alike = any({shapes[slot], "sphere"} <= group for group in SIMILAR_SHAPES)
+                similar = any({shapes[slot], "sphere"} <= group for group in SIMILAR_SHAPES)
                 if intensity == 1.0:
-                    seen["alike" if alike else "other"].append(degrees_apart(hue_of(color), red))
+                    hues["similar" if similar else "other"].append(degrees_apart(hue_of(color), red))
                 assert degrees_apart(hue_of(color), red) < 61
-    assert min(seen["alike"]) > 27.9 and max(seen["alike"]) < 45.1
-    assert min(seen["other"]) > 11.9 and max(seen["other"]) < 22.1
+    assert min(hues["similar"]) > 27.9 and max(hues["similar"]) < 45.1
+    assert min(hues["other"]) > 11.9 and max(hues["other"]) < 22.1
 
 
 @pytest.mark.parametrize("instruction", [True, "held_out"])
-def test_shifts_keep_to_the_instruction(instruction: bool | str) -> None:
+def test_shifts_keep_the_instruction_true(instruction: bool | str) -> None:
     plain = drawn(24, instruction=instruction)
     named = drawn(24, instruction=instruction, shift="colors", intensity=1.0)
     for world in range(24):
         slots = np.arange(7)
         np.testing.assert_array_equal(colors_of(plain, world, slots), colors_of(named, world, slots))
-    alike = drawn(24, instruction=instruction, shift=["lookalikes", "distractors"], intensity=1.0)
-    objects, names = alike.task.objects, list(COLORS)
+    shifted = drawn(24, instruction=instruction, shift=["lookalikes", "distractors"], intensity=1.0)
+    objects, names = shifted.task.objects, list(COLORS)
     near = 0
     for world in range(24):
         assert objects.words(world) == plain.task.objects.words(world)
         target = int(objects.target[world])
-        asked, shape = int(objects.colors[world, target]), objects.shapes[target]
+        named, shape = int(objects.colors[world, target]), objects.shapes[target]
         for slot in objects.distractors(world):
             color = int(objects.colors[world, slot])
-            assert (color, objects.shapes[slot]) != (asked, shape)
-            near += color == asked
-            rgb = colors_of(alike, world, np.array([slot]))[0]
+            assert (color, objects.shapes[slot]) != (named, shape)
+            near += color == named
+            rgb = colors_of(shifted, world, np.array([slot]))[0]
             assert np.abs(rgb - COLORS[names[color]]).max() < 0.0601
-    # But for the asked shape, and pairs that are held out, all are of the asked colour.
+    # All have the target's colour, except those of its shape and held-out pairs.
     assert near > 24 * 6
 
 
-def test_no_picture_is_of_the_targets_colour() -> None:
+def test_no_picture_has_the_targets_colour() -> None:
     worlds = drawn(1, shift="background")
     packed = worlds.shifts._shifts["background"].clips.pictures
     rgb = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1) / 255.0
@@ -232,26 +232,26 @@ def test_no_picture_is_of_the_targets_colour() -> None:
 
 
 @pytest.mark.parametrize("shift", ["camera", "background", "noise", "occlusion"])
-def test_what_moves_does_so_with_the_steps(shift: str) -> None:
+def test_moving_shifts_depend_on_the_step(shift: str) -> None:
     worlds = Worlds(Track, 1, image_size=32, threads=1, shift=shift, intensity=1.0, distractors=0)
     worlds.seed([0])
     worlds.reset(np.arange(1))
     first = worlds.camera.rgb.copy()
-    worlds.draw()
+    worlds.render()
     np.testing.assert_array_equal(worlds.camera.rgb, first)
     worlds.steps += 9
-    worlds.draw()
+    worlds.render()
     assert (worlds.camera.rgb != first).mean() > 0.02
     worlds.close()
 
 
-def test_patches_start_at_the_border_and_hide_the_target_from_its_mask() -> None:
+def test_patches_start_at_the_border_and_are_left_out_of_the_targets_mask() -> None:
     shifted, plain = drawn(48, shift="occlusion", intensity=1.0), drawn(48)
     covered = []
     for worlds in (plain, shifted):
         for steps in (0, 40, 80):
             worlds.steps[:] = steps
-            worlds.draw()
+            worlds.render()
             if worlds is shifted:
                 hidden = (worlds.camera.geom_id == -1) & (plain.camera.geom_id != -1)
                 covered.append(hidden.mean())
@@ -262,24 +262,24 @@ def test_patches_start_at_the_border_and_hide_the_target_from_its_mask() -> None
 
 
 @pytest.mark.parametrize("suite", ["easy", "medium", "hard"])
-def test_a_picture_shows_the_frame_larger(suite: str) -> None:
+def test_a_larger_frame_shows_the_same_as_the_policys(suite: str) -> None:
     worlds = drawn(3, suite=suite)
-    coarse = worlds.picture(320)[:, 5::10, 5::10].astype(float)
+    coarse = worlds.large_frames(320)[:, 5::10, 5::10].astype(float)
     assert np.abs(coarse - worlds.camera.rgb).mean() < 8
     assert np.corrcoef(coarse.ravel(), worlds.camera.rgb.ravel())[0, 1] > 0.95
 
 
-def test_the_camera_is_moved_turned_and_zoomed_a_little() -> None:
+def test_the_camera_is_moved_rotated_and_zoomed_within_bounds() -> None:
     worlds = drawn(64, shift="camera", intensity=0.5)
     plain, steps = worlds._kinematics, np.zeros(64, np.int64)
     before = {name: values.copy() for name, values in plain.items()}
-    seen = worlds.shifts.apply(plain, steps)
+    shifted = worlds.shifts.apply(plain, steps)
     for name, values in plain.items():
         np.testing.assert_array_equal(values, before[name])
-    assert 0.008 < np.abs(seen["cam_xpos"] - plain["cam_xpos"]).max() < 0.5 * 0.02 * np.sqrt(3)
+    assert 0.008 < np.abs(shifted["cam_xpos"] - plain["cam_xpos"]).max() < 0.5 * 0.02 * np.sqrt(3)
     eye = worlds.model.camera("eye").id
-    axes, true = (each["cam_xmat"][:, eye].reshape(64, 3, 3) for each in (seen, plain))
-    # The columns stay square to each other: the optical axis as long as before, the others longer or shorter.
+    axes, true = (each["cam_xmat"][:, eye].reshape(64, 3, 3) for each in (shifted, plain))
+    # The columns stay orthogonal: the optical axis keeps its length, the others are scaled.
     lengths = np.linalg.norm(axes, axis=1)
     np.testing.assert_allclose(lengths[:, 2], 1.0)
     np.testing.assert_allclose(lengths[:, 0], lengths[:, 1])
@@ -287,7 +287,7 @@ def test_the_camera_is_moved_turned_and_zoomed_a_little() -> None:
     turned = np.einsum("nji,njk->nik", true, axes / lengths[:, None])
     np.testing.assert_allclose(np.linalg.det(turned), 1.0)
     angles = np.degrees(np.arccos(np.clip((np.trace(turned, axis1=1, axis2=2) - 1) / 2, -1, 1)))
-    # Half of 5, 5 and 10 degrees, and half of what it sways, 1.5, 1.5 and 2.
+    # Half of 5, 5 and 10 degrees, plus half of the sway of 1.5, 1.5 and 2.
     assert 4 < angles.max() < 0.5 * np.hypot(np.hypot(6.5, 6.5), 12.0)
 
 
@@ -298,7 +298,7 @@ def test_patches_start_at_the_border_of_wide_frames_too() -> None:
     views = worlds.shifts._views
     x, y = np.abs(views["patch_x"]), np.abs(views["patch_y"])
     np.testing.assert_allclose(np.maximum(x / 2, y), 0.5, rtol=1e-6)
-    # 22 % of a frame that is 1 by 2, of which each patch is to have a third, times 0.6 to 1.4.
+    # 22 % of a frame of 1 by 2, a third of it per patch, times 0.6 to 1.4.
     shape = np.where(views["patch_round"] > 0, np.pi, 4.0)
     areas = shape * views["patch_width"] * views["patch_height"] / (2 * 0.22 / 3)
     assert areas.min() > 0.6 - 1e-6 and areas.max() < 1.4 + 1e-6 and abs(areas.mean() - 1.0) < 0.05
@@ -307,12 +307,12 @@ def test_patches_start_at_the_border_of_wide_frames_too() -> None:
 
 def test_light_comes_from_above_and_differs_between_episodes() -> None:
     worlds = drawn(32, shift="lighting", intensity=1.0)
-    seen = worlds.shifts.apply(worlds._kinematics, worlds.steps)
-    directions = seen["light_xdir"]
+    shifted = worlds.shifts.apply(worlds._kinematics, worlds.steps)
+    directions = shifted["light_xdir"]
     np.testing.assert_allclose(np.linalg.norm(directions, axis=2), 1.0)
     assert directions[..., 2].max() <= -0.25 and directions[..., :2].std() > 0.3
     # Lights of 0.4 and 0.2 in the scene, 2.5 x as strong times a factor of 0.5 to 2.
-    factors = seen["light_diffuse"] / np.array([[0.4], [0.2]]) / 2.5
+    factors = shifted["light_diffuse"] / np.array([[0.4], [0.2]]) / 2.5
     assert 0.49 < factors.min() < 0.6 and 1.7 < factors.max() < 2.02
     gain = worlds.shifts._views["gain"]
     assert np.exp(-0.7 - 0.22) < gain.min() < 0.5 and 1.2 < gain.max() < np.exp(0.25 + 0.22)

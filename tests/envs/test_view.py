@@ -1,4 +1,4 @@
-"""The same scene from other cameras, and at other sizes."""
+"""Views: the current scene from other cameras and at other sizes."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ def make(task: str, steps: int = 7, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_policys_own_view_is_what_it_observes(task: str) -> None:
+def test_the_policys_own_view_equals_its_observation(task: str) -> None:
     env, image, mask = make(task, suite="hard", occluders=1, image_size=(32, 40))
     for view in (env.view(), env.view(env.worlds.task.camera, (32, 40))):
         np.testing.assert_array_equal(view[0], image)
@@ -31,10 +31,10 @@ def test_the_policys_own_view_is_what_it_observes(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_larger_view_is_what_an_environment_of_that_size_shows(task: str) -> None:
+def test_a_larger_view_equals_the_observation_at_that_size(task: str) -> None:
     small, image, _ = make(task, image_size=32)
     large, expected, mask = make(task, image_size=72)
-    for _ in range(2):  # its camera is kept
+    for _ in range(2):  # the second time with the same camera
         view = small.view(image_size=72)
         np.testing.assert_array_equal(view[0], expected)
         np.testing.assert_array_equal(view[1], mask)
@@ -45,7 +45,7 @@ def test_a_larger_view_is_what_an_environment_of_that_size_shows(task: str) -> N
 
 
 @pytest.mark.parametrize(("one", "other"), [("fixed", "wrist"), ("wrist", "fixed")])
-def test_another_camera_shows_what_a_policy_that_has_it_sees(one: str, other: str) -> None:
+def test_another_camera_equals_the_observation_of_a_policy_that_has_it(one: str, other: str) -> None:
     env, _, _ = make("Reach", view=one, image_size=40)
     theirs, expected, mask = make("Reach", view=other, image_size=40)
     images, masks = env.view(other)
@@ -59,7 +59,7 @@ def test_another_camera_shows_what_a_policy_that_has_it_sees(one: str, other: st
 
 
 @pytest.mark.parametrize("task", ["Track", "Navigate"])
-def test_the_overview_has_the_target_where_its_place_projects_to(task: str) -> None:
+def test_the_overview_has_the_target_where_its_position_projects_to(task: str) -> None:
     env, _, _ = make(task)
     worlds, size = env.worlds, 240
     _, masks = env.view("overview", size)
@@ -74,17 +74,17 @@ def test_the_overview_has_the_target_where_its_place_projects_to(task: str) -> N
     env.close()
 
 
-def test_the_robot_that_carries_the_camera_is_seen_from_elsewhere() -> None:
+def test_other_cameras_see_the_robot() -> None:
     env, _, _ = make("Navigate", steps=0)
     before = env.view("overview", 128)[0]
     for _ in range(10):
         env.step(np.tile(np.array([1.0, 0.0], np.float32), (3, 1)))
-    # All else stands still.
+    # Nothing else moves.
     assert (env.view("overview", 128)[0] != before).any(axis=-1).sum(axis=(1, 2)).min() > 10
     env.close()
 
 
-def test_dirt_is_before_the_policys_lens_alone() -> None:
+def test_occluding_patches_affect_the_policys_camera_only() -> None:
     dirty, image, _ = make("Track", shift={"occlusion": 1.0}, image_size=48)
     clean, plain, _ = make("Track", image_size=48)
     assert (image != plain).any()
@@ -96,7 +96,7 @@ def test_dirt_is_before_the_policys_lens_alone() -> None:
     clean.close()
 
 
-def test_a_camera_or_a_size_that_there_is_not() -> None:
+def test_an_unknown_camera_or_invalid_size_raises() -> None:
     env, _, _ = make("Push", steps=0)
     with pytest.raises(
         ValueError, match=r"expected a camera of the model among fixed, wrist, got 'overhead'$"

@@ -1,4 +1,4 @@
-"""Damages run folders at random: does each still load to the right policy, or is it refused?
+"""Fuzz run folders: after random damage, each either loads the right policy or is refused.
 
 python mutations.py RUN [COUNT] [SEED]      on copies of a run folder
 """
@@ -42,7 +42,7 @@ VALUES: tuple[Any, ...] = (
 
 
 class Evil:
-    """Unpickled without care, it makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -52,7 +52,7 @@ class Evil:
 
 
 def mutate(folder: Path, name: str, generator: random.Random) -> str:
-    """Damage one file of a run folder, and say how."""
+    """Damage one file of a run folder and return a description of the damage."""
     path = folder / name
     raw = bytearray(path.read_bytes())
     kinds = ["flip", "flip", "cut", "insert", "blank", "delete", "empty", "repeat"]
@@ -104,7 +104,7 @@ def mutate(folder: Path, name: str, generator: random.Random) -> str:
 
 
 def edited(data: Any, generator: random.Random) -> Any:
-    """JSON with one value replaced, removed or added, anywhere in it."""
+    """JSON with one value replaced, removed or added at a random position."""
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -128,7 +128,7 @@ def edited(data: Any, generator: random.Random) -> Any:
 
 
 def evil_checkpoint(trace: Path, *, signed: bool) -> bytes:
-    """A trainer.pt that makes the folder `trace` when it is unpickled without care."""
+    """A trainer.pt that creates the folder `trace` when it is unpickled without `weights_only`."""
     buffer = io.BytesIO()
     torch.save({"format": 2}, buffer)
     with zipfile.ZipFile(buffer) as archive:
@@ -145,7 +145,7 @@ def evil_checkpoint(trace: Path, *, signed: bool) -> bytes:
 
 
 def outcome(folder: Path, expected: dict[str, Any]) -> list[str]:
-    """How each reader fares: "right", "refused", or the bug that it is."""
+    """The result of each reader: "right", "refused", or a description of a bug."""
     readers: dict[str, Callable[[], Any]] = {
         "best": lambda: policy_weights(load_policy(folder, "best")[0]),
         "last": lambda: policy_weights(load_policy(folder, "last")[0]),
@@ -172,7 +172,7 @@ def outcome(folder: Path, expected: dict[str, Any]) -> list[str]:
 
 
 def mutations(run: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Mutate copies of a run folder `count` times. Returns how often what came out, and the bugs."""
+    """Mutate `count` copies of a run folder. Returns the number of each outcome, and the bugs."""
     generator = random.Random(seed)
     expected = {
         "best": policy_weights(load_policy(run, "best")[0]),

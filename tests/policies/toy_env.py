@@ -1,8 +1,7 @@
-"""A small real vector environment: a camera that follows a bright dot; frames of 36 x 44 pixels and a state
-of 2 numbers.
+"""A small vector environment, a camera that follows a bright dot, with 36 x 44 frames and a 2-d state.
 
-It keeps Gymnasium's conventions to the letter (SAME_STEP autoreset, `_key` masks, `final_obs`, `final_info`),
-ends episodes both ways, and gives its whole state as arrays.
+It follows Gymnasium's conventions exactly (SAME_STEP autoreset, `_key` masks, `final_obs`, `final_info`), has
+terminated and truncated episodes, and returns its complete state as arrays.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ToyEnv(VectorEnv[Any, Any, Any]):
         self.positions = np.zeros((num_envs, 2))
         self.clock = np.zeros(num_envs, np.int64)
         self.poison: tuple[int, float] | None = None
-        """(step, value): from that step on the state's first number is this value."""
+        """(step, value): from this step on, the first element of the state is this value."""
         self.steps = 0
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -98,7 +97,7 @@ class ToyEnv(VectorEnv[Any, Any, Any]):
         for state in (rng.bit_generator.state for rng in self.rngs):
             for limb in (state["state"]["state"], state["state"]["inc"]):
                 words += [limb >> 64, limb & ((1 << 64) - 1)]
-            words += [state["has_uint32"], state["uinteger"]]  # half a draw that may be left over
+            words += [state["has_uint32"], state["uinteger"]]  # half a sample that may be left over
         return {
             "positions": self.positions.copy(),
             "clock": self.clock.copy(),

@@ -17,7 +17,7 @@ def test_all_peers_draw_worlds_on_their_way_with_the_target_in_view() -> None:
     assert worlds.target_mask().shape == (3, FRAME, FRAME)
     assert worlds.target_mask().any(axis=(1, 2)).sum() >= 2
     before = worlds.camera.rgb.copy()
-    worlds.draw()
+    worlds.render()
     np.testing.assert_array_equal(worlds.camera.rgb, before)
     worlds.close()
 

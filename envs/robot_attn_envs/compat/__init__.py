@@ -1,5 +1,5 @@
-"""What this package uses of its dependencies beyond their public interface, one module a dependency.
+"""Uses of private parts of dependencies, one module per dependency.
 
-Nothing else in the package may touch a private name of a dependency. Each module has a contract test, which
-names what a new version of the dependency no longer has.
+No other module of the package may use a private name of a dependency. Each module has a contract test that
+fails with the name of what a new version of the dependency lacks.
 """

@@ -1,4 +1,4 @@
-"""The parts of mujoco_warp's ray caster without a public interface: its hierarchy and its compiled kernel."""
+"""Private parts of mujoco_warp's ray caster: its bounding volume hierarchy and its compiled kernel."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mujoco_warp._src.bvh import compute_bvh_group_roots
 
 
 def give_own_hierarchy(context: Any, num_worlds: int, leaf_size: int) -> None:
-    """Give a copied render context a bounding volume hierarchy over `num_worlds` worlds, and no other.
+    """Give a copied render context its own bounding volume hierarchy over `num_worlds` worlds.
 
-    The ray caster finds a geom by its place in the hierarchy of its context. The bounds are of the pose that
-    the context was made in; `mujoco_warp.refit_bvh` brings them up to date.
+    The ray caster finds a geom by its index in the hierarchy of its context. The bounds are those of the pose
+    in which the context was made; `mujoco_warp.refit_bvh` updates them.
 
     Args:
-        context: a shallow copy of a `RenderContext` for one world, which is written to.
+        context: a shallow copy of a `RenderContext` for one world; modified in place.
         num_worlds: number of worlds.
         leaf_size: geoms in a leaf of the hierarchy.
     """
@@ -36,7 +36,7 @@ def give_own_hierarchy(context: Any, num_worlds: int, leaf_size: int) -> None:
 
 
 def kernel_key(context: Any) -> Hashable:
-    """What of a render context its kernel is specialised on: contexts of equal keys can share a kernel."""
+    """The fields of a render context that its kernel is specialised on: equal keys can share a kernel."""
     scalars = tuple(
         repr(getattr(context, field.name))
         for field in dataclasses.fields(context)
@@ -46,17 +46,17 @@ def kernel_key(context: Any) -> Hashable:
 
 
 def compiled_kernel(context: Any) -> Any:
-    """The render kernel that a context compiled when it was first drawn with; None before."""
+    """The kernel that a context compiled when it first rendered; None before."""
     return context._megakernel
 
 
 def share_kernel(context: Any, kernel: Any) -> None:
-    """Have a context draw with a kernel that another one of the same `kernel_key` compiled.
+    """Make a context render with the kernel of another context with the same `kernel_key`.
 
-    Left alone, every context compiles its own copy of the same code.
+    Otherwise every context compiles its own copy of the same code.
 
     Args:
-        context: the render context.
-        kernel: what `compiled_kernel` gave; None: the context compiles its own.
+        context: the render context; modified in place.
+        kernel: a result of `compiled_kernel`; None lets the context compile its own.
     """
     context._megakernel = kernel

@@ -1,9 +1,9 @@
-"""A camera over many worlds at once, drawn by mujoco_warp's ray caster.
+"""Batch rendering: one camera in many worlds at once, with mujoco_warp's ray caster.
 
-No OpenGL is needed: the kernels run on a CPU, and the same ones on a GPU. On a CPU one launch is
-serial but releases the GIL, so the worlds are cut into chunks, small views of one render context, and
-threads take chunk after chunk until none is left. A pixel depends on its own ray alone, which makes
-frames bit-identical at any number of worlds, chunks and threads.
+OpenGL is not needed: the same kernels run on a CPU and on a GPU. On a CPU a launch is serial but releases
+the GIL. The worlds are therefore divided into chunks, small views of one render context, and threads take
+one chunk after the other. A pixel depends on its own ray only, so frames are bit-identical at any number of
+worlds, chunks and threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from robot_attn_envs.cores import usable_cores
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.render.lens import Lens
 
-# Kinematics that the ray caster reads, with the trailing shape it wants them in.
+# Kinematics that the ray caster reads, with their trailing shapes.
 KINEMATICS: dict[str, tuple[int, ...]] = {
     "geom_xpos": (3,),
     "geom_xmat": (3, 3),
@@ -44,31 +44,32 @@ KINEMATICS: dict[str, tuple[int, ...]] = {
     "light_xpos": (3,),
     "light_xdir": (3,),
 }
-# Of the model, what each world has its own of.
+# Fields of the model that differ between worlds.
 PER_WORLD = ("geom_rgba", "light_diffuse")
-# About 0.7 ms of work: large against the cost of a launch, and small enough that threads finish together.
-# Cores are seldom equally fast; with one chunk for each of four threads all wait for the slowest, and
-# frames come 1.2 x as slowly.
+# About 0.7 ms of work: long compared with a launch, and short enough that threads finish at the same time.
+# Cores are seldom equally fast: with one chunk for each of four threads, all wait for the slowest, and
+# rendering is 1.2 x slower.
 RAYS_PER_CHUNK = 64 * 64
-SEEN_GROUPS = (0, 1, 2)  # of geoms: those of the robot that would fill its own camera's view are in others
+# Geom groups that the policy's camera renders: parts of the robot that would fill its view are in others.
+POLICY_GROUPS = (0, 1, 2)
 ALL_GROUPS = range(mujoco.mjNGROUP)
 SKY = (0.62, 0.74, 0.86, 1.0)
 
-# Geoms in a leaf of a world's bounding volume hierarchy. On a CPU, looking at as many one by one is
-# quicker than walking down a tree over them: 1.15 x the frames a second in a scene of 13, 1.1 x in one of 18.
+# Geoms in a leaf of a world's bounding volume hierarchy. On a CPU, testing this many one by one is faster
+# than descending a tree over them: 1.15 x the frames a second in a scene of 13 geoms, 1.1 x in one of 18.
 LEAF_SIZE = 32
 
 _WARP_DTYPES = {np.uint8: wp.uint8, np.int32: wp.int32, np.float32: wp.float32}
 
-# Render kernels already specialised, by everything that they were specialised on.
+# Render kernels compiled so far, by everything that they are specialised on.
 _kernels: dict[tuple[Any, ...], Any] = {}
 
 
 @dataclasses.dataclass
 class _Chunk:
-    """The worlds [start, stop), with the recorded launches that draw them.
+    """The worlds [start, stop) and the recorded launches that render them.
 
-    Played back, launches cost a tenth of launching them from Python. The context is kept because the
+    Replaying launches takes a tenth of the time of launching from Python. The context is kept because the
     launches use its arrays.
     """
 
@@ -80,22 +81,22 @@ class _Chunk:
 @wp.kernel
 def _unpack(
     packed: wp.array2d[wp.uint32],
-    seen: wp.array2d[wp.vec2i],
+    hits: wp.array2d[wp.vec2i],
     rgb: wp.array3d[wp.uint8],
     geom_id: wp.array2d[wp.int32],
 ) -> None:
-    """Bring mujoco_warp's pixels, 0xAARRGGBB and (id, object type), to the camera's arrays."""
+    """Convert mujoco_warp's pixels, 0xAARRGGBB and (id, object type), to the camera's arrays."""
     world, pixel = wp.tid()  # type: ignore[misc]
     for channel in range(3):
         rgb[world, pixel, channel] = wp.uint8(packed[world, pixel] >> wp.uint32(16 - 8 * channel))  # type: ignore[index]
-    geom_id[world, pixel] = seen[world, pixel][0]  # type: ignore[index]
+    geom_id[world, pixel] = hits[world, pixel][0]  # type: ignore[index]
 
 
 @functools.cache
 def _start_warp() -> None:
-    """Start Warp without its banner, and without its complaint, on a machine with no GPU, that there is none.
+    """Initialise Warp without its banner and without its warning about a missing GPU.
 
-    The complaint is printed by native code, past Python's streams.
+    Native code prints the warning, bypassing Python's streams.
     """
     wp.config.log_level = wp.LOG_ERROR
     if sys.stderr is not None:
@@ -106,9 +107,9 @@ def _start_warp() -> None:
         wp.init()  # type: ignore[no-untyped-call]
         return
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
+        os.close(devnull)
         wp.init()  # type: ignore[no-untyped-call]
     finally:
         os.dup2(stderr, 2)
@@ -117,7 +118,7 @@ def _start_warp() -> None:
 
 @contextmanager
 def _announced(step: str, after_seconds: float = 1.0) -> Iterator[None]:
-    """Name a step on stderr once it takes longer than `after_seconds`, so that it is no silent hang."""
+    """Print the name of a step to stderr once it takes longer than `after_seconds`."""
     notice = f"robot-attn: {step} ..."
     timer = threading.Timer(after_seconds, lambda: print(notice, file=sys.stderr, flush=True))
     timer.start()
@@ -135,22 +136,24 @@ class BatchCamera:
         num_worlds: number of worlds, at least 1.
         camera: name of the camera in the model.
         image_size: (height, width) in pixels.
-        threads: threads to draw with on a CPU; None for every core this process may use.
-        depth: whether to draw depth too.
+        threads: rendering threads on a CPU; None for every core this process may use.
+        depth: whether to render depth too.
         device: Warp device, "cpu" or e.g. "cuda:0".
-        lens: what frames go through; None: nothing.
-        groups: of geoms, those that are drawn.
+        lens: image effects applied to the frames; None for none.
+        groups: geom groups to render.
 
     Attributes:
-        name: of the camera in the model.
-        image_size: (height, width).
-        rgb: uint8 [num_worlds, height, width, 3], the frames of the last `render`.
-        geom_id: int32 [num_worlds, height, width], the geom seen at each pixel, -1 for none.
-        depth: float32 [num_worlds, height, width], metres along the optical axis (0: nothing hit), or None.
-        geom_rgba: float32 [num_worlds, ngeom, 4], colours in [0, 1]; write it, then `render(recolor=True)`.
+        name: name of the camera in the model.
+        image_size: (height, width) in pixels.
+        rgb: frames of the last `render`, uint8 [num_worlds, height, width, 3].
+        geom_id: id of the geom at each pixel, int32 [num_worlds, height, width]; -1 for none.
+        depth: depth along the optical axis, m, float32 [num_worlds, height, width], 0 where nothing is hit;
+            None if not requested.
+        geom_rgba: colours in [0, 1], float32 [num_worlds, ngeom, 4]. After writing to it, call
+            `render(recolor=True)`.
 
     Raises:
-        ValueError: the camera is not in the model, or a size is out of range.
+        ValueError: a camera that the model does not have, or a device that this machine does not have.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class BatchCamera:
         depth: bool = False,
         device: str = "cpu",
         lens: Lens | None = None,
-        groups: Sequence[int] = SEEN_GROUPS,
+        groups: Sequence[int] = POLICY_GROUPS,
     ) -> None:
         if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera) < 0:
             names = [model.camera(i).name for i in range(model.ncam)]
@@ -174,7 +177,8 @@ class BatchCamera:
         try:
             self._device = wp.get_device(device)
         except ValueError as error:
-            raise ValueError(f"no device {device!r} on this machine") from error
+            devices = ", ".join(str(known) for known in wp.get_devices())
+            raise ValueError(f"expected a device among {devices}, got {device!r}") from error
         self.name, self.image_size = camera, (height, width)
         self._threads = max(1, threads or usable_cores()) if self._device.is_cpu else 1
         self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))
@@ -198,7 +202,7 @@ class BatchCamera:
                 render_depth=depth,
                 render_seg=True,
                 enabled_geom_groups=list(groups),
-                # The scenes are matte and lit without shadows: what is never seen is not compiled.
+                # The scenes are matte and without shadows: leave these features out of the kernel.
                 use_shadows=False,
                 enable_specular=False,
                 enable_emission=False,
@@ -207,7 +211,7 @@ class BatchCamera:
             )
             self._model.geom_rgba.assign(self.geom_rgba)
             self._lens = lens.mount(image_size) if lens else None
-            # Where a draw leaves its pixels: on a CPU, the very memory of `rgb`, `geom_id` and `depth`.
+            # The output arrays: on a CPU they share the memory of `rgb`, `geom_id` and `depth`.
             self._pixels = {"rgb": self._shared(self.rgb, 3), "geom_id": self._shared(self.geom_id)}
             if self.depth is not None:
                 self._pixels["depth"] = self._shared(self.depth)
@@ -220,12 +224,12 @@ class BatchCamera:
         self._pool = ThreadPoolExecutor(self._workers) if self._workers else None
 
     def _shared(self, pixels: NDArray[Any], *channels: int) -> Any:
-        """A Warp array [num_worlds, height * width, *channels] of these pixels, without a copy on a CPU."""
+        """A Warp array [num_worlds, height * width, *channels] of the pixels, without a copy on a CPU."""
         flat = pixels.reshape(len(pixels), -1, *channels)
         return wp.array(flat, dtype=_WARP_DTYPES[flat.dtype.type], copy=False)
 
     def _make_chunk(self, worlds: slice) -> _Chunk:
-        """Views of the model, the data and the context in which these worlds are all there are."""
+        """Create views of the model, the data and the context that contain these worlds only."""
         size = worlds.stop - worlds.start
         model, data, context = copy.copy(self._model), copy.copy(self._data), copy.copy(self._context)
         for name in PER_WORLD:
@@ -241,7 +245,7 @@ class BatchCamera:
         return _Chunk(worlds, context, self._record(worlds, model, data, context, pixels))
 
     def _record(self, worlds: slice, model: Any, data: Any, context: Any, pixels: dict[str, Any]) -> Any:
-        """Record the launches of a draw, with the kernel that an equal context has compiled, if one has."""
+        """Record the launches of a rendering, reusing a compiled kernel of an equal context."""
         key = (str(self._device), model.nlight, kernel_key(context))
         share_kernel(context, _kernels.get(key))
 
@@ -259,7 +263,7 @@ class BatchCamera:
             )
 
         if compiled_kernel(context) is None:
-            launch()  # compiles the kernel, or loads what an earlier run compiled: not to be recorded
+            launch()  # compiles the kernel, or loads it from the cache, which must not be recorded
             _kernels[key] = compiled_kernel(context)
         with wp.ScopedCapture(self._device) as capture:
             launch()
@@ -272,13 +276,13 @@ class BatchCamera:
         *,
         recolor: bool = False,
     ) -> None:
-        """Draw the worlds into `rgb`, `geom_id` and `depth`.
+        """Render the worlds into `rgb`, `geom_id` and `depth`.
 
         Args:
-            kinematics: the arrays of `KINEMATICS`, float64 [num_worlds, ...], as the simulation has them, or
-                as they shall look: scaling the x and y axes in `cam_xmat` widens the field of view. And,
-                where lights change, `light_diffuse`, [num_worlds, nlight, 3], their colours.
-            worlds: indices of the worlds that changed; the others may be left as they were. None for all.
+            kinematics: the arrays of `KINEMATICS`, float64 [num_worlds, ...], of the simulation or modified:
+                scaling the x and y axes in `cam_xmat` widens the field of view. Optionally `light_diffuse`,
+                the colours of the lights, [num_worlds, nlight, 3].
+            worlds: indices of the worlds that changed; others may keep their frames. None for all.
             recolor: whether `geom_rgba` was written since the last call.
         """
         chunks = self._chunks
@@ -286,10 +290,10 @@ class BatchCamera:
             chunks = [c for c in chunks if np.any((worlds >= c.worlds.start) & (worlds < c.worlds.stop))]
         remaining = iter(chunks)
 
-        def draw() -> None:
+        def render_chunks() -> None:
             with wp.ScopedDevice(self._device):
-                for chunk in remaining:  # `next` on a list's iterator is atomic: no chunk is drawn twice
-                    self._draw(chunk)
+                for chunk in remaining:  # `next` on a list's iterator is atomic: no chunk is rendered twice
+                    self._render_chunk(chunk)
 
         with wp.ScopedDevice(self._device):
             for name, tail in KINEMATICS.items():
@@ -301,12 +305,12 @@ class BatchCamera:
                 self._lens.update()
             if recolor:
                 _write(self._model.geom_rgba, self.geom_rgba)
-        helpers = [self._pool.submit(draw) for _ in range(self._workers)] if self._pool else []
-        draw()
-        for helper in helpers:
-            helper.result()
+        futures = [self._pool.submit(render_chunks) for _ in range(self._workers)] if self._pool else []
+        render_chunks()
+        for future in futures:
+            future.result()
 
-    def _draw(self, chunk: _Chunk) -> None:
+    def _render_chunk(self, chunk: _Chunk) -> None:
         wp.capture_launch(chunk.graph)
         if not self._device.is_cpu:
             for name, pixels in self._pixels.items():
@@ -321,7 +325,7 @@ class BatchCamera:
 
 
 def _write(array: Any, values: NDArray[Any]) -> None:
-    """Copy values into a Warp array: in place on a CPU, where the array's memory is numpy's too."""
+    """Copy values into a Warp array; on a CPU in place, as NumPy shares its memory."""
     if array.device.is_cpu:
         array.numpy()[...] = values
     else:

@@ -139,7 +139,7 @@ def _ours(count: int, threads: int) -> Iterator[_render_peers.Advance]:
     def advance(frames: int) -> int:
         rounds = frames // count
         for _ in range(rounds):
-            worlds.draw()
+            worlds.render()
         return rounds * count
 
     try:
