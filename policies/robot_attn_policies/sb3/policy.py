@@ -48,7 +48,7 @@ class PerceptionPolicy(ActorCriticPolicy):
         )
 
     def prepare(self, obs: PyTorchObs) -> Any:
-        """Observations as the features extractor gets them: as from SB3's `preprocess_obs`, but images stay uint8."""
+        """Prepare observations for the extractor, as SB3's `preprocess_obs` but with images as uint8."""
         return _prepare(obs, self.observation_space)
 
     def _extract(self, extractor: nn.Module, prepared: Any) -> Any:
