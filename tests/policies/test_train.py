@@ -234,16 +234,21 @@ def test_a_signal_saves_and_resuming_gives_the_same_bits(
 ) -> None:
     folder = tmp_path / "run"
     child = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "run", str(folder)],
+        [sys.executable, str(SCRIPT), "hold", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    while not (folder / "config.json").exists():
+        assert child.poll() is None
+        time.sleep(0.005)
+    (folder / "hold").touch()
     while not (folder / "trainer.pt").exists():
         assert child.poll() is None
         time.sleep(0.005)
     child.send_signal(number)
-    out, error = child.communicate(timeout=60)
+    (folder / "hold").unlink()
+    out, error = child.communicate(timeout=300)
     assert child.returncode == 0, error
     assert "stopped='interrupted'" in out
     steps = read_trainer(folder)["steps"]

@@ -1,7 +1,8 @@
 """Train on the toy task in a separate process that can be killed.
 
 python toy_training.py run FOLDER           train in FOLDER, or resume there
-python toy_training.py kill FOLDER N SEED   the same, killed N times and resumed each time
+python toy_training.py hold FOLDER          the same, but wait at a checkpoint while FOLDER/hold is there
+python toy_training.py kill FOLDER N SEED   train in FOLDER, killed N times and resumed each time
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch._dynamo
@@ -19,7 +21,7 @@ import torch.utils.tensorboard.writer  # training imports it late, which would s
 from toy_env import ToyEnv
 
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.train import TrainResult, train
+from robot_attn_policies.training.train import MakeEnv, TrainResult, train
 
 CONFIG = TrainConfig(
     "toy",
@@ -33,10 +35,26 @@ CONFIG = TrainConfig(
 )
 
 
-def run(folder: Path, config: TrainConfig = CONFIG) -> TrainResult:
+def run(folder: Path, config: TrainConfig = CONFIG, make_env: MakeEnv = ToyEnv) -> TrainResult:
     return train(
-        config, ToyEnv, folder, resume=True, save_seconds=0, normalise=lambda mean_return: mean_return / 13
+        config, make_env, folder, resume=True, save_seconds=0, normalise=lambda mean_return: mean_return / 13
     )
+
+
+def hold(folder: Path) -> TrainResult:
+    class HeldEnv(ToyEnv):
+        def step(self, actions: Any) -> Any:
+            while (folder / "trainer.pt").exists() and (folder / "hold").exists():
+                time.sleep(0.01)
+            return super().step(actions)
+
+    return run(folder, make_env=HeldEnv)
+
+
+def rows(folder: Path) -> int:
+    """The updates so far, by the rows of progress.csv."""
+    progress = folder / "progress.csv"
+    return progress.read_bytes().count(b"\n") if progress.is_file() else 0
 
 
 def kill(folder: Path, kills: int, seed: int) -> None:
@@ -50,7 +68,14 @@ def kill(folder: Path, kills: int, seed: int) -> None:
             run(folder)
             os._exit(0)
         if i < kills:
-            time.sleep(generator.uniform(0.1, 0.3))
+            # At a random moment after an update or none: a slow machine gets as far as a quick one.
+            more = rows(folder) + generator.randint(0, 1)
+            while (
+                rows(folder) < more
+                and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            ):
+                time.sleep(0.001)
+            time.sleep(generator.uniform(0.0, 0.2))
             os.kill(child, signal.SIGKILL)
         hits += os.WIFSIGNALED(status := os.waitpid(child, 0)[1])
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
@@ -58,7 +83,7 @@ def kill(folder: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "run":
-        print(run(Path(sys.argv[2])))
+    if sys.argv[1] in ("run", "hold"):
+        print((run if sys.argv[1] == "run" else hold)(Path(sys.argv[2])))
     else:
         kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

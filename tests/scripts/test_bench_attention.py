@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -112,30 +111,37 @@ def test_no_slope(sizes: list[float], figures: list[float]) -> None:
         _timing.log_log_slope(sizes, figures)
 
 
-def test_all_take_turns_in_every_round() -> None:
-    turns: list[str] = []
+class Clock:
+    """A clock that goes on when it is told to: how long a step takes does not depend on the machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(_timing.time, "perf_counter", lambda: self.now)
+
+
+def test_all_take_turns_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns = Clock(monkeypatch), []
 
     def step(name: str) -> None:
         turns.append(name)
-        time.sleep(1.5 * _timing.LEAST_SECONDS)  # long enough to be taken once in a round
+        clock.now += {"a": 1.5, "b": 2.0}[name] * _timing.LEAST_SECONDS  # taken once in a round
 
     times = _timing.take_turns({name: lambda name=name: step(name) for name in "ab"}, 3)  # type: ignore[misc]
     assert turns == [*"aabb", *"ab" * 3]
-    assert [len(times[name]) for name in "ab"] == [3, 3]
-    assert all(1e3 * _timing.LEAST_SECONDS < value < 1e4 for values in times.values() for value in values)
+    assert times == {"a": pytest.approx([30.0] * 3), "b": pytest.approx([40.0] * 3)}
 
 
-def test_what_is_quick_is_repeated_and_its_mean_told() -> None:
-    calls = 0
+def test_what_is_quick_is_repeated_and_its_mean_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = Clock(monkeypatch), 0
 
     def step() -> None:
         nonlocal calls
         calls += 1
-        time.sleep(1e-3)
+        clock.now += 0.003 if calls < 5 else 0.001
 
     (value,) = _timing.take_turns({"quick": step}, 1)["quick"]
-    assert calls > 2 + 3
-    assert 1 <= value < 1e3 * _timing.LEAST_SECONDS
+    assert calls == 2 + 7  # the first, the one that is measured, and ceil(0.02 / 0.003) of a round
+    assert value == pytest.approx((2 * 3 + 5 * 1) / 7)
 
 
 def test_forward_and_backward_reaches_all_leaves() -> None:

@@ -187,7 +187,7 @@ def test_ctrl_c_leaves_the_figures_of_what_has_ended(tmp_path: Path) -> None:
         "query",
         "keypoints",
         "--seconds",
-        "1",
+        "3",
         "--json",
         str(path),
     ]
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_the_figures_of_what_has_ended(tmp_path: Path) -> None:
         assert child.poll() is None
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does
-    out, error = child.communicate(timeout=60)
+    out, error = child.communicate(timeout=300)
     assert child.returncode == 130, error
     figures = json.loads(path.read_text())
     assert figures["supervised"]["map"].keys() == {"query"} and figures["supervised"]["position"] == {}

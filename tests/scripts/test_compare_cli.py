@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -162,7 +163,15 @@ def start(runs: Path, out: Path) -> tuple[subprocess.Popen[str], list[psutil.Pro
     """A comparison in the middle of its cells, and its processes."""
     before = len(cells(out)) if out.exists() else 0
     command = [*PROGRAM, *arguments(runs, out), "--jobs", "2"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out.mkdir(exist_ok=True)
+    (out / "hold").write_text(str(before))
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HOLD": str(out / "hold")},
+    )
     while not (out / "cells").is_dir() or len(cells(out)) <= before:
         assert child.poll() is None, child.communicate()
         time.sleep(0.01)
@@ -174,22 +183,24 @@ def test_it_goes_on_after_a_kill_and_after_ctrl_c(runs: Path, compared: Path, tm
     out = tmp_path / "out"
     child, workers = start(runs, out)
     child.kill()
+    (out / "hold").unlink()
     child.communicate()
-    assert psutil.wait_procs(workers, timeout=30)[1] == []  # they notice that they are alone
+    assert psutil.wait_procs(workers, timeout=120)[1] == []  # they notice that they are alone
     killed = cells(out)
     assert 0 < len(killed) < CELLS
 
     child, workers = start(runs, out)
     child.send_signal(signal.SIGINT)
-    told, error = child.communicate(timeout=60)
+    told, error = child.communicate(timeout=1200)
     assert child.returncode == 130, error
+    (out / "hold").unlink()
     stopped = cells(out)
     assert len(killed) < len(stopped) < CELLS
     assert f"stopped: {len(stopped)} of {CELLS} cells are measured" in told
     assert "the same command goes on with the others" in told
     assert error.splitlines()[-1] == "robot-attn: interrupted"
     assert "Traceback" not in error
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert psutil.wait_procs(workers, timeout=120)[1] == []
     assert not (out / "comparison.json").exists()
 
     command = [*PROGRAM, *arguments(runs, out), "--jobs", "1"]

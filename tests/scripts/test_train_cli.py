@@ -217,7 +217,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         assert child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    out, error = child.communicate(timeout=60)
+    out, error = child.communicate(timeout=300)
     assert child.returncode == 130, error
     assert f"robot-attn train toy --out {folder} --resume" in out.replace("\n", " ")
     assert "Traceback" not in error
