@@ -190,7 +190,7 @@ def recording() -> bool:
     differentiate themselves, so gradients written by hand are too.
     """
     return (
-        torch.compiler.is_compiling()  # type: ignore[no-untyped-call]
+        torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or transforming()
     )

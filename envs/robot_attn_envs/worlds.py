@@ -85,9 +85,10 @@ class Worlds:
         occluders: int = 0,
         **options: Any,
     ) -> None:
-        made = {"image_size": image_size, "depth": depth, "threads": threads, "device": device}
-        made |= {"shift": shift, "intensity": intensity, "suite": suite, "backgrounds": backgrounds}
-        self._make_again = partial(type(self), task, num_worlds, **made, occluders=occluders, **options)
+        made: dict[str, Any] = {"image_size": image_size, "depth": depth, "threads": threads}
+        made |= {"device": device, "shift": shift, "intensity": intensity, "suite": suite}
+        made |= {"backgrounds": backgrounds, "occluders": occluders}
+        self._make_again = partial(type(self), task, num_worlds, **made, **options)
         self.num_worlds, self.threads = num_worlds, threads or usable_cores()
         self.image_size = check_image_size(image_size)
         height, width = self.image_size

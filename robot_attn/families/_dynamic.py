@@ -30,6 +30,10 @@ class Dynamic(Perception):
     - `step` is for a robot: a frame at a time, with the state that the last frame left.
     - `sequence` is for training: T frames at once, with gradients through all of them. It equals T steps.
 
+    No policy here carries its state from step to step yet: trained with `robot-attn train` or as the features
+    extractor of Stable-Baselines3, it is called the first way, and remembers nothing from one frame to the
+    next. Over frames it works where your own code calls `step` or `sequence`.
+
     The context enters the state with a frame's last look: it moves the attention from the next frame on.
 
     features_dim: F. num_heads: how many queries a look has. patch_dim: how many numbers a patch is seen as.
@@ -39,7 +43,9 @@ class Dynamic(Perception):
     of cosines. 2 N S D FLOPs a frame after the patches, and those of `DynamicAttention`.
     """
 
-    good_for: ClassVar[str] = "tasks with memory: what it looks for next depends on what it saw"
+    good_for: ClassVar[str] = (
+        "several looks at a frame, each led by the last; memory over frames, which no policy here carries yet"
+    )
 
     def __init__(
         self,
