@@ -19,6 +19,7 @@ from torch import Tensor
 
 from robot_attn import Percept
 from robot_attn.families import Query
+from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.rollouts.rollout import policy_actor
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
@@ -195,3 +196,4 @@ def test_qr_dqn_says_where_it_looks() -> None:
     assert extractor is model.policy.quantile_net.features_extractor
     assert find_extractor(model.policy, "critic") is extractor
     assert perceive(model, FRAMES).attention.shape[:2] == (B, 8)
+    assert probe_policy(model).kind == "attention"
