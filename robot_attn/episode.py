@@ -1,4 +1,4 @@
-"""One episode as arrays: what a policy was shown, attended to, did and was rewarded with. NumPy only."""
+"""The record of one episode, as NumPy arrays: frames, attention, actions and rewards, a row a step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"\w+(/\w+){0,2}")  # of a part of the simulator's state
 
 
 class EpisodeError(ValueError):
-    """Arrays that are no episode, or a file that holds none; the message is one sentence."""
+    """Arrays that do not form an episode, or a file without one; the message is one sentence."""
 
 
 class Column(NamedTuple):
@@ -48,7 +48,7 @@ COLUMNS: dict[str, Column] = {
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode of T steps: step t is what was seen before action t, that action, and its reward.
+    """One episode of T steps: row t holds the observation before action t, that action, and its reward.
 
     Raises:
         EpisodeError: a shape or dtype that does not fit; the message names the array as a file does.

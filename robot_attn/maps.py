@@ -1,4 +1,4 @@
-"""Where the cells of an attention map lie in a frame, and what everybody does to maps.
+"""Attention maps: weights on a grid of cells, where those cells lie in a frame, and what is computed of them.
 
     grid = module.grid                                   # AttentionGrid of any perception module
     maps = AttentionMaps(attention, grid)                # NumPy weights [..., rows, cols]
@@ -12,7 +12,7 @@ evenly over its box, so that sums are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,8 +38,8 @@ class AttentionGrid:
         image_size: (H, W) of the frame in pixels.
 
     Raises:
-        ValueError: centres that are not one axis of numbers, do not rise or lie outside the frame; or a frame
-            without pixels.
+        ValueError: centres that are not one axis of numbers, do not rise or lie outside the frame; or an
+            image_size that is not two positive numbers.
     """
 
     ys: NDArray[np.float32]
@@ -48,13 +48,16 @@ class AttentionGrid:
     """[cols], read-only."""
     image_size: tuple[int, int]
     """(H, W) in pixels."""
-    shape: tuple[int, int]
+    shape: tuple[int, int] = field(init=False)
     """(rows, cols)."""
 
     def __init__(self, ys: ArrayLike | Tensor, xs: ArrayLike | Tensor, image_size: tuple[int, int]) -> None:
         size = tuple(int(side) for side in image_size)
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"expected image_size as (height, width), each 1 or more, got {image_size}")
+            raise ValueError(
+                f"expected image_size as (height, width), each 1 or more, got {image_size}: give the frame's "
+                "size in pixels"
+            )
         height, width = size
         down, across = _centers("ys", ys, height), _centers("xs", xs, width)
         for name, value in {
@@ -67,7 +70,12 @@ class AttentionGrid:
 
     @classmethod
     def even(cls, shape: tuple[int, int], image_size: tuple[int, int]) -> AttentionGrid:
-        """The grid of `shape` (rows, cols) whose cells share a frame of `image_size` (H, W) evenly."""
+        """The grid whose cells share a frame evenly, as those of a saliency map of unknown origin do.
+
+        Args:
+            shape: (rows, cols).
+            image_size: (H, W) of the frame in pixels.
+        """
         ys, xs = (
             (np.arange(cells, dtype=np.float32) + np.float32(0.5)) * np.float32(pixels) / np.float32(cells)
             - np.float32(0.5)
@@ -76,7 +84,11 @@ class AttentionGrid:
         return cls(ys, xs, image_size)
 
     def resized(self, image_size: tuple[int, int]) -> AttentionGrid:
-        """The same cells in the same frame at another size (H, W) in pixels."""
+        """The grid of the same cells in the same frame at another size.
+
+        Args:
+            image_size: (H, W) in pixels.
+        """
         ys, xs = (
             ((centers + 0.5) * pixels / before - 0.5).astype(np.float32)
             for centers, pixels, before in zip((self.ys, self.xs), image_size, self.image_size, strict=True)
@@ -112,14 +124,14 @@ class AttentionGrid:
 class AttentionMaps:
     """Attention weights on a grid, with what drawing, scoring and explaining do to them.
 
-    Indexing and `len` are those of the leading axes, such as steps and num_heads: `maps[3, 0]` is one map.
+    Indexing and `len` are those of the leading axes, such as steps and heads: `maps[3, 0]` is one map.
 
     Args:
-        weights: float [..., rows, cols]; any numbers, which `usable` tells apart.
+        weights: float [..., rows, cols]. Maps that are not a distribution are kept, and found by `usable`.
         grid: where the cells lie.
 
     Raises:
-        ValueError: weights that are no array of floats, or of another shape than the grid.
+        ValueError: weights that are not an array of floats, or of another shape than the grid.
     """
 
     weights: NDArray[np.floating]
@@ -162,7 +174,11 @@ class AttentionMaps:
         return AttentionMaps(weights / total[..., None, None], self.grid)
 
     def upsampled(self) -> NDArray[np.floating]:
-        """The maps at the frame's size, [..., H, W]; sums are kept. See `upsample_attention`."""
+        """The maps at the frame's size; sums are kept. The same bits as `upsample_attention`.
+
+        Returns:
+            [..., H, W], of the dtype of the weights.
+        """
         lead = self.weights.shape[:-2]
         cells = np.ascontiguousarray(self.weights).reshape(1, -1, *self.grid.shape)
         pixels: NDArray[np.floating] = upsample_attention(torch.from_numpy(cells), self.grid).numpy()
@@ -170,7 +186,14 @@ class AttentionMaps:
 
     @classmethod
     def pooled(cls, pixels: NDArray[np.floating], grid: AttentionGrid) -> AttentionMaps:
-        """Maps over pixels [..., H, W] averaged within each cell's box: maps [..., rows, cols].
+        """Average maps over pixels within each cell's box.
+
+        Args:
+            pixels: float [..., H, W], such as the saliency of each pixel.
+            grid: where the cells lie, in frames of (H, W).
+
+        Returns:
+            Maps [..., rows, cols].
 
         Raises:
             ValueError: pixels of another size than the grid's frame.
@@ -186,28 +209,38 @@ class AttentionMaps:
         return cls(cells.reshape(*pixels.shape[:-2], *grid.shape), grid)
 
     def mean_over_heads(self, head_weights: NDArray[np.floating] | None = None) -> AttentionMaps:
-        """Maps [..., heads, rows, cols] as one a frame, [..., rows, cols].
+        """The mean of maps [..., heads, rows, cols] over the heads.
 
         Args:
-            head_weights: [heads] how much each counts, with sum 1; None for all alike.
+            head_weights: [heads] how much each counts, with sum 1; None for the plain mean.
+
+        Returns:
+            Maps [..., rows, cols].
 
         Raises:
-            ValueError: maps without an axis of heads, or weights that are not one a head with sum 1.
+            ValueError: maps without an axis of heads, or head_weights that are not one a head with sum 1.
         """
         if self.weights.ndim < 3:
-            raise ValueError(f"expected maps [..., heads, rows, cols], got {list(self.weights.shape)}")
+            raise ValueError(
+                f"expected maps [..., heads, rows, cols], got {list(self.weights.shape)}: these have none"
+            )
         if head_weights is None:
             return AttentionMaps(self.weights.mean(axis=-3), self.grid)
         heads = self.weights.shape[-3]
         if head_weights.shape != (heads,) or not abs(float(head_weights.sum()) - 1) <= 1e-6:
             raise ValueError(
-                f"expected a weight for each of {heads} heads, with sum 1, got {head_weights.tolist()}"
+                f"expected a weight for each of {heads} heads, with sum 1, got {head_weights.tolist()}: "
+                "divide them by their sum"
             )
         together = np.tensordot(head_weights, self.weights, (0, self.weights.ndim - 3))
         return AttentionMaps(together, self.grid)
 
     def in_batches(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-        """(rows of the first axis, their maps at the frame's size), a few at a time: those are large."""
+        """Upsample a few rows of the first axis at a time, since maps at the frame's size are large.
+
+        Yields:
+            Which rows, and their maps [<= BATCH, ..., H, W].
+        """
         for start in range(0, len(self.weights), BATCH):
             rows = slice(start, start + BATCH)
             yield rows, self[rows].upsampled()
@@ -215,14 +248,15 @@ class AttentionMaps:
     def mass_on(
         self, masks: NDArray[np.bool_], *, pixels: NDArray[np.floating] | None = None
     ) -> NDArray[np.float64]:
-        """The mass of maps [T, heads, rows, cols] on the target: [T, heads], in [0, 1] where they sum to 1.
+        """The mass of maps [T, heads, rows, cols] that falls on the target.
 
         Args:
             masks: bool [T, H, W], True on the target.
             pixels: [T, heads, H, W], these maps upsampled, where a caller has them already.
 
         Returns:
-            NaN where the target is not visible or the map is not usable.
+            float64 [T, heads], in [0, 1] where maps sum to 1; NaN where the target is not visible or the map
+            is not usable.
 
         Raises:
             ValueError: maps of other axes, or masks of other frames.
@@ -231,7 +265,7 @@ class AttentionMaps:
             raise ValueError(
                 f"expected maps [T, heads, rows, cols] and masks [T, {self.grid.image_size[0]}, "
                 f"{self.grid.image_size[1]}] of the same frames, got {list(self.weights.shape)} and "
-                f"{list(masks.shape)}"
+                f"{list(masks.shape)}: give a mask a frame"
             )
         if pixels is None:
             batches = self.cleaned().in_batches()
@@ -242,7 +276,14 @@ class AttentionMaps:
 
 
 def usable_maps(weights: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which maps [..., rows, cols] can be drawn: finite, with no weight below zero and some above it."""
+    """Which maps can be drawn and scored: finite, with no weight below zero and some above it.
+
+    Args:
+        weights: float [..., rows, cols].
+
+    Returns:
+        bool [...].
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         total = weights.sum(axis=(-2, -1))
     return np.asarray((weights >= 0).all(axis=(-2, -1)) & np.isfinite(total) & (total > 0))
@@ -261,7 +302,8 @@ def upsample_attention(attention: Tensor, grid: AttentionGrid) -> Tensor:
         float [B, heads, H, W]. The sum over the frame is kept, so it is 1 where it was 1.
 
     Raises:
-        ValueError: no tensor, no grid, or attention of another shape than the grid's.
+        ValueError: attention that is not a tensor, a grid that is not an `AttentionGrid`, or attention of
+            another shape than the grid's.
     """
     if not isinstance(attention, Tensor):
         raise ValueError(
@@ -292,7 +334,10 @@ def _centers(name: str, centers: ArrayLike | Tensor, length: int) -> NDArray[np.
     given = centers.numpy(force=True) if isinstance(centers, Tensor) else centers
     array = np.array(given, dtype=np.float32)
     if array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"expected {name} as one centre or more along one axis, got {list(array.shape)}")
+        raise ValueError(
+            f"expected {name} as one centre or more along one axis, got {list(array.shape)}: give one "
+            "number a row, and one a column"
+        )
     edges = array.astype(np.float64) + 0.5  # from pixel centres to pixel edges: the axis is [0, length]
     if not (np.diff(edges) > 0).all() or not 0 <= edges[0] <= edges[-1] <= length:
         raise ValueError(

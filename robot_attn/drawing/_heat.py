@@ -56,13 +56,26 @@ class HeatScale:
         self._across = np.ascontiguousarray(_between(grid.xs, grid.image_size[1], size[1]).T)
 
     def cell_levels(self, attention: NDArray[np.floating]) -> Image:
-        """Attention [..., rows, cols] -> levels uint8 of its cells: 0 at or below uniform, 255 for all."""
+        """The heat level of each cell.
+
+        Args:
+            attention: float [..., rows, cols], each map with sum 1.
+
+        Returns:
+            uint8 [..., rows, cols]: 0 at or below uniform attention, 255 where a cell has all of it.
+        """
         return np.asarray(np.rint(self._cell_levels(attention)), dtype=np.uint8)
 
     def levels(self, attention: NDArray[np.floating]) -> Image:
-        """Attention [K, rows, cols] -> uint8 [K, h, w]: 0 at or below uniform, 255 where a cell has all.
+        """The heat level of each pixel of the picture.
 
         Between the cells' centres the level runs smoothly, without rising above either.
+
+        Args:
+            attention: float [K, rows, cols], each map with sum 1.
+
+        Returns:
+            uint8 [K, h, w]: 0 at or below uniform attention, 255 where a cell has all of it.
         """
         cv2 = import_cv2()
         levels = np.empty((len(attention), *self._size), dtype=np.uint8)
@@ -97,7 +110,15 @@ def _between(centers: NDArray[np.float32], pixels: int, size: int) -> NDArray[np
 
 
 def blend_heat(image: Image, levels: Image) -> Image:
-    """Lay heat levels uint8 [h, w] over a picture uint8 [h, w, 3]: a new picture."""
+    """Lay heat over a picture.
+
+    Args:
+        image: uint8 [h, w, 3] RGB; it is left as it is.
+        levels: uint8 [h, w], as `HeatScale.levels` gives them.
+
+    Returns:
+        A new picture, uint8 [h, w, 3].
+    """
     cv2 = import_cv2()
     added, kept = _palette()
     blended = image.copy()

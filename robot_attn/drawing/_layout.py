@@ -48,10 +48,17 @@ class Layout:
 
 
 def plan(image_size: tuple[int, int], num_heads: int, size: int) -> Layout:
-    """Lay out a picture `size` pixels high for frames of `image_size` (H, W).
+    """Lay out a replay picture; its width follows from the content.
 
-    The width follows from the content. The tiles get the number of rows that brings the picture nearest to
-    4:3.
+    The tiles get the number of rows that brings the picture nearest to 4:3.
+
+    Args:
+        image_size: (H, W) of the frames in pixels.
+        num_heads: how many maps a frame has.
+        size: height of the picture in pixels.
+
+    Raises:
+        ValueError: more heads than there is room for.
     """
     unit = size / 720
 

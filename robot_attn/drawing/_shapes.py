@@ -17,7 +17,15 @@ from robot_attn.stretches import stretches_of
 
 
 def find_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> Sequence[NDArray[np.int32]]:
-    """The outline of a mask bool [H, W] in a picture of `size` (h, w): polygons along its pixels' edges."""
+    """Trace the outline of a mask in a picture, along the edges of the mask's pixels.
+
+    Args:
+        mask: bool [H, W].
+        size: (h, w) of the picture in pixels.
+
+    Returns:
+        Closed polygons, each int32 [N, 1, 2] of (x, y).
+    """
     cv2 = import_cv2()
     if not mask.any():
         return ()
@@ -27,7 +35,13 @@ def find_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> Sequence[NDA
 
 
 def draw_outline(image: Image, polygons: Sequence[NDArray[np.int32]], width: int) -> None:
-    """Draw closed polygons into `image`, bright on a dark halo, so that they show on any ground."""
+    """Draw closed polygons, bright on a dark halo, so that they show on any ground.
+
+    Args:
+        image: uint8 [h, w, 3] RGB; it is drawn into.
+        polygons: as `find_outline` gives them.
+        width: of the bright line in pixels.
+    """
     if polygons:
         cv2 = import_cv2()
         cv2.polylines(image, polygons, True, BLACK, width + 2, cv2.LINE_AA)
@@ -35,7 +49,15 @@ def draw_outline(image: Image, polygons: Sequence[NDArray[np.int32]], width: int
 
 
 def scale_frame(frame: Image, size: tuple[int, int]) -> Image:
-    """A frame uint8 [H, W, 3] at `size` (h, w): pixels stay squares when it grows, and are averaged else."""
+    """A frame at another size: pixels stay squares where it grows, and are averaged where it shrinks.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        size: (h, w) in pixels.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
     cv2 = import_cv2()
     grows = size[0] >= frame.shape[0]
     mode = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
@@ -45,7 +67,17 @@ def scale_frame(frame: Image, size: tuple[int, int]) -> Image:
 def draw_text(
     image: Image, text: str, x: float, y: float, scale: float, color: Color = TEXT, anchor: str = "left"
 ) -> None:
-    """Write `text` with its baseline's left (or right, or middle) end at (x, y)."""
+    """Write a line of text into a picture.
+
+    Args:
+        image: uint8 [h, w, 3] RGB; it is drawn into.
+        text: ASCII.
+        x: of the anchor in pixels.
+        y: of the baseline in pixels.
+        scale: of OpenCV's font.
+        color: RGB.
+        anchor: which end of the baseline lies at x: "left", "right" or "middle".
+    """
     cv2 = import_cv2()
     if anchor != "left":
         width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
@@ -54,7 +86,13 @@ def draw_text(
 
 
 def fit_text(text: str, width: float, scale: float) -> str:
-    """`text`, cut with an ellipsis to fit `width` pixels."""
+    """A text, cut with an ellipsis where it is wider than there is room.
+
+    Args:
+        text: ASCII.
+        width: in pixels.
+        scale: of the letters, as `draw_text` takes it.
+    """
     cv2 = import_cv2()
     shown = text
     while shown and cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] > width:
@@ -97,7 +135,16 @@ def draw_curve(
     known: NDArray[np.bool_] | None = None,
     bits: int = 0,
 ) -> None:
-    """Draw a curve into `image` by the corners [T, 2] of `place_curve`, with gaps where not `known` [T]."""
+    """Draw a curve into a picture.
+
+    Args:
+        image: uint8 [h, w, 3] RGB; it is drawn into.
+        corners: int32 [T, 2], as `place_curve` gives them.
+        color: RGB.
+        width: of the line in pixels.
+        known: bool [T], False where the curve has a gap; None for no gap.
+        bits: below the pixel, as `place_curve` took them.
+    """
     cv2 = import_cv2()
     for first, stop in stretches_of(np.ones(len(corners), np.bool_) if known is None else known):
         cv2.polylines(image, [corners[first:stop]], False, color, width, cv2.LINE_AA, bits)
