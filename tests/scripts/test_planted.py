@@ -23,6 +23,7 @@ from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.probing import faithfulness as fa
 from robot_attn_policies.probing.explain import explain
 from robot_attn_policies.probing.probe import probe_policy
+from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor
 
 SIZE, SEEDS = 48, list(range(8))
 
@@ -42,12 +43,12 @@ def env() -> Iterator[BatchEnv]:
 
 @pytest.fixture(scope="module")
 def random(env: BatchEnv) -> np.ndarray:
-    return ev.rollout_episodes(ev.random_actor(env.action_space), env, SEEDS).returns
+    return ev.rollout_episodes(random_actor(env.action_space), env, SEEDS).returns
 
 
 @pytest.fixture(scope="module")
 def oracle(env: BatchEnv) -> np.ndarray:
-    return ev.rollout_episodes(ev.oracle_actor(env), env, SEEDS).returns
+    return ev.rollout_episodes(oracle_actor(env), env, SEEDS).returns
 
 
 def verdicts_of(name: str, env: BatchEnv) -> dict[str, fa.Verdict]:
