@@ -85,6 +85,25 @@ def test_a_policy_without_attention_in_an_environment_that_tells_nothing(tmp_pat
     assert told["sections"]["weights"]["verdict"]["outcome"] in ("yes", "no", "undecided")
 
 
+class MaskedBlob(Blob):
+    """Tells where the square is, as any environment may."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        frame, _ = super().reset(seed=seed)
+        return frame, {"target_mask": frame[..., 0] == 250}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        frame, *rest, _ = super().step(action)
+        return frame, *rest, {"target_mask": frame[..., 0] == 250}
+
+
+def test_masks_of_a_single_environment_are_measured() -> None:
+    report = explain(policy(), MaskedBlob(), seeds=range(2), curves=False, ablations=())
+    focus = next(section for section in report.sections if section.name == "focus")
+    assert focus.verdict is not None
+    assert "does not tell where the target is" not in " ".join(focus.text)
+
+
 def test_heads_are_told_apart_and_weighed_on_other_episodes() -> None:
     model = attentive()
     env = Blob(discrete=False)

@@ -72,7 +72,7 @@ def rollout_episodes(
 
     Raises:
         ValueError: no seeds, or actions of the wrong shape, or actions or rewards that are not finite
-        numbers.
+            numbers.
     """
     if len(seeds) == 0:
         raise ValueError("no seeds: an evaluation needs at least one episode")

@@ -98,7 +98,7 @@ def as_batch(observation: Any) -> Observation:
 
 def _rows(info: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is kept of an environment's info, as a batch of one."""
-    return {name: [info[name]] for name in _TOLD if info.get(name) is not None}
+    return {name: np.asarray(info[name])[None] for name in _TOLD if info.get(name) is not None}
 
 
 def attribute(env: Environment, name: str) -> Any:
