@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all a person types. Every target first makes .venv and installs what is
 # missing; when nothing is, that takes a fraction of a second.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format benchmark
+.PHONY: help setup demo test lint docs format benchmark
 
 BIN := .venv/bin
 ARGS ?=
@@ -23,6 +23,10 @@ lint: setup ## check style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# Strictly: a dead link, an anchor that is not there or a name that no entry documents is an error. No network.
+docs: setup ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict $(ARGS)
 
 format: setup ## rewrite the code in the checked format
 	@$(BIN)/ruff check --fix .

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from robot_attn.compat.torch import transforming
 
-MIN_SIDE, MAX_SIDE = 32, 512
+MIN_SIDE = 32
+MAX_SIDE = 512
 """The heights and widths, in pixels, that a perception module takes."""
 
 ROUNDING = 1e-3

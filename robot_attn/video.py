@@ -28,7 +28,8 @@ _COLOURS = (
 )
 _INSTALL = 'pip install "robot-attn[video]"'
 
-MIN_VIDEO_SIDE, MAX_VIDEO_SIDE = 16, 8192
+MIN_VIDEO_SIDE = 16
+MAX_VIDEO_SIDE = 8192
 """Accepted height and width of frames to read, in pixels."""
 MAX_FPS = 240.0
 """Largest plausible frame rate; some files report the ticks of their clock instead."""

@@ -1,9 +1,7 @@
-"""What the README and CONTRIBUTING say can be typed, run and found."""
+"""What the README and CONTRIBUTING say can be typed and found; `test_docs.py` runs it."""
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,25 +11,17 @@ from robot_attn_scripts import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
-EXAMPLES = re.findall(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^robot-attn .*", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)), re.M)
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["explain", "perception", "attention", "stable-baselines3"])
-def test_the_examples_run_as_they_stand(code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_perception_example_fits_in_ten_lines() -> None:
-    assert len([line for line in EXAMPLES[1].splitlines() if line]) <= 10
+    assert len([line for line in EXAMPLES[0].splitlines() if line]) <= 10
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_options_of_every_command_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     assert words[1] in cli.COMMANDS
     with pytest.raises(SystemExit) as stop:
         cli.main([words[1], "--help"])
@@ -41,9 +31,7 @@ def test_the_options_of_every_command_exist(line: str, capsys: pytest.CaptureFix
 
 
 def test_the_commands_are_found_in_the_page() -> None:
-    expected = ["train", "train", "evaluate", "evaluate", "compare", *4 * ["replay"], "watch", "record"]
-    expected += ["explain", "train", "replay"]
-    assert [line.split()[1] for line in COMMANDS] == expected
+    assert [line.split()[1] for line in COMMANDS] == ["train", "evaluate", "replay", "explain"]
 
 
 @pytest.mark.parametrize("page", PAGES)
