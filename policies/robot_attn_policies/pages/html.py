@@ -12,6 +12,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn.optional import import_cv2
+
 _QUALITY = 90  # of pictures that are packed with loss, from 0 to 100
 
 
@@ -47,8 +49,7 @@ def picture_uri(image: NDArray[np.uint8], *, lossless: bool = True) -> str:
         ValueError: opencv cannot encode it: WebP ends at 16383 pixels a side.
         ModuleNotFoundError: opencv is not installed.
     """
-    import cv2
-
+    cv2 = import_cv2()
     kind, option, level = (
         ("png", cv2.IMWRITE_PNG_COMPRESSION, 9) if lossless else ("webp", cv2.IMWRITE_WEBP_QUALITY, _QUALITY)
     )
