@@ -346,7 +346,7 @@ def test_png_comes_back_in_the_right_colours(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
     write_png(tmp_path / "a.png", image)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
-    with pytest.raises(OSError, match="no folder"):
+    with pytest.raises(OSError, match="does not exist: create it first"):
         write_png(tmp_path / "none" / "a.png", image)
 
 

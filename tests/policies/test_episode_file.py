@@ -123,7 +123,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         save_episode(tmp_path / "e.hdf5", broken)
     assert (tmp_path / "e.hdf5").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(OSError, match="no folder"):
+    with pytest.raises(OSError, match="does not exist: create it first"):
         save_episode(tmp_path / "missing" / "e.hdf5", make_episode())
 
 

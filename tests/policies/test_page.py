@@ -360,7 +360,7 @@ def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -
     with pytest.raises(ValueError, match="expected 5 frames from another camera"):
         write_page(tmp_path / "a.html", episode, view=View("top", episode.images[1:]))
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(episode)
-    with pytest.raises(OSError, match="no folder"):
+    with pytest.raises(OSError, match="does not exist: create it first"):
         write_page(tmp_path / "none" / "a.html", episode)
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
