@@ -9,15 +9,69 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Tell = Callable[[int], None]
-"""Says that so many steps more were done."""
+Tell = Callable[[Any], None]
+"""Says how far a job is, in what can be pickled, such as the steps done since it last said so."""
+ENDED = "a worker process ended; see its output above"
+
+
+@contextmanager
+def child(
+    serve: Callable[..., None], *arguments: Any, cores: Sequence[int] | None = None, patience: float = 0.0
+) -> Iterator[Connection]:
+    """A process of its own that runs `serve(*arguments, connection)`; this gives the connection's other end.
+
+    When this is left, by an error or Ctrl-C too, the connection is closed, and the process is gone.
+
+    Args:
+        serve: a function of a module, as another process imports it.
+        *arguments: what can be pickled. Their modules are imported before the cores are bound.
+        cores: what the process may run on; None: as this one.
+        patience: seconds that the process has to end by itself when this is left. With 0 it does not hear
+            Ctrl-C either: we end it. Only a process with patience may start others.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_bound, args=(serve, arguments, cores, theirs), daemon=patience == 0)
+    with nullcontext() if patience else _deaf():
+        process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.join(patience)
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here do not hear Ctrl-C, not even while they import."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _bound(
+    serve: Callable[..., None],
+    arguments: tuple[Any, ...],
+    cores: Sequence[int] | None,
+    connection: Connection,
+) -> None:
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # before any library counts them
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the other end is gone, or was stopped
+        serve(*arguments, connection)
 
 
 def run_jobs(
@@ -25,8 +79,9 @@ def run_jobs(
     jobs: Sequence[Job],
     processes: int,
     *,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[int, Any], None],
     on_result: Callable[[int, Result], None],
+    on_error: Callable[[int, str], None] | None = None,
 ) -> None:
     """Call `work(job, tell)` for each job, `processes` at a time, in their order.
 
@@ -37,8 +92,10 @@ def run_jobs(
         work: a function of a module, as other processes import it.
         jobs: what can be pickled.
         processes: how many.
-        on_progress: called with a job's place and the steps that it tells of.
+        on_progress: called with a job's place and what it tells.
         on_result: called with a job's place and result as soon as there is one.
+        on_error: called with a job's place and what kept it from a result, and the other jobs go on. None:
+            the first error is raised.
 
     Raises:
         ValueError: from a job; or a process ended without a word.
@@ -46,70 +103,57 @@ def run_jobs(
     # Not above: a job's process binds its cores before it imports torch, which counts them.
     from robot_attn.cores import usable_core_ids
 
+    def fail(place: int, message: str) -> None:
+        if on_error is None:
+            raise ValueError(message)
+        on_error(place, message)
+
     processes = min(processes, len(jobs))
     cores = usable_core_ids()
-    waiting = iter(enumerate(jobs))
-    busy: dict[Connection, int] = {}
-    context = multiprocessing.get_context("spawn")
-    started = []
+    waiting = deque(enumerate(jobs))
+    with ExitStack() as stack:
+        shares: dict[Connection, list[int]] = {}
+        busy: dict[Connection, int] = {}
 
-    def give(connection: Connection) -> None:
-        place, job = next(waiting, (None, None))
-        if place is not None:
-            connection.send(job)
-            busy[connection] = place
+        def start(share: list[int]) -> Connection:
+            connection = stack.enter_context(child(_serve, work, cores=share))
+            shares[connection] = share
+            return connection
 
-    try:
+        def give(connection: Connection) -> None:
+            if waiting:
+                busy[connection], job = waiting.popleft()
+                connection.send(job)
+
         for number in range(processes):
-            ours, theirs = context.Pipe()
-            share = cores[number::processes] or [cores[number % len(cores)]]
-            process = context.Process(target=_serve, args=(work, share, theirs), daemon=True)
-            with _deaf():
-                process.start()
-            started.append(process)
-            theirs.close()
-            give(ours)
+            give(start(cores[number::processes] or [cores[number % len(cores)]]))
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 try:
                     what, value = ready.recv()
-                except EOFError as error:
-                    raise ValueError("a worker process ended; see its output above") from error
+                except EOFError:
+                    fail(busy.pop(ready), ENDED)
+                    if waiting:
+                        give(start(shares[ready]))
+                    continue
                 if what == "step":
                     on_progress(busy[ready], value)
-                elif what == "error":
-                    raise ValueError(value)
+                    continue
+                place = busy.pop(ready)
+                if what == "error":
+                    fail(place, value)
                 else:
-                    on_result(busy.pop(ready), value)
-                    give(ready)
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
+                    on_result(place, value)
+                give(ready)
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started here do not hear Ctrl-C, not even while they import: we tell them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _serve(work: Callable[[Any, Tell], Any], cores: list[int], connection: Connection) -> None:
-    os.sched_setaffinity(0, cores)  # before any library counts them
-    try:
-        while True:
-            job = connection.recv()
-            try:
-                result = work(job, lambda steps: connection.send(("step", steps)))
-            except ValueError as error:
-                connection.send(("error", str(error)))
-            else:
-                connection.send(("done", result))
-    except (EOFError, BrokenPipeError):
-        pass  # the other end is gone
+def _serve(work: Callable[[Any, Tell], Any], connection: Connection) -> None:
+    while True:
+        job = connection.recv()
+        try:
+            result = work(job, lambda steps: connection.send(("step", steps)))
+        except ValueError as error:
+            connection.send(("error", str(error)))
+        else:
+            connection.send(("done", result))

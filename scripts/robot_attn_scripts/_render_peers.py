@@ -5,13 +5,14 @@ A process of its own: the threads, the allocator's settings and the OpenGL of a 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
+
+from robot_attn_scripts._pool import child
 
 Advance = Callable[[int], int]
 """Do an amount of work, and return the frames of it."""
@@ -87,23 +88,11 @@ def peer(name: str, work: Work, *arguments: Any, cores: list[int] | None = None)
 
     Its first `answer` is a number once it is ready, or the reason why it cannot be measured.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, arguments, cores, theirs))
-    process.start()
-    theirs.close()
-    try:
-        yield Peer(name, ours)
-    finally:
-        ours.close()
-        process.join(timeout=30)
-        if process.is_alive():
-            process.kill()
+    with child(_serve, work, arguments, cores=cores, patience=30.0) as connection:
+        yield Peer(name, connection)
 
 
-def _serve(work: Work, arguments: tuple[Any, ...], cores: list[int] | None, connection: Connection) -> None:
-    if cores is not None:
-        os.sched_setaffinity(0, cores)  # before any library counts them
+def _serve(work: Work, arguments: tuple[Any, ...], connection: Connection) -> None:
     try:
         with work(*arguments) as advance:
             connection.send(0.0)
@@ -112,7 +101,7 @@ def _serve(work: Work, arguments: tuple[Any, ...], cores: list[int] | None, conn
                 started = time.perf_counter()
                 frames = advance(amount)
                 connection.send(frames / (time.perf_counter() - started))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass  # the other end has what it wanted, or was stopped
+    except (EOFError, BrokenPipeError):
+        raise  # the other end has what it wanted
     except Exception as error:  # whatever keeps a peer from running is what the table says of it
         connection.send(" ".join(str(error).split()) or type(error).__name__)

@@ -167,7 +167,9 @@ def test_a_training_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> N
     for split, first in SPLITS.items():
         pointing._save(tmp_path, split, draw(2, first))
     jobs = [Job("qurey", "map"), Job("query", "position")]
-    results = dict(pointing._trained(jobs, tmp_path, Options(seconds=0.2), Console(quiet=True)))
+    results: dict[Job, pointing.Figure] = {}
+    options = Options(seconds=0.2)
+    pointing._train_all(jobs, tmp_path, options, Console(quiet=True), results.__setitem__)
     assert "did you mean 'query'" in str(results[jobs[0]]["not measured"])
     assert "hits" in results[jobs[1]]
 

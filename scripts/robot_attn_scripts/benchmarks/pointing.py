@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import signal
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +24,7 @@ from robot_attn.focus import Bools, FocusMeter, FocusTotals, PriorMap, RatioOfSu
 from robot_attn.frames import channels_to_front
 from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
 from robot_attn_scripts import _report
+from robot_attn_scripts._pool import Tell, run_jobs
 from robot_attn_scripts.options.benchmarks.pointing import SEEDS, Options, Supervision
 
 SIDE = 64
@@ -125,11 +122,14 @@ def run(options: Options) -> dict[str, object]:
         for split, drawn in frames.items():
             _save(Path(folder), split, drawn)
         del frames, drawn  # the trainings share the files' pages
+
+        def keep(job: Job, result: Figure) -> None:
+            table[job.supervise][job.family] = result
+            if options.json is not None:
+                _report.write_json(options.json, figures)
+
         try:
-            for job, result in _trained(jobs, Path(folder), options, console):
-                table[job.supervise][job.family] = result
-                if options.json is not None:
-                    _report.write_json(options.json, figures)
+            _train_all(jobs, Path(folder), options, console, keep)
         finally:
             _show(figures, console)
     failed = [job for job in jobs if "not measured" in table[job.supervise][job.family]]
@@ -393,66 +393,64 @@ def _interval(means: RatioOfSums, unit: str) -> Figure:
 # --------------------------------------------------------------------------------------- all the trainings
 
 
-def _trained(
-    jobs: Sequence[Job], folder: Path, options: Options, console: Console
-) -> Iterator[tuple[Job, Figure]]:
-    """The figures of each training as it ends: one process, with one thread, for each core that is free."""
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(jobs)
+def _train_all(
+    jobs: Sequence[Job],
+    folder: Path,
+    options: Options,
+    console: Console,
+    on_result: Callable[[Job, Figure], None],
+) -> None:
+    """Give the figures of each training as it ends: one process, with one thread, for each core."""
     columns = (
         TextColumn("[bold]{task.description:<22}"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[told]}"),
     )
-    with ExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=console, transient=True))
-        running: dict[Connection, tuple[Job, TaskID]] = {}
-        while waiting or running:
-            while waiting and len(running) < usable_cores():
-                job = waiting.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_serve, args=(job, folder, options, theirs))
-                process.start()
-                stack.callback(process.join)
-                stack.callback(process.terminate)
-                theirs.close()
-                bar = progress.add_task(f"{job.family}, {job.supervise}", total=options.seconds, told="")
-                running[ours] = (job, bar)
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
-                job, bar = running[connection]
-                try:
-                    said = connection.recv()
-                except EOFError:
-                    said = {"not measured": "its process ended; see its output above"}
-                if isinstance(said, Progressed):
-                    told = f"{said.steps:,} steps · {said.hits:.1%} hits · {said.error:.2f} px"
-                    progress.update(bar, completed=said.seconds, told=told)
-                else:
-                    del running[connection]
-                    connection.close()
-                    progress.remove_task(bar)
-                    console.print(f"{job.family}, {job.supervise}: {_told(said)}", highlight=False)
-                    yield job, said
+    with Progress(*columns, console=console, transient=True) as progress:
+        bars: dict[int, TaskID] = {}
+
+        def show(place: int, state: Progressed | None) -> None:
+            if state is None:  # it begins
+                job = jobs[place]
+                bars[place] = progress.add_task(
+                    f"{job.family}, {job.supervise}", total=options.seconds, told=""
+                )
+            else:
+                told = f"{state.steps:,} steps · {state.hits:.1%} hits · {state.error:.2f} px"
+                progress.update(bars[place], completed=state.seconds, told=told)
+
+        def end(place: int, result: Figure) -> None:
+            if place in bars:
+                progress.remove_task(bars[place])
+            job = jobs[place]
+            console.print(f"{job.family}, {job.supervise}: {_told(result)}", highlight=False)
+            on_result(job, result)
+
+        run_jobs(
+            partial(_train_job, folder, options),
+            jobs,
+            usable_cores(),
+            on_progress=show,
+            on_result=end,
+            on_error=lambda place, message: end(place, {"not measured": message}),
+        )
 
 
-def _serve(job: Job, folder: Path, options: Options, connection: Connection) -> None:
-    """Train in a process of its own, and send where it is, then its figures, or why there are none."""
+def _train_job(folder: Path, options: Options, job: Job, tell: Tell) -> Figure:
+    """Train in a process of its own; tell where it is, and return its figures, or why there are none."""
     from robot_attn_policies.training.train import keep_memory
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; ours ends the others
+    tell(None)
     torch.set_num_threads(1)
     keep_memory()
     try:
         train, validation, test = (_load(folder, split) for split in SPLITS)
-        trained = learn(
-            job, train, validation, seconds=options.seconds, seed=options.seed, report=connection.send
-        )
-        connection.send(figures_of(trained, untrained(job, validation, options.seed), test))
+        trained = learn(job, train, validation, seconds=options.seconds, seed=options.seed, report=tell)
+        return figures_of(trained, untrained(job, validation, options.seed), test)
     except BrokenPipeError:
-        pass  # the other end was stopped
+        raise  # the other end was stopped
     except Exception as error:  # whatever keeps a family from learning is what the table says of it
-        connection.send({"not measured": " ".join(str(error).split()) or type(error).__name__})
+        return {"not measured": " ".join(str(error).split()) or type(error).__name__}
 
 
 def _told(result: Figure) -> str:
