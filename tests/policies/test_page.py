@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 cv2 = pytest.importorskip("cv2")
 
 from robot_attn import AttentionGrid, AttentionMaps, focus  # noqa: E402
-from robot_attn.drawing import blend_heat  # noqa: E402
+from robot_attn.drawing import blend_heat, colors  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.explain import Drop, largest_drop  # noqa: E402
 from robot_attn_policies.pages.moments import (  # noqa: E402
@@ -92,6 +92,18 @@ def unpack(text: str) -> NDArray[np.uint8]:
 
 
 # ---- What goes into the page ----
+
+
+def test_a_head_has_the_colour_that_it_has_in_pictures() -> None:
+    page = build_page(make())
+    assert content(page)["colors"] == {
+        "heads": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors.HEADS],
+        "target": "#40ffd6",
+    }
+    dark = page[page.index("prefers-color-scheme: dark") :]
+    assert re.findall(r"--head-(\d): (#\w+);", dark) == [
+        (str(i), "#{:02x}{:02x}{:02x}".format(*color)) for i, color in enumerate(colors.HEADS)
+    ]
 
 
 def test_frames_come_back_bit_for_bit() -> None:

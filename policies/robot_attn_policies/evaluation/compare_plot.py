@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from robot_attn_policies.evaluation.compare import Comparison
-from robot_attn_policies.evaluation.plot_style import COLOURS, INK, new_figure, style, write_figure
+from robot_attn_policies.evaluation.plot_style import (
+    COLOURS,
+    DIM,
+    INK,
+    LEVEL,
+    new_figure,
+    style,
+    write_figure,
+)
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
 PANELS = (
@@ -31,10 +39,10 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
     figure = new_figure(10, 4.2, title)
     step = min(0.24, 0.75 / len(arms))
     for axes, (metric, name, unit, level, mark) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        axes.axhline(level, color="#888888", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.axhline(level, zorder=1, **LEVEL)
         axes.annotate(
             mark, (1, level), xycoords=("axes fraction", "data"), xytext=(4, -3),
-            textcoords="offset points", fontsize=9, color="#666666",
+            textcoords="offset points", fontsize=9, color=DIM,
         )  # fmt: skip
         for place, arm in enumerate(arms):
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -63,7 +71,7 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
         handles, labels, loc="outside lower center", ncols=min(len(arms), 4), frameon=False, fontsize=10,
         title="mean over seeds with its 95 % interval, and each seed as a small dot", title_fontsize=9,
     )  # fmt: skip
-    legend.get_title().set_color("#666666")
+    legend.get_title().set_color(DIM)
     write_figure(path, figure)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_policies.evaluation.plot_style import COLOURS, INK, new_figure, style, write_figure
+from robot_attn_policies.evaluation.plot_style import COLOURS, INK, LEVEL, new_figure, style, write_figure
 from robot_attn_policies.training.run_folder import PROGRESS, RunError, as_run_error, read_config
 
 
@@ -64,7 +64,7 @@ def write_curves(path: Path, curves: Mapping[str, Curve], title: str) -> None:
     figure = new_figure(10, 4.0, title)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, ("environment steps, thousands", "minutes of training"), strict=True):
-        axes.axhline(1.0, color="#888888", linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(1.0, **LEVEL)
         for place, (label, curve) in enumerate(curves.items()):
             across = curve.steps / 1000 if axes is panels[0] else curve.minutes
             axes.plot(across, curve.scores, color=COLOURS[place % len(COLOURS)], label=label, linewidth=1.8)

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, safe for colour-blind readers; beyond seven arms, markers tell them apart."""
-INK, FAINT = "#333333", "#d9d9d9"
+INK, DIM, FAINT = "#333333", "#666666", "#d9d9d9"
+LEVEL: dict[str, Any] = {"color": "#888888", "linewidth": 1, "linestyle": (0, (4, 3))}
+"""Style of a horizontal reference line."""
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:

@@ -12,6 +12,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn.drawing.colors import HEADS, Color
 from robot_attn.optional import import_cv2
 
 _QUALITY = 90  # of pictures that are packed with loss, from 0 to 100
@@ -29,7 +30,9 @@ def fill_page(
         script: the file with the page's script, for `{{script}}`; without one, none may run.
         parts: what else the template names, escaped where that is needed.
     """
-    styles = _source("base.css") + _source(style)
+    # On a dark ground a head has its colour of pictures; for a light one base.css has darker ones.
+    heads = " ".join(f"--head-{i}: {css_color(color)};" for i, color in enumerate(HEADS))
+    styles = _source("base.css").replace("{{heads}}", heads) + _source(style)
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"style-src '{_digest(styles)}'"
@@ -40,6 +43,11 @@ def fill_page(
         policy += f"; script-src '{_digest(all_parts['script'])}'"
     all_parts["policy"] = policy
     return re.sub(r"\{\{(\w+)\}\}", lambda found: all_parts[found[1]], _source(template))
+
+
+def css_color(color: Color) -> str:
+    """A colour as style sheets have it, such as #ffc454."""
+    return "#" + bytes(color).hex()
 
 
 def picture_uri(image: NDArray[np.uint8], *, lossless: bool = True) -> str:

@@ -5,8 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const [HEIGHT, WIDTH] = data.size;
   const LAST = data.steps - 1;
-  const LINES = ["#ffc454", "#60acff", "#6ad696", "#ff7f9d", "#c79bff", "#4fd8e0", "#ff9e5e", "#cfd5e2"];
-  const OUTLINE = "#40ffd6";
+  const { heads: LINES, target: OUTLINE } = data.colors;
   const HALO = "rgb(0 0 0 / 75%)";
   const SMALLEST = 480; // pixels of the drawing's shorter side, so that lines stay fine
   const id = (name) => document.getElementById(name);

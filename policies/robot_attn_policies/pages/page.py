@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from robot_attn import AttentionMaps, focus
 from robot_attn.drawing import HeatScale, blend_heat
+from robot_attn.drawing.colors import HEADS, TARGET
 from robot_attn.episode import Episode
 from robot_attn.files import replacing
-from robot_attn_policies.pages.html import fill_page, picture_uri
+from robot_attn_policies.pages.html import css_color, fill_page, picture_uri
 from robot_attn_policies.pages.moments import find_moments
 
 LOSSLESS = 4_000_000
@@ -127,6 +128,7 @@ def _content(
         "links": [(text, quote(name, safe="")) for text, name in links.items()],
         "steps": steps,
         "size": size,
+        "colors": {"heads": [css_color(color) for color in HEADS], "target": css_color(TARGET)},
         "dt": episode.dt,
         "frames": _frames(episode.images),
         "view": None if view is None else {"name": view.name, **_frames(view.images)},
