@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,7 @@ def rollout_start(model: OnPolicyAlgorithm) -> tuple[Any, NDArray[np.bool_]]:
     return model._last_obs, model._last_episode_starts  # type: ignore[return-value]
 
 
-def start_rollout_from(
-    model: OnPolicyAlgorithm,
-    observation: NDArray[Any] | Mapping[str, NDArray[Any]] | Any,
-    episode_starts: NDArray[np.bool_],
-) -> None:
+def start_rollout_from(model: OnPolicyAlgorithm, observation: Any, episode_starts: NDArray[np.bool_]) -> None:
     """Have the next rollout start from these observations.
 
     Args:
