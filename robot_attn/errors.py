@@ -6,14 +6,13 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str], *, more: str = "") -> ValueError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """Build the error for an unknown name, with the nearest known name and the list of all.
 
     Args:
         kind: what the name stands for, such as "score".
         name: the unknown name.
         known: all known names.
-        more: further alternatives, appended to the list.
 
     Returns:
         The error, to be raised by the caller.
@@ -23,4 +22,4 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, more: str = "
     lower = {spelling.lower(): spelling for spelling in names}
     near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
     hint = f": did you mean {lower[near[0]]!r}?" if near else ""
-    return ValueError(f"expected {article} {kind} among {', '.join(names)}{more}, got {name!r}{hint}")
+    return ValueError(f"expected {article} {kind} among {', '.join(names)}, got {name!r}{hint}")

@@ -7,10 +7,11 @@ lists equal to the real ones. What other packages add is found by its entry poin
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import sys
 from collections.abc import Collection
+
+from robot_attn_scripts._errors import unknown_name
 
 FAMILIES = (
     "cnn",
@@ -84,7 +85,4 @@ def check_name(kind: str, name: str, known: Collection[str], *, owner: str) -> N
     """
     if name in known or ":" in name or owner in sys.modules:
         return
-    article = "an" if kind[0] in "aeiou" else "a"
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f": did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"expected {article} {kind} among {', '.join(sorted(known))}, got {name!r}{hint}")
+    raise unknown_name(kind, name, sorted(known))

@@ -9,7 +9,6 @@ right.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any
+
+from robot_attn_scripts._errors import unknown_name
 
 if TYPE_CHECKING:
     from robot_attn_scripts.options._groups import Checked
@@ -70,9 +71,7 @@ def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in commands:
-        nearest = difflib.get_close_matches(name, commands, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(commands)}"
-        raise ValueError(f"{program} has no command {name!r}: {hint}")
+        raise unknown_name(f"command of {program}", name, commands)
 
     command = commands[name]
     missing = missing_modules(command.extras)

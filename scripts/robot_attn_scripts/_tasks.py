@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn_scripts._errors import unknown_name
 
 NAMESPACE = "RobotAttn"
 
@@ -43,12 +43,12 @@ def env_id(task: str) -> str:
         return ours[task]
     if name in theirs:
         return name
-    lower = {known.lower(): known for known in (*ours, *theirs)}
-    lower |= {full.lower(): short for short, full in ours.items()}
-    nearest = lower[difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.0)[0]]
-    raise ValueError(
-        f"unknown task {name!r}: did you mean {nearest!r}? Known are {', '.join(sorted(ours))} and every id "
-        "that is registered with Gymnasium, module:id where importing a module registers it."
+    raise unknown_name(
+        "task",
+        name,
+        sorted(ours),
+        also={full: short for short, full in ours.items()} | {known: known for known in theirs},
+        more=" and the ids registered with Gymnasium (module:id where importing a module registers one)",
     )
 
 

@@ -4,16 +4,22 @@ import pytest
 
 import robot_attn.errors
 import robot_attn_envs.errors
+import robot_attn_scripts._errors
 
+MODULES = (robot_attn.errors, robot_attn_envs.errors, robot_attn_scripts._errors)
+OWNERS = [module.unknown_name for module in MODULES]
 NAMES = ("cnn", "Query", "patches")
 
 
-@pytest.mark.parametrize(
-    "unknown_name", [robot_attn.errors.unknown_name, robot_attn_envs.errors.unknown_name]
-)
+@pytest.mark.parametrize("unknown_name", OWNERS)
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("qurey", ": did you mean 'Query'?"), ("PATCHES", ": did you mean 'patches'?"), ("xyzzy", ""), (3, "")],
+    [
+        ("qurey", ": did you mean 'Query'?"),
+        ("PATCHES", ": did you mean 'patches'?"),
+        ("xyzzy", ""),
+        ("3", ""),
+    ],
 )
 def test_an_unknown_name_is_one_sentence(unknown_name: object, name: object, hint: str) -> None:
     assert callable(unknown_name)
@@ -22,14 +28,16 @@ def test_an_unknown_name_is_one_sentence(unknown_name: object, name: object, hin
     assert str(error) == f"expected a family among Query, cnn, patches, got {name!r}{hint}"
 
 
-@pytest.mark.parametrize(
-    "unknown_name", [robot_attn.errors.unknown_name, robot_attn_envs.errors.unknown_name]
-)
+@pytest.mark.parametrize("unknown_name", OWNERS)
 def test_the_article_goes_with_the_kind(unknown_name: object) -> None:
     assert callable(unknown_name)
     assert str(unknown_name("option", "b", ["a"])) == "expected an option among a, got 'b'"
 
 
-def test_more_can_be_named_than_is_listed() -> None:
-    error = robot_attn.errors.unknown_name("task", "trakc", ["track"], more=" and every id")
-    assert str(error) == "expected a task among track and every id, got 'trakc': did you mean 'track'?"
+def test_commands_list_more_and_know_other_spellings() -> None:
+    error = robot_attn_scripts._errors.unknown_name(
+        "task", "Robotattn/Track-v0", ["track"], also={"RobotAttn/Track-v0": "track"}, more=" and every id"
+    )
+    assert str(error) == (
+        "expected a task among track and every id, got 'Robotattn/Track-v0': did you mean 'track'?"
+    )

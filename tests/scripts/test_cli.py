@@ -78,17 +78,24 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"robot-attn {PROJECT['version']}\n"
 
 
+COMMANDS = (
+    "train, evaluate, compare, curves, replay, explain, record, watch, gallery, benchmark, families, demo"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["trian"], "robot-attn has no command 'trian': did you mean 'train'?"),
-        (["benchmark", "rendr"], "robot-attn benchmark has no command 'rendr': did you mean 'render'?"),
         (
-            ["zzz"],
-            "robot-attn has no command 'zzz': "
-            "choose one of train, evaluate, compare, curves, replay, explain, record, watch, gallery, "
-            "benchmark, families, demo",
+            ["trian"],
+            f"expected a command of robot-attn among {COMMANDS}, got 'trian': did you mean 'train'?",
         ),
+        (
+            ["benchmark", "rendr"],
+            "expected a command of robot-attn benchmark among render, envs, train, extractor, attention, "
+            "pointing, watch, overlay, got 'rendr': did you mean 'render'?",
+        ),
+        (["zzz"], f"expected a command of robot-attn among {COMMANDS}, got 'zzz'"),
     ],
 )
 def test_an_unknown_command_names_the_nearest(
