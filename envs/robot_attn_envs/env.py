@@ -113,7 +113,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.np_random, self._running = self.worlds.generators[0], True
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        """Of a copy too, Gymnasium's own generator and the world's are one."""
+        """Restore a copy, whose Gymnasium generator has to be its world's again."""
         self.__dict__.update(kept)
         self.np_random = self.worlds.generators[0]
 

@@ -85,10 +85,10 @@ class Worlds:
         occluders: int = 0,
         **options: Any,
     ) -> None:
-        made: dict[str, Any] = {"image_size": image_size, "depth": depth, "threads": threads}
-        made |= {"device": device, "shift": shift, "intensity": intensity, "suite": suite}
-        made |= {"backgrounds": backgrounds, "occluders": occluders}
-        self._make_again = partial(type(self), task, num_worlds, **made, **options)
+        arguments: dict[str, Any] = {"image_size": image_size, "depth": depth, "threads": threads}
+        arguments |= {"device": device, "shift": shift, "intensity": intensity, "suite": suite}
+        arguments |= {"backgrounds": backgrounds, "occluders": occluders}
+        self._recreate = partial(type(self), task, num_worlds, **arguments, **options)
         self.num_worlds, self.threads = num_worlds, threads or usable_cores()
         self.image_size = check_image_size(image_size)
         height, width = self.image_size
@@ -388,8 +388,8 @@ class Worlds:
         self._refresh(np.arange(self.num_worlds))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle options and state: MuJoCo's batch and the camera cannot be, and are made again."""
-        return self._make_again, (), {"state": self.get_state(), "diverged": self.diverged.copy()}
+        """Copy and pickle as options and state: the simulations and the camera are created again."""
+        return self._recreate, (), {"state": self.get_state(), "diverged": self.diverged.copy()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.set_state(kept["state"])

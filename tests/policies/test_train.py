@@ -295,7 +295,7 @@ def test_training_twice_in_one_folder_at_a_time_is_refused(tmp_path: Path) -> No
 
 
 def test_resuming_with_another_config_or_task_is_refused(finished: Path) -> None:
-    with pytest.raises(RunError, match="trained with seed = 0, this asks for seed = 1"):
+    with pytest.raises(RunError, match="trained with, seed = 0, got seed = 1: leave them out to resume"):
         train(replace(CONFIG, seed=1), ToyEnv, finished, resume=True)
     with pytest.raises(RunError, match="use its task"):
         train(CONFIG, lambda num_envs, training: ToyEnv(num_envs, box=True), finished, resume=True)

@@ -92,7 +92,7 @@ def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> Non
         (["train", "toy", "--perception", "qurey"], "did you mean 'query'"),
         (["train", "toy", "--ppo", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["train", "toy", "--ppo", "gamma=2"], "gamma from 0 to 1, got 2"),
-        (["train", "toy", "--ppo", "gamma=high"], "expected gamma of type float, found 'high'"),
+        (["train", "toy", "--ppo", "gamma=high"], "expected gamma of type float, got 'high'"),
         (["train", "toy", "--ppo", "gamma"], "expected NAME=VALUE, got 'gamma'"),
         (["train", "toy", "--steps", "0"], "steps from 1"),
     ],
@@ -143,8 +143,8 @@ def test_going_on_otherwise_names_what_differs_and_no_more(
     assert run("--out", folder, "--steps", "32", "--eval-every", "0", *SMALL) == 0
     assert run("--out", folder, "--resume", "--ppo", "gamma=0.5", "n_epochs=3") == 2
     assert capsys.readouterr().err == (
-        f"robot-attn: error: {folder} was trained with n_epochs = 1, gamma = 0.95, this asks for "
-        "n_epochs = 3, gamma = 0.5: leave that out to go on with the folder's, or start a new run in "
+        f"robot-attn: error: expected the settings that {folder} was trained with, n_epochs = 1, "
+        "gamma = 0.95, got n_epochs = 3, gamma = 0.5: leave them out to resume, or start a new run in "
         "another folder\n"
     )
 
@@ -174,9 +174,9 @@ class Unlearnable(gymnasium.Env[Any, Any]):
     [
         (
             ["Toy/Unlearnable-v0", "--env", "kind=unbounded"],
-            "expected actions within finite bounds",
+            "expected actions with finite bounds",
         ),
-        (["Toy/Unlearnable-v0", "--env", "kind=tuple"], "expected actions of Box, Discrete, "),
+        (["Toy/Unlearnable-v0", "--env", "kind=tuple"], "expected an action space of type Box, Discrete, "),
         (
             ["toy", "--ppo", "n_envs=1", "n_steps=1"],
             "expected a rollout, n_envs x n_steps, of 2 frames",

@@ -414,12 +414,16 @@ def as_run_error(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str = "training") -> Iterator[None]:
-    """Make the folder and hold it, so that two processes (two trainings, say) never write the same one.
+    """Context manager that creates a folder and locks it, so that no other process writes to it.
 
-    The lock dies with its process. Where the block fails before anything was written, nothing is left behind.
+    The lock ends with the process. If the block fails before it wrote anything, no folder is left behind.
+
+    Args:
+        folder: the folder to lock.
+        what: kind of process, for the error message.
 
     Raises:
-        RunError: another process holds it, or it cannot be written.
+        RunError: another process holds the lock, or the folder cannot be written.
     """
     import fcntl
 
@@ -435,7 +439,7 @@ def locked(folder: Path, what: str = "training") -> Iterator[None]:
                 f"another {what} is writing {folder}: wait for it, or name another folder"
             ) from error
         for leftover in [*folder.glob(".*.tmp*"), *(folder / BEST).glob(".*.tmp*")]:
-            leftover.unlink(missing_ok=True)  # of a training that was killed while writing
+            leftover.unlink(missing_ok=True)  # from a process that was killed while writing
         try:
             yield
         except BaseException:

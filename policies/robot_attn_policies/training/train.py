@@ -645,14 +645,14 @@ def _merge(stored: TrainConfig, given: TrainConfig, folder: Path) -> TrainConfig
     if merged != given:
         before, now = (", ".join(changed) for changed in zip(*_differences(merged, given), strict=True))
         raise RunError(
-            f"{folder} was trained with {before}, this asks for {now}: leave that out to go on with the "
-            "folder's, or start a new run in another folder"
+            f"expected the settings that {folder} was trained with, {before}, got {now}: leave them out to "
+            "resume, or start a new run in another folder"
         )
     return merged
 
 
 def _differences(one: Any, other: Any) -> Iterator[tuple[str, str]]:
-    """What two configurations say differently, as name = value of each; of a preset in one, its fields."""
+    """The fields in which two configurations differ, as "name = value" of each, those of presets included."""
     for field in fields(one):
         values = getattr(one, field.name), getattr(other, field.name)
         if values[0] != values[1]:
@@ -663,38 +663,42 @@ def _differences(one: Any, other: Any) -> Iterator[tuple[str, str]]:
 
 
 def check_actions(space: spaces.Space[Any]) -> None:
-    """Check that PPO can learn such actions.
+    """Check that PPO supports an action space.
 
     Raises:
-        ValueError: it cannot: they are neither numbers within bounds nor choices.
+        ValueError: a Box without finite bounds, or another kind of space.
     """
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
             raise ValueError(
-                "expected actions within finite bounds, got a Box without: give its action space "
+                "expected actions with finite bounds, got a Box without: give the action space "
                 "bounds, in a wrapper such as gymnasium.wrappers.TransformAction"
             )
     elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise ValueError(
-            f"expected actions of Box, Discrete, MultiDiscrete or MultiBinary, got {type(space).__name__}: "
-            "flatten them in a wrapper of the environment"
+            "expected an action space of type Box, Discrete, MultiDiscrete or MultiBinary, got "
+            f"{type(space).__name__}: flatten it in a wrapper of the environment"
         )
 
 
 def check_memory(observations: spaces.Space[Any], ppo: PPOPreset) -> None:
-    """Check that a rollout of observations fits in the machine's memory.
+    """Check that the observations of a rollout fit in the machine's memory.
+
+    Args:
+        observations: observation space of one environment.
+        ppo: the preset, whose `n_envs` and `n_steps` are a rollout.
 
     Raises:
-        ValueError: it does not.
+        ValueError: they do not fit.
     """
     entries = observations.spaces.values() if isinstance(observations, spaces.Dict) else (observations,)
     frame = sum(math.prod(entry.shape or ()) * np.dtype(entry.dtype).itemsize for entry in entries)
-    wanted = frame * ppo.n_envs * ppo.n_steps
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if wanted > present:
+    required = frame * ppo.n_envs * ppo.n_steps
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if required > installed:
         raise ValueError(
-            f"expected a rollout that fits in {present / 1e9:.0f} GB of memory, got n_envs {ppo.n_envs:,} x "
-            f"n_steps {ppo.n_steps:,} observations of {wanted / 1e9:,.0f} GB: lower n_envs or n_steps"
+            f"expected a rollout that fits in {installed / 1e9:.0f} GB of memory, got n_envs {ppo.n_envs:,} "
+            f"x n_steps {ppo.n_steps:,} observations of {required / 1e9:,.0f} GB: lower n_envs or n_steps"
         )
 
 
