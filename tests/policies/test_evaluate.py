@@ -1,4 +1,4 @@
-"""Episodes are run in a small batch of environments whose returns, ends and masks are known by hand."""
+"""Evaluation in a small batch of environments whose returns, lengths and masks are known by hand."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -25,10 +25,10 @@ GRID = AttentionGrid(np.arange(H, dtype=np.float32), np.arange(W, dtype=np.float
 
 
 class Dots(VectorEnv[Any, Any, Any]):
-    """A white target of 2 x 2 pixels, placed anew at every step, in a frame that is dark elsewhere.
+    """A white target of 2 x 2 pixels that moves at every step, on a dark background.
 
     The episode of seed s lasts 3 + s % 5 steps and succeeds if s is even. The reward is the first action plus
-    s / 1000. Where s % 7 == 0, the target is out of sight at the first step.
+    s / 1000. If s % 7 == 0, the target is not visible at the first step.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -87,7 +87,7 @@ class Dots(VectorEnv[Any, Any, Any]):
 
 
 def looking(*heads: str, action: float = 0.5) -> ev.Actor:
-    """An actor whose heads look at the white pixels ("target"), at the dark ones ("else"), or everywhere."""
+    """An actor whose heads attend to the white pixels ("target"), the dark ones ("else"), or all ("all")."""
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
         white = torch.from_numpy(observation["image"][..., 0] > 0).float()
@@ -101,7 +101,7 @@ def looking(*heads: str, action: float = 0.5) -> ev.Actor:
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 4, 11])
-def test_one_episode_a_seed_whatever_the_number_of_environments(num_envs: int) -> None:
+def test_one_episode_per_seed_with_any_number_of_environments(num_envs: int) -> None:
     seeds = [2, 8, 5, 9, 4, 31]
     rollouts = ev.rollout_episodes(looking("all"), Dots(num_envs), seeds)
     lengths = [3 + s % 5 for s in seeds]
@@ -113,7 +113,7 @@ def test_one_episode_a_seed_whatever_the_number_of_environments(num_envs: int) -
 
 
 class Corridor(gymnasium.Env[Any, Any]):
-    """Three steps, no success reported until the last: for Gymnasium's own ways to reset."""
+    """Three steps with success in the last, for Gymnasium's own vector environments."""
 
     observation_space = spaces.Box(0, 255, (H, W, 3), np.uint8)
     action_space = ACTION
@@ -141,20 +141,20 @@ def test_gymnasiums_own_vector_environments(mode: AutoresetMode) -> None:
     assert rollouts.successes.all()
 
 
-def test_watch_sees_every_step_once_with_its_own_mask() -> None:
-    seen: dict[int, int] = {}
+def test_on_step_is_called_with_every_step_once_and_its_mask() -> None:
+    steps: dict[int, int] = {}
 
-    def watch(step: ev.Step) -> None:
+    def on_step(step: ev.Step) -> None:
         for i in np.flatnonzero(step.running):
-            seen[int(step.episode[i])] = seen.get(int(step.episode[i]), 0) + 1
+            steps[int(step.episode[i])] = steps.get(int(step.episode[i]), 0) + 1
             white = step.observation["image"][i, ..., 0] > 0  # type: ignore[call-overload]
             assert np.array_equal(white, step.info["target_mask"][i])
 
-    ev.rollout_episodes(looking("all"), Dots(3), [1, 2, 3, 4], on_step=watch)
-    assert seen == {0: 4, 1: 5, 2: 6, 3: 7}
+    ev.rollout_episodes(looking("all"), Dots(3), [1, 2, 3, 4], on_step=on_step)
+    assert steps == {0: 4, 1: 5, 2: 6, 3: 7}
 
 
-def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episodes() -> None:
+def test_the_best_head_is_chosen_on_calibration_and_scored_on_other_episodes() -> None:
     act = looking("else", "target", "all")
     calibration = ev.calibrate(act, Dots(4), [50, 51, 52, 53, 54], GRID)
     assert calibration.best_head == 1
@@ -173,7 +173,7 @@ def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episode
     assert totals.pointing(1).value == 1.0
     assert totals.mean_mass(0).value < chance / 100
     assert totals.pointing(0).value == 0.0
-    # A head that looks everywhere is the uniform reference, and both are chance.
+    # A uniform head equals the uniform reference, and both are at chance level.
     uniform = focus.index("uniform")
     for index in (2, uniform):
         assert totals.mass_over_chance(index).value == pytest.approx(1.0, abs=1e-4)
@@ -187,21 +187,21 @@ def test_the_head_that_looks_is_found_on_calibration_and_scored_on_other_episode
     assert totals.mean_mass(focus.index("prior")).value == pytest.approx(np.mean(by_hand), abs=1e-6)
 
 
-def test_seeds_that_chose_the_head_are_not_scored() -> None:
+def test_calibration_seeds_are_not_scored() -> None:
     act = looking("target")
     calibration = ev.calibrate(act, Dots(2), [5, 6], GRID)
-    with pytest.raises(ValueError, match=r"seeds \[6\]"):
+    with pytest.raises(ValueError, match=r"seeds that calibration did not use, got \[6\]"):
         ev.evaluate_policy(act, Dots(2), [6, 7], GRID, calibration)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
-    nobody = random_actor(Dots(2).action_space)
-    with pytest.raises(ValueError, match="no attention"):
-        ev.calibrate(nobody, Dots(2), [1], GRID)
+def test_a_policy_without_attention_and_an_environment_without_masks_raise() -> None:
+    blind = random_actor(Dots(2).action_space)
+    with pytest.raises(ValueError, match="expected a policy with attention, got none"):
+        ev.calibrate(blind, Dots(2), [1], GRID)
     with pytest.raises(ValueError, match="masks=True"):
         ev.calibrate(looking("all"), Dots(2, masks=False), [1], GRID)
     with pytest.raises(ValueError, match="at least one"):
-        ev.rollout_episodes(nobody, Dots(2), [])
+        ev.rollout_episodes(blind, Dots(2), [])
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ def test_what_cannot_be_scored_is_refused() -> None:
         (np.full((2, 2), np.nan, np.float32), "NaN or infinite"),
     ],
 )
-def test_broken_actions_are_refused(actions: np.ndarray, message: str) -> None:
+def test_invalid_actions_raise(actions: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ev.rollout_episodes(lambda observation: (actions, None), Dots(2), [1, 2])
 
 
-def test_random_and_oracle_are_the_ends_of_the_score() -> None:
+def test_random_and_oracle_have_normalised_scores_0_and_1() -> None:
     env, seeds = Dots(4), [1, 2, 3, 4, 5, 6, 7, 8]
     random = ev.rollout_episodes(random_actor(env.action_space, seed=1), env, seeds)
     oracle = ev.rollout_episodes(oracle_actor(env), env, seeds)
@@ -227,13 +227,13 @@ def test_random_and_oracle_are_the_ends_of_the_score() -> None:
         (1.0, 1.0, 1.0)
     )
     between = ev.normalised_score((random.returns + oracle.returns) / 2, random.returns, oracle.returns)
-    assert between == pytest.approx((0.5, 0.5, 0.5))  # drawn together, so without width
-    with pytest.raises(ValueError, match="not above"):
+    assert between == pytest.approx((0.5, 0.5, 0.5))  # resampled together, so without width
+    with pytest.raises(ValueError, match="mean return of the oracle above the random policy's"):
         ev.normalised_score(random.returns, oracle.returns, random.returns)
 
 
 def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
-    watched: list[ev.Step] = []
+    steps: list[ev.Step] = []
     act = looking("target", "else", action=0.25)
     episode = record_episode(
         act,
@@ -243,9 +243,9 @@ def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
         env_args={"env_name": "Dots"},
         best_head=0,
         policy="hand",
-        on_step=watched.append,
+        on_step=steps.append,
     )
-    assert len(episode) == len(watched) == 5
+    assert len(episode) == len(steps) == 5
     assert episode.rewards == pytest.approx(np.full(5, 0.257))
     assert episode.dones.tolist() == [False] * 4 + [True]
     assert episode.target_masks is not None
