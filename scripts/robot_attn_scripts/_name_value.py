@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Json]:
-    """["heads=4", "kind=soft"] -> {"heads": 4, "kind": "soft"}: values are JSON, or else text.
+    """["num_heads=4", "kind=soft"] -> {"num_heads": 4, "kind": "soft"}: values are JSON, or else text.
 
     Raises:
         ValueError: no `=`, or no name before it.

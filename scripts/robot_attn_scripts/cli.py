@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `robot-attn ... | head` has read enough. What Python still wants to write at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
         if os.environ.get("ROBOT_ATTN_TRACEBACK") == "1":
             raise
         print(f"robot-attn: error: {_one_line(error)}", file=sys.stderr)
@@ -84,6 +84,8 @@ def _open_streams() -> None:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'ask for less'}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -179,6 +179,8 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                         raise PermissionError("cannot write there")
                     case "module":
                         import a_module_that_nobody_has
+                    case "memory":
+                        raise MemoryError("Unable to allocate 36 GiB")
                     case "interrupt":
                         raise KeyboardInterrupt
                     case "bug":
@@ -201,6 +203,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("file", 2, "robot-attn: error: /nowhere/at all: No such file or directory\n"),
         ("plain", 2, "robot-attn: error: cannot write there\n"),
         ("module", 2, "robot-attn: error: No module named 'a_module_that_nobody_has'\n"),
+        ("memory", 2, "robot-attn: error: not enough memory: Unable to allocate 36 GiB\n"),
         ("interrupt", 130, "robot-attn: interrupted\n"),
     ],
 )

@@ -156,6 +156,7 @@ REFUSED = [
     (["gallery", "--size", "100000"], "expected --size from 32 to 512, got 100,000"),
     (["gallery", "--tasks", "trak"], "'trak': did you mean 'track'?"),
     (["families", "--image-size", "100000", "100000"], "expected --image-size from 32 to 512, got 100,000"),
+    (["families", "--batch", "16384", "--image-size", "512", "512"], "expected a batch of frames of"),
     (["benchmark", "envs", "--envs", "100000"], "expected --envs from 1 to 4,096"),
     (["benchmark", "pointing", "--families", "qurey"], "did you mean 'query'?"),
     (["benchmark", "watch", "--perception", "qurey"], "did you mean 'query'?"),

@@ -8,6 +8,9 @@ from robot_attn_scripts import _choices
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, Output
 
+MAX_PIXELS = 1 << 26
+"""Of a batch: as many take a gigabyte, and what is computed of them several."""
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -41,3 +44,5 @@ class Options(Amount, Table, Checked):
         _groups.check_range(self, ("image_size",), _choices.MIN_FRAME, _choices.MAX_FRAME)
         _groups.check_range(self, ("batch",), 1, 1 << 14)
         _groups.check_range(self, ("rounds",), 1)
+        if (pixels := self.batch * self.image_size[0] * self.image_size[1]) > MAX_PIXELS:
+            raise ValueError(f"expected a batch of frames of {MAX_PIXELS:,} pixels at most, got {pixels:,}")

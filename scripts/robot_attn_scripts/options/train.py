@@ -46,7 +46,7 @@ class Policy:
         ),
     ] = None
     option: Pairs = ()
-    """Options of the perception family, such as heads=4."""
+    """Options of the perception family, such as num_heads=4."""
     seed: Annotated[int | None, default(str(TrainConfig.seed))] = None
     """Random seed of the weights, the environments and the minibatches."""
 
