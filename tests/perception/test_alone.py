@@ -69,7 +69,7 @@ for name in sorted(robot_attn.FAMILIES):
     percept = module(frames, torch.randn(4, 2))
     percept.features.sum().backward()
     spread = robot_attn.upsample_attention(percept.attention.detach(), module.grid)
-    print(name, round(float(spread.sum() / (4 * module.heads)), 4))
+    print(name, round(float(spread.sum() / (4 * module.num_heads)), 4))
 """
     done = run(bare, code)
     assert done.stderr == ""

@@ -179,6 +179,7 @@ def test_without_a_display_nothing_runs(
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config.json").write_text("{}")  # what tells a run folder
     out = tmp_path / "out" / "a.mp4"
     assert cli.main(["replay", str(tmp_path), "--live", "--out", str(out)]) == 2
     assert "--live opens a window, and none can be opened here" in capsys.readouterr().err
