@@ -8,8 +8,6 @@ from robot_attn.attention import attend as attend
 from robot_attn.attention import build_score as build_score
 from robot_attn.episode import Episode as Episode
 from robot_attn.episode import EpisodeError as EpisodeError
-from robot_attn.families import FAMILIES as FAMILIES
-from robot_attn.families import build as build
 from robot_attn.frames import to_channels_first as to_channels_first
 from robot_attn.frames import to_float as to_float
 from robot_attn.maps import AttentionGrid as AttentionGrid
@@ -17,6 +15,10 @@ from robot_attn.maps import AttentionMaps as AttentionMaps
 from robot_attn.maps import upsample_attention as upsample_attention
 from robot_attn.percept import Percept as Percept
 from robot_attn.perception import Perception as Perception
+from robot_attn.registry import FAMILIES as FAMILIES
+from robot_attn.registry import build as build
+from robot_attn.registry import find_family as find_family
+from robot_attn.registry import register_family as register_family
 from robot_attn.vocabulary import MAX_TOKENS as MAX_TOKENS
 from robot_attn.vocabulary import detokenize as detokenize
 from robot_attn.vocabulary import tokenize as tokenize
@@ -39,6 +41,8 @@ __all__ = [
     "build",
     "build_score",
     "detokenize",
+    "find_family",
+    "register_family",
     "to_channels_first",
     "to_float",
     "tokenize",

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from robot_attn.frames import check_context, check_image_shape, prepare_frames
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 
@@ -66,6 +67,22 @@ class Perception(nn.Module):
 
         context is [B, context_dim], or None where context_dim is 0.
         """
+
+    def head_inputs(self) -> HeadInputs:
+        """What each head hands to the layer that features are made in, so that a head can be ablated alone.
+
+        A family with several heads overrides it: those that end in a `Readout` return its `head_inputs()`.
+        Without it explanations leave out what each head carries.
+
+        Raises:
+            ValueError: there is one head, or what the heads hand on cannot be told apart.
+        """
+        name = type(self).__name__
+        if self.num_heads == 1:
+            raise ValueError(f"{name} has one head: there are no others that could do without it")
+        raise ValueError(
+            f"{name} does not tell its {self.num_heads} heads apart: override head_inputs to ablate one alone"
+        )
 
 
 def is_whole_number(value: object) -> bool:

@@ -6,24 +6,81 @@ Importing this package registers the tasks with Gymnasium:
 
     env = gymnasium.make("RobotAttn/Track-v0", masks=True)
     envs = gymnasium.make_vec("RobotAttn/Track-v0", num_envs=24)
+
+What a task or a shift of your own is made of is here by name, and imported when it is first used: `Task`,
+`Objects`, `Shift` and their like need MuJoCo, the registry does not.
 """
 
-import gymnasium
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Task id -> where its class is. A new task is one file and one line here.
-TASKS = {
-    "RobotAttn/Track-v0": "robot_attn_envs.tasks.track:Track",
-    "RobotAttn/Reach-v0": "robot_attn_envs.tasks.reach:Reach",
-    "RobotAttn/Navigate-v0": "robot_attn_envs.tasks.navigate:Navigate",
-    "RobotAttn/Push-v0": "robot_attn_envs.tasks.push:Push",
+from robot_attn_envs.registry import TASKS, register_installed, register_shift, register_task
+
+if TYPE_CHECKING:
+    from robot_attn_envs.env import BatchEnv, TaskEnv
+    from robot_attn_envs.shifts import SHIFTS, SUITES, Shift
+    from robot_attn_envs.tasks.objects import Objects, object_names
+    from robot_attn_envs.tasks.rewards import linear_falloff
+    from robot_attn_envs.tasks.task import SpaceRow, Task
+    from robot_attn_envs.worlds import Worlds
+
+# A task is one file and one line here: its id, and where its class is.
+for _id, _task in (
+    ("RobotAttn/Track-v0", "robot_attn_envs.tasks.track:Track"),
+    ("RobotAttn/Reach-v0", "robot_attn_envs.tasks.reach:Reach"),
+    ("RobotAttn/Navigate-v0", "robot_attn_envs.tasks.navigate:Navigate"),
+    ("RobotAttn/Push-v0", "robot_attn_envs.tasks.push:Push"),
+):
+    register_task(_id, _task)
+
+# A shift is one file and one line here, in the order in which they are applied.
+for _name, _shift in (
+    ("distractors", "robot_attn_envs.shifts._distractors:Distractors"),
+    ("colors", "robot_attn_envs.shifts._colors:Colors"),
+    ("lookalikes", "robot_attn_envs.shifts._lookalikes:Lookalikes"),
+    ("background", "robot_attn_envs.shifts._background:Background"),
+    ("lighting", "robot_attn_envs.shifts._lighting:Lighting"),
+    ("camera", "robot_attn_envs.shifts._camera:Camera"),
+    ("noise", "robot_attn_envs.shifts._noise:Noise"),
+    ("occlusion", "robot_attn_envs.shifts._occlusion:Occlusion"),
+):
+    register_shift(_name, _shift)
+
+register_installed()
+
+_WHERE = {
+    "BatchEnv": "robot_attn_envs.env",
+    "Objects": "robot_attn_envs.tasks.objects",
+    "SpaceRow": "robot_attn_envs.tasks.task",
+    "SHIFTS": "robot_attn_envs.shifts",
+    "SUITES": "robot_attn_envs.shifts",
+    "Shift": "robot_attn_envs.shifts",
+    "Task": "robot_attn_envs.tasks.task",
+    "TaskEnv": "robot_attn_envs.env",
+    "Worlds": "robot_attn_envs.worlds",
+    "linear_falloff": "robot_attn_envs.tasks.rewards",
+    "object_names": "robot_attn_envs.tasks.objects",
 }
 
-for _id, _task in TASKS.items():
-    gymnasium.register(
-        _id,
-        entry_point="robot_attn_envs.make:make_env",
-        vector_entry_point="robot_attn_envs.make:make_batch",
-        kwargs={"task": _task},
-    )
+__all__ = [
+    "SHIFTS",
+    "SUITES",
+    "TASKS",
+    "BatchEnv",
+    "Objects",
+    "Shift",
+    "SpaceRow",
+    "Task",
+    "TaskEnv",
+    "Worlds",
+    "linear_falloff",
+    "object_names",
+    "register_shift",
+    "register_task",
+]
 
-__all__ = ["TASKS"]
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,14 +24,12 @@ from robot_attn.explain._gradients import gradient_maps as gradient_maps
 from robot_attn.explain._gradients import rank_agreement as rank_agreement
 from robot_attn.explain._gradients import top_agreement as top_agreement
 from robot_attn.explain._perturb import ActionCurves as ActionCurves
-from robot_attn.explain._perturb import HeadInputs as HeadInputs
 from robot_attn.explain._perturb import InsensitivePolicyError as InsensitivePolicyError
 from robot_attn.explain._perturb import ablate_pixels as ablate_pixels
 from robot_attn.explain._perturb import action_change as action_change
 from robot_attn.explain._perturb import action_curves as action_curves
 from robot_attn.explain._perturb import centred_places as centred_places
 from robot_attn.explain._perturb import discs as discs
-from robot_attn.explain._perturb import head_inputs as head_inputs
 from robot_attn.explain._perturb import random_places as random_places
 from robot_attn.explain._perturb import spread as spread
 from robot_attn.explain._perturb import top_pixels as top_pixels
@@ -45,6 +43,7 @@ from robot_attn.explain._time import expected_places as expected_places
 from robot_attn.explain._time import jumps as jumps
 from robot_attn.explain._time import peak_places as peak_places
 from robot_attn.explain._time import target_places as target_places
+from robot_attn.head_inputs import HeadInputs as HeadInputs
 from robot_attn.stretches import Stretch as Stretch
 from robot_attn.stretches import stretches as stretches
 from robot_attn.stretches import stretches_of as stretches_of

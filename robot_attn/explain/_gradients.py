@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_attn.errors import unknown_name
-from robot_attn.families._patches import frame_coordinates
+from robot_attn.families import frame_coordinates
 from robot_attn.optional import import_optional
 from robot_attn.perception import Perception
 

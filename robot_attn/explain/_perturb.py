@@ -14,20 +14,15 @@ whether such a test says anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
-from robot_attn.families._dynamic import Dynamic
-from robot_attn.families._instruction import Instruction
 from robot_attn.frames import channels_to_back, channels_to_front
 from robot_attn.maps import AttentionMaps
-from robot_attn.perception import Perception
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -224,76 +219,6 @@ def action_curves(
         np.asarray(shares, np.float64),
         {name: np.stack(rows, axis=1) for name, rows in deleted.items()},
         {name: np.stack(rows, axis=1) for name, rows in inserted.items()},
-    )
-
-
-@dataclass(frozen=True)
-class HeadInputs:
-    """What each head hands to the decision: which inputs of a perception's last layer come from it."""
-
-    layer: nn.Linear
-    columns: tuple[tuple[int, ...], ...]
-    """Of each head: its values, then its expected place."""
-
-    @contextmanager
-    def watched(self) -> Iterator[list[Tensor]]:
-        """Collects the layer's inputs, [B, inputs] a call, while the context lasts."""
-        seen: list[Tensor] = []
-
-        def watch(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            seen.append(inputs[0].detach().clone())
-
-        handle = self.layer.register_forward_pre_hook(watch)
-        try:
-            yield seen
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def silenced(self, heads: Iterable[int], usual: Tensor) -> Iterator[None]:
-        """While the context lasts, these heads hand on what is in `usual` [inputs], whatever the frame."""
-        columns = [column for head in heads for column in self.columns[head]]
-
-        def ablate_heads(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-            changed = inputs[0].clone()
-            changed[:, columns] = usual[columns]
-            return (changed,)
-
-        handle = self.layer.register_forward_pre_hook(ablate_heads)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-def head_inputs(perception: Perception) -> HeadInputs:
-    """Find what each head of a perception hands on.
-
-    The families with several heads end in one linear map, whose inputs are the values of all heads, then the
-    places (x, y) of all heads, then what no head has read.
-
-    Raises:
-        ValueError: a family with one head; or "dynamic", whose heads also enter a state that they share.
-    """
-    name, heads = type(perception).__name__, perception.num_heads
-    if heads == 1:
-        raise ValueError(f"{name} has one head: there are no others that could do without it")
-    if isinstance(perception, Dynamic):
-        raise ValueError(f"the heads of {name} share a state: none can be silenced alone")
-    layer = getattr(getattr(perception, "readout", perception), "project", None)
-    if not isinstance(layer, nn.Linear):
-        raise ValueError(f"{name} does not end in a linear layer `project` over its heads, as families do")
-    if isinstance(perception, Instruction):
-        size = perception.around.out_channels
-    else:
-        size = (layer.in_features - perception.context_dim) // heads - 2
-    places = heads * size
-    return HeadInputs(
-        layer,
-        tuple(
-            (*range(head * size, (head + 1) * size), places + 2 * head, places + 2 * head + 1)
-            for head in range(heads)
-        ),
     )
 
 

@@ -1,13 +1,21 @@
-"""The families of perception modules, by name. A new one is a file here and a line in `FAMILIES`."""
+"""The families of perception modules, and the blocks that a family of your own can be made of.
+
+A new family of robot-attn is a file here and a line in `OURS`; one of another package subclasses
+`robot_attn.Perception`, takes what it likes of the blocks, and is registered (`robot_attn.register_family`):
+
+- `Patches`: a frame as a grid of patches;
+- `frame_coordinates`: where the cells of a grid lie in the frame, in [-1, 1];
+- `Readout`: queries that meet keys on a grid, and the features that come of what they read;
+- `Mixing`: the base of families whose patches first attend to each other, then are pooled by queries;
+- `HeadInputs`: what each head hands to the last layer, for `Perception.head_inputs`;
+- `check_sizes`: one error for options that must be whole numbers of at least 1.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-from robot_attn.errors import unknown_name
 from robot_attn.families._cnn import Cnn as Cnn
 from robot_attn.families._dynamic import Dynamic as Dynamic
 from robot_attn.families._hard_patches import HardPatches as HardPatches
@@ -16,13 +24,19 @@ from robot_attn.families._instruction import Instruction as Instruction
 from robot_attn.families._keypoints import Keypoints as Keypoints
 from robot_attn.families._local import LocalAttention as LocalAttention
 from robot_attn.families._mask import Mask as Mask
+from robot_attn.families._mixing import Mixing as Mixing
+from robot_attn.families._patches import Patches as Patches
+from robot_attn.families._patches import frame_coordinates as frame_coordinates
 from robot_attn.families._query import Query as Query
+from robot_attn.families._readout import Readout as Readout
 from robot_attn.families._self import SelfAttention as SelfAttention
 from robot_attn.families._slots import Slots as Slots
+from robot_attn.head_inputs import HeadInputs as HeadInputs
 from robot_attn.perception import Perception
+from robot_attn.perception import check_sizes as check_sizes
 
 __all__ = [
-    "FAMILIES",
+    "OURS",
     "Cnn",
     "Dynamic",
     "HardPatches",
@@ -34,10 +48,15 @@ __all__ = [
     "Query",
     "SelfAttention",
     "Slots",
-    "build",
+    "HeadInputs",
+    "Mixing",
+    "Patches",
+    "Readout",
+    "check_sizes",
+    "frame_coordinates",
 ]
 
-FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
+OURS: Mapping[str, type[Perception]] = MappingProxyType(
     {
         "cnn": Cnn,
         "dynamic": Dynamic,
@@ -52,30 +71,4 @@ FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
         "slots": Slots,
     }
 )
-
-
-def build(
-    family: str | type[Perception], image_shape: tuple[int, int, int], context_dim: int = 0, **options: Any
-) -> Perception:
-    """A new module of a family, given by its name in `FAMILIES` or by its class.
-
-    image_shape: (channels, height, width), height and width from 32 to 512 pixels; context_dim: how many
-    numbers come with a frame; options: the family's own.
-    Raises ValueError for a name or an option that is unknown (it gives the nearest), a class that is no
-    Perception, and sizes that are none.
-    """
-    if isinstance(family, str):
-        if family not in FAMILIES:
-            raise unknown_name("perception family", family, FAMILIES)
-        family = FAMILIES[family]
-    elif not (isinstance(family, type) and issubclass(family, Perception)):
-        raise ValueError(
-            f"a perception family is a name or a subclass of robot_attn.Perception; {family!r} is neither."
-        )
-    known = [
-        name for name in inspect.signature(family).parameters if name not in ("image_shape", "context_dim")
-    ]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of the family {family.__name__}", option, known)
-    return family(image_shape, context_dim, **options)
+"""The families of robot-attn by name; `robot_attn.FAMILIES` has those of other packages too."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from robot_attn.attention._dynamic import DynamicAttention
 from robot_attn.families._patches import Patches, frame_coordinates
 from robot_attn.frames import check_context, prepare_frames
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -153,3 +154,6 @@ class Dynamic(Perception):
         features = F.relu_(self.project(torch.cat(seen, dim=2)))
         last = looks.weights[..., -1, :]
         return Percept(features, last.reshape(*last.shape[:-1], *self.grid.shape)), states[-1]
+
+    def head_inputs(self) -> HeadInputs:
+        raise ValueError("the heads of Dynamic share a state: none can be silenced alone")

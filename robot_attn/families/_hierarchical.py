@@ -13,6 +13,7 @@ from robot_attn.attention import attend
 from robot_attn.attention._hierarchical import attend_inside, choose, places
 from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches
 from robot_attn.families._readout import Readout
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -107,3 +108,6 @@ class Hierarchical(Perception):
         windows = windows.view(batch, channels, count, PATCH, PATCH).transpose(1, 2).flatten(0, 1)
         fine = F.relu_(self.inner(windows)).flatten(2).transpose(1, 2)
         return fine.reshape(*chosen.shape, SPLIT**2, fine.shape[-1])
+
+    def head_inputs(self) -> HeadInputs:
+        return self.readout.head_inputs()

@@ -12,6 +12,7 @@ from robot_attn.attention import attend
 from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
 from robot_attn.frames import recording
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 from robot_attn.vocabulary import MAX_TOKENS, PAD, WORDS, check_tokens, tokenize
@@ -132,3 +133,6 @@ class Instruction(Perception):
         told = query.flatten(1).expand(frames.shape[0], -1)
         told = told if context is None else torch.cat([told, context], dim=1)
         return self.readout(query, seen, seen, told)
+
+    def head_inputs(self) -> HeadInputs:
+        return self.readout.head_inputs()

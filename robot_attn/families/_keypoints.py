@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from robot_attn.attention import attend, build_score
 from robot_attn.attention._scores import Scaled, dot
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -69,3 +70,6 @@ class Keypoints(Perception):
         points, weights = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)
         seen = points.flatten(1) if context is None else torch.cat([points.flatten(1), context], dim=1)
         return Percept(F.relu_(self.project(seen)), weights.view(batch, self.num_heads, *self.grid.shape))
+
+    def head_inputs(self) -> HeadInputs:
+        return HeadInputs.values_then_places(self.project, self.num_heads, 0)

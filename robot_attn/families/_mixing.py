@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -142,3 +143,6 @@ class Mixing(Perception):
                 maps = (maps + self.roll_back(maps, weights)) / 2
             attention = maps.view_as(attention)
         return Percept(features, attention)
+
+    def head_inputs(self) -> HeadInputs:
+        return self.readout.head_inputs()

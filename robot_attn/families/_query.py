@@ -14,6 +14,7 @@ from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
 from robot_attn.frames import recording
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -174,3 +175,6 @@ class Query(Perception):
             return self.readout.percept(values, weights, context)
         tokens = patches.transpose(1, 2)
         return self.readout(self.queries.weight[None], F.relu(self.hidden(tokens)), tokens, context)
+
+    def head_inputs(self) -> HeadInputs:
+        return self.readout.head_inputs()

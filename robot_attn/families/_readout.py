@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from robot_attn.attention import attend, build_score
 from robot_attn.families._patches import frame_coordinates
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 
@@ -36,6 +37,7 @@ class Readout(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = grid
+        self.num_heads, self.value_dim = num_heads, value_dim
         self.score = build_score(score, key_dim, num_heads)
         self.project = nn.Linear(num_heads * (value_dim + 2) + context_dim, features_dim)
         self.register_buffer("coordinates", frame_coordinates(grid), persistent=False)
@@ -56,6 +58,14 @@ class Readout(nn.Module):
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
 
         def __call__(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept: ...
+
+    def head_inputs(self) -> HeadInputs:
+        """What each head hands to the features: its mixture of values, and its expected place.
+
+        Raises:
+            ValueError: there is one head.
+        """
+        return HeadInputs.values_then_places(self.project, self.num_heads, self.value_dim)
 
     def percept(self, values: Tensor, weights: Tensor, context: Tensor | None) -> Percept:
         """The percept of what was read already: values [B, h, v] with weights [B, h, n], which sum to 1."""

@@ -13,6 +13,7 @@ from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates, scaled_places
 from robot_attn.frames import prepare_frames
+from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
@@ -183,6 +184,9 @@ class Slots(Perception):
         """
         frames = self._float(frames)
         return F.mse_loss(self._decode(frames)[0], frames)
+
+    def head_inputs(self) -> HeadInputs:
+        return HeadInputs.values_then_places(self.project, self.num_heads, self.attention.first.shape[1])
 
     def _attend(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.patches(frames).flatten(2).transpose(1, 2)

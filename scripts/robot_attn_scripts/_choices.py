@@ -61,7 +61,12 @@ def families() -> tuple[str, ...]:
 
 def tasks() -> tuple[str, ...]:
     """The tasks by name, with those of other packages."""
-    return TASKS + added("robot_attn.tasks")
+    return TASKS + tuple(short_name(task_id) for task_id in added("robot_attn.tasks"))
+
+
+def short_name(task_id: str) -> str:
+    """What a task's id is for short: "Mine/Dot-v0" -> "dot"."""
+    return task_id.rpartition("/")[2].rpartition("-v")[0].lower()
 
 
 def shifts() -> tuple[str, ...]:

@@ -47,30 +47,35 @@ class LoadedPolicy:
 
 
 def load(
-    run: Path, which: Literal["best", "last"], module: str | None = None, *, gradients: bool = False
+    run: Path, which: Literal["best", "last"], modules: Sequence[str] = (), *, gradients: bool = False
 ) -> LoadedPolicy:
     """The policy in the run folder `run`.
 
     Args:
         run: the folder.
         which: the best policy of the run, or its last.
-        module: the module whose import registers the run's environment, where that is another's: what a
-            folder names is not imported unless a person names it too.
+        modules: what is imported first, such as another package's module that registers the environment, or
+            has the perception: what a folder names is not imported unless a person names it too.
         gradients: whether to give gradients in place of attention that is uniform by construction.
 
     Raises:
-        ValueError: the folder is incomplete, damaged or edited; or its environment wants another module.
+        ValueError: a module that cannot be imported; the folder is incomplete, damaged or edited; or its
+            environment or perception is in a module that is not among `modules`.
     """
     from robot_attn_policies.probing.probe import probe_policy
-    from robot_attn_policies.training.run_folder import load_policy
+    from robot_attn_policies.training.run_folder import load_policy, read_config
 
-    policy, config = load_policy(run, which=which)
-    wanted, colon, _ = config.task.rpartition(":")
-    if colon and wanted != module:
+    config = read_config(run).config
+    named = [place.rpartition(":")[0] for place in (config.task, config.perception)]
+    needed = [module for module in dict.fromkeys(named) if module and module not in modules]
+    if needed:
         raise ValueError(
-            f"the environment of {run} is registered by importing {wanted!r}, which runs its code: if you "
-            f"trust it, add --module {wanted}"
+            f"the task of {run} is {config.task!r} and its perception {config.perception!r}: importing "
+            f"{' and '.join(needed)} runs their code: if you trust it, add --module "
+            f"{' '.join([*modules, *needed])}"
         )
+    import_modules(modules)
+    policy, config = load_policy(run, which=which, modules=modules)
     return LoadedPolicy(probe_policy(policy, gradients=gradients), config, f"{run} ({which})")
 
 
@@ -90,18 +95,31 @@ def scene(
     return {name: options[name] for name in options if name not in ("shift", "intensity")} | {"suite": suite}
 
 
-def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
-    """A batch of environments of the task, with target masks if it is one of ours."""
-    from robot_attn_scripts._tasks import is_ours, make_batch
+def import_modules(names: Sequence[str]) -> None:
+    """Import the modules that `--module` names.
 
-    return make_batch(task, {**options, "masks": True} if is_ours(task) else options, num_envs)
+    Raises:
+        ValueError: one cannot be imported.
+    """
+    if names:
+        from robot_attn_scripts._tasks import import_module
+
+        for name in names:
+            import_module(name, f"the module {name!r}")
+
+
+def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
+    """A batch of environments of the task, with target masks if it has them to give."""
+    from robot_attn_scripts._tasks import make_batch, with_masks
+
+    return make_batch(task, with_masks(task, options), num_envs)
 
 
 def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
     """How many environments run side by side: `envs`, or as many as suit the task, and no idle ones."""
-    from robot_attn_scripts._tasks import is_ours
+    from robot_attn_scripts._tasks import steps_many
 
-    return min(envs or (32 if is_ours(task) else 8), episodes)
+    return min(envs or (32 if steps_many(task) else 8), episodes)
 
 
 def has_masks(env: Any) -> bool:
@@ -111,7 +129,9 @@ def has_masks(env: Any) -> bool:
 
 def has_oracle(env: Any) -> bool:
     """Whether the environments know what to do."""
-    return hasattr(env.unwrapped, "oracle_actions")
+    from robot_attn_policies.rollouts.protocols import HasOracle, ability
+
+    return ability(env, HasOracle) is not None
 
 
 def calibrated(
@@ -149,7 +169,10 @@ def ends(env: Any, seeds: Sequence[int], start_progress: Watch) -> Baselines:
     from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor
 
     if not has_oracle(env):
-        raise ValueError("the environment has no oracle to put scores on a scale with: use a task of ours")
+        raise ValueError(
+            "expected an environment with an oracle to put scores on a scale with, got one without "
+            "`oracle_actions`: use another task, or give its class that method"
+        )
     random = play("random", random_actor(env.action_space), env, seeds, start_progress)
     return Baselines(random, play("oracle", oracle_actor(env), env, seeds, start_progress))
 

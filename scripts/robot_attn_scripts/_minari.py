@@ -178,7 +178,7 @@ def recoverable(env: VectorEnv[Any, Any, Any], options: Mapping[str, Any]) -> gy
 
     Args:
         env: the batch.
-        options: those that it was made with, where it is one of our tasks.
+        options: those that it was made with, where it steps many worlds in one call.
 
     Returns:
         The environment, or None where no such spec says enough.

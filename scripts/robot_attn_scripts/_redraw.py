@@ -10,7 +10,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_scripts._tasks import NAMESPACE
+from robot_attn_policies.rollouts.protocols import HasState, HasView, ability
+from robot_attn_scripts._tasks import explained, steps_many
 
 if TYPE_CHECKING:
     from robot_attn.episode import Episode
@@ -19,6 +20,7 @@ MOST_WORLDS = 32
 MOST_PIXELS = 1 << 23  # of the frames that are drawn together
 NOT_SCENE = ("num_envs", "masks", "threads", "device", "render_mode", "depth")
 """Options of an environment that say nothing of what a frame shows."""
+CANNOT = "cannot go back to a state and be seen from elsewhere (`set_state` and `view`)"
 SAME_SCENE = 1.0  # of 255, in the mean over a frame: how far apart two machines may draw it
 
 
@@ -39,20 +41,22 @@ def redraw(
     With the episode's own size and camera these are the stored frames, bit for bit.
 
     Args:
-        episode: of a task of ours.
+        episode: of a task that can go back to a state, and show it from elsewhere, as ours can.
         image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None for
             the episode's own.
         camera: its name in the model; None for the policy's own.
 
     Raises:
-        ValueError: the episode is not of a task of ours, or of one that shows other frames here than those
-            recorded; no such camera, those that there are named; or a size out of its range.
+        ValueError: the episode's task is not known here, cannot do that, or shows other frames here than
+            those recorded; no such camera, those that there are named; or a size out of its range.
     """
     name = episode.env_args.get("env_name")
     known = gymnasium.registry.get(name) if isinstance(name, str) else None
     # What a file names is looked up and never imported.
-    if known is None or known.namespace != NAMESPACE:
-        raise _only_stored(f"its environment, {name!r}, is not a task of robot-attn")
+    if known is None:
+        raise _only_stored(f"its environment, {name!r}, is not registered here")
+    if not steps_many(known.id):
+        raise _only_stored(f"its environment, {name!r}, {CANNOT}")
     if not episode.simulator:
         raise _only_stored("it holds no states of the simulator")
     options = dict(episode.env_args.get("env_kwargs") or {})
@@ -62,23 +66,25 @@ def redraw(
     steps = len(episode)
     worlds = max(1, min(MOST_WORLDS, steps, MOST_PIXELS // max(1, height * width)))
     try:
-        env: Any = gymnasium.make_vec(known.id, num_envs=worlds, **options)
-    except (TypeError, ValueError) as error:
+        with explained(known.id, options):
+            env: Any = gymnasium.make_vec(known.id, num_envs=worlds, **options)
+    except ValueError as error:
         raise _only_stored(f"its environment, {name}, cannot be made here: {error}") from error
-    if not hasattr(env.unwrapped, "view"):
-        raise _only_stored(f"its environment, {name}, cannot be seen from elsewhere")
     drawn = []
     with closing(env):
+        simulator, eye = ability(env, HasState), ability(env, HasView)
+        if simulator is None or eye is None:
+            raise _only_stored(f"its environment, {name!r}, {CANNOT}")
         for first in range(0, steps, worlds):
             rows = np.minimum(np.arange(first, first + worlds), steps - 1)
             try:
-                env.unwrapped.set_state({part: array[rows, 0] for part, array in episode.simulator.items()})
-                seen, _ = env.unwrapped.view()
+                simulator.set_state({part: array[rows, 0] for part, array in episode.simulator.items()})
+                seen, _ = eye.view()
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 raise _only_stored(f"its states are not those of {name} as it is here: {error}") from error
             if not _same_scene(seen, episode.images[rows]):
                 raise _only_stored(f"{name} shows other frames here than those that were recorded")
-            drawn.append(env.unwrapped.view(camera, size))
+            drawn.append(eye.view(camera, size))
     images, masks = (np.concatenate(parts)[:steps] for parts in zip(*drawn, strict=True))
     return Redrawn(images, masks)
 

@@ -46,17 +46,9 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> Batch:
         ValueError: as `make_env`.
     """
     _choose_opengl()
-    try:
-        return Batch(
-            SyncVectorEnv(
-                [lambda: make_env(name, **options)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-            )
-        )
-    except ValueError:
-        raise
-    except Exception as error:  # each environment fails in its own way
-        told = f" with {', '.join(f'{key}={value!r}' for key, value in options.items())}" if options else ""
-        raise ValueError(f"{name} cannot be made{told}: {error}") from error
+    return Batch(
+        SyncVectorEnv([lambda: make_env(name, **options)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    )
 
 
 def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:

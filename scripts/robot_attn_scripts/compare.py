@@ -46,6 +46,8 @@ class Job:
     """None for the two ends of the score."""
     which: Literal["best", "last"]
     envs: int
+    modules: tuple[str, ...] = ()
+    """Imported first."""
 
     @property
     def episodes(self) -> int:
@@ -130,7 +132,7 @@ def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
         if folder.resolve() in met:
             raise ValueError(f"{folder} is named twice: name each run once")
         met.add(folder.resolve())
-        policy = policies[str(folder)] = _loaded_run.load(folder, options.which)
+        policy = policies[str(folder)] = _loaded_run.load(folder, options.which, options.module)
         seeds_of(options, policy.held_out_from)
     return policies
 
@@ -180,8 +182,8 @@ def plan(
                 f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json",
             )
             table[scene, run] = (
-                Job(folder / files[0], scores, Path(run), options.which, options.envs),
-                Job(folder / files[1], ends, None, options.which, options.envs),
+                Job(folder / files[0], scores, Path(run), options.which, options.envs, options.module),
+                Job(folder / files[1], ends, None, options.which, options.envs, options.module),
             )
     return table
 
@@ -250,6 +252,7 @@ def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:
 
         return see
 
+    _loaded_run.import_modules(job.modules)
     question = job.question
     seeds = range(question.first_seed, question.first_seed + question.episodes)
     with closing(_loaded_run.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
@@ -257,7 +260,7 @@ def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:
             return baselines_of(*_loaded_run.ends(env, seeds, watch))
         assert question.calibration is not None
         first, count = question.calibration["first_seed"], question.calibration["episodes"]
-        policy = _loaded_run.load(job.run, job.which)
+        policy = _loaded_run.load(job.run, job.which, job.modules)
         return scores_of(*_loaded_run.score(policy, env, seeds, range(first, first + count), watch))
 
 

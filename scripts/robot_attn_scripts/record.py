@@ -147,7 +147,7 @@ def _write_dataset(
     from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
     from robot_attn_policies.training.stop import stop_on_signal
     from robot_attn_scripts import _minari
-    from robot_attn_scripts._tasks import env_id, is_ours
+    from robot_attn_scripts._tasks import env_id, with_masks
 
     assert options.minari is not None
     name = options.minari
@@ -162,7 +162,7 @@ def _write_dataset(
             env = stack.enter_context(
                 closing(_loaded_run.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
             )
-            single = _minari.recoverable(env, {**scene, "masks": True} if is_ours(config.task) else scene)
+            single = _minari.recoverable(env, with_masks(config.task, scene))
             if single is None:
                 told = "the environment cannot be described in JSON: the dataset is without it"
                 console.print(told, style="yellow", highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,20 @@ from gymnasium.vector import VectorEnv
 from rich.console import Console
 
 from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor, rollout_episodes
-from robot_attn_policies.training.presets import PRESETS, Json, PPOPreset, TrainConfig
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig, task_preset
 from robot_attn_policies.training.run_folder import CONFIG, RunError, read_config, write_json
 from robot_attn_policies.training.train import MakeEnv, TrainResult, train
-from robot_attn_scripts import _report
+from robot_attn_scripts import _loaded_run, _report
 from robot_attn_scripts._name_value import parse_pairs
-from robot_attn_scripts._tasks import env_id, is_ours, make_batch
+from robot_attn_scripts._tasks import env_id, make_batch, steps_many, training_of
 from robot_attn_scripts.options.train import Options, changed_preset
 
 REFERENCE = "reference.json"
 """The mean returns of the random policy and of the oracle on the training's evaluation seeds, in the run
 folder."""
 
-
-TRAIN_ENV: Mapping[str, Mapping[str, Json]] = {
-    "track": {"out_of_view": 0.2},
-    "navigate": {"start_in_view": 0.8},
-}
-"""What is practised in training and not evaluated, by task: to search for a target that was lost."""
-
-THIRD_PARTY, THIRD_PARTY_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
-"""Preset, and episodes of an evaluation, for a third party's task: each of its environments may draw with an
+ONE_BY_ONE, ONE_BY_ONE_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
+"""Preset, and episodes of an evaluation, where environments are stepped one by one: each may draw with an
 OpenGL of its own, which takes about 0.1 GB."""
 
 
@@ -45,13 +39,19 @@ def run(options: Options) -> dict[str, object]:
         KeyboardInterrupt: interrupted, after the checkpoint was written and the way on was printed.
     """
     console = Console()
+    _loaded_run.import_modules(options.module)
     folder = options.folder
     config = make_config(options, folder)
     make_env = env_maker(config)
-    normalise = Normaliser(make_env, config, folder) if is_ours(config.task) else None
+    with closing(make_env(1, False)) as env:
+        scored = _loaded_run.has_oracle(env)
+    normalise = Normaliser(make_env, config, folder) if scored else None
     result = train(config, make_env, folder, resume=options.resume, normalise=normalise, console=console)
     if result.stopped == "interrupted":
-        command = shlex.join(["robot-attn", "train", options.task, "--out", str(folder), "--resume"])
+        place = config.perception.rpartition(":")[0]
+        modules = dict.fromkeys([*options.module, *([place] if place else [])])
+        again = ["robot-attn", "train", options.task, "--out", str(folder), "--resume"]
+        command = shlex.join([*again, *(["--module", *modules] if modules else [])])
         console.print(
             f"stopped and saved after {result.steps:,} steps; go on with:\n  {command}", soft_wrap=True
         )
@@ -77,16 +77,28 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
     if options.resume and (folder / CONFIG).is_file():
         stored = read_config(folder).config
         start, preset = stored, stored.ppo
+        _check_named(stored.perception, options, folder)
     else:
-        start = TrainConfig(options.task, train_env=TRAIN_ENV.get(options.task, {}))
-        preset = PRESETS.get(options.task, PPOPreset())
-        if not is_ours(options.task):
-            start, preset = replace(start, eval_episodes=THIRD_PARTY_EPISODES), THIRD_PARTY
+        many = steps_many(options.task)
+        own = task_preset(training_of(options.task), None if many else ONE_BY_ONE)
+        start, preset = TrainConfig(options.task, train_env=own.train_env), own.ppo
+        if not many:
+            start = replace(start, eval_episodes=ONE_BY_ONE_EPISODES)
     changes = options.given()
     for name, pairs, before in (("options", options.option, start.options), ("env", options.env, start.env)):
         changes[name] = {**before, **parse_pairs(pairs)}
     changes["ppo"] = changed_preset(preset, options.ppo)
     return replace(start, **changes)
+
+
+def _check_named(perception: str, options: Options, folder: Path) -> None:
+    """Refuse a perception that a folder names by its place, unless a person names it, or its module, too."""
+    module, colon, _ = perception.partition(":")
+    if colon and perception != options.perception and module not in options.module:
+        raise ValueError(
+            f"the perception of {folder} is {perception!r}, and importing {module!r} runs its code: if you "
+            f"trust it, add --module {module}"
+        )
 
 
 def env_maker(config: TrainConfig) -> MakeEnv:
@@ -135,7 +147,7 @@ class Normaliser:
         try:
             seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
             space: Any = env.action_space
-            actors = (random_actor(space, config.eval_seed), oracle_actor(env.unwrapped))
+            actors = (random_actor(space, config.eval_seed), oracle_actor(env))
             random, oracle = (float(rollout_episodes(act, env, seeds).returns.mean()) for act in actors)
         finally:
             env.close()

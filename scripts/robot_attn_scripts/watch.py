@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robot_attn_scripts import _report
+from robot_attn_scripts import _loaded_run, _report
 from robot_attn_scripts.options.watch import Options
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def run(options: Options) -> dict[str, object]:
     with ExitStack() as stack:
         source = _source(options.source)
         stack.callback(source.close)
-        policy, config = load_policy(options.run, which=options.which)
+        _loaded_run.import_modules(options.module)
+        policy, config = load_policy(options.run, which=options.which, modules=options.module)
         watcher = Watcher(
             probe_policy(policy),
             width=options.width,

@@ -22,6 +22,8 @@ def test_the_public_names() -> None:
         "build",
         "build_score",
         "detokenize",
+        "find_family",
+        "register_family",
         "to_channels_first",
         "to_float",
         "tokenize",
@@ -30,7 +32,7 @@ def test_the_public_names() -> None:
     assert all(hasattr(robot_attn, name) for name in robot_attn.__all__)
     assert robot_attn.Percept._fields == ("features", "attention")
     assert robot_attn.Attended._fields == ("values", "weights")
-    assert sorted(robot_attn.FAMILIES) == [
+    assert sorted(robot_attn.families.OURS) == [
         "cnn",
         "dynamic",
         "hierarchical",

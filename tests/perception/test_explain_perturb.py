@@ -16,7 +16,6 @@ from robot_attn.explain import (
     action_curves,
     centred_places,
     discs,
-    head_inputs,
     random_places,
     spread,
     top_pixels,
@@ -208,7 +207,7 @@ def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
     torch.manual_seed(0)
     perception = robot_attn.build(family, image_shape=(3, 32, 32), context_dim=2)
     frames, context = torch.rand(6, 3, 32, 32), torch.rand(1, 2).expand(6, -1)
-    heads = head_inputs(perception)
+    heads = perception.head_inputs()
     assert len(heads.columns) == perception.num_heads
     with torch.no_grad(), heads.watched() as seen:
         usual = perception(frames, context).features
@@ -232,7 +231,7 @@ def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
 def test_a_heads_columns_are_its_own(family: str, weight: str) -> None:
     torch.manual_seed(0)
     perception = robot_attn.build(family, image_shape=(3, 32, 32))
-    frames, heads = torch.rand(4, 3, 32, 32), head_inputs(perception)
+    frames, heads = torch.rand(4, 3, 32, 32), perception.head_inputs()
     with torch.no_grad(), heads.watched() as seen:
         perception(frames)
         getattr(perception, weight).weight[2] *= -1
@@ -247,4 +246,4 @@ def test_a_heads_columns_are_its_own(family: str, weight: str) -> None:
 )
 def test_heads_that_cannot_be_silenced_alone(family: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        head_inputs(robot_attn.build(family, image_shape=(3, 32, 32)))
+        robot_attn.build(family, image_shape=(3, 32, 32)).head_inputs()

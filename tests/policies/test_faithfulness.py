@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 import robot_attn
 from robot_attn import AttentionGrid, Percept
-from robot_attn.explain import discs, head_inputs
+from robot_attn.explain import discs
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.evaluation.statistics import Interval
 from robot_attn_policies.probing import faithfulness as fa
@@ -319,7 +319,7 @@ def test_the_head_that_decides_is_found(env: Circling) -> None:
         # Features are relu(x), relu(-x), relu(y), relu(-y) of the second keypoint.
         for unit, (place, sign) in enumerate([(2, 1), (2, -1), (3, 1), (3, -1)]):
             perception.project.weight[unit, place] = sign
-    heads = head_inputs(perception)
+    heads = perception.head_inputs()
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
         with torch.no_grad():

@@ -405,3 +405,23 @@ def test_a_run_records_the_versions_of_libraries() -> None:
         or run.versions["torch"] == torch.__version__
     )
     assert {"python", "numpy", "gymnasium", "stable-baselines3"} <= set(run.versions)
+
+
+def test_a_perception_of_another_module_is_imported_only_if_a_person_names_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strangers_eyes.py").write_text("from robot_attn.families import Query as Own\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "run"
+    save(folder, replace(CONFIG, perception="strangers_eyes:Own"))
+    del sys.modules["strangers_eyes"]
+    with pytest.raises(
+        RunError, match=r"importing 'strangers_eyes' runs its code: .* --module strangers_eyes"
+    ):
+        load_policy(folder)
+    with pytest.raises(RunError, match="name the module too"):
+        load_policy(folder, modules=["strangers"])
+    assert "strangers_eyes" not in sys.modules
+    policy, config = load_policy(folder, modules=["strangers_eyes"])
+    assert config.perception == "strangers_eyes:Own"
+    assert type(policy.features_extractor.perception).__name__ == "Query"  # type: ignore[union-attr]

@@ -17,6 +17,8 @@ HEIGHT, WIDTH, HORIZON = 36, 44, 13
 
 
 class ToyEnv(VectorEnv[Any, Any, Any]):
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
     def __init__(
         self,
         num_envs: int,
@@ -27,7 +29,6 @@ class ToyEnv(VectorEnv[Any, Any, Any]):
         masks: bool = True,
     ) -> None:
         self.training = training
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs, self.box, self.masks = num_envs, box, masks
         image = gymnasium.spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
         state = gymnasium.spaces.Box(-1, 1, (2,), np.float32)

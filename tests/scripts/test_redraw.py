@@ -87,11 +87,11 @@ def with_part(episode: Episode, name: str, change: Any) -> Episode:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: with_args(e, env_name="ALE/Pong-v5"), "'ALE/Pong-v5', is not a task of robot-attn"),
-        (lambda e: with_args(e, env_name="CartPole-v1"), "'CartPole-v1', is not a task of robot-attn"),
-        (lambda e: with_args(e, env_name="this:RobotAttn/Track-v0"), "is not a task of robot-attn"),
-        (lambda e: with_args(e, env_name=["RobotAttn/Track-v0"]), "is not a task of robot-attn"),
-        (lambda e: replace(e, env_args={}), "None, is not a task of robot-attn"),
+        (lambda e: with_args(e, env_name="ALE/Pong-v5"), "'ALE/Pong-v5', is not registered here"),
+        (lambda e: with_args(e, env_name="CartPole-v1"), "'CartPole-v1', cannot go back to a state"),
+        (lambda e: with_args(e, env_name="this:RobotAttn/Track-v0"), "is not registered here"),
+        (lambda e: with_args(e, env_name=["RobotAttn/Track-v0"]), "is not registered here"),
+        (lambda e: replace(e, env_args={}), "None, is not registered here"),
         (lambda e: with_args(e, env_name="RobotAttn/Reach-v0"), "are not those of RobotAttn/Reach-v0"),
         (
             lambda e: with_args(e, env_kwargs={"colours": 3}),

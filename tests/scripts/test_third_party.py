@@ -33,7 +33,7 @@ from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive  # n
 from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
 from robot_attn_policies.training.train import Training, _seed_after  # noqa: E402
 from robot_attn_scripts import _third_party  # noqa: E402
-from robot_attn_scripts._tasks import env_id, is_ours, make_batch  # noqa: E402
+from robot_attn_scripts._tasks import env_id, make_batch, steps_many  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
 from robot_attn_scripts.train import env_maker  # noqa: E402
 
@@ -430,9 +430,9 @@ def test_a_discrete_environment_that_sees_is_evaluated(
 
 
 def test_names() -> None:
-    assert (env_id("track"), is_ours("track")) == ("RobotAttn/Track-v0", True)
-    assert (env_id("Reacher-v5"), is_ours("Reacher-v5")) == ("Reacher-v5", False)
-    assert (env_id("lamp_env:Lamp-v0"), is_ours("lamp_env:Lamp-v0")) == ("Lamp-v0", False)
+    assert (env_id("track"), steps_many("track")) == ("RobotAttn/Track-v0", True)
+    assert (env_id("Reacher-v5"), steps_many("Reacher-v5")) == ("Reacher-v5", False)
+    assert (env_id("lamp_env:Lamp-v0"), steps_many("lamp_env:Lamp-v0")) == ("Lamp-v0", False)
 
 
 @pytest.mark.parametrize(

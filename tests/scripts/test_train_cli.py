@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ToyTask, register
 
-from robot_attn_policies.training.presets import TrainConfig
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import RunError, load_policy, read_config, read_trainer
 from robot_attn_scripts.cli import main
 from robot_attn_scripts.train import Normaliser, Options, env_maker, make_config, parse_pairs
@@ -83,6 +83,24 @@ def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> Non
     (tmp_path / "reference.json").write_text("{")
     with pytest.raises(RunError, match=r"reference.json is damaged: delete it"):
         Normaliser(ToyTask, config, tmp_path)(0.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "ppo", "train_env", "eval_episodes"),
+    [
+        ("track", {}, {"out_of_view": 0.2}, 24),
+        ("navigate", {"gamma": 0.97}, {"start_in_view": 0.8}, 24),
+        ("reach", {"gamma": 0.97}, {}, 24),
+        ("push", {"gamma": 0.97}, {}, 24),
+        ("RobotAttn/Push-v0", {"gamma": 0.97}, {}, 24),
+        ("Pusher-v5", {"n_envs": 8, "batch_size": 256}, {}, 8),
+    ],
+)
+def test_each_task_brings_its_preset(
+    tmp_path: Path, task: str, ppo: dict[str, Any], train_env: dict[str, Any], eval_episodes: int
+) -> None:
+    config = make_config(Options(task), tmp_path)
+    assert config == TrainConfig(task, ppo=PPOPreset(**ppo), train_env=train_env, eval_episodes=eval_episodes)
 
 
 @pytest.mark.parametrize(

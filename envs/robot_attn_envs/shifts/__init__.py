@@ -17,14 +17,14 @@ intensity 0 it changes nothing. What training has, and what shifts show instead:
 | `occlusion`   | nothing before the lens             | three patches of 22 % of the frame together   |
 
 With an instruction the objects keep to their names: `colors` changes the scenery alone, and `lookalikes`
-chooses among named pairs of colour and shape. A new shift is a file here and a line in `SHIFTS`.
+chooses among named pairs of colour and shape. A new shift is a file here and a line in
+`robot_attn_envs/__init__.py`; one of another package is registered with `robot_attn_envs.register_shift`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeAlias
 
 import mujoco
@@ -32,15 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs.errors import unknown_name
+from robot_attn_envs.registry import SHIFT_PLACES, load
 from robot_attn_envs.render.lens import Lens, clear_views
 from robot_attn_envs.shifts._background import Background
-from robot_attn_envs.shifts._camera import Camera
-from robot_attn_envs.shifts._colors import Colors
-from robot_attn_envs.shifts._distractors import Distractors
-from robot_attn_envs.shifts._lighting import Lighting
-from robot_attn_envs.shifts._lookalikes import Lookalikes
-from robot_attn_envs.shifts._noise import Noise
-from robot_attn_envs.shifts._occlusion import Occlusion
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.shifts._suites import SUITES
 from robot_attn_envs.tasks.task import Floats, Task
@@ -49,23 +43,61 @@ __all__ = ["SHIFTS", "SUITES", "Shift", "ShiftOption", "Shifts", "chosen_shifts"
 
 ShiftOption: TypeAlias = str | Sequence[str] | Mapping[str, float]
 
-SHIFTS: Mapping[str, type[Shift]] = MappingProxyType(
-    {
-        "distractors": Distractors,
-        "colors": Colors,
-        "lookalikes": Lookalikes,
-        "background": Background,
-        "lighting": Lighting,
-        "camera": Camera,
-        "noise": Noise,
-        "occlusion": Occlusion,
-    }
-)
-"""The shifts by name, in the order in which they are applied."""
+FIRST_FREE_STREAM = 100
+"""Smaller streams are kept for robot-attn's own shifts, those to come included."""
+
+
+class _Shifts(Mapping[str, type[Shift]]):
+    """All shifts by name, read-only. One is imported when it is looked up."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, type[Shift]] = {}
+
+    def __getitem__(self, name: str) -> type[Shift]:
+        if name not in self._loaded:
+            shift = load("shift", SHIFT_PLACES[name])
+            self._check(name, shift)
+            self._loaded[name] = shift
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SHIFT_PLACES)
+
+    def __len__(self) -> int:
+        return len(SHIFT_PLACES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in SHIFT_PLACES
+
+    def __repr__(self) -> str:
+        return f"SHIFTS({', '.join(self)})"
+
+    def _check(self, name: str, shift: object) -> None:
+        if not (isinstance(shift, type) and issubclass(shift, Shift)):
+            raise ValueError(f"expected the shift {name!r} to be a subclass of Shift, got {shift!r}")
+        stream = getattr(shift, "stream", None)
+        ours = shift.__module__.startswith(f"{__name__}.")
+        if type(stream) is not int or not (ours or FIRST_FREE_STREAM <= stream < 1 << 32):
+            raise ValueError(
+                f"expected the shift {name!r} to have a `stream` from {FIRST_FREE_STREAM} to 2^32 - 1, got "
+                f"{stream!r}: give its class a number of its own"
+            )
+        for other, known in self._loaded.items():
+            if known.stream == stream and known is not shift:
+                raise ValueError(
+                    f"the shifts {other!r} and {name!r} have one stream, {stream}, so their episodes would "
+                    "be alike: give one of them another number"
+                )
+
+
+SHIFTS: Mapping[str, type[Shift]] = _Shifts()
+"""The shifts by name: ours, in the order in which they are applied, then those of other packages."""
 
 
 def chosen_shifts(shift: ShiftOption, intensity: float, suite: str | None) -> dict[str, float]:
-    """The shifts that these options ask for, each with its intensity in (0, 1], in the order of `SHIFTS`.
+    """The shifts that these options ask for, each with its intensity in (0, 1], as they are applied.
+
+    That is the order of their streams, whatever the order in which they were registered or asked for.
 
     Args:
         shift: a name, several, or a mapping from names to intensities.
@@ -87,7 +119,8 @@ def chosen_shifts(shift: ShiftOption, intensity: float, suite: str | None) -> di
         if name not in SHIFTS:
             raise unknown_name("visual shift", name, SHIFTS)
         _check_intensity(f"intensity of {name}", value)
-    return {name: float(wanted[name]) for name in SHIFTS if wanted.get(name, 0.0) > 0.0}
+    on = [name for name, value in wanted.items() if value > 0.0]
+    return {name: float(wanted[name]) for name in sorted(on, key=lambda name: SHIFTS[name].stream)}
 
 
 def _version(suite: str) -> str:
@@ -159,8 +192,8 @@ class Shifts:
 
     def reset(self, world: int, entropy: Sequence[int]) -> None:
         """Draw what a world's new episode looks like, from streams that `entropy` starts."""
-        for name, shift in self._shifts.items():
-            shift.reset(world, np.random.default_rng([*entropy, list(SHIFTS).index(name)]))
+        for shift in self._shifts.values():
+            shift.reset(world, np.random.default_rng([*entropy, shift.stream]))
 
     def apply(self, kinematics: dict[str, Floats], steps: NDArray[np.int64]) -> dict[str, Floats]:
         """Set the lens for the frames after so many steps, and return what the camera shall see.

@@ -32,6 +32,7 @@ class Background(Shift):
         clips: the pictures to choose from.
     """
 
+    stream = 3
     needs_lens = True
 
     def __init__(self, num_worlds: int, intensity: float) -> None:

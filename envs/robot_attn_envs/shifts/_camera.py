@@ -26,6 +26,8 @@ class Camera(Shift):
     raised to the power of the intensity. Rewards do not change: the task uses the camera's original pose.
     """
 
+    stream = 5
+
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)
         self._moved, self._turned = np.zeros((num_worlds, 3)), np.zeros((num_worlds, 3))

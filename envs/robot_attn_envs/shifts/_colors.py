@@ -21,6 +21,8 @@ class Colors(Shift):
     keep the colours that they are named by. All random hues are at least 50 degrees from the target's.
     """
 
+    stream = 1
+
     def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
         super().bind(model, task, aspect)
         self._scenery = np.array([model.geom(name).id for name in task.backdrop])

@@ -12,6 +12,8 @@ MOST = 6
 class Distractors(Shift):
     """Add `6 * intensity` distractors, rounded, at least one."""
 
+    stream = 0
+
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)
         self.spare_distractors = max(1, round(MOST * intensity))

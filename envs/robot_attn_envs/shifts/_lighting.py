@@ -26,6 +26,7 @@ class Lighting(Shift):
     lower intensity they are raised to its power.
     """
 
+    stream = 4
     needs_lens = True
 
     def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:

@@ -28,6 +28,8 @@ class Lookalikes(Shift):
     another shape, or the target's shape and the nearest other named colour.
     """
 
+    stream = 2
+
     def reset(self, world: int, rng: np.random.Generator) -> None:
         objects = self._task.objects
         slots = rng.permutation(objects.distractors(world))

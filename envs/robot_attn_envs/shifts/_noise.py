@@ -23,6 +23,7 @@ class Noise(Shift):
     short, raised to the power of the intensity.
     """
 
+    stream = 6
     needs_lens = True
 
     def __init__(self, num_worlds: int, intensity: float) -> None:

@@ -25,6 +25,7 @@ class Occlusion(Shift):
     out pixels behind a patch. Depth does not change: it belongs to another sensor.
     """
 
+    stream = 7
     needs_lens = True
 
     def __init__(self, num_worlds: int, intensity: float) -> None:

@@ -15,19 +15,23 @@ from robot_attn_envs.tasks.task import Floats, Task
 class Shift(ABC):
     """One way in which scenes look otherwise than in training.
 
-    A subclass is a file and a line in `SHIFTS`. Everything drawn for an episode is in `episode`, arrays
-    [num_worlds, ...]; what is seen follows from them, from the simulation and from the number of steps alone.
+    A subclass is registered by a name (`robot_attn_envs.register_shift`). Everything drawn for an episode is
+    in `episode`, arrays [num_worlds, ...]; what is seen follows from them, from the simulation and from the
+    number of steps alone.
 
     Args:
         num_worlds: number of worlds.
         intensity: in (0, 1], what it means is the subclass's.
 
     Attributes:
+        stream: the number of its random stream, which no other shift has, and the place in which it is
+            applied. It never changes: with it every published episode would. Those below 100 are ours.
         needs_lens: whether it works on pixels, and `show` writes `views`.
         spare_distractors: how many distractors it adds at most.
         episode: what was drawn for the running episodes.
     """
 
+    stream: ClassVar[int]
     needs_lens: ClassVar[bool] = False
     spare_distractors: int = 0
 

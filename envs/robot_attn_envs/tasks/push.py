@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
@@ -129,6 +130,8 @@ class Push(Task):
     horizon = 150
     substeps = 5
     backdrop = ("table",)
+    # The reward is at the end of a way: seconds ahead count.
+    training = MappingProxyType({"ppo": {"gamma": 0.97}})
     action_table = ARM_ACTIONS
     state_table = ARM_STATE
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import mujoco
@@ -46,6 +48,8 @@ class Task(ABC):
         state_table: the rows of the observation's `state` entry, in order (empty: no such entry).
         action_table: the rows of the action, scaled to [-1, 1].
         backdrop: names of the geoms that are only scenery, such as walls and floor; shifts paint over them.
+        training: how a policy is best trained on it, plain data: `ppo`, what differs from the default preset
+            (`PPOPreset` of `robot_attn_policies`); `train_env`, the task's options in training alone.
         objects: the target and the distractors: which geom is which, and of what colour.
         episode: what else was drawn for the running episodes, arrays [num_worlds, ...].
         geom_rgba: float32 [num_worlds, ngeom, 4], the episode's colours; a task may write it in `reset`.
@@ -57,6 +61,7 @@ class Task(ABC):
     state_table: ClassVar[tuple[SpaceRow, ...]]
     action_table: ClassVar[tuple[SpaceRow, ...]]
     backdrop: ClassVar[tuple[str, ...]]
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     objects: Objects
     episode: dict[str, NDArray[np.generic]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
@@ -96,6 +97,8 @@ class Track(Task):
     horizon = 150
     substeps = 5
     backdrop = ("floor", "wall_north", "wall_south", "wall_west", "wall_east")
+    # A target that is lost has to be searched for, which evaluation does not ask for.
+    training = MappingProxyType({"train_env": {"out_of_view": 0.2}})
     action_table = (
         SpaceRow("pan velocity", -1.0, 1.0, "2.0 rad/s", "pan"),
         SpaceRow("tilt velocity", -1.0, 1.0, "1.5 rad/s", "tilt"),

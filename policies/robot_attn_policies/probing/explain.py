@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from robot_attn.explain import HeadInputs, InsensitivePolicyError, head_inputs
+from robot_attn.explain import HeadInputs, InsensitivePolicyError
 from robot_attn_policies.pages.report import Report, Section
 from robot_attn_policies.probing import report_sections
 from robot_attn_policies.probing.faithfulness import (
@@ -26,7 +26,6 @@ from robot_attn_policies.probing.faithfulness import (
     HeadAblation,
     InterventionEffect,
     PixelAblation,
-    Thing,
     measure_interventions,
     run_head_ablation,
     run_pixel_ablation,
@@ -34,6 +33,7 @@ from robot_attn_policies.probing.faithfulness import (
 from robot_attn_policies.probing.probe import KINDS, PolicyProbe, probe_policy
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import Show
+from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 from robot_attn_policies.sb3.extractor import find_extractor
@@ -305,7 +305,7 @@ class _Stage:
 
     def edit(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
         """What changes as one thing does; None where the environment cannot imagine that."""
-        if not hasattr(self.env.unwrapped, "render_counterfactual"):
+        if ability(self.env, HasInterventions) is None:
             return None
         after = self.part("one thing changed")
         return measure_interventions(
@@ -344,6 +344,6 @@ class _Stage:
         if self.probe.kind != "attention":
             return None
         try:
-            return head_inputs(find_extractor(self.probe.policy).perception)
+            return find_extractor(self.probe.policy).perception.head_inputs()
         except ValueError:
             return None

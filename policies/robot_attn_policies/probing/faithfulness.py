@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -39,12 +39,12 @@ from robot_attn_policies.evaluation.evaluate import normalised_score
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
 from robot_attn_policies.probing.probe import frames_of, with_frames
 from robot_attn_policies.probing.steps import joined
+from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
 
 SHARE = 0.1
 """Of the frame's pixels: what the verdict is about."""
 
-Thing: TypeAlias = Literal["target", "distractor"]
 Outcome: TypeAlias = Literal["yes", "no", "undecided"]
 Watch: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
 """Told which episodes come next; gives what to call after each of their steps."""
@@ -243,7 +243,7 @@ def run_head_ablation(
         act: the policy whose perception `heads` is of.
         env: its environment.
         seeds: of the episodes.
-        heads: `head_inputs` of its perception.
+        heads: `Perception.head_inputs` of its perception.
         returns: whether to play on without heads. Else only actions are compared, and returns are empty.
         on_step: called with "full", and "without 3" or "only 3" for head 3.
 
@@ -310,16 +310,6 @@ SMALLEST = 8
 """Pixels: of a thing of which less is seen, no change is expected to be noticed."""
 
 
-class RenderCounterfactual(Protocol):
-    """`render_counterfactual` of an environment: the present frames with one thing changed, and nothing else.
-
-    It gives `image` [N, H, W, C]; and where things are seen, bool [N, H, W]: `before` the thing as it is,
-    `after` the thing changed, `target` the target as it is, `target_after` the target in `image`.
-    """
-
-    def __call__(self, what: Thing, **edit: Any) -> Mapping[str, NDArray[Any]]: ...
-
-
 @dataclass(frozen=True)
 class InterventionEffect:
     """What one edit of one thing did, as sums over the frames of E episodes that count, [E] each.
@@ -352,8 +342,7 @@ def measure_interventions(
 
     Args:
         act: the policy, which must say where it looks.
-        env: its environment, whose `unwrapped` has a method `render_counterfactual` (see
-            `RenderCounterfactual`).
+        env: its environment, which can show what would be seen otherwise (`HasInterventions`).
         seeds: of the episodes.
         grid: where the cells of its maps lie.
         every: steps from one imagination to the next.
@@ -364,8 +353,8 @@ def measure_interventions(
     Raises:
         ValueError: as `rollout_episodes` and `spread`; or the environment cannot imagine.
     """
-    render_counterfactual: RenderCounterfactual | None = getattr(env.unwrapped, "render_counterfactual", None)
-    if render_counterfactual is None:
+    simulator = ability(env, HasInterventions)
+    if simulator is None:
         raise ValueError(
             "this environment cannot imagine its frames otherwise: it has no `render_counterfactual`"
         )
@@ -379,7 +368,7 @@ def measure_interventions(
         if clock % every == 0:
             maps = _maps(percept, grid, weights)
             for thing, edit in sums:
-                counterfactual = render_counterfactual(thing, **INTERVENTIONS[edit])
+                counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
                 frames = counterfactual["image"]
                 changed, seen = act(with_frames(observation, image, grid, frames))
                 rows = _effects(actions, changed, maps, _maps(seen, grid, weights), counterfactual)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn import Percept
+from robot_attn_policies.rollouts.protocols import HasOracle, ability
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import find_extractor
 
@@ -170,9 +171,18 @@ def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:
 
 
 def oracle_actor(env: Any) -> Actor:
-    """The scripted oracle of an environment that has `oracle_actions()`: the score's one."""
+    """The scripted oracle of an environment that has one: the score's one.
+
+    Raises:
+        ValueError: the environment has none (`HasOracle`).
+    """
+    oracle = ability(env, HasOracle)
+    if oracle is None:
+        raise ValueError(
+            f"expected an environment with an oracle, got {type(env).__name__}: give its class oracle_actions"
+        )
 
     def act(observation: Observation) -> tuple[NDArray[Any], None]:
-        return np.asarray(env.oracle_actions()), None
+        return np.asarray(oracle.oracle_actions()), None
 
     return act

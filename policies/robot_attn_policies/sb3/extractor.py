@@ -47,7 +47,7 @@ class PerceptionExtractor(CombinedExtractor):
         observation_space: the policy's, channel-first: a `Box` image, or a `Dict` with one image entry or
             more. An image is uint8 in [0, 255] or floating-point in [0, 1], of shape (C, H, W). SB3
             transposes uint8 frames itself.
-        perception: name of a family in `robot_attn.FAMILIES`, or a `Perception` class.
+        perception: name of a family in `robot_attn.FAMILIES`, "module:Class", or a `Perception` class.
         image: key of the image entry to look at; needed where the space has several.
         normalized_image: set by SB3.
         **options: options of the family.
@@ -75,15 +75,15 @@ class PerceptionExtractor(CombinedExtractor):
         told = TOKENS in vectors
         if told:
             _check_instruction(vectors.pop(TOKENS))
-        family = robot_attn.FAMILIES.get(perception) if isinstance(perception, str) else perception
-        if told and getattr(family, "reads_tokens", False):
+        family = robot_attn.find_family(perception)
+        if told and family.reads_tokens:
             options = {"instruction": None, **options}
         reads = told and options.get("instruction", "") is None
         vector_size = sum(int(get_flattened_obs_dim(entry)) for entry in vectors.values())
         vector_size += len(WORDS) if told and not reads else 0
         channels, height, width = space.shape
         module = robot_attn.build(
-            perception,
+            family,
             image_shape=(channels, height, width),
             context_dim=vector_size + (MAX_TOKENS if reads else 0),
             **options,

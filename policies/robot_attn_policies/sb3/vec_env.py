@@ -22,6 +22,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     requested_options,
     requested_seeds,
 )
+from robot_attn_policies.rollouts.protocols import HasState, ability
 
 _NOT_INFO = ("final_obs", "final_info")
 _ENV_PREFIX = "env/"
@@ -146,7 +147,17 @@ class BatchVecEnv(VecEnv):
     @property
     def stateful(self) -> bool:
         """Whether the environment has `get_state` and `set_state`, so that its state can be restored."""
-        return all(hasattr(self.env.unwrapped, name) for name in ("get_state", "set_state"))
+        return ability(self.env, HasState) is not None
+
+    @property
+    def _simulator(self) -> HasState:
+        simulator = ability(self.env, HasState)
+        if simulator is None:
+            raise ValueError(
+                "expected an environment that can go back to a state, got "
+                f"{type(self.env.unwrapped).__name__}: give its class get_state and set_state"
+            )
+        return simulator
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that the next step depends on, running returns and lengths included.
@@ -155,8 +166,7 @@ class BatchVecEnv(VecEnv):
             Numeric arrays by name.
         """
         state: dict[str, NDArray[Any]] = {
-            _ENV_PREFIX + key: value
-            for key, value in self.env.unwrapped.get_state().items()  # type: ignore[attr-defined]
+            _ENV_PREFIX + key: value for key, value in self._simulator.get_state().items()
         }
         return state | {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
 
@@ -175,7 +185,7 @@ class BatchVecEnv(VecEnv):
                 f"expected the state of {self.num_envs} environments, with running returns and lengths, got "
                 + ", ".join(f"{key} {np.shape(value)}" for key, value in own.items())
             )
-        self.env.unwrapped.set_state(  # type: ignore[attr-defined]
+        self._simulator.set_state(
             {
                 key.removeprefix(_ENV_PREFIX): value
                 for key, value in state.items()

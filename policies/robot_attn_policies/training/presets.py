@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from robot_attn_policies.training.dataclass_json import from_json
 
 Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
 
@@ -98,7 +101,7 @@ class TrainConfig:
     task: str
     """Name of the task; only recorded here, the environments come from the caller."""
     perception: str = "query"
-    """Family in `robot_attn.FAMILIES`."""
+    """Family in `robot_attn.FAMILIES`, or "module:Class"."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """Options of the family."""
     env: Mapping[str, Json] = field(default_factory=dict)
@@ -156,16 +159,50 @@ def _check_option(name: str, value: Any) -> None:
         _check_range(name, value, -MAX_OPTION, MAX_OPTION)
 
 
-TRACK = PPOPreset()
-"""Track: 250k steps take about five minutes on 4 cores."""
+@dataclass(frozen=True)
+class TaskPreset:
+    """How a policy is trained on a task, unless a person says otherwise."""
 
-FARSIGHTED = PPOPreset(gamma=0.97)
-"""Where the reward is at the end of a way: seconds ahead count."""
+    ppo: PPOPreset = field(default_factory=PPOPreset)
+    train_env: Mapping[str, Json] = field(default_factory=dict)
+    """As `TrainConfig.train_env`."""
 
-PRESETS: Mapping[str, PPOPreset] = {
-    "track": TRACK,
-    "navigate": FARSIGHTED,
-    "reach": FARSIGHTED,
-    "push": FARSIGHTED,
-}
-"""The PPO preset of each task."""
+
+def task_preset(training: Mapping[str, Any], base: PPOPreset | None = None) -> TaskPreset:
+    """The preset of a task by what the task itself says: its class attribute `training`.
+
+    Args:
+        training: `ppo`, the fields that differ from `base` by name; `train_env`, options of the environment
+            in training alone. Both may be missing.
+        base: what the task leaves unsaid; None for the defaults of `PPOPreset`.
+
+    Raises:
+        ValueError: another entry, an unknown field, or a value of another type or out of its range.
+    """
+    for name in training:
+        if name not in ("ppo", "train_env"):
+            from robot_attn.errors import unknown_name  # brings torch, which help must not
+
+            raise unknown_name("entry of a task's training", name, ("ppo", "train_env"))
+    preset = changed_preset(PPOPreset() if base is None else base, training.get("ppo", {}))
+    try:
+        options: dict[str, Json] = json.loads(json.dumps(dict(training.get("train_env", {}))))
+    except TypeError as error:
+        raise ValueError(f"expected a task's train_env to be plain data, as JSON has it: {error}") from error
+    return TaskPreset(preset, options)
+
+
+def changed_preset(preset: PPOPreset, changes: Mapping[str, Any]) -> PPOPreset:
+    """The preset with these fields, by name, in place of its own.
+
+    Raises:
+        ValueError: an unknown field, or a value of another type or out of its range.
+    """
+    known = [field.name for field in fields(PPOPreset)]
+    for name in changes:
+        if name not in known:
+            from robot_attn.errors import unknown_name
+
+            raise unknown_name("field of the PPO preset", name, known)
+    changed: PPOPreset = from_json(PPOPreset, {**asdict(preset), **changes})
+    return changed

@@ -27,7 +27,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -210,29 +210,40 @@ def load_policy(
     run_folder: str | os.PathLike[str],
     which: Literal["best", "last"] = "best",
     device: str | torch.device = "cpu",
+    *,
+    modules: Collection[str] = (),
 ) -> tuple[PerceptionPolicy, TrainConfig]:
     """Load a trained policy from a run folder.
 
     No environment is needed. Nothing in the folder is executed: the policy is built from names that this
-    package knows, and its weights are read as plain tensors.
+    package or an installed one knows, and its weights are read as plain tensors. A perception that the folder
+    names by its place, "module:Class", is imported only if you name its module too.
 
     Args:
         run_folder: a folder that training wrote.
         which: "best" for the best policy on the evaluation seeds, "last" for the last one.
         device: device of the policy.
+        modules: modules whose code may run, in case the run's perception is in one of them.
 
     Returns:
         The policy in evaluation mode, and the configuration that it was trained with.
 
     Raises:
         RunError: the folder is incomplete, truncated, damaged or edited, or its policy has another
-            architecture than its configuration.
+            architecture than its configuration; or its perception is in a module that is not in `modules`.
         ValueError: `which` is neither "best" nor "last".
     """
     if which not in ("best", "last"):
         raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
     folder = Path(run_folder)
     run = read_config(folder)
+    module, colon, _ = run.config.perception.partition(":")
+    if colon and module not in modules:
+        raise RunError(
+            f"the perception of {folder} is {run.config.perception!r}, and importing {module!r} runs its "
+            f"code: if you trust it, name the module too, --module {module} or "
+            f"load_policy(..., modules=[{module!r}])"
+        )
     path = policy_path(folder, which)
     if not path.is_file():
         other = "last" if which == "best" else "best"

@@ -104,9 +104,9 @@ def _show(
 
 
 def _preset(options: Options) -> PPOPreset:
-    from robot_attn_policies.training.presets import TRACK
+    from robot_attn_policies.training.presets import PPOPreset
 
-    return replace(TRACK, n_steps=options.n_steps)
+    return PPOPreset(n_steps=options.n_steps)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ Suite = Annotated[
         help=f"Suite of visual shifts to play under: {', '.join(_choices.SUITES)}.",
     ),
 ]
-Module = Annotated[str | None, default("none", metavar="MODULE")]
+Modules = Annotated[tuple[str, ...], default("none", metavar="MODULE ...")]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Policy:
     """Run folder that `robot-attn train` made."""
     which: Which = "best"
     """The best policy of the run, or its last."""
-    module: Module = None
-    """The module whose import registers the run's environment, where the run names one: its code runs."""
+    module: Modules = ()
+    """Modules to import first, such as those in which the run's task and perception are: their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

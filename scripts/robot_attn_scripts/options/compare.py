@@ -11,7 +11,7 @@ import tyro
 from robot_attn_scripts import _choices
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, Output, Which, default
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Policies:
     """Run folders that `robot-attn train` made, of one task."""
     which: Which = "best"
     """The best policy of each run, or its last."""
+    module: Modules = ()
+    """Modules to import first, such as those in which the runs' task and perception are: their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ class Episodes:
     envs: Annotated[
         int | None,
         default(
-            "32, or 8 in an environment that is not ours",
+            "32, or 8 where they are stepped one by one",
             help="Environments that run side by side. The seeds are the same at any number. Actions are "
             "computed in batches of this size, and their last bits depend on it, so that scores can "
             "differ in the third decimal.",
@@ -40,8 +40,8 @@ class Options(Policy, Episodes, Scene, Output, Checked):
     maps that never look: one centred in the frame, the target's average place, and a uniform one. The best
     head is chosen, and the average place measured, on other episodes than those that are scored.
 
-    A third party's environment has no oracle, so that its return is not normalised, and as a rule no target
-    masks, without which focus is left out.
+    The return is normalised where the environment has an oracle, and focus is measured where it gives target
+    masks, as our tasks do.
     """
 
     def check(self) -> None:

@@ -24,7 +24,7 @@ class Episodes:
     """The first episode's seed; the others follow it."""
     curves: bool = True
     """Also measure the return with 2, 5, 20 and 40 % of the pixels erased, which takes most of the time."""
-    envs: Annotated[int | None, default("32, or 8 in an environment that is not ours")] = None
+    envs: Annotated[int | None, default("32, or 8 where they are stepped one by one")] = None
     """Environments that run side by side."""
 
 

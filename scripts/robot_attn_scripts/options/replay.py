@@ -14,7 +14,7 @@ from robot_attn_scripts._command import missing_modules
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Module, Output, Scene, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, Output, Scene, Which, default
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Source:
     """The best policy of the run, or its last."""
     compare: Annotated[Path | None, default("none", metavar="RUN_OR_EPISODE")] = None
     """Another run, or recorded episode: both policies side by side, from the same seed, in the same scene."""
-    module: Module = None
-    """The module whose import registers the run's environment, where the run names one: its code runs."""
+    module: Modules = ()
+    """Modules to import first, such as those in which the run's task and perception are: their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,12 @@ class Options(Source, Episodes, Shifted, Picture, Files, Checked):
         _groups.check_pairs(self.env)
         if self.suite is not None and self.shift:
             raise ValueError("give --suite or --shift, not both: a suite is a fixed combination of shifts")
+        shifts = self.shifts()
+        if self.module:
+            return  # it may bring the task and the shifts
         if self.task is not None:
             _choices.check_name("task", self.task, _choices.tasks(), owner="robot_attn_envs")
-        for name in self.shifts():
+        for name in shifts:
             _choices.check_name("shift", name, _choices.shifts(), owner="robot_attn_envs.shifts")
 
     def shifts(self) -> dict[str, Json]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from robot_attn_policies.training.dataclass_json import from_json
-from robot_attn_policies.training.presets import Json, PPOPreset, TrainConfig
+from robot_attn_policies.training import presets
+from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_scripts import _choices
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options._groups import (
     CONFIG,
     Checked,
+    Modules,
     Output,
     Pairs,
     check_pairs,
@@ -42,13 +42,15 @@ class Policy:
         default(
             TrainConfig.perception,
             metavar="FAMILY",
-            help=f"Perception family: {', '.join(_choices.families())}.",
+            help=f"Perception family: {', '.join(_choices.families())}; or module:Class of your own.",
         ),
     ] = None
     option: Pairs = ()
     """Options of the perception family, such as num_heads=4."""
     seed: Annotated[int | None, default(str(TrainConfig.seed))] = None
     """Random seed of the weights, the environments and the minibatches."""
+    module: Modules = ()
+    """Modules to import first, such as one that registers a family, a task or a shift: their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Evaluation:
     eval_every: Annotated[int | None, default(f"{TrainConfig.eval_every:,}")] = None
     """Environment steps between two evaluations on fixed seeds; 0 for none."""
     eval_episodes: Annotated[
-        int | None, default(f"{TrainConfig.eval_episodes}, or 8 in an environment that is not ours")
+        int | None, default(f"{TrainConfig.eval_episodes}, or 8 where environments are stepped one by one")
     ] = None
     """Episodes of such an evaluation."""
     stop_score: Annotated[float | None, default("train to the end")] = None
@@ -106,7 +108,7 @@ class Options(Policy, Training, Evaluation, Scene, Folder, Checked):
         return self.out or Path("runs") / self.task / name
 
     def check(self) -> None:
-        if self.perception is not None and ":" not in self.task:
+        if self.perception is not None and ":" not in self.task and not self.module:
             _choices.check_name("perception family", self.perception, _choices.families(), owner="robot_attn")
         check_seeds(self.seed)
         check_pairs(self.option, self.env)
@@ -126,7 +128,7 @@ class Options(Policy, Training, Evaluation, Scene, Folder, Checked):
                 "folder with --out, or leave --resume out to start a new one"
             )
         check_folder(self.folder)
-        if ":" not in self.task and self.task not in _choices.tasks():
+        if ":" not in self.task and not self.module and self.task not in _choices.tasks():
             from robot_attn_scripts._tasks import env_id  # with Gymnasium, which alone knows all of its ids
 
             env_id(self.task)
@@ -138,8 +140,8 @@ def changed_preset(preset: PPOPreset, pairs: tuple[str, ...]) -> PPOPreset:
     Raises:
         ValueError: an unknown field, or a value of another type or out of its range.
     """
-    changes: Mapping[str, Json] = parse_pairs(pairs)
+    changes = parse_pairs(pairs)
     known = [field.name for field in fields(PPOPreset)]
     for name in changes:
         _choices.check_name("field of the PPO preset", name, known, owner="")
-    return from_json(PPOPreset, {**asdict(preset), **changes}) if changes else preset
+    return presets.changed_preset(preset, changes)

@@ -10,7 +10,7 @@ import tyro
 
 from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, RunFolder, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, Output, RunFolder, Which, default
 
 MIN_WIDTH, MAX_WIDTH = 320, 3840
 
@@ -25,6 +25,8 @@ class Source:
     """Run folder that `robot-attn train` made."""
     which: Which = "best"
     """The best policy of the run, or its last."""
+    module: Modules = ()
+    """Modules to import first, such as that in which the run's perception is: their code runs."""
     instruction: Annotated[str | None, default("none", metavar="WORDS")] = None
     """What to look for, such as "the red box", where the policy reads instructions."""
 
