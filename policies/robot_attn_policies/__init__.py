@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from robot_attn_policies.recording.episode_file import load_episode as load_episode
     from robot_attn_policies.recording.episode_file import save_episode as save_episode
     from robot_attn_policies.recording.record import record as record
+    from robot_attn_policies.rollouts.protocols import HasInterventions as HasInterventions
+    from robot_attn_policies.rollouts.protocols import HasOracle as HasOracle
+    from robot_attn_policies.rollouts.protocols import HasState as HasState
+    from robot_attn_policies.rollouts.protocols import HasView as HasView
+    from robot_attn_policies.rollouts.protocols import ability as ability
     from robot_attn_policies.rollouts.rollout import Rollouts as Rollouts
     from robot_attn_policies.rollouts.rollout import Step as Step
     from robot_attn_policies.rollouts.rollout import oracle_actor as oracle_actor
@@ -83,6 +88,7 @@ _PUBLIC = {
     "probing.steps": ("StepBatch", "StepCollector"),
     "recording.episode_file": ("load_episode", "save_episode"),
     "recording.record": ("record",),
+    "rollouts.protocols": ("HasInterventions", "HasOracle", "HasState", "HasView", "ability"),
     "rollouts.rollout": (
         "Rollouts",
         "Step",
