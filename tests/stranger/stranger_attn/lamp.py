@@ -20,7 +20,7 @@ class Lamp(Task):
     """The lamp stands still, `spread` rad at most to the side of where the camera looks at first."""
 
     camera = "eye"
-    horizon = 10
+    horizon = 20
     substeps = 5
     backdrop = ("floor",)
     action_table = (SpaceRow("turn, left", -1.0, 1.0, "3.0 rad/s", "pan"),)
@@ -58,7 +58,7 @@ class Lamp(Task):
         boxes = "".join(
             f'''
             <body name="{name}" mocap="true" pos="0 0 -9">
-              <geom name="{name}" type="box" size=".2 .2 .2"/>
+              <geom name="{name}" type="box" size=".3 .3 .3"/>
             </body>'''
             for name in self.objects.names[1:]
         )
@@ -75,7 +75,7 @@ class Lamp(Task):
               <camera name="eye" xyaxes="0 -1 0 0 0 1" fovy="60"/>
             </body>
             <body name="target" mocap="true" pos="0 0 -9">
-              <geom name="target" type="sphere" size=".3" rgba=".9 .1 .1 1"/>
+              <geom name="target" type="sphere" size=".5" rgba=".9 .1 .1 1"/>
             </body>{boxes}
           </worldbody>
           <actuator><velocity joint="pan" kv="1"/></actuator>
@@ -115,4 +115,5 @@ class Lamp(Task):
 
     def _put(self, world: int, slots: NDArray[np.int64]) -> None:
         azimuth = self._azimuths[world, slots]
-        self._places[world, slots] = np.stack([4 * np.cos(azimuth), 4 * np.sin(azimuth), azimuth * 0 + 1], 1)
+        height = np.where(slots == 0, 1.0, 2.2)  # boxes hang above the lamp, and never hide it
+        self._places[world, slots] = np.stack([4 * np.cos(azimuth), 4 * np.sin(azimuth), height], axis=1)
