@@ -8,6 +8,7 @@ lists equal to the real ones. What other packages add is found by its entry poin
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 from collections.abc import Collection
 
@@ -66,7 +67,7 @@ def tasks() -> tuple[str, ...]:
 
 def short_name(task_id: str) -> str:
     """What a task's id is for short: "Mine/Dot-v0" -> "dot"."""
-    return task_id.rpartition("/")[2].rpartition("-v")[0].lower()
+    return re.sub(r"-v\d+$", "", task_id.rpartition("/")[2]).lower()
 
 
 def shifts() -> tuple[str, ...]:

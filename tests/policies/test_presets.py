@@ -26,7 +26,7 @@ def test_what_a_task_says_comes_on_top() -> None:
         ({"ppp": {}}, "an entry of a task's training among ppo, train_env, got 'ppp': did you mean 'ppo'"),
         ({"ppo": {"gama": 0.9}}, "got 'gama': did you mean 'gamma'"),
         ({"ppo": {"gamma": 2}}, "gamma from 0 to 1, got 2"),
-        ({"ppo": {"gamma": "high"}}, "expected gamma of type float, found 'high'"),
+        ({"ppo": {"gamma": "high"}}, "expected gamma of type float, got 'high'"),
         ({"train_env": {"a": object()}}, "train_env to be plain data, as JSON has it: Object of type object"),
     ],
 )

@@ -250,7 +250,7 @@ def test_what_other_packages_add_is_listed_without_importing_them(tmp_path: Path
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         "[robot_attn.families]\nspotlight = stranger:Spotlight\n"
-        "[robot_attn.tasks]\njuggle = stranger:Juggle\n"
+        "[robot_attn.tasks]\nCircus/Juggle-v0 = stranger:Juggle\n"
         "[robot_attn.shifts]\nfog = stranger:Fog\n"
     )
     (tmp_path / "stranger.py").write_text("raise RuntimeError('imported')")

@@ -93,9 +93,9 @@ def ability(env: Any, protocol: Callable[..., T]) -> T | None:
     Returns:
         What has the ability's methods; None where nothing has.
     """
-    assert isinstance(protocol, type)  # said as a callable, since mypy takes no protocol for a type[T]
+    methods = [name for name in vars(protocol) if not name.startswith("_")]
     layer = env
-    while not isinstance(layer, protocol):
+    while not all(callable(getattr(layer, name, None)) for name in methods):
         below = layer.env if isinstance(layer, (gymnasium.Wrapper, VectorWrapper)) else layer.unwrapped
         if below is layer:
             return None

@@ -42,7 +42,7 @@ class Policy:
         default(
             TrainConfig.perception,
             metavar="FAMILY",
-            help=f"Perception family: {', '.join(_choices.families())}; or module:Class of your own.",
+            help=f"Perception family: {', '.join(_choices.families())}, or module:Class.",
         ),
     ] = None
     option: Pairs = ()
