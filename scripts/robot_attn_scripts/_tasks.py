@@ -58,9 +58,10 @@ def env_id(task: str) -> str:
         if NAMESPACE not in ids and len(ids) > 1:
             raise ValueError(f"several tasks are called {task!r}: give the id, {' or '.join(ids.values())}")
         return ids.get(NAMESPACE) or next(iter(ids.values()))
-    if name in gymnasium.registry:
+    # Ours have one name each, so that a run folder, a seed and a result are found again by it.
+    whole = {spec.id: spec.id for spec in gymnasium.registry.values() if spec.namespace != NAMESPACE}
+    if name in whole:
         return name
-    whole = {known: known for known in gymnasium.registry}
     raise unknown_name(
         "task",
         name,

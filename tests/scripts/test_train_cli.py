@@ -92,7 +92,6 @@ def test_the_oracle_scores_one_and_the_random_policy_zero(tmp_path: Path) -> Non
         ("navigate", {"gamma": 0.97}, {"start_in_view": 0.8}, 24),
         ("reach", {"gamma": 0.97}, {}, 24),
         ("push", {"gamma": 0.97}, {}, 24),
-        ("RobotAttn/Push-v0", {"gamma": 0.97}, {}, 24),
         ("Pusher-v5", {"n_envs": 8, "batch_size": 256}, {}, 8),
     ],
 )
