@@ -71,8 +71,7 @@ def load(
     if needed:
         raise ValueError(
             f"the task of {run} is {config.task!r} and its perception {config.perception!r}: importing "
-            f"{' and '.join(needed)} runs their code: if you trust it, add --module "
-            f"{' '.join([*modules, *needed])}"
+            f"{' and '.join(needed)} runs code: if you trust it, add --module {' '.join(needed)}"
         )
     import_modules(modules)
     policy, config = load_policy(run, which=which, modules=modules)

@@ -121,8 +121,8 @@ def test_without_an_installation_it_is_named_by_its_place(by_place: Path, tmp_pa
     ("command", "message"),
     [
         (["evaluate"], "if you trust it, add --module stranger_attn.by_hand stranger_attn.spot"),
-        (["explain", "--module", "stranger_attn.spot"], "add --module stranger_attn.spot stranger_attn.by_h"),
-        (["replay", "--module", "stranger_attn.by_hand"], "add --module stranger_attn.by_hand stranger_a"),
+        (["explain", "--module", "stranger_attn.spot"], "trust it, add --module stranger_attn.by_hand"),
+        (["replay", "--module", "stranger_attn.by_hand"], "trust it, add --module stranger_attn.spot"),
         (["train", BY_HAND, "--resume", "--out"], "add --module stranger_attn.spot"),
     ],
 )
