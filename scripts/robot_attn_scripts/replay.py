@@ -45,8 +45,9 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_scripts._live_window import WindowClosed
 
     _check(options)
-    _loaded_run.import_modules(options.module)
     sources, recorded = options.sources, options.source.is_file()
+    if recorded:
+        _loaded_run.import_modules(options.module)
     first = EVALUATION_SEED if options.seed is None else options.seed
     seeds = range(first, first + options.episodes)
     options.out.parent.mkdir(parents=True, exist_ok=True)
