@@ -1,4 +1,4 @@
-"""What each head of a perception hands to its last layer, so that a head can be read and ablated alone."""
+"""Contribution of each head to the last layer of a perception module, for ablating single heads."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What each head hands to the decision: which inputs of a perception's last layer come from it.
+    """Contribution of each head: the inputs of the module's last linear layer that come from it.
 
     Args:
-        layer: the linear layer that makes features of what the heads have read.
-        columns: for each head, the places of its numbers among the layer's inputs.
+        layer: the linear layer that computes the features from all heads.
+        columns: for each head, the indices of its numbers among the layer's inputs.
 
     Raises:
-        ValueError: fewer than two heads, or columns that the layer does not have.
+        ValueError: fewer than two heads, or an index beyond the layer's inputs.
     """
 
     layer: nn.Linear
     columns: tuple[tuple[int, ...], ...]
-    """Of each head: its values, then its expected place."""
+    """For each head, the indices of its values, then of its expected position."""
 
     def __post_init__(self) -> None:
         if len(self.columns) < 2:
-            raise ValueError("the family has one head: there are no others that could do without it")
+            raise ValueError(f"expected at least two heads to ablate one, got {len(self.columns)}")
         largest = max((column for columns in self.columns for column in columns), default=-1)
         if largest >= self.layer.in_features:
             raise ValueError(
@@ -37,15 +37,15 @@ class HeadInputs:
 
     @classmethod
     def values_then_places(cls, layer: nn.Linear, num_heads: int, size: int) -> HeadInputs:
-        """Those of a layer that reads the values of all heads, then their places, then what is no head's.
+        """Columns of a layer whose inputs are the values of all heads, then their positions, then others.
 
         Args:
-            layer: the layer.
-            num_heads: how many heads.
-            size: numbers of a head's value; its place is two more, x and y.
+            layer: the linear layer.
+            num_heads: number of heads.
+            size: dimension of a head's value; its position (x, y) has two more numbers.
 
         Raises:
-            ValueError: fewer than two heads, or more inputs than the layer has.
+            ValueError: fewer than two heads, or an index beyond the layer's inputs.
         """
         places = num_heads * size
         return cls(
@@ -57,27 +57,33 @@ class HeadInputs:
         )
 
     @contextmanager
-    def watched(self) -> Iterator[list[Tensor]]:
-        """Collects the layer's inputs, [B, inputs] a call, while the context lasts."""
-        seen: list[Tensor] = []
+    def recorded(self) -> Iterator[list[Tensor]]:
+        """Record the layer's inputs, float [B, inputs] per call, while the context is active."""
+        recorded: list[Tensor] = []
 
-        def watch(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            seen.append(inputs[0].detach().clone())
+        def record(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            recorded.append(inputs[0].detach().clone())
 
-        handle = self.layer.register_forward_pre_hook(watch)
+        handle = self.layer.register_forward_pre_hook(record)
         try:
-            yield seen
+            yield recorded
         finally:
             handle.remove()
 
     @contextmanager
-    def silenced(self, heads: Iterable[int], usual: Tensor) -> Iterator[None]:
-        """While the context lasts, these heads hand on what is in `usual` [inputs], whatever the frame."""
+    def ablated(self, heads: Iterable[int], mean: Tensor) -> Iterator[None]:
+        """Ablate heads while the context is active: replace their inputs by the constants in `mean`.
+
+        Args:
+            heads: indices of the heads.
+            mean: float [inputs], replacement values of the layer's inputs, such as their mean over many
+                frames.
+        """
         columns = [column for head in heads for column in self.columns[head]]
 
         def ablate_heads(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             changed = inputs[0].clone()
-            changed[:, columns] = usual[columns]
+            changed[:, columns] = mean[columns]
             return (changed,)
 
         handle = self.layer.register_forward_pre_hook(ablate_heads)

@@ -1,4 +1,4 @@
-"""The face that every family of perception modules shows."""
+"""The base class of all perception modules."""
 
 from __future__ import annotations
 
@@ -15,27 +15,36 @@ from robot_attn.percept import Percept
 
 
 class Perception(nn.Module):
-    """Frames [B, C, H, W] (and a context [B, context_dim]) -> Percept: features, and where it looked.
+    """Base class of perception modules: frames [B, C, H, W] and an optional context -> `Percept`.
 
-    The base of every family, which sets `features_dim`, `num_heads` and `grid`, and writes `perceive`.
+    A family sets `features_dim`, `num_heads` and `grid` in its constructor and implements `perceive`.
 
-    image_shape: (channels, height, width), height and width from 32 to 512 pixels.
-    context_dim: numbers a frame comes with (joint positions, a goal); 0 for none. They enter the features.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context that comes with each frame (joint positions, a goal), 0 for
+            none. The context enters the features.
+
+    Attributes:
+        features_dim: F, dimension of the features.
+        num_heads: number of attention maps.
+
+    Raises:
+        ValueError: an image_shape or context_dim out of range.
     """
 
     uniform: ClassVar[bool] = False
-    """True where the attention says nothing: it is the same over the whole frame, whatever the frame."""
+    """True if the attention is uniform whatever the frame, and so carries no information."""
 
     good_for: ClassVar[str] = ""
-    """When to take this family, in a few words: a column of `robot-attn families`."""
+    """When to use this family, in a few words; a column of `robot-attn families`."""
 
     reads_tokens: ClassVar[bool] = False
-    """True where, with the option `instruction=None`, the context ends in the tokens of an instruction."""
+    """True if, with the option `instruction=None`, the context ends in the token ids of an instruction."""
 
     features_dim: int
     num_heads: int
     grid: AttentionGrid
-    """Where the cells of its attention lie in a frame of (H, W) pixels."""
+    """Positions of the attention's cells in a frame of (H, W) pixels."""
 
     def __init__(self, image_shape: tuple[int, int, int], context_dim: int = 0) -> None:
         super().__init__()
@@ -44,13 +53,19 @@ class Perception(nn.Module):
         self.context_dim = int(context_dim)
 
     def forward(self, frames: Tensor, context: Tensor | None = None) -> Percept:
-        """Look at frames: uint8 [B, C, H, W], or float (the module's dtype) in [0, 1].
+        """Compute features and attention maps.
 
-        context: float [B, context_dim]; None where the module was built with none.
-        Returns features [B, features_dim] and attention [B, heads, *grid.shape].
-        Raises ValueError for frames or a context of another shape or dtype, or that are not finite. Values
-        are not checked while a graph is recorded (compile, export, trace) or a function is transformed
-        (`torch.func`).
+        Args:
+            frames: uint8 [B, C, H, W] in [0, 255], or float of the module's dtype in [0, 1].
+            context: float [B, context_dim] of the module's dtype; None for a module without context.
+
+        Returns:
+            Features [B, features_dim] and attention [B, heads, *grid.shape].
+
+        Raises:
+            ValueError: frames or a context of another shape or dtype, out of range or not finite. Values are
+                not checked while a graph is recorded (compile, export, trace) or a function is transformed
+                (`torch.func`).
         """
         dtype = next(self.parameters()).dtype
         frames = prepare_frames(frames, self.image_shape, dtype)
@@ -63,41 +78,54 @@ class Perception(nn.Module):
 
     @abstractmethod
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        """`forward`, once all is checked: frames are float [B, C, H, W] in [0, 1], contiguous.
+        """Compute the percept of checked inputs; the method that a family implements.
 
-        context is [B, context_dim], or None where context_dim is 0.
+        Args:
+            frames: float [B, C, H, W] in [0, 1], contiguous.
+            context: float [B, context_dim], or None where context_dim is 0.
+
+        Returns:
+            Features [B, features_dim] and attention [B, heads, *grid.shape].
         """
 
     def head_inputs(self) -> HeadInputs:
-        """What each head hands to the layer that features are made in, so that a head can be ablated alone.
+        """Describe what each head contributes to the last layer, so that single heads can be ablated.
 
-        A family with several heads overrides it: those that end in a `Readout` return its `head_inputs()`.
-        Without it explanations leave out what each head carries.
+        A family with several heads overrides it; families that end in a `Readout` return its `head_inputs()`.
+        Without it, explanations omit the contribution of each head.
 
         Raises:
-            ValueError: there is one head, or what the heads hand on cannot be told apart.
+            ValueError: a family with a single head, or whose heads' contributions cannot be separated.
         """
         name = type(self).__name__
         if self.num_heads == 1:
-            raise ValueError(f"{name} has one head: there are no others that could do without it")
+            raise ValueError(f"expected a family with at least two heads to ablate one, got {name} with one")
         raise ValueError(
-            f"{name} does not tell its {self.num_heads} heads apart: override head_inputs to ablate one alone"
+            f"expected {name} to separate its {self.num_heads} heads: override head_inputs to ablate one"
         )
 
 
 def is_whole_number(value: object) -> bool:
-    """Whether a value is a whole number, of Python or of NumPy; True and False are not."""
+    """Whether a value is an integer of Python or NumPy; bool is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_context_dim(context_dim: int) -> None:
-    """ValueError unless context_dim is a whole number of at least 0."""
+    """Check that context_dim is a whole number of at least 0.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not is_whole_number(context_dim) or context_dim < 0:
-        raise ValueError(f"context_dim must be a whole number of at least 0; it is {context_dim!r}.")
+        raise ValueError(f"expected context_dim as a whole number of at least 0, got {context_dim!r}")
 
 
 def check_sizes(**sizes: int) -> None:
-    """ValueError unless each of a family's options is a whole number of at least 1."""
+    """Check that each option is a whole number of at least 1.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
     for name, size in sizes.items():
         if not is_whole_number(size) or size < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; it is {size!r}.")
+            raise ValueError(f"expected {name} as a whole number of at least 1, got {size!r}")

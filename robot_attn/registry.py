@@ -1,14 +1,15 @@
-"""The families by name: ours, those registered by another package, and any class by "module:Class".
+"""Registry of perception families: ours, registered ones, installed ones, and any class by "module:Class".
 
-A family of another package is found by its name in three ways:
+A family of another package is found by name in three ways:
 
-- `register_family("dot", Dot)`, in this process;
-- an entry point, for every process where the package is installed. In its pyproject.toml:
+- `register_family("dot", Dot)`, in the current process;
+- an entry point, in every process where the package is installed. In its pyproject.toml:
 
       [project.entry-points."robot_attn.families"]
       dot = "my_package.dot:Dot"
 
-- its place, "my_package.dot:Dot", wherever a name is taken. Its module is imported, so its code runs.
+- its path, "my_package.dot:Dot", wherever a family name is accepted. The module is imported, so its code
+runs.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from robot_attn.errors import unknown_name
-from robot_attn.families import OURS
+from robot_attn.families import BUILTIN_FAMILIES
 from robot_attn.perception import Perception
 
 ENTRY_POINTS = "robot_attn.families"
-"""The group of entry points by which an installed package brings families: name = "module:Class"."""
+"""Entry-point group in which an installed package declares families: name = "module:Class"."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -33,10 +34,10 @@ _registered: dict[str, type[Perception]] = {}
 
 
 class _Families(Mapping[str, type[Perception]]):
-    """All families by name, read-only. A family of another package is imported when it is looked up."""
+    """Read-only mapping of all families by name; a family of another package is imported on lookup."""
 
     def __getitem__(self, name: str) -> type[Perception]:
-        known = OURS.get(name) or _registered.get(name)
+        known = BUILTIN_FAMILIES.get(name) or _registered.get(name)
         if known is not None:
             return known
         points = _installed().get(name)
@@ -46,61 +47,62 @@ class _Families(Mapping[str, type[Perception]]):
             places = " and ".join(sorted(point.value for point in points))
             raise ValueError(
                 f"expected one installed perception family {name!r}, got {places}: uninstall one, or name it "
-                "by its place"
+                'by its path "module:Class"'
             )
         register_family(name, _load(points[0]))
         return _registered[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*OURS, *_registered, *sorted(_installed()))))
+        return iter(dict.fromkeys((*BUILTIN_FAMILIES, *_registered, *sorted(_installed()))))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in OURS or name in _registered or name in _installed()
+        return name in BUILTIN_FAMILIES or name in _registered or name in _installed()
 
     def __repr__(self) -> str:
         return f"FAMILIES({', '.join(self)})"
 
 
 FAMILIES: Mapping[str, type[Perception]] = _Families()
-"""The perception families by name: ours, the registered ones, and those of installed packages."""
+"""The perception families by name: built-in, registered, and those of installed packages."""
 
 
 def register_family(name: str, family: type[Perception]) -> None:
-    """Have a perception family of your own found by its name, wherever a family's name is taken.
+    """Register a perception family, so that its name is accepted wherever a family name is.
 
-    It lasts as long as the process; an entry point in the group `robot_attn.families` is for every process.
+    It is registered for the current process only; use an entry point in the group `robot_attn.families` for
+    every process.
 
     Args:
         name: letters, digits, `-`, `_` and `.`.
-        family: the class, a subclass of `Perception`.
+        family: a subclass of `Perception`.
 
     Raises:
-        ValueError: a name that is taken by another class, or is not one; a class that is not a `Perception`.
+        ValueError: an invalid name, a name that another class has, or a class that is not a `Perception`.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a family's name of letters, digits, '-', '_' and '.', got {name!r}")
     _check_class(family)
-    known = OURS.get(name) or _registered.get(name)
+    known = BUILTIN_FAMILIES.get(name) or _registered.get(name)
     if known not in (None, family):
         raise ValueError(
-            f"expected a name that is free, got {name!r}, which is {known.__module__}:{known.__qualname__}: "
+            f"expected an unused name, got {name!r}, which is {known.__module__}:{known.__qualname__}: "
             "choose another"
         )
-    if name not in OURS:
+    if name not in BUILTIN_FAMILIES:
         _registered[name] = family
 
 
 def find_family(family: str | type[Perception]) -> type[Perception]:
-    """The class of a family.
+    """Return the class of a family.
 
     Args:
         family: a name in `FAMILIES`; "module:Class", whose module is imported; or the class itself.
 
     Raises:
-        ValueError: a name that is unknown (it gives the nearest), a module that cannot be imported, or a
+        ValueError: an unknown name (the message suggests the nearest), a module that cannot be imported, or a
             class that is not a `Perception`.
     """
     if not isinstance(family, str):
@@ -115,17 +117,17 @@ def find_family(family: str | type[Perception]) -> type[Perception]:
 def build(
     family: str | type[Perception], image_shape: tuple[int, int, int], context_dim: int = 0, **options: Any
 ) -> Perception:
-    """A new module of a family, with random weights.
+    """Build a perception module with random weights.
 
     Args:
         family: a name in `FAMILIES`; "module:Class", whose module is imported; or the class itself.
         image_shape: (channels, height, width), height and width from 32 to 512 pixels.
-        context_dim: how many numbers come with a frame.
-        **options: the family's own.
+        context_dim: dimension of the context that comes with each frame, 0 for none.
+        **options: options of the family.
 
     Raises:
-        ValueError: a family as in `find_family`; an option that is unknown (it gives the nearest); a size
-            that is not positive.
+        ValueError: a family as in `find_family`, an unknown option (the message suggests the nearest), or a
+            value out of range.
     """
     cls = find_family(family)
     known = [name for name in inspect.signature(cls).parameters if name not in ("image_shape", "context_dim")]
@@ -137,7 +139,7 @@ def build(
 
 @cache
 def _installed() -> Mapping[str, list[EntryPoint]]:
-    """What installed packages bring, by name; nothing of theirs is imported."""
+    """Entry points of installed packages by name; none of them is imported."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=ENTRY_POINTS):
         found.setdefault(point.name, []).append(point)

@@ -1,7 +1,7 @@
-"""Maps of which pixels an output depends on, by its gradients; some through Captum (the extra "explain").
+"""Gradient-based saliency: which pixels an output depends on. Some methods use Captum (the extra "explain").
 
-They ask what attention does not say: a pixel that is looked at need not matter, and one that matters need not
-be looked at. Whether the two agree is `rank_agreement`.
+It complements attention: an attended pixel need not influence the output, and an influential one need not be
+attended. `rank_agreement` measures whether the two agree.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ METHODS: dict[Method, str] = {
     "integrated": "integrated gradients",
     "grad_cam": "Grad-CAM",
 }
+"""The methods, with their names in text."""
 STEPS = 16
-"""Of the path of integrated gradients."""
-PIXELS = 2**20
-"""Of the frames that go through a function at once on that path, unless the batch alone has more."""
+"""Number of steps on the path of integrated gradients."""
+MAX_PIXELS = 2**20
+"""Largest number of pixels per call on that path, unless the batch alone has more."""
 
 
 def gradient_maps(
@@ -40,31 +41,34 @@ def gradient_maps(
     module: nn.Module | None = None,
     steps: int = STEPS,
 ) -> NDArray[np.float64]:
-    """How much the outputs of a function depend on each pixel of its frames.
+    """Compute saliency maps: how much the outputs of a function depend on each pixel of its frames.
 
-    - "saliency": `gradient_length`, the one that needs no Captum.
-    - "integrated": gradients along the way from the frame's blurred self, times the difference (Sundararajan
-      et al. 2017, https://arxiv.org/abs/1703.01365, equation 1). A black frame would say that what is dark
-      does not matter.
-    - "grad_cam": the last feature map of `module`, weighted by the mean gradient of its channels, where
-      positive (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2).
+    - "saliency": the norm of the gradient, `gradient_length`; does not need Captum.
+    - "integrated": integrated gradients along the path from the blurred frame, times the difference
+    (Sundararajan
+      et al. 2017, https://arxiv.org/abs/1703.01365, equation 1). With a black baseline dark pixels would
+      count as irrelevant.
+    - "grad_cam": the last feature map of `module`, weighted by the mean gradient of its channels, positive
+    part
+      (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2).
 
-    Of several outputs the maps' squares are added up; of colours too.
+    Maps of several outputs and colour channels are combined as the root of the sum of squares.
 
     Args:
-        function: frames float [B, C, H, W] -> outputs [B] or [B, K], each row of its own frame alone; for
-            "integrated" also of up to `steps` times as many frames, all of them over and over.
-        frames: float [B, C, H, W] in [0, 1], at least one.
-        method: of `METHODS`.
-        module: for "grad_cam", what `function` runs the frames through.
-        steps: of "integrated".
+        function: frames float [B, C, H, W] -> outputs [B] or [B, K], each row depending on its own frame
+            only; for "integrated" also for up to `steps` times as many frames, the batch repeated.
+        frames: float [B, C, H, W] in [0, 1], B of at least 1.
+        method: a key of `METHODS`.
+        module: for "grad_cam", the module that `function` passes the frames through.
+        steps: number of steps of "integrated".
 
     Returns:
-        [B, H, W], each with sum 1; all 0 where nothing depends on the frame, and all NaN where the gradient
+        float64 [B, H, W], each of sum 1; all 0 where nothing depends on the frame, all NaN where the gradient
         is not finite.
 
     Raises:
-        ValueError: an unknown method; frames of another kind; no `module`, or none that gives feature maps.
+        ValueError: an unknown method, frames of another dtype or shape, or "grad_cam" without a module that
+            has feature maps.
         ModuleNotFoundError: Captum is not installed.
     """
     if method not in get_args(Method):
@@ -89,14 +93,14 @@ def gradient_maps(
 
 
 def gradient_length(outputs: Tensor, frames: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
-    """How much outputs depend on each pixel: the length of the gradient, over outputs and colours.
+    """Norm of the gradient with respect to each pixel, over outputs and colour channels.
 
     Simonyan et al. 2013, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034, section 3.
 
     Args:
-        outputs: float [B, K], each row of its own frame alone.
-        frames: float [B, C, H, W], which require gradients.
-        dtype: what is summed up in.
+        outputs: float [B, K], each row depending on its own frame only.
+        frames: float [B, C, H, W] that require gradients.
+        dtype: dtype of the sums.
 
     Returns:
         [B, H, W] of that dtype, 0 where nothing depends on the frame.
@@ -118,7 +122,7 @@ def _check_frames(frames: Tensor) -> None:
 
 
 def _sum_to_one(maps: Tensor) -> NDArray[np.float64]:
-    """Maps [..., H, W] over their sum: 0 where that is 0, and NaN as a whole where it is not finite."""
+    """Normalise maps [..., H, W] to sum 1: 0 where the sum is 0, all NaN where it is not finite."""
     values = maps.numpy(force=True)
     total = values.sum(axis=(-2, -1), keepdims=True)
     shares = np.divide(values, total, out=np.zeros_like(values), where=(total > 0) & np.isfinite(total))
@@ -128,11 +132,11 @@ def _sum_to_one(maps: Tensor) -> NDArray[np.float64]:
 def _attribution(
     function: Callable[[Tensor], Tensor], frames: Tensor, method: Method, module: nn.Module | None, steps: int
 ) -> Callable[[Tensor, int], Tensor]:
-    """(frames, which output) -> attributions [B, C or 1, H, W]."""
+    """Build the Captum attribution: (frames, index of the output) -> attributions [B, C or 1, H, W]."""
     attr = import_optional("captum.attr", needs=f"maps of {METHODS[method]} need captum", extra="explain")
     if method == "integrated":
         # Some steps of all frames at once, never some of the frames: a row may have more to it than a frame.
-        at_once = max(len(frames), PIXELS // (frames.shape[2] * frames.shape[3]))
+        at_once = max(len(frames), MAX_PIXELS // (frames.shape[2] * frames.shape[3]))
         return lambda part, k: cast(
             Tensor,
             attr.IntegratedGradients(function).attribute(
@@ -140,7 +144,7 @@ def _attribution(
             ),
         )
     if module is None:
-        raise ValueError("Grad-CAM looks into a network: name the module that the frames go through")
+        raise ValueError("expected a module for Grad-CAM, got None: pass the one that processes the frames")
     cam = attr.LayerGradCam(function, last_feature_map(function, module, frames))
     size = (frames.shape[2], frames.shape[3])
 
@@ -152,7 +156,7 @@ def _attribution(
 
 
 def blurred(frames: Tensor, share: float = 0.25) -> Tensor:
-    """Frames [B, C, H, W] without their detail: means over `share` of the shorter side, twice."""
+    """Blur frames [B, C, H, W] twice with a box filter of `share` of the shorter side."""
     size = max(3, round(share * min(frames.shape[2:]))) | 1
     for _ in range(2):
         for kernel, padding in (((size, 1), (size // 2, 0)), ((1, size), (0, size // 2))):
@@ -161,21 +165,21 @@ def blurred(frames: Tensor, share: float = 0.25) -> Tensor:
 
 
 def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, frames: Tensor) -> nn.Module:
-    """The last part of `module` that gives several feature maps of several cells as `function` runs.
+    """Find the last layer of `module` with several feature maps of several cells, by running `function`.
 
     Raises:
         ValueError: there is none.
     """
     found: list[nn.Module] = []
 
-    def watch(part: nn.Module, given: Any, output: Any) -> None:
-        # One row a frame: what a network makes of parts of a frame has no place in the whole.
+    def record(part: nn.Module, inputs: Any, output: Any) -> None:
+        # One row per frame: feature maps of crops have no position in the frame.
         several = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[1:]) > 1
         if several and len(output) == len(frames):
             found.append(part)
 
     leaves = [part for part in module.modules() if not any(True for _ in part.children())]
-    handles = [part.register_forward_hook(watch) for part in leaves]
+    handles = [part.register_forward_hook(record) for part in leaves]
     try:
         with torch.no_grad():
             function(frames)
@@ -183,30 +187,32 @@ def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, fr
         for handle in handles:
             handle.remove()
     if not found:
-        raise ValueError(f"{type(module).__name__} has no layer that gives feature maps [B, C, rows, cols]")
+        raise ValueError(
+            f"expected a module with a layer of feature maps [B, C, rows, cols], got {type(module).__name__}"
+        )
     return found[-1]
 
 
-@torch.enable_grad()  # where a caller has them off, every map would come out as moved by nothing
+@torch.enable_grad()  # under torch.no_grad() every map would be zero
 def attention_gradient(
     perception: Perception, frames: Tensor, context: Tensor | None = None
 ) -> NDArray[np.float64]:
-    """Which pixels move the map: the gradient of the heads' expected places with respect to the frame.
+    """Gradient of each head's expected position with respect to the frame: which pixels move the attention.
 
-    A head that looks at something is moved by that thing's pixels; one whose map is fixed by none. What a
-    family chooses without a gradient (the patches of "patches") moves nothing here.
+    A head that attends to an object depends on the object's pixels; a head with a fixed map on none.
+    Selections without a gradient (the patches of "patches") have no effect here.
 
     Args:
-        perception: of any family.
+        perception: a module of any family.
         frames: float [B, C, H, W] in [0, 1].
         context: float [B, C], as the family takes it.
 
     Returns:
-        [B, heads, H, W]: of each head the length of the gradient over x, y and colours. Each sums to 1, or
-        to 0 where no pixel moves the map; all NaN where the gradient is not finite.
+        float64 [B, heads, H, W]: for each head the norm of the gradient over x, y and colour channels. Each
+        sums to 1, or to 0 where the map depends on no pixel; all NaN where the gradient is not finite.
 
     Raises:
-        ValueError: frames or a context that the perception does not take.
+        ValueError: frames or a context that the perception does not accept.
     """
     _check_frames(frames)
     coordinates = frame_coordinates(perception.grid)
@@ -218,13 +224,14 @@ def attention_gradient(
 
 
 def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Spearman's rank correlation of two maps a frame, in [-1, 1].
-
-    NaN where one of the two is constant, which ranks nothing, or holds a NaN.
+    """Spearman's rank correlation of two maps for each frame.
 
     Args:
-        maps: [B, rows, cols].
-        others: [B, rows, cols]; ties get the mean of their ranks.
+        maps: float [B, rows, cols].
+        others: float [B, rows, cols]. Ties get the mean of their ranks.
+
+    Returns:
+        float64 [B], in [-1, 1]; NaN where one of the maps is constant or contains NaN.
 
     Raises:
         ValueError: maps of different shapes.
@@ -241,22 +248,25 @@ def rank_agreement(maps: NDArray[np.floating], others: NDArray[np.floating]) -> 
 def top_agreement(
     maps: NDArray[np.floating], others: NDArray[np.floating], share: float = 0.1
 ) -> NDArray[np.float64]:
-    """How much of the highest `share` of the cells two maps have in common, a frame, in [0, 1].
+    """Overlap of the highest `share` of the cells of two maps, for each frame.
 
-    Two maps that have nothing to do with each other share `share` of them. Of cells that tie for the last
-    places each counts as much as the lot would give it on average. NaN as for `rank_agreement`.
+    Independent maps overlap by `share`. Cells that tie for the last places count with their expected value
+    under random tie-breaking.
 
     Args:
-        maps: [B, rows, cols].
-        others: [B, rows, cols].
-        share: of the cells, in (0, 1); at least one cell is taken.
+        maps: float [B, rows, cols].
+        others: float [B, rows, cols].
+        share: fraction of the cells, in (0, 1); at least one cell is taken.
+
+    Returns:
+        float64 [B], in [0, 1]; NaN as for `rank_agreement`.
 
     Raises:
-        ValueError: maps of different shapes; a share outside (0, 1).
+        ValueError: maps of different shapes, or a share outside (0, 1).
     """
     _check_pair(maps, others)
     if not 0 < share < 1:
-        raise ValueError(f"a share of the cells lies between 0 and 1, such as 0.1, got {share}")
+        raise ValueError(f"expected a share of the cells between 0 and 1, such as 0.1, got {share}")
     ours, theirs = (_in_top(batch.reshape(len(batch), -1), share) for batch in (maps, others))
     return np.asarray((ours * theirs).sum(axis=1) / ours.sum(axis=1))
 
@@ -269,7 +279,7 @@ def _check_pair(maps: NDArray[np.floating], others: NDArray[np.floating]) -> Non
 
 
 def _ranks(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks from 0 within each row [B, N], ties averaged; NaN in a row that holds one."""
+    """Rank each row [B, N] from 0, ties averaged; all NaN in a row that contains one."""
     ranks = np.empty(rows.shape)
     for row, rank in zip(rows, ranks, strict=True):
         _, which, count = np.unique(row, return_inverse=True, return_counts=True)
@@ -279,10 +289,10 @@ def _ranks(rows: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _in_top(rows: NDArray[np.floating], share: float) -> NDArray[np.float64]:
-    """How far each cell of rows [B, N] is among the highest, in [0, 1]; NaN where a row ranks nothing."""
+    """Membership of each cell of rows [B, N] in the top `share`, in [0, 1]; NaN where a row is constant."""
     count = max(1, round(share * rows.shape[1]))
-    least = np.sort(rows, axis=1)[:, -count, None]
-    above, tied = rows > least, rows == least
+    threshold = np.sort(rows, axis=1)[:, -count, None]
+    above, tied = rows > threshold, rows == threshold
     places = (count - above.sum(axis=1, keepdims=True)) / np.maximum(tied.sum(axis=1, keepdims=True), 1)
-    says = rows.max(axis=1) > rows.min(axis=1)  # a NaN is the maximum and the minimum, and above nothing
-    return np.where(says[:, None], above + tied * places, np.nan)
+    varies = rows.max(axis=1) > rows.min(axis=1)  # False with a NaN, which is both maximum and minimum
+    return np.where(varies[:, None], above + tied * places, np.nan)

@@ -1,15 +1,17 @@
-"""Frames without what a map names, and perceptions without one of their heads.
+"""Perturbation-based explanations: ablating the pixels that a map selects.
 
-An explanation by erasing: what a policy does without some pixels tells what they were to it (Petsiuk et al.
-2018, "RISE", section 4.1, https://arxiv.org/abs/1806.07421: deletion and insertion). Three things decide
-whether such a test says anything.
+What a policy does without some pixels shows how much it depends on them (Petsiuk et al. 2018, "RISE", section
+4.1, https://arxiv.org/abs/1806.07421: deletion and insertion). Three choices decide whether such a test is
+valid.
 
-- *Which pixels.* A cell of an attention map saw more of the frame than its own box: `spread` therefore blurs
-  the map by one cell before pixels are ranked. Without that, the pixels after the few that a sharp head names
-  come from rounding, and the rim of what was looked at stays in the frame.
-- *What takes their place.* `ablate_pixels` continues the surroundings, blurred. What is copied from the very
-  edge of the hole would bring back the colour of a thing whose rim was left outside it.
-- *What to compare with.* As many pixels, in one piece as those of a sharp map are: `discs`.
+- *Selection.* The receptive field of an attention cell is larger than its own box, so `spread` blurs the map
+by
+  one cell before pixels are ranked. Otherwise the ranking of all pixels but the few under a sharp peak is
+  rounding noise, and the rim of the attended object stays in the frame.
+- *Replacement.* `ablate_pixels` inpaints with a blur of the surroundings. Copying the pixels at the very edge
+of
+  the hole would restore the colour of an object whose rim lies outside it.
+- *Baseline.* The same number of pixels in one connected piece, as those of a sharp map are: `discs`.
 """
 
 from __future__ import annotations
@@ -27,49 +29,51 @@ from robot_attn.maps import AttentionMaps
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 Frames = NDArray[Any]
-"""[B, H, W, C], of any dtype; a hole in whole numbers is filled with whole numbers."""
+"""[B, H, W, C], of any dtype; ablated pixels of integer frames are rounded."""
 
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""Of the frame's pixels, for curves."""
-FINEST = 1 / 16
-"""Of the frame's shorter side: a map is blurred by one cell, and by no less than this."""
-SURROUNDINGS = 3 / 16
-"""Of the frame's shorter side: how far around a hole what fills it is taken from."""
-_TIE = 1e-6  # values this close, relatively, are ranked by lot: they differ by rounding
+CURVE_SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Default fractions of the frame's pixels for deletion and insertion curves."""
+MIN_BLUR = 1 / 16
+"""Smallest sigma of the blur of a map, as a fraction of the frame's shorter side; otherwise one cell."""
+INPAINTING_SIGMA = 3 / 16
+"""Sigma of the Gaussian that inpaints ablated pixels, as a fraction of the frame's shorter side."""
+_TIE = 1e-6  # relative difference within which values tie and are ranked at random: they differ by rounding
 
 
 def spread(maps: AttentionMaps, head_weights: ArrayLike | None = None) -> NDArray[np.float64]:
-    """One smooth map a frame: the heads together, spread over pixels and blurred by one cell.
+    """Combine the heads into one smooth pixel map per frame: weighted mean, upsampled, blurred by one cell.
 
     Args:
-        maps: [B, heads, rows, cols].
-        head_weights: [heads], how much each counts, not all zero; None for the plain mean.
+        maps: [B, heads, rows, cols], non-negative.
+        head_weights: float [heads], 0 or more and not all 0; None for the plain mean.
 
     Returns:
-        [B, H, W], each with sum 1. A map that is zero everywhere says nothing, and comes out uniform.
+        float64 [B, H, W], each of sum 1. A map that is zero everywhere becomes uniform.
 
     Raises:
-        ValueError: attention that is negative, NaN or infinite, or weights that do not fit.
+        ValueError: attention that is negative or not finite, or weights of another shape or range.
     """
     attention, grid = maps.weights, maps.grid
     if not np.isfinite(attention).all() or (attention < 0).any():
-        raise ValueError("attention must be finite and not negative: the policy or the file is broken")
+        raise ValueError(
+            "expected finite, non-negative attention, got other numbers: the policy or the file is invalid"
+        )
     heads = attention.shape[1]
     share = np.ones(heads) if head_weights is None else np.asarray(head_weights, np.float64)
     if share.shape != (heads,) or (share < 0).any() or not 0 < share.sum() < np.inf:
         raise ValueError(
-            f"expected a weight of at least 0 for each of {heads} heads, one above 0, got {share.tolist()}"
+            f"expected a weight of at least 0 for each of {heads} heads, not all 0, got {share.tolist()}"
         )
-    # Put together as cells, of which there are fewer than pixels.
-    together = np.tensordot(share, attention.astype(np.float64, copy=False), (0, 1))
-    pixels = AttentionMaps(together, grid).upsampled()
-    least = FINEST * min(grid.image_size)
+    # Combined before upsampling, since there are fewer cells than pixels.
+    combined = np.tensordot(share, attention.astype(np.float64, copy=False), (0, 1))
+    pixels = AttentionMaps(combined, grid).upsampled()
+    min_sigma = MIN_BLUR * min(grid.image_size)
     down, across = (
-        _gaussian(length, max(least, apart))
-        for length, apart in zip(grid.image_size, grid.spacing, strict=True)
+        _gaussian(length, max(min_sigma, spacing))
+        for length, spacing in zip(grid.image_size, grid.spacing, strict=True)
     )
-    # Divided by what becomes of uniform attention, so that it stays uniform: the blur loses some of it at the
-    # frame's edge, and the outermost cells' boxes may be larger than the others.
+    # Divided by the blur of uniform attention, so that uniform attention stays uniform: the blur loses mass
+    # at the frame's edge, and the outermost cells may have larger boxes than the others.
     uniform = AttentionMaps(np.ones(grid.shape), grid).upsampled()
     edge = down @ uniform @ across.T
     blurred = down @ pixels @ across.T / edge
@@ -79,7 +83,15 @@ def spread(maps: AttentionMaps, head_weights: ArrayLike | None = None) -> NDArra
 
 
 def top_pixels(maps: Floats, share: float, rng: np.random.Generator) -> Bools:
-    """The highest `share` of each map's pixels, bool [B, H, W]; among equals the lot decides.
+    """Select the `share` of pixels with the highest values in each map; ties are broken at random.
+
+    Args:
+        maps: float [B, H, W].
+        share: fraction of the pixels, in [0, 1].
+        rng: random generator for ties.
+
+    Returns:
+        bool [B, H, W].
 
     Raises:
         ValueError: a share outside [0, 1].
@@ -91,43 +103,58 @@ def top_pixels(maps: Floats, share: float, rng: np.random.Generator) -> Bools:
 
 
 def discs(centers: Floats, image_size: tuple[int, int], share: float) -> Bools:
-    """The `share` of the frame's pixels that is nearest to each of `centers` (y, x) [B, 2], bool [B, H, W].
+    """Select the `share` of pixels nearest to each centre.
 
-    A disc that would leave the frame is wider, so that every one has as many pixels.
+    A disc at the frame's edge has a larger radius, so that all have the same number of pixels.
+
+    Args:
+        centers: float [B, 2], (y, x) in pixels.
+        image_size: (H, W) in pixels.
+        share: fraction of the pixels, in [0, 1].
+
+    Returns:
+        bool [B, H, W].
 
     Raises:
         ValueError: a share outside [0, 1].
     """
     count = _count(share, image_size)
     y, x = (np.arange(length) for length in image_size)
-    away = (y[:, None] - centers[:, :1, None]) ** 2 + (x - centers[:, 1:, None]) ** 2
-    return _lowest(away.reshape(len(centers), -1), count).reshape(away.shape)
+    distance = (y[:, None] - centers[:, :1, None]) ** 2 + (x - centers[:, 1:, None]) ** 2
+    return _lowest(distance.reshape(len(centers), -1), count).reshape(distance.shape)
 
 
 def random_places(count: int, image_size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places (y, x) anywhere in the frame, [count, 2]."""
+    """Sample positions (y, x) uniformly in the frame, float64 [count, 2], in pixels."""
     return rng.uniform(-0.5, np.asarray(image_size) - 0.5, (count, 2))
 
 
 def centred_places(count: int, image_size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places (y, x) drawn from `focus.center_bias_map`, [count, 2]: a look that knows no frame."""
+    """Sample positions (y, x) from `focus.center_bias_map`, float64 [count, 2], in pixels."""
     size = np.asarray(image_size)
-    # Those outside the frame are drawn again, as the map has no mass there.
+    # Rejection sampling: the map has no mass outside the frame.
     places = np.empty((0, 2))
     while len(places) < count:
-        drawn = rng.normal((size - 1) / 2, min(image_size) / 4, (2 * count, 2))
-        places = np.concatenate([places, drawn[((drawn > -0.5) & (drawn < size - 0.5)).all(axis=1)]])
+        sampled = rng.normal((size - 1) / 2, min(image_size) / 4, (2 * count, 2))
+        places = np.concatenate([places, sampled[((sampled > -0.5) & (sampled < size - 0.5)).all(axis=1)]])
     return places[:count]
 
 
 def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
-    """The frames [B, H, W, C] with the pixels of `masks` [B, H, W] replaced by their blurred surroundings.
+    """Replace the masked pixels of frames by a blur of their surroundings.
 
-    A hole is filled with the mean of the pixels outside it, weighted by a Gaussian of the distance. A frame
-    that is all hole becomes its own mean colour.
+    A masked pixel becomes the mean of the unmasked pixels, weighted by a Gaussian of the distance. A fully
+    masked frame becomes its own mean colour.
+
+    Args:
+        frames: [B, H, W, C], of any dtype.
+        masks: bool [B, H, W], True on the pixels to ablate.
+
+    Returns:
+        The ablated frames, of the same shape and dtype.
 
     Raises:
-        ValueError: masks that are not bool, or of other frames.
+        ValueError: masks that are not bool, or of another shape.
     """
     if frames.ndim != 4 or masks.dtype != np.bool_ or masks.shape != frames.shape[:3]:
         raise ValueError(
@@ -135,9 +162,9 @@ def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
             f"and {masks.dtype} {list(masks.shape)}"
         )
     height, width = masks.shape[1:]
-    sigma = SURROUNDINGS * min(height, width)
+    sigma = INPAINTING_SIGMA * min(height, width)
     down, across = (_gaussian(length, sigma).astype(np.float32) for length in (height, width))
-    # Where nothing is left outside the hole, all of it counts.
+    # A fully masked frame has no unmasked pixels: use all of them.
     whole = np.asarray(masks.all(axis=(1, 2)))[:, None, None]
     left = (~masks | whole).astype(np.float32)
     planes = channels_to_front(frames).astype(np.float32) * left[:, None]
@@ -149,32 +176,40 @@ def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
 
 
 class InsensitivePolicyError(ValueError):
-    """Actions that do not depend on what is tested."""
+    """The actions do not depend on what is ablated, so there is nothing to explain."""
 
 
 def action_change(actions: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """How far two batches of actions are apart, [B]: their distance; of choices, whether they differ."""
+    """Measure how much actions change: Euclidean distance, or for discrete actions whether they differ.
+
+    Args:
+        actions: [B, ...], float, or int for discrete actions.
+        others: [B, ...], of the same shape and kind.
+
+    Returns:
+        float64 [B], 0 or more.
+    """
     if np.issubdtype(actions.dtype, np.integer):
         return np.asarray((actions != others).reshape(len(actions), -1).any(axis=1), np.float64)
-    apart = actions.astype(np.float64) - others
-    return np.asarray(np.linalg.norm(apart.reshape(len(apart), -1), axis=1))
+    difference = actions.astype(np.float64) - others
+    return np.asarray(np.linalg.norm(difference.reshape(len(difference), -1), axis=1))
 
 
 @dataclass(frozen=True)
 class ActionCurves:
-    """How far actions change as pixels go (deletion), and how far they are off as pixels come (insertion).
+    """Deletion and insertion curves: change of the actions as pixels are removed, or added to an empty frame.
 
-    A change is in units of the mean change that all of the frames' pixels make together, where both curves
-    would end: 1 without any pixel, 0 with all of them. In between they may pass 1, as a frame that lacks one
-    thing may call for another action than a frame that shows nothing.
+    Changes are in units of the mean change when all pixels are removed, at which deletion ends and insertion
+    starts. Curves may exceed 1 in between, since a frame without one object may call for another action than
+    an empty frame.
     """
 
     shares: NDArray[np.float64]
-    """[S] of the frame's pixels."""
+    """[S] fractions of the frame's pixels."""
     deleted: dict[str, NDArray[np.float64]]
-    """[T, S] by which pixels go: "attended", "random" or "centred"."""
+    """[T, S] change after removing pixels, by selection: "attended", "random" or "centred"."""
     inserted: dict[str, NDArray[np.float64]]
-    """[T, S] by which pixels come first."""
+    """[T, S] change when only these pixels are present, by selection."""
 
 
 def action_curves(
@@ -182,30 +217,30 @@ def action_curves(
     frames: Frames,
     maps: Floats,
     *,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] = CURVE_SHARES,
     seed: int = 0,
 ) -> ActionCurves:
-    """Delete and insert the pixels that maps name, and as many others, in frames that were kept.
+    """Compute deletion and insertion curves of the pixels that maps select, and of baselines.
 
     Args:
-        act: frames [T, H, W, C] -> actions [T, ...], whatever else the policy sees left as it was.
+        act: frames [T, H, W, C] -> actions [T, ...], with all other inputs of the policy unchanged.
         frames: [T, H, W, C].
-        maps: [T, H, W], as `spread` gives them.
-        shares: of the pixels, rising, each in (0, 1).
-        seed: of what is drawn by lot.
+        maps: float [T, H, W], as returned by `spread`.
+        shares: fractions of the pixels, ascending, each in (0, 1).
+        seed: random seed of the baselines and of ties.
 
     Raises:
-        NoDecision: the actions do not depend on the frames at all.
+        InsensitivePolicyError: the actions do not depend on the frames at all.
         ValueError: as `top_pixels` and `ablate_pixels`.
     """
     rng = np.random.default_rng(seed)
     size = (maps.shape[1], maps.shape[2])
     places = {"random": random_places(len(maps), size, rng), "centred": centred_places(len(maps), size, rng)}
-    usual = act(frames)
-    scale = action_change(usual, act(ablate_pixels(frames, np.ones(maps.shape, np.bool_)))).mean()
+    original = act(frames)
+    scale = action_change(original, act(ablate_pixels(frames, np.ones(maps.shape, np.bool_)))).mean()
     if scale == 0:
         raise InsensitivePolicyError(
-            "the actions are the same without any frame: there is nothing to explain"
+            "expected actions that depend on the frames, got the same actions with all pixels ablated"
         )
     deleted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("attended", *places)}
     inserted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in deleted}
@@ -213,8 +248,8 @@ def action_curves(
         masks = {"attended": top_pixels(maps, share, rng)}
         masks |= {name: discs(at, size, share) for name, at in places.items()}
         for name, mask in masks.items():
-            deleted[name].append(action_change(usual, act(ablate_pixels(frames, mask))) / scale)
-            inserted[name].append(action_change(usual, act(ablate_pixels(frames, ~mask))) / scale)
+            deleted[name].append(action_change(original, act(ablate_pixels(frames, mask))) / scale)
+            inserted[name].append(action_change(original, act(ablate_pixels(frames, ~mask))) / scale)
     return ActionCurves(
         np.asarray(shares, np.float64),
         {name: np.stack(rows, axis=1) for name, rows in deleted.items()},
@@ -223,19 +258,19 @@ def action_curves(
 
 
 def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
-    """[length, length]: what each pixel of an axis takes from each, unnormalised, so that edges show."""
+    """Unnormalised Gaussian blur along an axis as a matrix [length, length]; sums are lower at the edges."""
     pixel = np.arange(length)
     return np.asarray(np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2)))
 
 
 def _count(share: float, image_size: Sequence[int]) -> int:
     if not 0 <= share <= 1:
-        raise ValueError(f"a share of the pixels lies between 0 and 1, such as 0.1, got {share}")
+        raise ValueError(f"expected a share of the pixels between 0 and 1, such as 0.1, got {share}")
     return round(share * image_size[0] * image_size[1])
 
 
 def _lowest(values: Floats, count: int) -> Bools:
-    """The `count` lowest of each row, bool [B, N]."""
+    """Select the `count` lowest values of each row, bool [B, N]."""
     chosen = np.zeros(values.shape, np.bool_)
     if count:
         lowest = np.argpartition(values, count - 1, axis=1)[:, :count]

@@ -1,14 +1,14 @@
-"""The families of perception modules, and the blocks that a family of your own can be made of.
+"""The built-in families of perception modules, and the blocks for families of your own.
 
-A new family of robot-attn is a file here and a line in `OURS`; one of another package subclasses
-`robot_attn.Perception`, takes what it likes of the blocks, and is registered (`robot_attn.register_family`):
+A built-in family is a file here and a line in `BUILTIN_FAMILIES`. A family of another package subclasses
+`robot_attn.Perception`, uses these blocks as needed, and is registered with `robot_attn.register_family`:
 
-- `Patches`: a frame as a grid of patches;
-- `frame_coordinates`: where the cells of a grid lie in the frame, in [-1, 1];
-- `Readout`: queries that meet keys on a grid, and the features that come of what they read;
-- `Mixing`: the base of families whose patches first attend to each other, then are pooled by queries;
-- `HeadInputs`: what each head hands to the last layer, for `Perception.head_inputs`;
-- `check_sizes`: one error for options that must be whole numbers of at least 1.
+- `Patches`: patch embedding of frames;
+- `frame_coordinates`: positions of a grid's cells in the frame, in [-1, 1];
+- `Readout`: attention with queries over a grid of tokens, and the features computed from its result;
+- `Mixing`: base class of transformers over patches that are pooled by learned queries;
+- `HeadInputs`: contribution of each head to the last layer, for `Perception.head_inputs`;
+- `check_sizes`: validation of options that must be whole numbers of at least 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from robot_attn.perception import Perception
 from robot_attn.perception import check_sizes as check_sizes
 
 __all__ = [
-    "OURS",
+    "BUILTIN_FAMILIES",
     "Cnn",
     "Dynamic",
     "HardPatches",
@@ -56,7 +56,7 @@ __all__ = [
     "frame_coordinates",
 ]
 
-OURS: Mapping[str, type[Perception]] = MappingProxyType(
+BUILTIN_FAMILIES: Mapping[str, type[Perception]] = MappingProxyType(
     {
         "cnn": Cnn,
         "dynamic": Dynamic,
@@ -71,4 +71,4 @@ OURS: Mapping[str, type[Perception]] = MappingProxyType(
         "slots": Slots,
     }
 )
-"""The families of robot-attn by name; `robot_attn.FAMILIES` has those of other packages too."""
+"""The built-in families by name; `robot_attn.FAMILIES` also has those of other packages."""

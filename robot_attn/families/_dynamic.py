@@ -1,4 +1,4 @@
-"""The family "dynamic": what it looks for next depends on what it saw, within a frame and over frames."""
+"""The family "dynamic": recurrent attention, whose queries depend on earlier glimpses and frames."""
 
 from __future__ import annotations
 
@@ -17,35 +17,49 @@ from robot_attn.perception import Perception, check_sizes
 
 
 class Dynamic(Perception):
-    """Attention with a memory: `DynamicAttention` over a grid of patches, `glimpses` looks at each frame.
+    """Recurrent attention, `DynamicAttention`, over a grid of patches with `glimpses` glimpses per frame.
 
-    A token is a layer of `hidden_dim` units that sees a patch, and the patch's place as x, y, x^2 + y^2, in
-    which a look at any place of any width is linear. As a token is read whole, the state knows what was seen
-    and where, and can look there again. The features are a linear map, then ReLU, of what the last look read,
-    of the state that it left, and of the context. The attention is that of the last look.
+    A token is a hidden layer of `hidden_dim` units over a patch, and the patch's position as x, y, x^2 + y^2,
+    with which attention to any place of any width is linear in the token. Tokens are read whole, so the state
+    has both content and position of what was attended, and can attend there again. The features are a linear
+    map, then ReLU, of the values of the last glimpse, the state after it, and the context. The attention is
+    that of the last glimpse.
 
     There are three ways to call it, with the same result:
 
-    - `module(frames)` is for policies without memory: each frame is the first of an episode, and only the
-      looks at that frame move the attention. It equals `step` without a state.
-    - `step` is for a robot: a frame at a time, with the state that the last frame left.
-    - `sequence` is for training: T frames at once, with gradients through all of them. It equals T steps.
+    - `module(frames)`, for policies without memory: each frame is the first of an episode, and only the
+      glimpses at that frame influence the attention. It equals `step` without a state.
+    - `step`, for a robot: one frame at a time, with the state after the previous frame.
+    - `sequence`, for training: T frames at once, with gradients through all of them. It equals T steps.
 
-    No policy here carries its state from step to step yet: trained with `robot-attn train` or as the features
-    extractor of Stable-Baselines3, it is called the first way, and remembers nothing from one frame to the
-    next. Over frames it works where your own code calls `step` or `sequence`.
+    No policy of this project carries the state from step to step yet: trained with `robot-attn train` or as
+    the features extractor of Stable-Baselines3, the module is called the first way and has no memory of
+    earlier frames. It has one where your own code calls `step` or `sequence`.
 
-    The context enters the state with a frame's last look: it moves the attention from the next frame on.
+    The context enters the state with the last glimpse at a frame, so it influences the attention from the
+    next frame on.
 
-    features_dim: F. num_heads: how many queries a look has. patch_dim: how many numbers a patch is seen as.
-    hidden_dim: numbers of a token, but for its place. state_dim: s. glimpses: looks at each frame. score: a
-    name that `robot_attn.build_score` knows. The sources are those of `DynamicAttention`; places joined to
-    keys and values are from Mott et al. 2019, https://arxiv.org/abs/1906.02500, section 2, whose basis is one
-    of cosines. 2 N S D FLOPs a frame after the patches, and those of `DynamicAttention`.
+    The sources are those of `DynamicAttention`; positions concatenated to keys and values are from Mott et
+    al. 2019, https://arxiv.org/abs/1906.02500, section 2, which uses a basis of cosines. Cost: 2 N S D FLOPs
+    per frame after the patches, and those of `DynamicAttention`.
+
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        num_heads: number of queries per glimpse.
+        patch_dim: S, dimension of a patch embedding.
+        hidden_dim: D, dimension of a token without its position.
+        state_dim: s, dimension of the recurrent state.
+        glimpses: number of glimpses per frame.
+        score: a name that `robot_attn.build_score` accepts.
+
+    Raises:
+        ValueError: an image_shape or size out of range, or an unknown score.
     """
 
     good_for: ClassVar[str] = (
-        "several looks at a frame, each led by the last; memory over frames, which no policy here carries yet"
+        "several glimpses per frame, each guided by the last; memory over frames in your own code only"
     )
 
     def __init__(
@@ -90,17 +104,24 @@ class Dynamic(Perception):
         self.project = nn.Linear(num_heads * (hidden_dim + 3) + state_dim + self.context_dim, features_dim)
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        percept, _ = self._watch(frames[None], None, None if context is None else context[None], None)
+        percept, _ = self._run(frames[None], None, None if context is None else context[None], None)
         return Percept(percept.features[0], percept.attention[0])
 
     def step(
         self, frames: Tensor, state: Tensor | None = None, context: Tensor | None = None
     ) -> tuple[Percept, Tensor]:
-        """Look at the next frame of each of B robots.
+        """Process the next frame of each of B robots.
 
-        frames, context and the percept: as in `forward`. state: float [B, s], as the last frame left it, or
-        None where an episode begins. Returns the percept and the state for the next frame.
-        Raises ValueError as `forward` does, and for a state of another shape.
+        Args:
+            frames: as in `forward`.
+            state: float [B, s] after the previous frame, or None at the beginning of an episode.
+            context: as in `forward`.
+
+        Returns:
+            The percept, and the state [B, s] for the next frame.
+
+        Raises:
+            ValueError: as `forward`, or a state of another shape.
         """
         percept, state = self.sequence(frames[None], state, None if context is None else context[None])
         return Percept(percept.features[0], percept.attention[0]), state
@@ -112,48 +133,54 @@ class Dynamic(Perception):
         context: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> tuple[Percept, Tensor]:
-        """Look at T frames of each of B robots, the same as T calls of `step`.
+        """Process T frames of each of B robots; equal to T calls of `step`.
 
-        frames: [T, B, C, H, W], T of at least 1, as `forward` takes them. state: float [B, s] before the
-        first of them, None for the first state. context: float [T, B, context_dim]. starts: bool [T, B],
-        True where a frame begins an episode: there the state is the first one.
-        Returns features [T, B, F], attention [T, B, heads, rows, cols], and the state [B, s] that the last
-        frame left.
-        Raises ValueError as `forward` does, and for a state or starts of another shape or dtype.
+        Args:
+            frames: [T, B, C, H, W], T of at least 1, otherwise as in `forward`.
+            state: float [B, s] before the first frame, or None for the initial state.
+            context: float [T, B, context_dim], or None where context_dim is 0.
+            starts: bool [T, B], True where an episode begins: the state is reset to the initial one there.
+
+        Returns:
+            Features [T, B, F] and attention [T, B, heads, rows, cols]; and the state [B, s] after the last
+            frame.
+
+        Raises:
+            ValueError: as `forward`, or a state or starts of another shape or dtype.
         """
         if frames.ndim != 5 or len(frames) == 0 or tuple(frames.shape[2:]) != self.image_shape:
             raise ValueError(
-                f"frames must be [T, B, {', '.join(map(str, self.image_shape))}] (channel-first) "
-                f"with T of at least 1; their shape is {list(frames.shape)}."
+                f"expected frames [T, B, {', '.join(map(str, self.image_shape))}] (channel-first) "
+                f"with T of at least 1, got shape {list(frames.shape)}"
             )
         if context is not None and context.shape[:-1] != frames.shape[:2]:
             raise ValueError(
-                f"context must be {[*frames.shape[:2], self.context_dim]}, as the frames; "
-                f"its shape is {list(context.shape)}."
+                f"expected context {[*frames.shape[:2], self.context_dim]}, as the frames, "
+                f"got shape {list(context.shape)}"
             )
         dtype = next(self.parameters()).dtype
         flat = prepare_frames(frames.flatten(0, 1), self.image_shape, dtype)
-        told = None if context is None else context.flatten(0, 1)
-        check_context(told, len(flat), self.context_dim, dtype)
+        flat_context = None if context is None else context.flatten(0, 1)
+        check_context(flat_context, len(flat), self.context_dim, dtype)
         frames = flat.view(frames.shape)
-        return self._watch(frames, state, context if self.context_dim else None, starts)
+        return self._run(frames, state, context if self.context_dim else None, starts)
 
-    def _watch(
+    def _run(
         self, frames: Tensor, state: Tensor | None, context: Tensor | None, starts: Tensor | None
     ) -> tuple[Percept, Tensor]:
-        """`sequence`, once frames and context are checked."""
+        """Compute the percept of checked frames and context; see `sequence`."""
         sizes = frames.shape[:2]
         patches = self.patches(frames.flatten(0, 1)).flatten(2).transpose(1, 2)
         hidden = F.relu_(self.hidden(patches))
         tokens = torch.cat([hidden, self.places.expand(hidden.shape[0], -1, -1)], dim=2)
         tokens = tokens.view(*sizes, *tokens.shape[1:])
-        looks, states = self.attention(tokens, state, context=context, starts=starts)
-        seen = [looks.values[..., -1, :].flatten(2), states]
+        glimpses, states = self.attention(tokens, state, context=context, starts=starts)
+        inputs = [glimpses.values[..., -1, :].flatten(2), states]
         if context is not None:
-            seen.append(context)
-        features = F.relu_(self.project(torch.cat(seen, dim=2)))
-        last = looks.weights[..., -1, :]
+            inputs.append(context)
+        features = F.relu_(self.project(torch.cat(inputs, dim=2)))
+        last = glimpses.weights[..., -1, :]
         return Percept(features, last.reshape(*last.shape[:-1], *self.grid.shape)), states[-1]
 
     def head_inputs(self) -> HeadInputs:
-        raise ValueError("the heads of Dynamic share a state: none can be silenced alone")
+        raise ValueError("expected heads that can be ablated alone, got heads that share a state (Dynamic)")

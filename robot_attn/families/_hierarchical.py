@@ -1,4 +1,4 @@
-"""The family "hierarchical": a coarse look over the frame, then a fine one inside the places it chose."""
+"""The family "hierarchical": coarse attention over the frame, then fine attention inside selected patches."""
 
 from __future__ import annotations
 
@@ -19,30 +19,40 @@ from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
 INNER, STEP = 6, 2
-"""Side of a fine patch and distance between two, in pixels: 2 x 2 of them fill a coarse one."""
+"""Kernel size and stride of the fine patches, in pixels: 2 x 2 of them cover a coarse patch."""
 SPLIT = STRIDE // STEP
-"""Fine cells along the side of a coarse one, of which the frame has one every STRIDE pixels."""
+"""Fine cells along the side of a coarse cell; coarse patches have a stride of STRIDE pixels."""
 
 
 class Hierarchical(Perception):
-    """Learned queries on two levels: which patches to look into, and where to look inside them.
+    """Two-level attention with learned queries: select patches, then attend inside them.
 
-    The coarse look attends to the patches that the other families have, 8 x 8 pixels every 4. Of each of the
-    `top` patches it gives the most weight, the fine look takes the pixels from the frame and sees in them
-    2 x 2 smaller patches, of 6 x 6 pixels every 2, to which it attends in turn. So the map has four cells for
-    each patch, 30 x 30 for a frame of 64 x 64, while what is seen finely does not grow with the frame. A
-    cell's weight is its patch's, renormalised over the chosen ones, times its own in the patch
-    (`attend_hierarchical`). The fine patches are the values. Coarse to fine by learned queries on each level:
-    Yang et al. 2016, https://aclanthology.org/N16-1174, section 2.2; pixels taken from the frame where one
-    looks: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
+    The coarse level attends to the patches of the other families, 8 x 8 pixels with stride 4. For each of the
+    `top` patches with the highest weights the fine level crops the pixels from the frame, embeds 2 x 2
+    smaller patches of 6 x 6 pixels with stride 2, and attends to them. So the map has four cells per patch,
+    30 x 30 for a frame of 64 x 64, while the number of fine patches does not grow with the frame. A cell's
+    weight is its patch's, renormalised over the selected ones, times its own within the patch
+    (`attend_hierarchical`). The fine patches are the values. Coarse-to-fine attention with learned queries on
+    each level: Yang et al. 2016, https://aclanthology.org/N16-1174, section 2.2; cropping pixels at the
+    attended location: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
 
-    features_dim: F. num_heads: h, how many queries. patch_dim: S, how many numbers a patch, coarse or fine,
-    is seen as. top: how many patches a head looks into (all, where the frame has fewer). score: a name that
-    `robot_attn.build_score` knows, for both levels. For C channels and N patches: 2 N S (64 C + h) FLOPs a
-    frame for the coarse look, 8 h top S (36 C + 2) for the fine one.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        num_heads: h, number of queries per level.
+        patch_dim: S, dimension of a patch embedding, coarse or fine.
+        top: number of patches that each head selects (all, if the frame has fewer).
+        score: a name that `robot_attn.build_score` accepts, for both levels.
+
+    Raises:
+        ValueError: an image_shape or size out of range, or an unknown score.
+
+    Cost, for C channels and N patches: 2 N S (64 C + h) FLOPs per frame for the coarse level, 8 h top S (36 C
+    + 2) for the fine level.
     """
 
-    good_for: ClassVar[str] = "small things: a map twice as fine, at less than a NatureCNN"
+    good_for: ClassVar[str] = "small objects: a map twice as fine, cheaper than NatureCNN"
 
     def __init__(
         self,
@@ -66,7 +76,7 @@ class Hierarchical(Perception):
         ys, xs = (first + STEP * np.arange(SPLIT * cells, dtype=np.float32) for cells in (rows, cols))
         self.grid = AttentionGrid(ys, xs, self.image_shape[1:])
         self.inner = nn.Conv2d(self.image_shape[0], patch_dim, INNER, STEP)
-        # No bias in the queries: what is looked for is a kind of patch, however bright.
+        # No bias: queries should match a kind of patch regardless of its brightness.
         self.queries = nn.Linear(patch_dim, num_heads, bias=False)
         self.inner_queries = nn.Linear(patch_dim, num_heads, bias=False)
         self.readout = Readout(
@@ -82,21 +92,21 @@ class Hierarchical(Perception):
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         batch, score = frames.shape[0], self.readout.score
         query, inner_query = (
-            looks.weight[None, :, None].expand(batch, -1, -1, -1)
-            for looks in (self.queries, self.inner_queries)
+            queries.weight[None, :, None].expand(batch, -1, -1, -1)
+            for queries in (self.queries, self.inner_queries)
         )
         tokens = self.patches(frames).flatten(2).transpose(1, 2)[:, None]
-        # Values of no size: only the weights are wanted.
+        # Values of dimension 0: only the weights are needed.
         coarse = attend(query, tokens, tokens[..., :0], score=score).weights
         share, chosen = choose(coarse, self.top)
-        fine = self._look_into(frames, chosen)
+        fine = self._fine_patches(frames, chosen)
         table, _ = places(self.grid.shape, SPLIT, frames.device)
         count = self.grid.shape[0] * self.grid.shape[1]
-        seen = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
-        return self.readout.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
+        attended = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
+        return self.readout.percept(attended.values[:, :, 0], attended.weights[:, :, 0], context)
 
-    def _look_into(self, frames: Tensor, chosen: Tensor) -> Tensor:
-        """frames [B, C, H, W], chosen patches int64 [B, 1, top, h] -> fine ones [B, 1, top, h, 4, S]."""
+    def _fine_patches(self, frames: Tensor, chosen: Tensor) -> Tensor:
+        """Embed fine patches: frames [B, C, H, W], patches int64 [B, 1, top, h] -> [B, 1, top, h, 4, S]."""
         batch, channels, _, width = frames.shape
         count = self.top * self.num_heads
         cols = self.patches.grid.shape[1]

@@ -1,4 +1,4 @@
-"""The family "instruction": it looks for what a short text names, such as "the red ball"."""
+"""The family "instruction": attention with queries from a language instruction such as "the red ball"."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ from robot_attn.vocabulary import MAX_TOKENS, PAD, WORDS, check_tokens, tokenize
 
 
 class Instruct(nn.Module):
-    """Tokens of a text -> what each head looks for: its own mixture of the words.
+    """Instruction encoder: token ids -> one query per head, from each head's own mixture of the words.
 
-    A word is a learned vector for its token plus one for its place in the text. Each head has a learned
-    question, which attends to the words (`attend`, "scaled_dot"), and the mixture that it reads is turned
-    into its query.
+    A word is the sum of a learned embedding of its token id and one of its position. Each head has a learned
+    question that attends to the words (`attend`, "scaled_dot"); the result is projected to the head's query.
+
+    Args:
+        num_heads: number of heads.
+        word_dim: dimension of a word embedding.
+        query_dim: dimension of a query.
     """
 
     def __init__(self, num_heads: int, word_dim: int, query_dim: int) -> None:
         super().__init__()
         self.words = nn.Embedding(PAD + 1 + len(WORDS), word_dim)
-        # Places start small: a word means much the same wherever it stands.
+        # Position embeddings start small: the meaning of a word hardly depends on its position.
         self.places = nn.Parameter(0.1 * torch.randn(MAX_TOKENS, word_dim))
         self.questions = nn.Parameter(torch.randn(num_heads, word_dim))
         self.to_query = nn.Linear(word_dim, query_dim, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, MAX_TOKENS] -> queries [B, heads, query_dim]; of a text without words, 0."""
+        """Encode token ids int64 [B, MAX_TOKENS] as queries [B, heads, query_dim]; 0 for a row of padding."""
         words = (self.words(tokens) + self.places)[:, None]
         questions = self.questions[:, None].expand(tokens.shape[0], -1, -1, -1)
         read = attend(questions, words, words, mask=(tokens != PAD)[:, None, None])
@@ -44,33 +48,45 @@ class Instruct(nn.Module):
 
 
 class Instruction(Perception):
-    """Attention with queries made from a text: "the red ball" and "the blue box" look at different things.
+    """Attention with queries from a language instruction, such as "the red ball" or "the blue box".
 
-    The keys are patches, as a convolution over 3 x 3 of them sees them. The text is one of two:
+    The keys are patches after a 3 x 3 convolution. The instruction is either
 
-    - `instruction="the red ball"`: one for the module, whatever the frame.
-    - `instruction=None`: one for each frame. The last `MAX_TOKENS` numbers of the context are then its
-      tokens, as `robot_attn.tokenize` gives them, in the context's dtype; PADs alone are no instruction. What
-      comes before them is context as in any family.
+    - fixed, `instruction="the red ball"`: one for the module, whatever the frame; or
+    - per frame, `instruction=None`: the last `MAX_TOKENS` numbers of the context are its token ids, as
+    returned by
+      `robot_attn.tokenize`, in the context's dtype; a row of PAD is no instruction. The numbers before them
+      are context as in any family.
 
-    The queries enter the features too, with the context: what to do about a thing may be part of the text.
+    The queries also enter the features, with the context, since the required action may depend on the
+    instruction.
 
-    Train it on every pair of words that it shall answer: in trials a pair that it was never asked for was
-    looked for by its colour alone, and its shape was not made use of.
+    Train on every combination of words that the module should handle: in trials an unseen combination was
+    located by its colour only, and its shape was ignored.
 
-    Text that picks channels of a convolutional map is from Chaplot et al. 2018,
-    https://arxiv.org/abs/1706.07230, "gated-attention", where a sigmoid of the text multiplies the channels.
-    Here their products with the text are also summed over the channels, and the softmax of the sums over the
-    frame says where to look.
+    Text that selects channels of a convolutional map: Chaplot et al. 2018, https://arxiv.org/abs/1706.07230,
+    "gated-attention", where a sigmoid of the text multiplies the channels. Here the products are also summed
+    over the channels, and a softmax of the sums over the frame gives the attention.
 
-    features_dim: F. num_heads: how many queries a text makes. patch_dim: how many numbers a patch is seen as.
-    hidden_dim: those of a key. word_dim: those of a word. score: a name that `robot_attn.build_score`
-    knows.
-    Raises ValueError for a text with a word that is unknown, and from `forward` for tokens that are none.
-    After the patches: 2 N D (9 S + h) FLOPs a frame, and for the text 2 h W (2 L + D), L = MAX_TOKENS.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none; at least `MAX_TOKENS` without a fixed instruction.
+        instruction: fixed instruction, or None for one per frame.
+        features_dim: F, dimension of the features.
+        num_heads: h, number of queries per instruction.
+        patch_dim: S, dimension of a patch embedding.
+        hidden_dim: D, dimension of queries and keys.
+        word_dim: W, dimension of a word embedding.
+        score: a name that `robot_attn.build_score` accepts.
+
+    Raises:
+        ValueError: an image_shape or size out of range, an unknown word or score; from `forward` also numbers
+            that are not token ids.
+
+    Cost: after the patches 2 N D (9 S + h) FLOPs per frame, and for the text 2 h W (2 L + D), L = MAX_TOKENS.
     """
 
-    good_for: ClassVar[str] = "tasks whose target is named by words"
+    good_for: ClassVar[str] = "tasks whose target is given by a language instruction"
     reads_tokens: ClassVar[bool] = True
 
     def __init__(
@@ -96,8 +112,9 @@ class Instruction(Perception):
         )
         if instruction is None and self.context_dim < MAX_TOKENS:
             raise ValueError(
-                f"without an instruction the context ends in {MAX_TOKENS} tokens, so context_dim must be at "
-                f"least {MAX_TOKENS}; it is {self.context_dim}. Or pass instruction='the red ball'."
+                f"expected context_dim of at least {MAX_TOKENS}, since without a fixed instruction the "
+                f"context ends in {MAX_TOKENS} tokens, got {self.context_dim}: "
+                "or pass instruction='the red ball'"
             )
         self.instruction = instruction
         tokens = None if instruction is None else tokenize(instruction)
@@ -129,10 +146,10 @@ class Instruction(Perception):
                 check_tokens(tokens)
             tokens = tokens.long()
         query = self.instruct(tokens)
-        seen = F.relu_(self.around(self.patches(frames))).flatten(2).transpose(1, 2)
-        told = query.flatten(1).expand(frames.shape[0], -1)
-        told = told if context is None else torch.cat([told, context], dim=1)
-        return self.readout(query, seen, seen, told)
+        keys = F.relu_(self.around(self.patches(frames))).flatten(2).transpose(1, 2)
+        inputs = query.flatten(1).expand(frames.shape[0], -1)
+        inputs = inputs if context is None else torch.cat([inputs, context], dim=1)
+        return self.readout(query, keys, keys, inputs)
 
     def head_inputs(self) -> HeadInputs:
         return self.readout.head_inputs()

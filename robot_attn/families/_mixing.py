@@ -1,4 +1,4 @@
-"""What the families whose tokens look at each other share: patches that mix, then queries that pool."""
+"""Base class of "self" and "local": transformer layers over patches, pooled by learned queries."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
-FIRST_POSITIONS = 0.02
-"""The spread that the positions' vectors start with."""
+INITIAL_POSITION_STD = 0.02
+"""Initial standard deviation of the position embeddings."""
 
-Look = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""query, key, value [B, h, N, d] -> values [B, h, N, d], and the weights where they are asked for."""
+AttendTokens = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""query, key, value [B, h, N, d] -> values [B, h, N, d], and the weights, or None if they are not needed."""
 
 
 class Layer(nn.Module):
-    """A transformer's layer, its normalisations before what they are for, its attention given from outside.
+    """Pre-norm transformer layer whose attention function is an argument of `forward`.
 
-    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 2 and 3, with 2 E hidden units.
-    Queries, keys and values have no bias: one on the keys would change no softmax.
+    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eqs. 2 and 3, with 2 E hidden units. Queries,
+    keys and values have no bias: one on the keys would not change the softmax.
+
+    Args:
+        size: E, dimension of a token, a multiple of `num_heads`.
+        num_heads: h, number of heads.
     """
 
     def __init__(self, size: int, num_heads: int) -> None:
@@ -39,24 +43,39 @@ class Layer(nn.Module):
         self.before_thinking = nn.LayerNorm(size)
         self.think = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
 
-    def forward(self, tokens: Tensor, look: Look) -> tuple[Tensor, Tensor | None]:
-        """tokens [B, N, E] -> tokens [B, N, E], and what `look` gives as weights."""
+    def forward(self, tokens: Tensor, attend: AttendTokens) -> tuple[Tensor, Tensor | None]:
+        """Transform tokens [B, N, E]; returns tokens [B, N, E], and the weights that `attend` returns."""
         batch, count, size = tokens.shape
-        looking = self.to_look(self.before_looking(tokens))
-        parts = looking.view(batch, count, 3, self.num_heads, size // self.num_heads).permute(2, 0, 3, 1, 4)
-        seen, weights = look(*parts.unbind())
-        tokens = tokens + self.from_look(seen.transpose(1, 2).flatten(2))
+        projected = self.to_look(self.before_looking(tokens))
+        parts = projected.view(batch, count, 3, self.num_heads, size // self.num_heads).permute(2, 0, 3, 1, 4)
+        values, weights = attend(*parts.unbind())
+        tokens = tokens + self.from_look(values.transpose(1, 2).flatten(2))
         return tokens + self.think(self.before_thinking(tokens)), weights
 
 
 class Mixing(Perception):
-    """The base of the families `self` and `local`, which write `look` and `roll_back`.
+    """Base class of families whose tokens attend to each other; implement `attend_tokens` and `propagate`.
 
-    Tokens are patches, `embed_dim` numbers each, plus a learned vector for their row and one for their
-    column (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eq. 1 and appendix D.4). Where there
-    are more than `max_tokens` of them, the largest numbers of k x k patches are one token, k as small as may
-    be: the largest, as a mean would hide a small thing. `layers` layers mix the tokens, and a `Readout` pools
-    them with learned queries.
+    Tokens are patch embeddings of dimension `embed_dim` plus a learned embedding of their row and one of
+    their column (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, eq. 1 and appendix D.4). If there
+    are more than `max_tokens`, k x k patches are max-pooled into one token, with k as small as possible; a
+    mean would hide small objects. `layers` transformer layers mix the tokens, and a `Readout` pools them with
+    learned queries.
+
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        num_heads: number of pooling queries.
+        embed_dim: E, dimension of a token, a multiple of `num_layer_heads`.
+        layers: number of transformer layers.
+        num_layer_heads: h, number of heads within a layer.
+        score: score of the pooling queries, a name that `robot_attn.build_score` accepts.
+        rollout: return the map of attention rollout instead of the pooling weights.
+        max_tokens: largest number of tokens; None for no limit.
+
+    Raises:
+        ValueError: an image_shape or option out of range, or an unknown score.
     """
 
     def __init__(
@@ -83,11 +102,11 @@ class Mixing(Perception):
         )
         if embed_dim % num_layer_heads:
             raise ValueError(
-                f"embed_dim must be a multiple of num_layer_heads; they are {embed_dim} and "
-                f"{num_layer_heads}."
+                f"expected embed_dim that is a multiple of num_layer_heads, got {embed_dim} and "
+                f"{num_layer_heads}"
             )
         if not isinstance(rollout, bool):
-            raise ValueError(f"rollout must be True or False; it is {rollout!r}.")
+            raise ValueError(f"expected rollout as True or False, got {rollout!r}")
         self.features_dim = features_dim
         self.num_heads = num_heads
         self.rollout = rollout
@@ -102,11 +121,11 @@ class Mixing(Perception):
             for centers in (self.patches.grid.ys, self.patches.grid.xs)
         )
         self.grid = AttentionGrid(ys, xs, self.image_shape[1:])
-        self.rows = nn.Parameter(torch.randn(rows, 1, embed_dim) * FIRST_POSITIONS)
-        self.cols = nn.Parameter(torch.randn(cols, embed_dim) * FIRST_POSITIONS)
+        self.rows = nn.Parameter(torch.randn(rows, 1, embed_dim) * INITIAL_POSITION_STD)
+        self.cols = nn.Parameter(torch.randn(cols, embed_dim) * INITIAL_POSITION_STD)
         self.layers = nn.ModuleList(Layer(embed_dim, num_layer_heads) for _ in range(layers))
         self.before_pooling = nn.LayerNorm(embed_dim)
-        # No bias: one on all logits of a query would change no softmax.
+        # No bias: a constant added to all logits of a query does not change the softmax.
         self.queries = nn.Linear(embed_dim, num_heads, bias=False)
         self.readout = Readout(
             self.grid,
@@ -119,12 +138,29 @@ class Mixing(Perception):
         )
 
     @abstractmethod
-    def look(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
-        """query, key, value [B, h, N, d] -> values [B, h, N, d], and the weights if `rollout`, or None."""
+    def attend_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Attend among tokens.
+
+        Args:
+            query: float [B, h, N, d].
+            key: float [B, h, N, d].
+            value: float [B, h, N, d].
+
+        Returns:
+            Values [B, h, N, d]; and the weights if `rollout`, else None.
+        """
 
     @abstractmethod
-    def roll_back(self, maps: Tensor, weights: Tensor) -> Tensor:
-        """Maps over what a layer gives, [B, heads, N] -> maps over what it took, by the weights of `look`."""
+    def propagate(self, maps: Tensor, weights: Tensor) -> Tensor:
+        """Propagate maps back through one layer for attention rollout.
+
+        Args:
+            maps: float [B, heads, N], over the layer's output tokens.
+            weights: the weights of `attend_tokens` in that layer.
+
+        Returns:
+            float [B, heads, N], over the layer's input tokens.
+        """
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         patches = self.patches(frames)
@@ -133,14 +169,14 @@ class Mixing(Perception):
         tokens = patches.flatten(2).transpose(1, 2) + (self.rows + self.cols).flatten(0, 1)
         layers = []
         for layer in self.layers:
-            tokens, weights = layer(tokens, self.look)
+            tokens, weights = layer(tokens, self.attend_tokens)
             layers.append(weights)
         tokens = self.before_pooling(tokens)
         features, attention = self.readout(self.queries.weight[None], tokens, tokens, context)
         if self.rollout:
             maps = attention.flatten(2)
             for weights in reversed(layers):
-                maps = (maps + self.roll_back(maps, weights)) / 2
+                maps = (maps + self.propagate(maps, weights)) / 2
             attention = maps.view_as(attention)
         return Percept(features, attention)
 

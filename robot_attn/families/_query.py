@@ -1,4 +1,4 @@
-"""The family "query": a few learned queries, each of which looks for one kind of thing."""
+"""The family "query": learned queries over a grid of patches."""
 
 from __future__ import annotations
 
@@ -19,65 +19,75 @@ from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
 CHUNK_BYTES = 1 << 21
-"""Hidden activations computed at a time: few enough to stay in cache, and enough that threads which share a
-batch meet seldom at Python's lock."""
+"""Memory of the hidden activations computed at a time: small enough for the cache, and large enough that
+threads that share a batch rarely contend for Python's lock.
+"""
 
 
-def look(patches: Tensor, hidden: Tensor, looks: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend with folded queries: where each of them looks, and the mixture of patches that it sees there.
+def pool_patches(
+    patches: Tensor, hidden: Tensor, folded_query: Tensor, temperature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Attend to patches with folded queries: the attention weights and the weighted mean of the patches.
 
-    patches: float [B, S, N]; hidden: float [D, S]; looks: float [h, D]; temperature: float [h], positive.
-    Returns values [B, h, S] and weights [B, h, N], which sum to 1 over the N patches.
+    Written out, head i has a query q_i [d], and a patch p has the key K_i relu(hidden p) [d]. The query and
+    K_i are learned and do not depend on the frame, so q_i . K_i relu(hidden p) is linear in relu(hidden p):
+    row i of `folded_query` is K_i^T q_i. Neither keys nor values are computed: pooling patches and projecting
+    the result, as the caller does, equals projecting and then pooling. The logits are standardised to mean 0
+    and variance 1 over the patches and multiplied by the head's temperature: whatever the weights, the
+    softmax starts neither flat nor saturated. Attention: Vaswani et al. 2017,
+    https://arxiv.org/abs/1706.03762, eq. 1. Pooling by learned queries: Lee et al. 2019,
+    https://arxiv.org/abs/1810.00825, section 3.2.
 
-    Written out, head i has a query q_i [d], and for a patch p the key K_i relu(hidden p) [d]. Query and K_i
-    are learned and do not depend on the frame, so q_i . K_i relu(hidden p) is one linear map: row i of
-    `looks` is K_i^T q_i. No key is ever made, and no value either: to pool the patches and then project them,
-    as the caller does, is to project them and then pool. The logits get mean 0 and variance 1 over the
-    patches and are then multiplied by the head's temperature: whatever the weights, the softmax starts
-    neither flat nor saturated. Attention: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1.
-    Learned queries that pool: Lee et al. 2019, https://arxiv.org/abs/1810.00825, section 3.2.
+    Args:
+        patches: float [B, S, N].
+        hidden: float [D, S], weights of the hidden layer.
+        folded_query: float [h, D].
+        temperature: float [h], positive.
+
+    Returns:
+        Values [B, h, S], and weights [B, h, N] that sum to 1 over the N patches.
     """
     by_hand = torch.is_grad_enabled() and patches.device.type == "cpu" and patches.dtype == hidden.dtype
     if by_hand and not recording():
-        seen: tuple[Tensor, Tensor] = _Look.apply(  # type: ignore[no-untyped-call]
-            patches, hidden, looks, temperature
+        pooled: tuple[Tensor, Tensor] = _PoolPatches.apply(  # type: ignore[no-untyped-call]
+            patches, hidden, folded_query, temperature
         )
-        return seen
-    logits = looks @ F.relu(hidden @ patches)
+        return pooled
+    logits = folded_query @ F.relu(hidden @ patches)
     logits = F.layer_norm(logits, logits.shape[-1:], eps=EPSILON)
     weights = (logits * temperature[:, None]).softmax(dim=-1)
     return weights @ patches.transpose(1, 2), weights
 
 
-class _Look(torch.autograd.Function):
-    """`look` with a backward pass written for a CPU, where memory costs more than arithmetic.
+class _PoolPatches(torch.autograd.Function):
+    """`pool_patches` with a backward pass written for a CPU, where memory traffic dominates.
 
-    The hidden activations [B, D, N] are the largest tensor by far. They are made for a few frames at a time,
-    in one buffer that stays in cache, and made again for the gradient, which autograd would not do.
+    The hidden activations [B, D, N] are by far the largest tensor. They are computed for a few frames at a
+    time in one buffer that stays in cache, and recomputed for the gradient, which autograd would not do.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, patches: Tensor, hidden: Tensor, looks: Tensor, temperature: Tensor
+        ctx: Any, patches: Tensor, hidden: Tensor, folded_query: Tensor, temperature: Tensor
     ) -> tuple[Tensor, Tensor]:
         batch, _, count = patches.shape
         chunk = _chunk(patches, hidden)
         active = patches.new_empty(chunk, len(hidden), count)
-        logits = patches.new_empty(batch, len(looks), count)
+        logits = patches.new_empty(batch, len(folded_query), count)
         for start in range(0, batch, chunk):
             part = patches[start : start + chunk]
             part_active = _activate(part, hidden, active[: len(part)])
-            torch.bmm(looks.expand(len(part), -1, -1), part_active, out=logits[start : start + chunk])
+            torch.bmm(folded_query.expand(len(part), -1, -1), part_active, out=logits[start : start + chunk])
         logits, _, scale = torch.native_layer_norm(logits, (count,), None, None, EPSILON)
         weights = (logits * temperature[:, None]).softmax(dim=-1)
-        ctx.save_for_backward(patches, hidden, looks, temperature, logits, scale, weights)
+        ctx.save_for_backward(patches, hidden, folded_query, temperature, logits, scale, weights)
         ctx.set_materialize_grads(False)
         return torch.bmm(weights, patches.transpose(1, 2)), weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_values: Tensor | None, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:
-        patches, hidden, looks, temperature, logits, scale, weights = ctx.saved_tensors
+        patches, hidden, folded_query, temperature, logits, scale, weights = ctx.saved_tensors
         batch, _, count = patches.shape
         if d_values is None:
             d_patches = torch.zeros_like(patches)
@@ -89,30 +99,30 @@ class _Look(torch.autograd.Function):
             d_logits += d_weights
 
         spare = softmax_backward_(d_logits, weights)
-        along = standardized_backward_(d_logits, logits, scale, spare, temperature[:, None])
+        d_temperature = standardized_backward_(d_logits, logits, scale, spare, temperature[:, None])
 
         chunk = _chunk(patches, hidden)
         active = patches.new_empty(chunk, len(hidden), count)
         d_active = torch.empty_like(active)
-        # One sum for each place in a chunk, added up at the end: no reduction over the batch inside the loop.
+        # One sum per index in a chunk, added up at the end: no reduction over the batch inside the loop.
         d_hidden = patches.new_zeros(chunk, *hidden.shape)
-        d_looks = patches.new_zeros(chunk, *looks.shape)
+        d_folded_query = patches.new_zeros(chunk, *folded_query.shape)
         for start in range(0, batch, chunk):
             part, d_part = patches[start : start + chunk], d_logits[start : start + chunk]
             size = len(part)
             part_active = _activate(part, hidden, active[:size])
-            d_looks[:size].baddbmm_(d_part, part_active.transpose(1, 2))
-            d_part_active = torch.bmm(looks.t().expand(size, -1, -1), d_part, out=d_active[:size])
+            d_folded_query[:size].baddbmm_(d_part, part_active.transpose(1, 2))
+            d_part_active = torch.bmm(folded_query.t().expand(size, -1, -1), d_part, out=d_active[:size])
             torch.ops.aten.threshold_backward.grad_input(
                 d_part_active, part_active, 0, grad_input=d_part_active
             )
             d_hidden[:size].baddbmm_(d_part_active, part.transpose(1, 2))
             d_patches[start : start + chunk].baddbmm_(hidden.t().expand(size, -1, -1), d_part_active)
-        return d_patches, d_hidden.sum(dim=0), d_looks.sum(dim=0), along.sum(dim=(0, 2))
+        return d_patches, d_hidden.sum(dim=0), d_folded_query.sum(dim=0), d_temperature.sum(dim=(0, 2))
 
 
 def _chunk(patches: Tensor, hidden: Tensor) -> int:
-    """Frames whose hidden activations fill CHUNK_BYTES, at least 1."""
+    """Number of frames whose hidden activations fill CHUNK_BYTES, at least 1."""
     batch, _, count = patches.shape
     return max(1, min(batch, CHUNK_BYTES // (len(hidden) * count * patches.element_size())))
 
@@ -122,18 +132,27 @@ def _activate(patches: Tensor, hidden: Tensor, out: Tensor) -> Tensor:
 
 
 class Query(Perception):
-    """Learned queries over a grid of patches: for each, the patches it attends to and their expected place.
+    """Learned queries over a grid of patches: attended patches and their expected positions.
 
-    Queries and keys are compared where a layer of `hidden_dim` units sees the patches; the values are the
-    patches. The features are those of `Readout`, whose linear map is attention's projection of values and its
-    projection of outputs in one. A query knows no position: it looks for its kind of thing everywhere.
+    Queries and keys are compared after a hidden layer of `hidden_dim` units over the patches; the values are
+    the patches. The features are those of `Readout`, whose linear map combines attention's value and output
+    projections. Queries are independent of position: they match their kind of patch anywhere in the frame.
 
-    features_dim: F. num_heads: how many queries. patch_dim: how many numbers a patch is seen as. hidden_dim:
-    units of the layer between a patch and its logits. score: a name that `robot_attn.build_score` knows; with
-    "standardized" the queries are folded (`look`), with the others keys are made.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        num_heads: h, number of queries.
+        patch_dim: S, dimension of a patch embedding.
+        hidden_dim: D, hidden units between a patch and its logits.
+        score: a name that `robot_attn.build_score` accepts; "standardized" uses folded queries
+            (`pool_patches`), the others explicit keys.
+
+    Raises:
+        ValueError: an image_shape or size out of range, or an unknown score.
     """
 
-    good_for: ClassVar[str] = "most tasks: the cheapest map, with a head for each kind of thing"
+    good_for: ClassVar[str] = "most tasks: the cheapest map, with one head for each kind of object"
 
     def __init__(
         self,
@@ -154,7 +173,7 @@ class Query(Perception):
         self.num_heads = num_heads
         self.patches = Patches(self.image_shape, patch_dim)
         self.grid = self.patches.grid
-        # No bias in either layer: what is looked for is a kind of patch, however bright.
+        # No bias in either layer: queries should match a kind of patch regardless of its brightness.
         self.hidden = nn.Linear(patch_dim, hidden_dim, bias=False)
         self.queries = nn.Linear(hidden_dim, num_heads, bias=False)
         self.readout = Readout(
@@ -171,7 +190,7 @@ class Query(Perception):
         patches, score = self.patches(frames).flatten(2), self.readout.score
         if isinstance(score, Scaled) and score.score is standardized:
             temperature = score.log_temperature.exp()
-            values, weights = look(patches, self.hidden.weight, self.queries.weight, temperature)
+            values, weights = pool_patches(patches, self.hidden.weight, self.queries.weight, temperature)
             return self.readout.percept(values, weights, context)
         tokens = patches.transpose(1, 2)
         return self.readout(self.queries.weight[None], F.relu(self.hidden(tokens)), tokens, context)

@@ -1,4 +1,4 @@
-"""What the families that attend with queries share: from tokens and queries to a percept."""
+"""Readout block of the families that attend with queries: from tokens and queries to a percept."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from robot_attn.percept import Percept
 
 
 class Readout(nn.Module):
-    """Queries over a grid of tokens -> a percept: what each head read, where, and the features of both.
+    """Attend with queries over a grid of tokens, and compute features from values, positions and context.
 
-    The features are a linear map, then ReLU, of each head's mixture of values, of its expected (x, y) in
-    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context.
+    The features are a linear map, then ReLU, of each head's attended values, its expected position (x, y) in
+    [-1, 1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and the context.
 
-    grid: where the tokens lie in the frame. score: a name that `robot_attn.build_score` knows.
+    Args:
+        grid: positions of the tokens in the frame.
+        num_heads: h, number of heads.
+        key_dim: d, dimension of queries and keys.
+        value_dim: v, dimension of the values.
+        context_dim: c, dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        score: a name that `robot_attn.build_score` accepts.
     """
 
     def __init__(
@@ -44,34 +51,45 @@ class Readout(nn.Module):
         self.coordinates: Tensor
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept:
-        """Attend once with each head.
+        """Attend once with each head, and compute the percept.
 
-        query: float [B, h, d], or [1, h, d] for the same in every frame; key: float [B, n, d], shared by the
-        heads, or [B, h, n, d]; value: float [B, n, v] or [B, h, n, v], alike; context: float [B, c] or None.
-        Returns features [B, F] and attention [B, h, rows, cols].
+        Args:
+            query: float [B, h, d], or [1, h, d] shared by all frames.
+            key: float [B, n, d], shared by the heads, or [B, h, n, d].
+            value: float [B, n, v], shared by the heads, or [B, h, n, v].
+            context: float [B, c], or None where c is 0.
+
+        Returns:
+            Features [B, F] and attention [B, h, rows, cols].
         """
         key, value = (tokens if tokens.ndim == 4 else tokens[:, None] for tokens in (key, value))
         query = query.expand(key.shape[0], -1, -1)[:, :, None]
-        seen = attend(query, key, value, score=self.score)
-        return self.percept(seen.values[:, :, 0], seen.weights[:, :, 0], context)
+        attended = attend(query, key, value, score=self.score)
+        return self.percept(attended.values[:, :, 0], attended.weights[:, :, 0], context)
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
 
         def __call__(self, query: Tensor, key: Tensor, value: Tensor, context: Tensor | None) -> Percept: ...
 
     def head_inputs(self) -> HeadInputs:
-        """What each head hands to the features: its mixture of values, and its expected place.
+        """Describe each head's contribution to the features: its attended values and expected position.
 
         Raises:
-            ValueError: there is one head.
+            ValueError: there is a single head.
         """
         return HeadInputs.values_then_places(self.project, self.num_heads, self.value_dim)
 
     def percept(self, values: Tensor, weights: Tensor, context: Tensor | None) -> Percept:
-        """The percept of what was read already: values [B, h, v] with weights [B, h, n], which sum to 1."""
+        """Compute the percept from attended values [B, h, v] and their weights [B, h, n], which sum to 1.
+
+        Args:
+            values: float [B, h, v].
+            weights: float [B, h, n].
+            context: float [B, c], or None where c is 0.
+        """
         places = F.linear(weights, self.coordinates)
-        seen = [values.flatten(1), places.flatten(1)]
+        inputs = [values.flatten(1), places.flatten(1)]
         if context is not None:
-            seen.append(context)
-        features = F.relu_(self.project(torch.cat(seen, dim=1)))
+            inputs.append(context)
+        features = F.relu_(self.project(torch.cat(inputs, dim=1)))
         return Percept(features, weights.view(*weights.shape[:2], *self.grid.shape))

@@ -1,4 +1,4 @@
-"""The family "slots": a few slots compete for the patches, and each ends up with an object of its own."""
+"""The family "slots": slot attention, in which slots compete for patches and bind to objects."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
 
 DECODER_CHANNELS = 32
+"""C', channels of the decoder's hidden layers."""
 
 
 def compete(query: Tensor, key: Tensor, score: Score) -> Tensor:
-    """Weights of slots over tokens, where each token is shared out among the slots first.
+    """Compute slot-attention weights: softmax over the slots for each token, then normalised over tokens.
 
-    query: float [B, k, d], one for each slot; key: float [B, n, d]; score: as `robot_attn.build_score` gives
-    it, for one head; in half precision it is given float32. Returns weights float [B, k, n]; each slot's sum
-    to 1. Raises ValueError for other shapes, no slot, no token, or numbers that are not finite.
+    Args:
+        query: float [B, k, d], one query per slot.
+        key: float [B, n, d].
+        score: a score for one head, from `robot_attn.build_score`; called in float32 for half-precision
+            inputs.
+
+    Returns:
+        Weights float [B, k, n]; those of each slot sum to 1.
+
+    Raises:
+        ValueError: other shapes, no slot, no token, or non-finite numbers.
 
     Locatello et al. 2020, https://arxiv.org/abs/2006.15055, eqs. 1 and 2: a softmax over the slots gives
     attn, and each slot's attn divided by its sum over the tokens gives W. Algorithm 1 adds an epsilon to
-    attn, lest a slot that gets nothing divide 0 by 0; here the second step is a softmax of log(attn), which
-    is the same without an epsilon.
-    Cost: 2 B k n d FLOPs; 3 B k n numbers.
+    attn, so that a slot without tokens does not divide 0 by 0; here the second step is a softmax of
+    log(attn), which equals it without an epsilon. Cost: 2 B k n d FLOPs; 3 B k n numbers.
     """
     check_tokens(query, key)
     half = query.dtype in (torch.float16, torch.bfloat16)
@@ -42,17 +50,24 @@ def compete(query: Tensor, key: Tensor, score: Score) -> Tensor:
 
 
 class SlotAttention(nn.Module):
-    """Slots that compete for tokens, in a few rounds: each reads its share, and takes it into its state.
+    """Slot attention: slots compete for tokens over several rounds, and each is updated by a GRU.
 
-    token_dim: numbers of a token. slots: how many. slot_dim: D, numbers of a slot. rounds: T. score: a name
-    that `robot_attn.build_score` knows. Raises ValueError for sizes that are none or an unknown score.
+    Locatello et al. 2020, https://arxiv.org/abs/2006.15055, algorithm 1; "scaled_dot" is its score. There the
+    initial slots are sampled from one normal distribution, which makes slots exchangeable. Here each slot has
+    a learned initial state, as in Jia et al. 2023, https://arxiv.org/abs/2210.08990: the module is
+    deterministic, and a slot can specialise in one kind of object, which a policy that reads the slots in
+    order needs. Cost: 4 B n s D + T B (4 k n D + 22 k D^2) FLOPs for k slots and n tokens of s numbers, and B
+    n (2 D + 3 T k) numbers with a gradient.
 
-    Locatello et al. 2020, https://arxiv.org/abs/2006.15055, algorithm 1; "scaled_dot" is its score. There
-    the first slots are drawn from one normal distribution, so that slots are exchangeable. Here each slot
-    learns its first state, as in Jia et al. 2023, https://arxiv.org/abs/2210.08990: nothing is drawn by
-    chance, and a slot can keep to one kind of object, which a policy that reads them in order needs.
-    Cost: 4 B n s D + T B (4 k n D + 22 k D^2) FLOPs for k slots and n tokens of s numbers, and
-    B n (2 D + 3 T k) numbers with a gradient.
+    Args:
+        token_dim: s, dimension of a token.
+        slots: k, number of slots.
+        slot_dim: D, dimension of a slot.
+        rounds: T, number of rounds (iterations).
+        score: a name that `robot_attn.build_score` accepts.
+
+    Raises:
+        ValueError: sizes that are not positive integers, or an unknown score.
     """
 
     def __init__(
@@ -77,18 +92,22 @@ class SlotAttention(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens float [B, n, s] -> slots [B, k, D], and the last round's weights [B, k, n].
+        """Compute the slots of tokens float [B, n, s].
 
-        Raises ValueError for another shape, no token, or numbers that are not finite.
+        Returns:
+            Slots [B, k, D], and the weights of the last round [B, k, n].
+
+        Raises:
+            ValueError: another shape, no token, or non-finite numbers.
         """
         if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.token_dim:
             raise ValueError(
-                f"tokens must be [B, n, {self.token_dim}] with n of at least 1; "
-                f"their shape is {list(tokens.shape)}."
+                f"expected tokens [B, n, {self.token_dim}] with at least 1 token, "
+                f"got shape {list(tokens.shape)}"
             )
         tokens = self.norm_tokens(tokens)
         key, value = self.key(tokens), self.value(tokens)
-        # A sum, so that under torch.func.vmap the first state is batched too: GRUCell works in place.
+        # A sum, so that torch.func.vmap batches the initial state too: GRUCell works in place.
         slots = self.first + tokens.new_zeros(tokens.shape[0], *self.first.shape)
         for _ in range(self.rounds):
             weights = compete(self.query(self.norm_slots(slots)), key, self.score)
@@ -103,26 +122,35 @@ class SlotAttention(nn.Module):
 
 
 class Slots(Perception):
-    """Slot attention over a grid of patches: what each slot holds, and where it is.
+    """Slot attention over a grid of patches: the content and position of each slot.
 
-    Locatello et al. 2020, https://arxiv.org/abs/2006.15055: an encoder whose cells know their place, an MLP,
-    and `SlotAttention`. The paper's place is a linear map of (x, y, 1 - x, 1 - y), which one of (x, y) with
-    a bias equals. The features are a linear map, then ReLU, of every slot, of its expected (x, y) in [-1, 1]
-    (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and of the context.
+    Locatello et al. 2020, https://arxiv.org/abs/2006.15055: an encoder with position embeddings, an MLP, and
+    `SlotAttention`. The paper embeds a position as a linear map of (x, y, 1 - x, 1 - y), which equals one of
+    (x, y) with a bias. The features are a linear map, then ReLU, of every slot, its expected (x, y) in [-1,
+    1] (Levine et al. 2016, https://arxiv.org/abs/1504.00702, section 5.1), and the context.
 
-    The attention is each slot's weights in the last round, normalised over the patches: a head for a slot.
-    The first slots are learned, so that the same frame always gives the same slots, in training too.
+    The attention is each slot's weights in the last round, normalised over the patches: one head per slot.
+    The initial slots are learned, so the module is deterministic, in training too.
 
-    features_dim: F. slots: how many. patch_dim: S, how many numbers a patch is seen as. slot_dim: numbers
-    of a slot. rounds: the paper's T. score: a name that `robot_attn.build_score` knows; "scaled_dot" is the
-    paper's. decoder: whether to build what `reconstruct` needs; the features do not depend on it, so it
-    learns from `reconstruction_loss` alone.
-    4 N S^2 FLOPs a frame after N patches, and those of `SlotAttention`.
+    Args:
+        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        context_dim: dimension of the context, 0 for none.
+        features_dim: F, dimension of the features.
+        slots: k, number of slots.
+        patch_dim: S, dimension of a patch embedding.
+        slot_dim: D, dimension of a slot.
+        rounds: T, number of rounds.
+        score: a name that `robot_attn.build_score` accepts; "scaled_dot" is the paper's.
+        decoder: build the decoder that `reconstruct` needs. The features do not depend on it: it is trained
+            by `reconstruction_loss` only.
+
+    Raises:
+        ValueError: an image_shape or size out of range, or an unknown score.
+
+    Cost: 4 N S^2 FLOPs per frame after the N patches, and those of `SlotAttention`.
     """
 
-    good_for: ClassVar[str] = (
-        "several things at once, a slot for each; reconstruction can train it beforehand"
-    )
+    good_for: ClassVar[str] = "several objects at once, one slot each; can be pretrained by reconstruction"
 
     def __init__(
         self,
@@ -158,29 +186,42 @@ class Slots(Perception):
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         slots, weights = self._attend(frames)
-        seen = [slots.flatten(1), F.linear(weights, self.coordinates).flatten(1)]
+        inputs = [slots.flatten(1), F.linear(weights, self.coordinates).flatten(1)]
         if context is not None:
-            seen.append(context)
-        features = F.relu_(self.project(torch.cat(seen, dim=1)))
+            inputs.append(context)
+        features = F.relu_(self.project(torch.cat(inputs, dim=1)))
         return Percept(features, weights.view(-1, self.num_heads, *self.grid.shape))
 
     def reconstruct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames as the slots remember them, and which slot painted what.
+        """Reconstruct the frames from the slots.
 
-        Returns frames float [B, C, H, W], about in [0, 1], and masks float [B, slots, H, W], which sum to 1
-        over the slots. Raises ValueError as `forward` does, and where the module has no decoder.
+        A spatial broadcast decoder (Watters et al. 2019, https://arxiv.org/abs/1901.07017) decodes a frame
+        and a mask from each slot separately; a softmax over the slots' masks mixes the frames, as in
+        Locatello et al. 2020. Cost: 8 C' (C + 1) + 3 C'^2 FLOPs for each slot and pixel, C' = 32 channels,
+        and about 2 C + C' / 3 numbers with a gradient.
 
-        A spatial broadcast decoder (Watters et al. 2019, https://arxiv.org/abs/1901.07017) paints a frame and
-        a mask for each slot alone; a softmax over the slots' masks mixes them, as Locatello et al. 2020 do.
-        Cost: 8 C' (C + 1) + 3 C'^2 FLOPs for each slot and pixel, C' = 32 channels, and about 2 C + C' / 3
-        numbers with a gradient.
+        Args:
+            frames: as in `forward`.
+
+        Returns:
+            Frames float [B, C, H, W], about in [0, 1], and masks float [B, slots, H, W], which sum to 1 over
+            the slots.
+
+        Raises:
+            ValueError: as `forward`, or a module without a decoder.
         """
         return self._decode(self._float(frames))
 
     def reconstruction_loss(self, frames: Tensor) -> Tensor:
-        """The mean squared error of `reconstruct`, float []: what slots learn objects from without labels.
+        """Mean squared error of `reconstruct`, float []: an unsupervised loss from which slots learn objects.
 
-        Locatello et al. 2020, section 4.1. Raises ValueError as `reconstruct` does.
+        Locatello et al. 2020, section 4.1.
+
+        Args:
+            frames: as in `forward`.
+
+        Raises:
+            ValueError: as `reconstruct`.
         """
         frames = self._float(frames)
         return F.mse_loss(self._decode(frames)[0], frames)
@@ -194,7 +235,7 @@ class Slots(Perception):
 
     def _decode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         if self.decoder is None:
-            raise ValueError("there is no decoder to reconstruct frames with: build Slots with decoder=True.")
+            raise ValueError("expected a module with a decoder, got none: build Slots with decoder=True")
         return self.decoder(self._attend(frames)[0])
 
     def _float(self, frames: Tensor) -> Tensor:
@@ -202,7 +243,7 @@ class Slots(Perception):
 
 
 class _Decoder(nn.Module):
-    """slots [B, k, D] -> frames [B, C, H, W] and masks [B, k, H, W]."""
+    """Spatial broadcast decoder: slots [B, k, D] -> frames [B, C, H, W] and masks [B, k, H, W]."""
 
     def __init__(self, slot_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ def test_the_public_names() -> None:
     assert all(hasattr(robot_attn, name) for name in robot_attn.__all__)
     assert robot_attn.Percept._fields == ("features", "attention")
     assert robot_attn.Attended._fields == ("values", "weights")
-    assert sorted(robot_attn.families.OURS) == [
+    assert sorted(robot_attn.families.BUILTIN_FAMILIES) == [
         "cnn",
         "dynamic",
         "hierarchical",

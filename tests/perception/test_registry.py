@@ -9,7 +9,7 @@ import torch
 
 import robot_attn
 from robot_attn import FAMILIES, Percept, build, find_family, register_family, registry
-from robot_attn.families import OURS, Cnn, HeadInputs, Keypoints, Patches, Query, Readout
+from robot_attn.families import BUILTIN_FAMILIES, Cnn, HeadInputs, Keypoints, Patches, Query, Readout
 
 DOT = """
 from robot_attn.families import Cnn
@@ -49,7 +49,7 @@ def install(site: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points
 def test_a_registered_family_is_found_wherever_a_name_is_taken() -> None:
     register_family("wink", Wink)
     register_family("wink", Wink)  # the same again, as when a notebook's cell is run twice
-    assert FAMILIES["wink"] is Wink and "wink" in FAMILIES and [*FAMILIES] == [*OURS, "wink"]
+    assert FAMILIES["wink"] is Wink and "wink" in FAMILIES and [*FAMILIES] == [*BUILTIN_FAMILIES, "wink"]
     assert len(FAMILIES) == 12
     assert isinstance(build("wink", (3, 36, 36), features_dim=5), Wink)
     with pytest.raises(ValueError, match=r"slots, wink, got 'winc': did you mean 'wink'\?"):
@@ -86,7 +86,7 @@ def test_an_installed_family_is_listed_and_imported_only_when_it_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch, "dots", "dot = dots:Dot\n", DOT)
-    assert [*FAMILIES] == [*OURS, "dot"] and "dot" in FAMILIES and len(FAMILIES) == 12
+    assert [*FAMILIES] == [*BUILTIN_FAMILIES, "dot"] and "dot" in FAMILIES and len(FAMILIES) == 12
     build("query", (3, 32, 32))
     assert "dots" not in sys.modules
     assert build("dot", (3, 36, 36)).good_for == "tests"
@@ -132,7 +132,7 @@ def test_a_place_without_a_family(
 def test_a_family_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "dots", "", DOT)
     assert build("dots:Dot", (3, 36, 36)).good_for == "tests"
-    assert [*FAMILIES] == [*OURS]
+    assert [*FAMILIES] == [*BUILTIN_FAMILIES]
 
 
 class Pair(robot_attn.Perception):

@@ -261,7 +261,7 @@ def run_head_ablation(
         if after is not None:
             after(step)
 
-    with heads.watched() as seen:
+    with heads.recorded() as seen:
         full = rollout_episodes(act, env, seeds, on_step=see).returns
     usual = torch.cat(seen).mean(dim=0)
 
@@ -269,14 +269,14 @@ def run_head_ablation(
     done, on = (np.concatenate([row[i] for row in met]) for i in (1, 2))
 
     def change(silent: Sequence[int]) -> float:
-        with heads.silenced(silent, usual):
+        with heads.ablated(silent, usual):
             actions = np.concatenate([act(observation)[0] for observation in observed])
         return float(action_change(done, actions)[on].mean())
 
     def play(name: str, silent: Sequence[int]) -> NDArray[np.float64]:
         if not returns:
             return np.empty(0)
-        with heads.silenced(silent, usual):
+        with heads.ablated(silent, usual):
             return rollout_episodes(act, env, seeds, on_step=on_step(name)).returns
 
     scale = change(every)
