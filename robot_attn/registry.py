@@ -9,7 +9,7 @@ A family of another package is found by name in three ways:
       dot = "my_package.dot:Dot"
 
 - its path, "my_package.dot:Dot", wherever a family name is accepted. The module is imported, so its code
-runs.
+  runs.
 """
 
 from __future__ import annotations

@@ -66,14 +66,14 @@ def attend_folded(
         tokens, query, to_key, to_value = (each.float() for each in (tokens, query, to_key, to_value))
     if score == "scaled_dot":
         query = query * query.shape[-1] ** -0.5
-    looks = torch.einsum("hk,hks->hs", query, to_key)
-    hidden = None
+    folded_query = torch.einsum("hk,hks->hs", query, to_key)
+    masked = None
     if mask is not None:
-        check_mask(mask, torch.Size((tokens.shape[0], looks.shape[0], tokens.shape[1])), "[B, h, n]")
-        hidden = ~mask
-    plain = recording() or torch.is_autocast_enabled("cpu") or tokens.dtype != looks.dtype
+        check_mask(mask, torch.Size((tokens.shape[0], folded_query.shape[0], tokens.shape[1])), "[B, h, n]")
+        masked = ~mask
+    plain = recording() or torch.is_autocast_enabled("cpu") or tokens.dtype != folded_query.dtype
     pool = _pool if plain or tokens.device.type != "cpu" or not torch.is_grad_enabled() else _Pool.apply
-    pooled, weights = pool(tokens, looks, hidden, score == "standardized")
+    pooled, weights = pool(tokens, folded_query, masked, score == "standardized")
     values = torch.einsum("bhs,hvs->bhv", pooled, to_value)
     return Attended(values.to(dtype), weights.to(dtype))
 
@@ -96,53 +96,55 @@ def _check(tokens: Tensor, query: Tensor, to_key: Tensor, to_value: Tensor, scor
     check_finite(tokens=tokens, query=query, to_key=to_key, to_value=to_value)
 
 
-def _pool(tokens: Tensor, looks: Tensor, hidden: Tensor | None, standardize: bool) -> tuple[Tensor, Tensor]:
-    """tokens [B, n, s], looks [h, s], hidden bool [B, h, n] -> the pooled [B, h, s] and weights [B, h, n]."""
-    logits = looks @ tokens.transpose(1, 2)
+def _pool(
+    tokens: Tensor, folded_query: Tensor, masked: Tensor | None, standardize: bool
+) -> tuple[Tensor, Tensor]:
+    """Pool tokens [B, n, s] by queries [h, s] -> [B, h, s], weights [B, h, n]; masked is bool [B, h, n]."""
+    logits = folded_query @ tokens.transpose(1, 2)
     if standardize:
         logits = F.layer_norm(logits, logits.shape[-1:], eps=EPSILON)
-    weights = _weigh(logits, hidden)
+    weights = _weigh(logits, masked)
     return weights @ tokens, weights
 
 
-def _weigh(logits: Tensor, hidden: Tensor | None) -> Tensor:
-    if hidden is None:
+def _weigh(logits: Tensor, masked: Tensor | None) -> Tensor:
+    if masked is None:
         return logits.softmax(dim=-1)
-    # As in `attend`: where all is hidden, the lowest number gives an even row and not NaN, and then zeros.
+    # As in `attend`: the lowest number instead of -inf keeps a fully masked row from becoming NaN.
     lowest = torch.finfo(logits.dtype).min
-    return logits.masked_fill(hidden, lowest).softmax(dim=-1).masked_fill(hidden, 0.0)
+    return logits.masked_fill(masked, lowest).softmax(dim=-1).masked_fill(masked, 0.0)
 
 
 class _Pool(torch.autograd.Function):
-    """`_pool` with a backward pass written for a CPU, where passes over the tokens are what costs.
+    """`_pool` with a backward pass written for a CPU, where passes over the tokens dominate.
 
-    The tokens are in it twice, as keys and as values. Autograd would make two gradients of their size and
-    add them up; here both are one product.
+    The tokens act as keys and as values. Autograd would compute two gradients of their size and add them;
+    here both are a single matrix product.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, tokens: Tensor, looks: Tensor, hidden: Tensor | None, standardize: bool
+        ctx: Any, tokens: Tensor, folded_query: Tensor, masked: Tensor | None, standardize: bool
     ) -> tuple[Tensor, Tensor]:
-        logits = torch.bmm(looks.expand(len(tokens), -1, -1), tokens.transpose(1, 2))
+        logits = torch.bmm(folded_query.expand(len(tokens), -1, -1), tokens.transpose(1, 2))
         scale = None
         if standardize:
             logits, _, scale = torch.native_layer_norm(logits, logits.shape[-1:], None, None, EPSILON)
-        weights = _weigh(logits, hidden)
-        ctx.save_for_backward(tokens, looks, weights, logits if standardize else None, scale)
+        weights = _weigh(logits, masked)
+        ctx.save_for_backward(tokens, folded_query, weights, logits if standardize else None, scale)
         return torch.bmm(weights, tokens), weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_pooled: Tensor, d_weights: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, looks, weights, logits, scale = ctx.saved_tensors
+        tokens, folded_query, weights, logits, scale = ctx.saved_tensors
         d_logits = torch.baddbmm(d_weights, d_pooled, tokens.transpose(1, 2))
         spare = softmax_backward_(d_logits, weights)
         if scale is not None:
             standardized_backward_(d_logits, logits, scale, spare)
-        d_looks = torch.bmm(d_logits, tokens).sum(dim=0)
+        d_folded_query = torch.bmm(d_logits, tokens).sum(dim=0)
         if not ctx.needs_input_grad[0]:
-            return None, d_looks, None, None
+            return None, d_folded_query, None, None
         both = torch.cat([weights, d_logits], dim=1).transpose(1, 2)
-        d_tokens = torch.bmm(both, torch.cat([d_pooled, looks.expand_as(d_pooled)], dim=1))
-        return d_tokens, d_looks, None, None
+        d_tokens = torch.bmm(both, torch.cat([d_pooled, folded_query.expand_as(d_pooled)], dim=1))
+        return d_tokens, d_folded_query, None, None

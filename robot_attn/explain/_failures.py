@@ -134,12 +134,10 @@ def worst_frames(
 ) -> WorstFrames:
     """Select frames that show a policy's failures, alternating between types and preferring new episodes.
 
-    - "missed": the target is visible, and the map's mass on it is below `ON_TARGET_RATIO_RATIO` times chance,
-    for
-      `MIN_STEPS` steps or more; of the longest such interval, the frame with the largest target.
+    - "missed": the target is visible, and the map's mass on it is below `ON_TARGET_RATIO` times chance,
+      for `MIN_STEPS` steps or more; of the longest such interval, the frame with the largest target.
     - "lost": the target, visible before, is out of view for `MIN_STEPS` steps or more; the last frame that
-    shows
-      it.
+      shows it.
     - "reward": the largest drop within `DROP_WINDOW` steps; the frame after it.
     - "failed": the episode ends without success; its last frame. The lowest return comes first.
 

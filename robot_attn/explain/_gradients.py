@@ -45,12 +45,10 @@ def gradient_maps(
 
     - "saliency": the norm of the gradient, `gradient_length`; does not need Captum.
     - "integrated": integrated gradients along the path from the blurred frame, times the difference
-    (Sundararajan
-      et al. 2017, https://arxiv.org/abs/1703.01365, equation 1). With a black baseline dark pixels would
-      count as irrelevant.
+      (Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365, equation 1). With a black baseline dark
+      pixels would count as irrelevant.
     - "grad_cam": the last feature map of `module`, weighted by the mean gradient of its channels, positive
-    part
-      (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2).
+      part (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2).
 
     Maps of several outputs and colour channels are combined as the root of the sum of squares.
 

@@ -5,12 +5,10 @@ What a policy does without some pixels shows how much it depends on them (Petsiu
 valid.
 
 - *Selection.* The receptive field of an attention cell is larger than its own box, so `spread` blurs the map
-by
-  one cell before pixels are ranked. Otherwise the ranking of all pixels but the few under a sharp peak is
+  by one cell before pixels are ranked. Otherwise the ranking of all pixels but the few under a sharp peak is
   rounding noise, and the rim of the attended object stays in the frame.
 - *Replacement.* `ablate_pixels` inpaints with a blur of the surroundings. Copying the pixels at the very edge
-of
-  the hole would restore the colour of an object whose rim lies outside it.
+  of the hole would restore the colour of an object whose rim lies outside it.
 - *Baseline.* The same number of pixels in one connected piece, as those of a sharp map are: `discs`.
 """
 

@@ -59,7 +59,7 @@ class Dynamic(Perception):
     """
 
     good_for: ClassVar[str] = (
-        "several glimpses per frame, each guided by the last; memory over frames in your own code only"
+        "several glimpses per frame, each guided by the last; no policy here uses its memory yet"
     )
 
     def __init__(

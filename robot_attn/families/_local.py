@@ -71,13 +71,13 @@ class LocalAttention(Mixing):
         )
         self.window = (window, window)
 
-    def look(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+    def attend_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
         batch, heads, _, size = query.shape
         grids = (tokens.reshape(batch, heads, *self.grid.shape, size) for tokens in (query, key, value))
         values, weights = attend_local_grid(*grids, window=self.window)
         return values.flatten(2, 3), weights if self.rollout else None
 
-    def roll_back(self, maps: Tensor, weights: Tensor) -> Tensor:
+    def propagate(self, maps: Tensor, weights: Tensor) -> Tensor:
         # Each cell distributes its mass over its window; `fold` sums what each cell receives.
         mean = weights.mean(dim=1).flatten(1, 2).transpose(1, 2)
         distributed = (maps[:, :, None] * mean[:, None]).flatten(0, 1)

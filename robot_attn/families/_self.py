@@ -77,10 +77,10 @@ class SelfAttention(Mixing):
             max_tokens=max_tokens,
         )
 
-    def look(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+    def attend_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.rollout:
             return attend(query, key, value)
         return F.scaled_dot_product_attention(query, key, value), None
 
-    def roll_back(self, maps: Tensor, weights: Tensor) -> Tensor:
+    def propagate(self, maps: Tensor, weights: Tensor) -> Tensor:
         return maps @ weights.mean(dim=1)

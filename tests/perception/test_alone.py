@@ -1,4 +1,4 @@
-"""All families run where torch and numpy are installed, with what those require, and nothing else."""
+"""All families run with torch, numpy and their dependencies only."""
 
 import importlib.metadata
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def with_requirements(names: list[str]) -> dict[str, importlib.metadata.Distribution]:
-    """These distributions and all that they require, as far as it is installed."""
+    """These distributions and their installed dependencies, recursively."""
     found: dict[str, importlib.metadata.Distribution] = {}
     waiting = list(names)
     while waiting:
@@ -33,7 +33,7 @@ def with_requirements(names: list[str]) -> dict[str, importlib.metadata.Distribu
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages, as of an environment in which `pip install torch numpy` is all that was done."""
+    """A folder of packages as after `pip install torch numpy` in an empty environment."""
     folder = tmp_path_factory.mktemp("bare")
     for distribution in with_requirements(["torch", "numpy"]).values():
         for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:

@@ -1,4 +1,4 @@
-"""torch.compile takes every family whole, and what it makes of it sees and looks alike."""
+"""torch.compile compiles every family to one graph with the same percepts."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from robot_attn import FAMILIES, Percept, build
 
 
 def check(family: str, backend: str) -> None:
-    """Compile without a break in the graph, and compare percepts and gradients."""
+    """Compile without graph breaks, and compare percepts and gradients."""
     torch.manual_seed(0)
     torch._dynamo.reset()  # the cache of another family
     module = build(family, (3, 40, 56), 3)
@@ -26,11 +26,11 @@ def check(family: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_compiled_whole_it_sees_and_looks_alike(family: str) -> None:
+def test_compiled_to_one_graph_it_gives_the_same_percept(family: str) -> None:
     check(family, "aot_eager")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch writes C++ for this machine, and needs g++")
-def test_compiled_to_machine_code_it_sees_and_looks_alike() -> None:
+def test_compiled_to_machine_code_it_gives_the_same_percept() -> None:
     check("query", "inductor")

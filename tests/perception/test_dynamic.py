@@ -260,8 +260,8 @@ def test_invalid_input_raises_value_error() -> None:
             lambda: module(tokens[None], starts=mask[:1, :3]),
         ),
         ("expected starts torch.bool", lambda: module(tokens[None], starts=torch.ones(1, 2))),
-        ("glimpses must be a whole number", lambda: DynamicAttention(3, state_dim=5, glimpses=0)),
-        ("context_dim must be a whole number", lambda: DynamicAttention(3, state_dim=5, context_dim=-1)),
+        ("expected glimpses as a whole number", lambda: DynamicAttention(3, state_dim=5, glimpses=0)),
+        ("expected context_dim as a whole number", lambda: DynamicAttention(3, state_dim=5, context_dim=-1)),
         ("did you mean 'cosine'", lambda: DynamicAttention(3, state_dim=5, score="cosin")),
     ):
         with pytest.raises(ValueError, match=match):
@@ -357,18 +357,18 @@ def test_invalid_frames_raise_value_error() -> None:
     module = Dynamic((3, 32, 32), 2)
     frames, context = torch.rand(4, 2, 3, 32, 32), torch.rand(4, 2, 2)
     for match, call in (
-        (r"frames must be \[T, B, 3, 32, 32\] .* \[2, 3, 32, 32\]", lambda: module.sequence(frames[0])),
+        (r"expected frames \[T, B, 3, 32, 32\] .* got shape \[2, 3, 32", lambda: module.sequence(frames[0])),
         ("with T of at least 1", lambda: module.sequence(frames[:0], context=context[:0])),
-        (r"frames must be \[T, B, 3, 32, 32\]", lambda: module.sequence(frames[..., :31], context=context)),
+        (r"expected frames \[T, B, 3, 32, 32\]", lambda: module.sequence(frames[..., :31], context=context)),
         (r"in \[0, 1\], got numbers from", lambda: module.sequence(255 * frames, context=context)),
-        (r"context must be \[4, 2, 2\]", lambda: module.sequence(frames, context=context[:3])),
+        (r"expected context \[4, 2, 2\]", lambda: module.sequence(frames, context=context[:3])),
         (r"context must be .* \[8, 2\]", lambda: module.sequence(frames)),
         (
             r"expected state torch.float32 \[2, 64\]",
             lambda: module.step(frames[0], torch.rand(2, 3), context[0]),
         ),
         ("expected starts torch.bool", lambda: module.sequence(frames, None, context, torch.ones(4, 2))),
-        ("state_dim must be", lambda: Dynamic((3, 32, 32), state_dim=0)),
+        ("expected state_dim as", lambda: Dynamic((3, 32, 32), state_dim=0)),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -1,4 +1,4 @@
-"""Gradients as maps: of functions whose gradients are known, and of every family."""
+"""Gradient maps of functions with known gradients, and of every family."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robot_attn.explain import (
     rank_agreement,
     top_agreement,
 )
-from robot_attn.explain._gradients import PIXELS, blurred, last_feature_map
+from robot_attn.explain._gradients import MAX_PIXELS, blurred, last_feature_map
 from robot_attn.maps import AttentionGrid, AttentionMaps
 
 B, C, H, W = 3, 3, 37, 43
@@ -130,7 +130,7 @@ def test_grad_cam_lies_where_the_feature_that_counts_is() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_function_that_does_not_see_has_no_map(method: str) -> None:
+def test_a_constant_function_has_a_zero_map(method: str) -> None:
     module = Convolved()
     with torch.no_grad():
         module.rest.weight.zero_()
@@ -145,7 +145,7 @@ def test_one_output_may_come_without_an_axis() -> None:
     assert_allclose(maps[:, 5, 7], 1.0)
 
 
-def test_the_path_is_walked_in_parts_and_ends_at_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_integrating_in_parts_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     module = Convolved()
     given: list[int] = []
 
@@ -154,20 +154,20 @@ def test_the_path_is_walked_in_parts_and_ends_at_the_same_place(monkeypatch: pyt
         return module(frames) ** 3
 
     whole = gradient_maps(function, FRAMES, "integrated", steps=7)
-    assert max(given) == 7 * B <= PIXELS // (H * W)
+    assert max(given) == 7 * B <= MAX_PIXELS // (H * W)
     given.clear()
     # Two steps of three frames fit, and a frame more.
-    monkeypatch.setattr("robot_attn.explain._gradients.PIXELS", 7 * H * W)
+    monkeypatch.setattr("robot_attn.explain._gradients.MAX_PIXELS", 7 * H * W)
     assert_allclose(gradient_maps(function, FRAMES, "integrated", steps=7), whole, atol=1e-8)
     assert max(given) == 2 * B
     given.clear()
-    monkeypatch.setattr("robot_attn.explain._gradients.PIXELS", 1)
+    monkeypatch.setattr("robot_attn.explain._gradients.MAX_PIXELS", 1)
     assert_allclose(gradient_maps(function, FRAMES, "integrated", steps=7), whole, atol=1e-8)
     assert set(given) == {B}, "never some of the frames"
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_is_not_a_map_of_nothing(broken: float) -> None:
+def test_a_non_finite_gradient_is_not_a_zero_map(broken: float) -> None:
     module = Linear()
     with torch.no_grad():
         module.weight[1, 2, 5, 7] = broken
@@ -181,26 +181,26 @@ def test_a_gradient_that_is_not_finite_is_not_a_map_of_nothing(broken: float) ->
 
 
 @pytest.mark.parametrize("frames", [(FRAMES * 255).byte(), FRAMES[0], FRAMES[:0]])
-def test_frames_are_floats_and_some(frames: Tensor) -> None:
+def test_frames_must_be_floats_and_not_empty(frames: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected float frames \[B, C, H, W\]"):
         gradient_maps(Linear(), frames, "saliency")
     with pytest.raises(ValueError, match=r"expected float frames \[B, C, H, W\]"):
         attention_gradient(robot_attn.build("query", image_shape=(C, H, W)), frames)
 
 
-def test_bad_requests_say_what_was_expected() -> None:
+def test_invalid_arguments_state_what_was_expected() -> None:
     with pytest.raises(
         ValueError, match=r"expected a method among grad_cam, integrated, saliency, got 'lime'$"
     ):
         gradient_maps(Linear(), FRAMES, "lime")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="name the module"):
+    with pytest.raises(ValueError, match="expected a module for Grad-CAM"):
         gradient_maps(Linear(), FRAMES, "grad_cam")
-    with pytest.raises(ValueError, match="Linear has no layer that gives feature maps"):
+    with pytest.raises(ValueError, match=r"expected a module with a layer of feature maps .*, got Linear"):
         gradient_maps(Linear(), FRAMES, "grad_cam", module=Linear())
 
 
 @pytest.mark.parametrize("family", robot_attn.FAMILIES)
-def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> None:
+def test_every_family_has_gradients_of_features_and_attention(family: str) -> None:
     torch.manual_seed(0)
     module = robot_attn.build(family, image_shape=(C, H, W), context_dim=2)
     context = torch.rand(B, 2)
@@ -223,8 +223,8 @@ def test_every_family_has_gradients_and_a_map_that_pixels_move(family: str) -> N
     assert (moved.sum() > 0) == (family not in ("cnn",))
 
 
-def test_a_head_is_moved_by_what_it_looks_at() -> None:
-    """Keypoints that find red: only the patches on the red square can move the place."""
+def test_attention_gradient_lies_on_the_attended_object() -> None:
+    """Keypoints that find red: only the patches on the red square can move the position."""
     module = robot_attn.build("keypoints", image_shape=(C, 48, 48), num_heads=1, patch_dim=2)
     frames = torch.zeros(1, C, 48, 48)
     frames[0, 0, 20:24, 28:32] = 1.0
@@ -251,7 +251,7 @@ def test_rank_agreement_is_spearmans(maps: np.ndarray, others: np.ndarray) -> No
         assert_allclose(found, expected, atol=1e-9)
 
 
-def test_the_highest_cells_that_two_maps_share() -> None:
+def test_top_agreement_by_hand() -> None:
     rows = np.arange(20.0).reshape(1, 4, 5)  # a tenth: the cells of 19 and 18
     assert_array_equal(top_agreement(rows, rows), 1.0)
     assert_array_equal(top_agreement(rows, -rows), 0.0)
@@ -272,7 +272,9 @@ def test_the_highest_cells_that_two_maps_share() -> None:
     arrays(np.float64, (3, 5, 7), elements=st.integers(-2, 2)),
     st.sampled_from([0.02, 0.1, 0.3, 0.9]),
 )
-def test_top_agreement_is_what_the_lot_would_give(maps: np.ndarray, others: np.ndarray, share: float) -> None:
+def test_top_agreement_equals_the_mean_over_random_tie_breaks(
+    maps: np.ndarray, others: np.ndarray, share: float
+) -> None:
     found = top_agreement(maps, others, share)
     constant = [len(np.unique(a)) == 1 or len(np.unique(b)) == 1 for a, b in zip(maps, others, strict=True)]
     assert_array_equal(np.isnan(found), constant)
@@ -281,7 +283,7 @@ def test_top_agreement_is_what_the_lot_would_give(maps: np.ndarray, others: np.n
     assert_allclose(found, top_agreement(3 * maps - 1, others, share))  # only ranks count
 
 
-def test_agreement_says_nothing_of_a_map_that_says_nothing() -> None:
+def test_agreement_with_a_constant_map_is_nan() -> None:
     maps = np.arange(3 * 35, dtype=np.float64).reshape(3, 5, 7)
     others = maps.copy()
     maps[0] = 1 / 35
@@ -290,12 +292,12 @@ def test_agreement_says_nothing_of_a_map_that_says_nothing() -> None:
         assert_array_equal(agreement(maps, others), [np.nan, np.nan, 1.0])
 
 
-def test_agreement_takes_maps_of_one_shape() -> None:
+def test_agreement_needs_maps_of_the_same_shape() -> None:
     for agreement in (rank_agreement, top_agreement):
         with pytest.raises(ValueError, match="expected two batches of maps"):
             agreement(np.zeros((1, 5, 7)), np.zeros((1, 7, 5)))
     for share in (0, 1, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="a share of the cells lies between 0 and 1"):
+        with pytest.raises(ValueError, match="expected a share of the cells between 0 and 1"):
             top_agreement(np.zeros((1, 5, 7)), np.zeros((1, 5, 7)), share)
 
 

@@ -1,4 +1,4 @@
-"""What is erased, what takes its place, and which of a layer's inputs are a head's: worked out by hand."""
+"""Pixel selection, ablation and the columns of each head, worked out by hand."""
 
 import math
 
@@ -63,7 +63,7 @@ def test_heads_count_by_their_weights() -> None:
             spread(heads, weights)
 
 
-def test_a_map_that_says_nothing_is_uniform_and_a_broken_one_is_refused() -> None:
+def test_a_zero_map_becomes_uniform_and_an_invalid_one_is_refused() -> None:
     flat = np.full((1, 1, H, W), 1 / (H * W))
     # Patches of 8 x 8 pixels, 4 apart: the outermost of them are nearest to 6 pixels, the others to 4.
     patches = np.full((1, 1, 7, 11), 1 / 77)
@@ -76,12 +76,12 @@ def test_a_map_that_says_nothing_is_uniform_and_a_broken_one_is_refused() -> Non
     for bad in (np.nan, np.inf, -0.1):
         broken = one_cell(3, 3)
         broken[0, 0, 1, 1] = bad
-        with pytest.raises(ValueError, match="finite and not negative"):
+        with pytest.raises(ValueError, match="expected finite, non-negative attention"):
             spread(AttentionMaps(broken, GRID))
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
-def test_as_many_pixels_go_whatever_chooses_them(seed: int, share: float) -> None:
+def test_every_selection_has_the_same_number_of_pixels(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     maps = rng.random((3, H, W)) ** 20
     count = round(share * H * W)
@@ -94,7 +94,7 @@ def test_as_many_pixels_go_whatever_chooses_them(seed: int, share: float) -> Non
         assert discs(centers, (H, W), share).sum(axis=(1, 2)).tolist() == [count] * 3
 
 
-def test_among_equals_the_lot_decides() -> None:
+def test_ties_are_broken_at_random() -> None:
     flat = np.full((1, H, W), 1 / (H * W))
     flat[0] *= 1 + 1e-9 * np.arange(W)  # rounding must not choose the right-hand side
     top = top_pixels(flat, 0.5, np.random.default_rng(0))[0]
@@ -111,7 +111,7 @@ def test_a_disc_is_round_and_grows_at_the_edge() -> None:
         discs(np.zeros((1, 2)), (H, W), 1.5)
 
 
-def test_places_are_drawn_where_they_are_said_to_be() -> None:
+def test_positions_follow_their_distributions() -> None:
     rng = np.random.default_rng(0)
     anywhere, centred = (draw(20_000, (H, W), rng) for draw in (random_places, centred_places))
     middle = np.array([(H - 1) / 2, (W - 1) / 2])
@@ -123,7 +123,7 @@ def test_places_are_drawn_where_they_are_said_to_be() -> None:
     assert centred.std(axis=0) == pytest.approx([0.880 * 8, 0.987 * 8], rel=0.02)
 
 
-def test_a_hole_takes_the_weighted_mean_of_what_is_left() -> None:
+def test_ablated_pixels_get_the_weighted_mean_of_the_remaining_ones() -> None:
     frame = np.array([[0, 77, 30, 90]], np.uint8)[None, ..., None].repeat(16, axis=1)
     mask = np.zeros((1, 16, 4), bool)
     mask[:, :, 1] = True
@@ -137,7 +137,7 @@ def test_a_hole_takes_the_weighted_mean_of_what_is_left() -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.1, 0.9]))
-def test_nothing_of_what_was_in_a_hole_is_left(seed: int, share: float) -> None:
+def test_ablation_removes_all_information_of_the_pixels(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (2, H, W, 3), dtype=np.uint8)
     masks = discs(random_places(2, (H, W), rng), (H, W), share)
@@ -147,7 +147,7 @@ def test_nothing_of_what_was_in_a_hole_is_left(seed: int, share: float) -> None:
     assert np.array_equal(filled[~masks], frames[~masks])
 
 
-def test_frames_of_one_colour_stay_and_frames_that_are_all_hole_are_their_mean() -> None:
+def test_constant_frames_are_unchanged_and_fully_ablated_frames_become_their_mean() -> None:
     frames = np.full((1, H, W, 3), (10, 200, 90), np.uint8)
     whole = np.ones((1, H, W), bool)
     assert np.array_equal(ablate_pixels(frames, discs(np.array([[5.0, 5.0]]), (H, W), 0.95)), frames)
@@ -159,7 +159,7 @@ def test_frames_of_one_colour_stay_and_frames_that_are_all_hole_are_their_mean()
             ablate_pixels(frames, masks)
 
 
-def test_a_change_in_action_is_a_distance_or_another_choice() -> None:
+def test_action_change_is_a_distance_or_a_different_choice() -> None:
     assert action_change(np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[3.0, 4.0], [1.0, 1.0]])).tolist() == [
         5,
         0,
@@ -168,7 +168,7 @@ def test_a_change_in_action_is_a_distance_or_another_choice() -> None:
 
 
 def bright_place(frames: np.ndarray) -> np.ndarray:
-    """A policy that acts on where the frame is red."""
+    """A policy whose action depends on the red pixels."""
     red = np.clip(frames[..., 0].astype(float) - 128, 0, None)
     y, x = np.mgrid[:H, :W]
     total = red.sum(axis=(1, 2)) + 1e-6
@@ -184,7 +184,7 @@ def spots(count: int) -> tuple[np.ndarray, np.ndarray]:
     return frames, masks
 
 
-def test_curves_tell_a_map_that_decides_from_one_that_does_not() -> None:
+def test_curves_separate_a_causal_map_from_an_irrelevant_one() -> None:
     frames, masks = spots(40)
     right = action_curves(bright_place, frames, masks.astype(float), shares=(0.02, 0.1))
     assert right.deleted["attended"].shape == (40, 2)
@@ -195,7 +195,7 @@ def test_curves_tell_a_map_that_decides_from_one_that_does_not() -> None:
     wrong = action_curves(bright_place, frames, np.roll(masks, 1, axis=0).astype(float), shares=(0.01,))
     assert wrong.deleted["attended"].mean() < 0.3
     assert wrong.inserted["attended"].mean() > 0.7
-    with pytest.raises(ValueError, match="same without any frame"):
+    with pytest.raises(ValueError, match="got the same actions with all pixels ablated"):
         action_curves(lambda shown: np.zeros((len(shown), 2)), frames, masks.astype(float))
 
 
@@ -203,21 +203,21 @@ SEVERAL = ["query", "keypoints", "self", "local", "hierarchical", "slots", "inst
 
 
 @pytest.mark.parametrize("family", SEVERAL)
-def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
+def test_with_all_heads_ablated_the_features_are_constant(family: str) -> None:
     torch.manual_seed(0)
     perception = robot_attn.build(family, image_shape=(3, 32, 32), context_dim=2)
     frames, context = torch.rand(6, 3, 32, 32), torch.rand(1, 2).expand(6, -1)
     heads = perception.head_inputs()
     assert len(heads.columns) == perception.num_heads
-    with torch.no_grad(), heads.watched() as seen:
+    with torch.no_grad(), heads.recorded() as seen:
         usual = perception(frames, context).features
     mean = seen[0].mean(dim=0)
-    with torch.no_grad(), heads.silenced(range(perception.num_heads), mean):
+    with torch.no_grad(), heads.ablated(range(perception.num_heads), mean):
         blind = perception(frames, context).features
         told = perception(frames, 1 - context).features
     assert torch.equal(blind, blind[:1].expand(6, -1))
     assert not torch.equal(blind, told)  # what is no head's still counts
-    with torch.no_grad(), heads.silenced([0], mean):
+    with torch.no_grad(), heads.ablated([0], mean):
         without = perception(frames, context).features
     assert not torch.equal(without, usual)
     with torch.no_grad():
@@ -228,11 +228,11 @@ def test_with_all_heads_silenced_a_perception_is_blind(family: str) -> None:
     ("family", "weight"),
     [("query", "queries"), ("self", "queries"), ("keypoints", "maps"), ("hierarchical", "inner_queries")],
 )
-def test_a_heads_columns_are_its_own(family: str, weight: str) -> None:
+def test_columns_belong_to_their_head(family: str, weight: str) -> None:
     torch.manual_seed(0)
     perception = robot_attn.build(family, image_shape=(3, 32, 32))
     frames, heads = torch.rand(4, 3, 32, 32), perception.head_inputs()
-    with torch.no_grad(), heads.watched() as seen:
+    with torch.no_grad(), heads.recorded() as seen:
         perception(frames)
         getattr(perception, weight).weight[2] *= -1
         perception(frames)
@@ -242,8 +242,8 @@ def test_a_heads_columns_are_its_own(family: str, weight: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "why"), [("mask", "one head"), ("cnn", "one head"), ("dynamic", "share a state")]
+    ("family", "why"), [("mask", "Mask with one"), ("cnn", "Cnn with one"), ("dynamic", "share a state")]
 )
-def test_heads_that_cannot_be_silenced_alone(family: str, why: str) -> None:
+def test_heads_that_cannot_be_ablated_separately(family: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         robot_attn.build(family, image_shape=(3, 32, 32)).head_inputs()

@@ -1,4 +1,4 @@
-"""What every family keeps to. A new one meets these at once, through FAMILIES."""
+"""The contract of every family; a new one is covered automatically through FAMILIES."""
 
 import inspect
 
@@ -12,7 +12,7 @@ from robot_attn.attention import LEARNED_SCORES
 from robot_attn.families._cnn import Cnn
 
 WITHOUT_QUERIES = {"cnn", "mask"}
-"""The families that compare no query with a key, so have no score to choose."""
+"""The families without queries and keys, which have no `score` option."""
 
 pytestmark = pytest.mark.parametrize("family", sorted(FAMILIES))
 
@@ -77,7 +77,7 @@ def test_any_score(family: str, score: str) -> None:
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-def test_the_centres_lie_in_the_frame_and_rise(family: str) -> None:
+def test_cell_centres_rise_within_the_frame(family: str) -> None:
     module = build(family, (3, 47, 83))
     grid = module.grid
     assert isinstance(grid, AttentionGrid) and grid.image_size == (47, 83)
@@ -105,7 +105,7 @@ def test_every_parameter_learns(family: str) -> None:
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-def test_a_frame_is_seen_alike_alone_and_in_a_batch(family: str) -> None:
+def test_a_frame_has_the_same_percept_alone_and_in_a_batch(family: str) -> None:
     torch.manual_seed(0)
     module = build(family, (3, 40, 56)).double()
     frames = torch.rand(5, 3, 40, 56, dtype=torch.float64)
@@ -138,11 +138,11 @@ def test_uniform_says_whether_the_map_is_flat(family: str) -> None:
     assert flat == module.uniform
 
 
-def test_it_says_what_it_is_good_for(family: str) -> None:
+def test_every_family_has_a_description(family: str) -> None:
     assert 10 < len(FAMILIES[family].good_for) <= 90
 
 
-def test_by_class_it_is_the_same_module(family: str) -> None:
+def test_building_by_class_equals_building_by_name(family: str) -> None:
     torch.manual_seed(7)
     by_name = build(family, (3, 32, 32))
     torch.manual_seed(7)
@@ -156,14 +156,14 @@ def test_by_class_it_is_the_same_module(family: str) -> None:
     ("options", "match"),
     [
         ({"feature_size": 3}, "did you mean 'features_dim'"),
-        ({"features_dim": 0}, "at least 1; it is 0"),
-        ({"features_dim": True}, "at least 1; it is True"),
-        ({"features_dim": "64"}, "it is '64'"),
-        ({"features_dim": [10**9]}, "features_dim must be a whole number"),
-        ({"context_dim": -1}, "context_dim must be"),
+        ({"features_dim": 0}, "at least 1, got 0"),
+        ({"features_dim": True}, "at least 1, got True"),
+        ({"features_dim": "64"}, "got '64'"),
+        ({"features_dim": [10**9]}, "expected features_dim as a whole number"),
+        ({"context_dim": -1}, "expected context_dim as"),
     ],
 )
-def test_bad_options_are_one_sentence(family: str, options: dict[str, object], match: str) -> None:
+def test_invalid_options_raise_value_error(family: str, options: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build(family, (3, 32, 32), **options)  # type: ignore[arg-type]
 
@@ -176,7 +176,7 @@ def test_bad_options_are_one_sentence(family: str, options: dict[str, object], m
         (lambda _: 3, "expected a perception family, .* got 3"),
     ],
 )
-def test_what_is_no_family(family: str, wrong: object, match: str) -> None:
+def test_objects_that_are_not_families_are_refused(family: str, wrong: object, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build(wrong(family), (3, 32, 32))  # type: ignore[operator]
     assert issubclass(FAMILIES[family], Perception) and issubclass(Cnn, Perception)

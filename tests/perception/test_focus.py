@@ -55,7 +55,7 @@ def test_a_perfect_map_scores_one_and_a_wrong_one_zero() -> None:
 
 
 def test_the_pointing_game_averages_over_a_plateau() -> None:
-    # A cell of 2 x 3 pixels holds the maximum; the target covers two of its six.
+    # A cell of 2 x 3 pixels has the maximum; the target covers two of its six.
     maps = np.full((1, 1, *SIZE), 0.01)
     maps[0, 0, 1:3, 2:5] = 0.1
     assert focus.pointing_game(maps, mask_of((1, 2), (2, 2), (4, 6))) == pytest.approx(2 / 6)
@@ -90,7 +90,7 @@ def test_mass_and_pointing_stay_within_bounds(drawn: tuple[np.ndarray, np.ndarra
         assert score.shape == maps.shape[:2]
         assert (score >= 0).all()
         assert (score <= 1).all()
-    # What is on the target and what is beside it make up the whole map.
+    # The mass on the target and beside it sum to that of the map.
     beside = focus.mass_on_target(maps, ~masks)
     assert focus.mass_on_target(maps, masks) + beside == pytest.approx(np.ones(maps.shape[:2]), abs=1e-5)
 
@@ -127,7 +127,7 @@ def test_center_bias_is_a_round_gaussian() -> None:
 
 def test_the_prior_map_is_the_mean_mask() -> None:
     prior = focus.PriorMap(SIZE)
-    assert np.array_equal(prior.map(), focus.uniform_map(SIZE))  # nothing seen yet
+    assert np.array_equal(prior.map(), focus.uniform_map(SIZE))  # no target was visible yet
     prior.add(np.concatenate([mask_of((1, 1), (1, 2)), mask_of((1, 1)), mask_of()]))
     assert prior.map()[1, 1] == pytest.approx(2 / 3)
     assert prior.map()[1, 2] == pytest.approx(1 / 3)

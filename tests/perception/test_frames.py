@@ -128,7 +128,7 @@ def floats(*shape: int) -> torch.Tensor:
         (np.zeros((2, 5, 32, 37), np.float32), "they are a ndarray"),
     ],
 )
-def test_bad_frames_are_one_sentence(bad: torch.Tensor, match: str) -> None:
+def test_invalid_frames_raise_value_error(bad: torch.Tensor, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build("query", SHAPE)(bad)
 

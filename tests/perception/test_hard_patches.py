@@ -1,4 +1,4 @@
-"""The votes and the choice of "patches", against the paper's formula written out."""
+"""Votes and selection of "patches", compared with the paper's formula written out."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_the_selection_equals_the_sorted_votes(count: int, batch: int, seed: int
 @pytest.mark.parametrize("at_a_time", [1, 12, 40, 10**6])
 @pytest.mark.parametrize("score", ["additive", "scaled_dot", "standardized"])
 def test_the_gradient(monkeypatch: pytest.MonkeyPatch, at_a_time: int, score: str) -> None:
-    """With the weights made again for it, whether a part is a few frames or a few queries."""
+    """With recomputed weights, in chunks of frames and in chunks of queries."""
     monkeypatch.setattr(_hard_patches, "CHUNK", at_a_time)
     torch.manual_seed(0)
     measure = build_score(score, 3, 1)
@@ -142,7 +142,7 @@ def test_features_are_computed_from_locations_in_order_of_votes() -> None:
 
 
 def test_unselected_patches_learn_through_the_votes() -> None:
-    """The gradient of a chosen patch's share reaches the keys of all that competed for the same votes."""
+    """The gradient of a selected patch's share reaches the keys of all patches competing for the votes."""
     query, key = draw(1, 5, 3), draw(1, 7, 3, seed=1).requires_grad_()
     chosen, shares = choose(votes(query, key, SCORES["dot"]), 2)
     shares[0, 0].backward()
@@ -151,7 +151,7 @@ def test_unselected_patches_learn_through_the_votes() -> None:
 
 
 def test_gradient_descent_learns_to_select_the_bright_patch() -> None:
-    """The hard choice, trained by gradient through the features alone, to say where a bright square is."""
+    """The hard selection, trained through the features only, learns to locate a bright square."""
     torch.manual_seed(0)
     module = HardPatches((1, 32, 32), features_dim=16, chosen=8)
     head = torch.nn.Linear(16, 2)

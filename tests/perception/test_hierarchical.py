@@ -182,7 +182,7 @@ def test_invalid_input_raises_value_error() -> None:
     for match, arguments, options in (
         ("expected a grid of 15 cells, one for each key, got 4 x 4", (*good, (4, 4)), {}),
         ("expected a grid of 15 cells", (*good, (-3, -5)), {}),
-        ("cell must be a whole number of at least 1; it is 0", (*good, (3, 5)), {"cell": 0}),
+        ("expected cell as a whole number of at least 1, got 0", (*good, (3, 5)), {"cell": 0}),
         ("expected top as a whole number from 1 to the 6 blocks, got 7", (*good, (3, 5)), {"top": 7}),
         ("expected top as a whole number from 1 to the 6 blocks, got 0", (*good, (3, 5)), {"top": 0}),
         (r"expected query \[batch, heads, tokens, dim\]", (query[0], key, value, (3, 5)), {}),
@@ -238,7 +238,7 @@ def test_the_fine_level_equals_a_convolution_over_the_frame() -> None:
     frames = torch.rand(2, 3, 41, 67, dtype=torch.float64)
     rows, cols = module.patches.grid.shape
     chosen = torch.tensor([[0, cols - 1], [cols, 7], [rows * cols - 1, 3], [2 * cols + 5, 2 * cols + 5]])
-    fine = module._look_into(frames, chosen.expand(2, 1, 4, 2))
+    fine = module._fine_patches(frames, chosen.expand(2, 1, 4, 2))
     everywhere = F.relu(module.inner(frames - 0.5))
     for index in range(4):
         for head in range(2):

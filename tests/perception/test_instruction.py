@@ -52,8 +52,8 @@ def test_invalid_text_raises_value_error() -> None:
         ("got nan", lambda: detokenize(torch.tensor([float("nan")]))),
         (r"expected one row of tokens \[L\]", lambda: detokenize(torch.ones(2, 3))),
         ("expected a word among .*, got 'bal'", lambda: Instruction(SHAPE, instruction="the red bal")),
-        ("context_dim must be at least 16; it is 15", lambda: Instruction(SHAPE, 15, instruction=None)),
-        ("word_dim must be", lambda: Instruction(SHAPE, word_dim=0)),
+        ("expected context_dim of at least 16, .* got 15", lambda: Instruction(SHAPE, 15, instruction=None)),
+        ("expected word_dim as", lambda: Instruction(SHAPE, word_dim=0)),
     ):
         with pytest.raises(ValueError, match=match):
             call()
@@ -141,7 +141,7 @@ def test_each_frame_has_its_own_text_and_the_rest_of_the_context_moves_no_attent
 
 
 def test_word_order_affects_the_query() -> None:
-    """The order of words counts, too: "left of the red box" is not "red left of the box"."""
+    """The order of words matters: "left of the red box" is not "red left of the box"."""
     torch.manual_seed(0)
     module = Instruct(1, 8, 8)
     one, other, same = (
@@ -192,7 +192,7 @@ def test_small_batches(batch: int) -> None:
 
 
 def test_it_learns_to_attend_to_what_both_words_name() -> None:
-    """A frame holds six things, three colours in two shapes: by one word it finds half of them at best."""
+    """Six objects of three colours and two shapes: one word alone finds at most half of them."""
     torch.manual_seed(0)
     pairs = [(colour, shape) for colour in range(3) for shape in range(2)]
     words = ("red", "green", "blue"), ("box", "cylinder")

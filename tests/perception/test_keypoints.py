@@ -6,7 +6,7 @@ from robot_attn import build
 
 
 def test_two_equal_objects_give_one_keypoint_midway() -> None:
-    """The known weakness of expected coordinates, by hand: the features hold the mean of the two places."""
+    """The known limit of expected coordinates, by hand: the features contain the mean of two positions."""
     module = build("keypoints", (1, 64, 64), features_dim=2, num_heads=1, patch_dim=1)
     with torch.no_grad():
         for parameter in module.parameters():

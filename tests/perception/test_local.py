@@ -300,7 +300,7 @@ def test_the_map_is_attention_rollout_over_the_windows() -> None:
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     rolled = module(frames)
     matrices = []
-    look = module.look
+    look = module.attend_tokens
 
     def keeping(*tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         attended = look(*tokens)
@@ -309,9 +309,9 @@ def test_the_map_is_attention_rollout_over_the_windows() -> None:
         matrices.append(spread_local_grid(attended[1], cells, window=(5, 5)).flatten(3).mean(1))
         return attended
 
-    module.look = keeping  # type: ignore[method-assign]
+    module.attend_tokens = keeping  # type: ignore[method-assign]
     module(frames)
-    module.look = look  # type: ignore[method-assign]
+    module.attend_tokens = look  # type: ignore[method-assign]
     module.rollout = False
     pooled = module(frames)
     first, second = (0.5 * matrix + 0.5 * torch.eye(matrix.shape[-1]) for matrix in matrices)
@@ -336,10 +336,10 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
     ("options", "match"),
     [
         ({"window": 4}, "expected window as an odd number of patches, got 4"),
-        ({"window": 0}, "window must be a whole number of at least 1"),
-        ({"layers": 0}, "layers must be a whole number of at least 1"),
-        ({"embed_dim": 15, "num_layer_heads": 2}, "a multiple of num_layer_heads; they are 15 and 2"),
-        ({"rollout": 1}, "rollout must be True or False; it is 1"),
+        ({"window": 0}, "expected window as a whole number of at least 1"),
+        ({"layers": 0}, "expected layers as a whole number of at least 1"),
+        ({"embed_dim": 15, "num_layer_heads": 2}, "a multiple of num_layer_heads, got 15 and 2"),
+        ({"rollout": 1}, "expected rollout as True or False, got 1"),
         ({"score": "dott"}, "did you mean 'dot'"),
     ],
 )

@@ -188,7 +188,7 @@ def test_invalid_input_raises_value_error() -> None:
     for row in (-1, 5):
         with pytest.raises(ValueError, match="indices of the 5 queries"):
             attend_nystrom(query, key, value, landmarks=2, rows=torch.tensor([row]))
-    with pytest.raises(ValueError, match="rank must be a whole number"):
+    with pytest.raises(ValueError, match="expected rank as a whole number"):
         Linformer(11, 0)
     with pytest.raises(ValueError, match="did you mean 'dot'"):
         Linformer(11, 3, score="dott")

@@ -1,4 +1,4 @@
-"""The gate of "mask", which cannot open everywhere, and the family around it."""
+"""The gate of "mask", whose budget limits how many cells can be open, and the family."""
 
 import math
 
@@ -121,7 +121,7 @@ def test_the_map_equals_the_normalised_mask() -> None:
 
 
 def test_masked_content_does_not_reach_the_features() -> None:
-    """Where the mask is 0, frames may differ as they like."""
+    """Frames that differ only where the mask is 0 have the same features."""
     torch.manual_seed(0)
     module = Mask((1, 64, 64), patch_dim=2, hidden_dim=1)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_masked_content_does_not_reach_the_features() -> None:
 
 
 def test_training_cannot_open_it_everywhere() -> None:
-    """Adam, told only to open the mask, on frames of noise: it keeps to its budget, and no map is flat."""
+    """Adam maximises the mask on frames of noise: it stays within its budget, and no map is uniform."""
     torch.manual_seed(0)
     module = Mask((3, 40, 40), budget=0.1)
     frames = torch.rand(8, 3, 40, 40)

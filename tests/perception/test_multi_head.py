@@ -178,8 +178,8 @@ def test_invalid_input_raises_value_error() -> None:
             module(*arguments, **options)
     for match, sizes, named in (
         ("embed_dim that is a multiple of num_heads, got 6 and 4", (6, 4), {}),
-        ("heads must be a whole number of at least 1; it is 0", (6, 0), {}),
-        ("key_dim must be a whole number of at least 1; it is True", (6, 2), {"key_dim": True}),
+        ("expected num_heads as a whole number of at least 1, got 0", (6, 0), {}),
+        ("expected key_dim as a whole number of at least 1, got True", (6, 2), {"key_dim": True}),
         ("did you mean 'scaled_dot'", (6, 2), {"score": "scaled_dott"}),
     ):
         with pytest.raises(ValueError, match=match):

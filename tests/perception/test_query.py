@@ -1,4 +1,4 @@
-"""The folded attention of "query", against attention written out."""
+"""The folded attention of "query", compared with attention written out."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from robot_attn import attend, build
 from robot_attn.attention._scores import EPSILON
 from robot_attn.families import _query
-from robot_attn.families._query import look
+from robot_attn.families._query import pool_patches
 
 B, S, N, D, H, K = 3, 5, 13, 7, 2, 11
 
@@ -22,12 +22,12 @@ def parameters() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return draw(B, S, N), draw(D, S, seed=1), draw(H, D, seed=2), draw(H, seed=3).exp()
 
 
-def test_folded_is_unfolded() -> None:
-    """Queries, keys and values made one by one, for `attend`, give what `look` gives without them."""
+def test_folded_equals_unfolded() -> None:
+    """Explicit queries, keys and values in `attend` give the same result as `pool_patches`."""
     patches, hidden, _, temperature = parameters()
     queries, to_keys, to_values = draw(H, K, seed=4), draw(H, K, D, seed=5), draw(H, 17, S, seed=6)
     folded = torch.einsum("hk,hkd->hd", queries, to_keys)
-    pooled, weights = look(patches, hidden, folded, temperature)
+    pooled, weights = pool_patches(patches, hidden, folded, temperature)
     values = torch.einsum("hvs,bhs->bhv", to_values, pooled)
 
     keys = torch.einsum("hkd,bdn->bhnk", to_keys, torch.relu(hidden @ patches))
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
     # -1, 1, 1 once normalised, and at a temperature of ln(3) / 2 the weights are as 1 : 1 : 3 : 3.
     patches = torch.tensor([[[1.0, 1.0, 5.0, 5.0]]], dtype=torch.float64)
     one = torch.ones(1, 1, dtype=torch.float64)
-    values, weights = look(patches, one, one, torch.tensor([3.0], dtype=torch.float64).log() / 2)
+    values, weights = pool_patches(patches, one, one, torch.tensor([3.0], dtype=torch.float64).log() / 2)
     torch.testing.assert_close(
         weights, torch.tensor([[[1, 1, 3, 3]]]) / 8.0, rtol=1e-5, atol=0, check_dtype=False
     )
@@ -60,7 +60,7 @@ def test_the_gradient_written_by_hand(
     monkeypatch.setattr(_query, "CHUNK_BYTES", frames_at_a_time * D * N * 8)
     inputs = [tensor.requires_grad_() for tensor in parameters()]
     keep = {"values": slice(0, 1), "weights": slice(1, 2), "both": slice(0, 2)}[outputs]
-    assert torch.autograd.gradcheck(lambda *x: look(*x)[keep], inputs)
+    assert torch.autograd.gradcheck(lambda *x: pool_patches(*x)[keep], inputs)
 
 
 @given(
@@ -68,34 +68,34 @@ def test_the_gradient_written_by_hand(
     chunk=st.sampled_from([1, 2, 3, 100]),
     seed=st.integers(0, 2**31),
 )
-def test_with_and_without_gradient_it_is_one_function(batch: int, chunk: int, seed: int) -> None:
+def test_the_result_is_the_same_with_and_without_gradient(batch: int, chunk: int, seed: int) -> None:
     patches = draw(batch, S, N, seed=seed)
-    _, hidden, looks, temperature = parameters()
+    _, hidden, folded_query, temperature = parameters()
     kept = _query.CHUNK_BYTES
     try:
         _query.CHUNK_BYTES = chunk * D * N * 8
-        by_hand = look(patches.requires_grad_(), hidden, looks, temperature)
+        by_hand = pool_patches(patches.requires_grad_(), hidden, folded_query, temperature)
     finally:
         _query.CHUNK_BYTES = kept
     with torch.no_grad():
-        plain = look(patches, hidden, looks, temperature)
+        plain = pool_patches(patches, hidden, folded_query, temperature)
     assert by_hand[0].requires_grad and not plain[0].requires_grad
     for one, other in zip(by_hand, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(plain[1].sum(-1), torch.ones(batch, H, dtype=torch.float64))
 
 
-def test_the_scale_of_the_logits_does_not_matter() -> None:
-    patches, hidden, looks, temperature = parameters()
+def test_logits_are_scale_invariant() -> None:
+    patches, hidden, folded_query, temperature = parameters()
     torch.testing.assert_close(
-        look(patches, hidden, looks, temperature),
-        look(patches, hidden, 1e3 * looks, temperature),
+        pool_patches(patches, hidden, folded_query, temperature),
+        pool_patches(patches, hidden, 1e3 * folded_query, temperature),
         rtol=1e-4,
         atol=1e-5,
     )
 
 
-def test_a_frame_of_one_colour_is_looked_at_evenly() -> None:
+def test_a_constant_frame_gets_uniform_attention() -> None:
     module = build("query", (3, 41, 67))
     percept = module(torch.full((2, 3, 41, 67), 0.25))
     torch.testing.assert_close(percept.attention, torch.full((2, 8, 9, 15), 1 / 135))
@@ -104,8 +104,8 @@ def test_a_frame_of_one_colour_is_looked_at_evenly() -> None:
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
 
 
-def test_the_expected_place_is_where_it_looks() -> None:
-    """A head that sees one bright patch: the features hold its place, from the frame's edges at -1 and 1."""
+def test_the_expected_position_is_that_of_the_attended_patch() -> None:
+    """One bright patch: the features contain its position, with the frame's edges at -1 and 1."""
     module = build("query", (1, 64, 64), features_dim=2, num_heads=1, patch_dim=1, hidden_dim=1)
     with torch.no_grad():
         for parameter in module.parameters():

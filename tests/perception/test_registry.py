@@ -1,4 +1,4 @@
-"""Families of other packages: by name, by entry point and by their place."""
+"""Families of other packages: by name, by entry point and by path."""
 
 import sys
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def only_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def install(site: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points: str, source: str) -> None:
-    """A distribution called `name` with a module of that name, as an installer lays them out."""
+    """An installed distribution `name` with a module of that name."""
     about = site / f"{name}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -57,15 +57,15 @@ def test_a_registered_family_is_found_wherever_a_name_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", ["query", "wink"])
-def test_a_name_that_is_taken(name: str) -> None:
+def test_a_name_in_use_is_refused(name: str) -> None:
     register_family("wink", Wink)
-    with pytest.raises(ValueError, match=f"a name that is free, got '{name}', which is .*: choose another"):
+    with pytest.raises(ValueError, match=f"an unused name, got '{name}', which is .*: choose another"):
         register_family(name, Keypoints)
     assert FAMILIES["query"] is Query and FAMILIES["wink"] is Wink
 
 
 @pytest.mark.parametrize("name", ["", "a:B", "a b", "a/b", "-x"])
-def test_what_is_not_a_name(name: str) -> None:
+def test_invalid_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a family's name of letters, digits"):
         register_family(name, Wink)
 
@@ -136,7 +136,7 @@ def test_a_family_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 class Pair(robot_attn.Perception):
-    """Two learned queries, made of the public blocks alone."""
+    """Two learned queries, built from the public blocks only."""
 
     def __init__(self, image_shape: tuple[int, int, int], context_dim: int = 0) -> None:
         super().__init__(image_shape, context_dim)
@@ -171,18 +171,18 @@ def test_a_family_made_of_the_public_blocks() -> None:
     torch.testing.assert_close(percept.attention.sum((2, 3)), torch.ones(4, 2))
 
 
-def test_a_family_says_itself_what_its_heads_hand_on() -> None:
-    with pytest.raises(ValueError, match="Pair does not tell its 2 heads apart: override head_inputs"):
+def test_a_family_describes_the_contribution_of_its_heads() -> None:
+    with pytest.raises(ValueError, match="expected Pair to separate its 2 heads: override head_inputs"):
         build(Pair, (3, 32, 32)).head_inputs()
     heads = build(TellsApart, (3, 32, 32), 3).head_inputs()
-    # Two values of 5 numbers, two places (x, y), and 3 numbers of context that are no head's.
+    # Two values of 5 numbers, two positions (x, y), and 3 numbers of context.
     assert heads.layer.in_features == 17
     assert heads.columns == ((0, 1, 2, 3, 4, 10, 11), (5, 6, 7, 8, 9, 12, 13))
 
 
-def test_columns_that_the_layer_does_not_have() -> None:
+def test_invalid_columns_are_refused() -> None:
     layer = torch.nn.Linear(4, 2)
     with pytest.raises(ValueError, match="columns below the layer's 4 inputs, got 4"):
         HeadInputs(layer, ((0, 1), (3, 4)))
-    with pytest.raises(ValueError, match="one head"):
+    with pytest.raises(ValueError, match="at least two heads to ablate one, got 1"):
         HeadInputs(layer, ((0, 1),))

@@ -148,7 +148,7 @@ def test_invalid_input_raises_value_error() -> None:
     bad = torch.ones(11)
     bad[3] = -1.0
     for match, options in (
-        ("samples must be a whole number of at least 1; it is 0", {"samples": 0}),
+        ("expected samples as a whole number of at least 1, got 0", {"samples": 0}),
         (r"expected probabilities \[11\] or \[2, 3, 11\]", {"samples": 2, "probabilities": torch.ones(5)}),
         ("expected finite probabilities of at least 0, not all 0", {"samples": 2, "probabilities": bad}),
         (

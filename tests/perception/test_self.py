@@ -1,4 +1,4 @@
-"""The family "self": its layer against torch's, its map against rollout written out, its coarser tokens."""
+"""The family "self": its layer compared with torch's, its rollout written out, its pooled tokens."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_rollout_equals_the_product_of_the_layers() -> None:
     module = SelfAttention((3, 41, 53), layers=2, num_layer_heads=2, rollout=True).double()
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     matrices = []
-    look = module.look
+    look = module.attend_tokens
 
     def written_out(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
         weights = (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(-1)
@@ -58,9 +58,9 @@ def test_rollout_equals_the_product_of_the_layers() -> None:
         return weights @ value, weights
 
     rolled = module(frames)
-    module.look = written_out  # type: ignore[method-assign]
+    module.attend_tokens = written_out  # type: ignore[method-assign]
     by_hand = module(frames)
-    module.look = look  # type: ignore[method-assign]
+    module.attend_tokens = look  # type: ignore[method-assign]
     module.rollout = False
     pooled = module(frames)
     first, second = (0.5 * matrix + 0.5 * torch.eye(matrix.shape[-1]) for matrix in matrices)
@@ -83,7 +83,7 @@ def test_every_token_depends_on_every_patch() -> None:
 
 
 def test_positions_affect_the_tokens() -> None:
-    """On a frame of one colour only the positions tell patches apart."""
+    """On a constant frame tokens differ only by their position embeddings."""
     torch.manual_seed(0)
     module = SelfAttention((3, 48, 48))
     frames = torch.full((1, 3, 48, 48), 0.25)
@@ -143,10 +143,10 @@ def test_compiles_to_one_graph_for_any_batch(rollout: bool) -> None:
 
 def test_invalid_options_raise_value_error() -> None:
     for match, options in (
-        ("max_tokens must be a whole number of at least 1; it is 0", {"max_tokens": 0}),
-        ("num_layer_heads must be a whole number of at least 1", {"num_layer_heads": 0}),
-        ("a multiple of num_layer_heads; they are 16 and 3", {"num_layer_heads": 3}),
-        ("rollout must be True or False; it is 'yes'", {"rollout": "yes"}),
+        ("expected max_tokens as a whole number of at least 1, got 0", {"max_tokens": 0}),
+        ("expected num_layer_heads as a whole number of at least 1", {"num_layer_heads": 0}),
+        ("a multiple of num_layer_heads, got 16 and 3", {"num_layer_heads": 3}),
+        ("expected rollout as True or False, got 'yes'", {"rollout": "yes"}),
     ):
         with pytest.raises(ValueError, match=match):
             SelfAttention((3, 32, 32), **options)  # type: ignore[arg-type]

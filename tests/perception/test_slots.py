@@ -1,4 +1,4 @@
-"""Slot attention, against algorithm 1 of its paper written out, and its decoder."""
+"""Slot attention, compared with algorithm 1 of its paper written out, and its decoder."""
 
 import math
 
@@ -81,8 +81,8 @@ def test_equals_algorithm_1(rounds: int) -> None:
     torch.testing.assert_close(weights, shares.transpose(1, 2), rtol=1e-10, atol=1e-12)
 
 
-def test_a_slot_that_wins_nothing_still_looks_somewhere() -> None:
-    """The paper's epsilon guards this; without either, 0 is divided by 0 and all is NaN."""
+def test_a_slot_without_tokens_still_has_a_map() -> None:
+    """The paper's epsilon prevents 0 / 0 here; this implementation needs none."""
     query = torch.tensor([[[0.0], [-1e6]]], requires_grad=True)
     weights = compete(query, torch.tensor([[[1.0], [1.0], [2.0]]]), SCORES["dot"])
     torch.testing.assert_close(weights[0, 1], torch.tensor([0.5, 0.5, 0.0]))
@@ -113,7 +113,7 @@ def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
         assert tensor.grad is not None and bool(tensor.grad.isfinite().all())
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_input_raises_value_error() -> None:
     tokens, dot = torch.zeros(2, 3, 5), SCORES["dot"]
     for match, arguments in (
         (r"expected query \[B, n, d\] .* got shape \[3, 5\]", (tokens[0], tokens)),
@@ -125,13 +125,13 @@ def test_bad_input_is_one_sentence() -> None:
             compete(*arguments, dot)
     module = SlotAttention(5, slots=2, slot_dim=3)
     for wrong in (tokens[0], tokens[:, :0], tokens[:, :, :4]):
-        with pytest.raises(ValueError, match=r"tokens must be \[B, n, 5\] with n of at least 1"):
+        with pytest.raises(ValueError, match=r"expected tokens \[B, n, 5\] with at least 1 token"):
             module(wrong)
     with pytest.raises(ValueError, match="expected key of finite numbers"):
         module(tokens * math.nan)
-    with pytest.raises(ValueError, match="rounds must be a whole number of at least 1; it is 0"):
+    with pytest.raises(ValueError, match="expected rounds as a whole number of at least 1, got 0"):
         Slots((3, 32, 32), rounds=0)
-    with pytest.raises(ValueError, match="slots must be a whole number of at least 1; it is 0"):
+    with pytest.raises(ValueError, match="expected slots as a whole number of at least 1, got 0"):
         Slots((3, 32, 32), slots=0)
     with pytest.raises(ValueError, match="did you mean 'scaled_dot'"):
         Slots((3, 32, 32), score="scaled_dott")
@@ -146,7 +146,7 @@ def test_the_same_frame_always_gives_the_same_slots() -> None:
         assert torch.equal(one, other)
 
 
-def test_without_a_decoder_there_is_none() -> None:
+def test_without_a_decoder_reconstruction_is_refused() -> None:
     module = Slots((3, 32, 32))
     assert not any(name.startswith("decoder") for name, _ in module.named_parameters())
     for method in (module.reconstruct, module.reconstruction_loss):
@@ -155,7 +155,7 @@ def test_without_a_decoder_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 41, 67), (7, 33, 97)])
-def test_the_decoder_paints_frames_of_any_size(shape: tuple[int, int, int]) -> None:
+def test_the_decoder_reconstructs_frames_of_any_size(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     module = Slots(shape, 2, slots=3, decoder=True)
     frames = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
@@ -179,7 +179,7 @@ def test_the_decoder_and_all_before_it_learn_from_the_reconstruction() -> None:
 
 
 def test_the_loss_without_labels_can_be_learned() -> None:
-    """Coloured squares on grey: after a short training they are painted better than by their mean colour."""
+    """Coloured squares on grey: short training reconstructs them better than their mean colour does."""
     torch.manual_seed(0)
     frames = torch.full((2, 3, 32, 32), 0.4)
     for frame in frames:

@@ -137,7 +137,7 @@ def test_a_policy_that_does_not_look_is_found_out() -> None:
     with torch.no_grad():
         network.action_net.weight.zero_()
     report = explain(model, Blob(), seeds=range(2), curves=False, ablations=())
-    assert "the same without any frame" in text_of(report, "actions")
+    assert "the same actions with all pixels ablated" in text_of(report, "actions")
 
 
 def test_one_episode_has_no_verdict_and_no_intervals() -> None:
