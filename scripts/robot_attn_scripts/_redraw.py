@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_policies.rollouts.protocols import HasState, HasView, ability
-from robot_attn_scripts._tasks import explained, steps_many
+from robot_attn_scripts._tasks import explained, spec_steps_many
 
 if TYPE_CHECKING:
     from robot_attn.episode import Episode
@@ -55,7 +55,7 @@ def redraw(
     # What a file names is looked up and never imported.
     if known is None:
         raise _only_stored(f"its environment, {name!r}, is not registered here")
-    if not steps_many(known.id):
+    if not spec_steps_many(known):
         raise _only_stored(f"its environment, {name!r}, {CANNOT}")
     if not episode.simulator:
         raise _only_stored("it holds no states of the simulator")

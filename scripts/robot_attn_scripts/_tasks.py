@@ -72,15 +72,20 @@ def env_id(task: str) -> str:
 
 
 def steps_many(task: str) -> bool:
-    """Whether the task's environment steps many worlds in one call, each reset in the step that ends it.
-
-    Every task of `robot_attn_envs.register_task` does. So does any id whose vector environment says so: its
-    class has the metadata `autoreset_mode` `SAME_STEP`.
+    """Whether the task's environment steps many worlds in one call, as `spec_steps_many`.
 
     Raises:
         ValueError: as `env_id`.
     """
-    spec = gymnasium.spec(env_id(task))
+    return spec_steps_many(gymnasium.spec(env_id(task)))
+
+
+def spec_steps_many(spec: EnvSpec) -> bool:
+    """Whether an environment steps many worlds in one call, each reset in the step that ends its episode.
+
+    Every task of `robot_attn_envs.register_task` does. So does any id whose vector environment says so: its
+    class has the metadata `autoreset_mode` `SAME_STEP`.
+    """
     return spec.id in TASKS or _vector_class(spec) is not None
 
 

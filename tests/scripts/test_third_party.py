@@ -233,7 +233,7 @@ def test_going_on_begins_other_episodes_and_says_so(
     assert "begin new episodes" not in capsys.readouterr().out
     assert run(*arguments, "--resume", "--steps", 128) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert told.count("they begin new episodes, so the result is not, bit for bit") == 1
+    assert told.count("start new episodes: the result will differ from that of uninterrupted training") == 1
     state = read_trainer(tmp_path)
     assert state["steps"] == 128
     # Episodes of 50 steps, begun anew after 32: none has ended after 64.
