@@ -6,5 +6,11 @@ import torch
 
 
 def transforming() -> bool:
-    """Whether a transform of `torch.func` (vmap, grad, jvp, ...) is at work on what is computed now."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether a transform of `torch.func` (vmap, grad, jvp, ...) is active.
+
+    torch has no public way to tell. Where a version of torch lacks the private one, the answer is False: only
+    `torch.func` over a perception then fails, so the supported range of torch is not limited by this.
+    """
+    functorch = getattr(torch._C, "_functorch", None)
+    peek = getattr(functorch, "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import robot_attn
 from robot_attn.compat.torch import transforming
 
 PARTS = ("_C", "_functorch")
@@ -26,3 +27,10 @@ def test_a_transform_is_seen_while_it_works(transform: object) -> None:
 
     transform(function)(torch.zeros(2))  # type: ignore[operator]
     assert seen == [True] and not transforming()
+
+
+def test_a_torch_without_it_still_runs_a_perception(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C._functorch, "peek_interpreter_stack")
+    assert not transforming()
+    frames = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    assert robot_attn.build("query", (3, 32, 32))(frames).features.shape == (2, 128)
