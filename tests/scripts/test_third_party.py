@@ -230,7 +230,7 @@ def test_going_on_begins_other_episodes_and_says_so(
     arguments = ["train", "Reacher-v5", "--out", tmp_path, "--threads", 1]
     first = ["--env", "max_episode_steps=50", "--steps", 64, "--eval-every", 0]
     assert run(*arguments, *first, *SMALL) == 0
-    assert "begin new episodes" not in capsys.readouterr().out
+    assert "start new episodes" not in capsys.readouterr().out
     assert run(*arguments, "--resume", "--steps", 128) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert told.count("start new episodes: the result will differ from that of uninterrupted training") == 1
