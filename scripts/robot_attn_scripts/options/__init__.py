@@ -1,6 +1,6 @@
-"""What each command takes, a module a command, read by tyro: each has a dataclass `Options`.
+"""The command-line options, one module per command: each defines a dataclass `Options` that tyro parses.
 
-Nothing here imports what computes (torch, MuJoCo, Stable-Baselines3, Gymnasium, Matplotlib, OpenCV, SciPy):
-help, and the refusal of a mistyped option, cost no more than the standard library and tyro. What can be
-checked without computing is checked here, when the options are made.
+Nothing here imports a heavy library (torch, MuJoCo, Stable-Baselines3, Gymnasium, Matplotlib, OpenCV, SciPy),
+so that help, and the error for a mistyped option, need only the standard library and tyro. Whatever can be
+validated without them is validated here, when the options are constructed.
 """

@@ -1,7 +1,7 @@
-"""What the options of several commands share: their groups, how defaults are told, and checks of values.
+"""Option groups that several commands share, how help shows a default, and validation of values.
 
-`Options` of a command inherits from its groups, each a dataclass of its own whose name is the heading in
-the help. To Python they are one flat dataclass.
+A command's `Options` inherits from its groups. Each group is a dataclass whose name is its heading in the
+help; in Python they form one flat dataclass.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from robot_attn_scripts import _choices
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_writable
 
-MOST = 1_000_000
-"""Of episodes, rounds and the like: more is a slip of the finger."""
+MAX_COUNT = 1_000_000
+"""The largest number of episodes, rounds and the like: more is a typing error."""
 MAX_ENVS = 4096
-"""Environments that run side by side; each takes about a megabyte."""
+"""The largest number of parallel environments; each takes about a megabyte."""
 
 CONFIG = "config.json"
-"""The file that every run folder has."""
+"""The file that identifies a run folder."""
 
 
-def default(told: str, *, metavar: str | None = None, help: str | None = None) -> object:
-    """How help tells the default of an option that has none of its own, such as one found out later."""
-    return tyro.conf.arg(help_behavior_hint=f"(default: {told})", metavar=metavar, help=help)
+def default(text: str, *, metavar: str | None = None, help: str | None = None) -> object:
+    """How help describes a default that is not a plain value, such as one that depends on the run."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, help=help)
 
 
 Which = Literal["best", "last"]
 RunFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 Json = Annotated[Path | None, default("no file")]
 Pairs = Annotated[tuple[str, ...], default("none", metavar="NAME=VALUE ...")]
-TrainedPairs = Annotated[tuple[str, ...], default("those of training", metavar="NAME=VALUE ...")]
+TrainedPairs = Annotated[tuple[str, ...], default("as in training", metavar="NAME=VALUE ...")]
 Suite = Annotated[
     str | None,
     default(
-        "the scene of training",
+        "the training scene",
         metavar="SUITE",
-        help=f"Suite of visual shifts to play under: {', '.join(_choices.SUITES)}.",
+        help=f"Suite of visual shifts to apply: {', '.join(_choices.SUITES)}.",
     ),
 ]
 Modules = Annotated[tuple[str, ...], default("none", metavar="MODULE ...")]
@@ -51,52 +51,52 @@ Modules = Annotated[tuple[str, ...], default("none", metavar="MODULE ...")]
 
 @dataclass(frozen=True)
 class Policy:
-    """Whose policy."""
+    """The trained policy."""
 
     run: RunFolder
-    """Run folder that `robot-attn train` made."""
+    """Run folder written by `robot-attn train`."""
     which: Which = "best"
-    """The best policy of the run, or its last."""
+    """Checkpoint to load: the best one of the run, or the last."""
     module: Modules = ()
-    """Modules to import first, such as those in which the run's task and perception are: their code runs."""
+    """Modules to import first, such as those that define the run's task and perception. Their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What it is played in."""
+    """Visual shifts and environment options."""
 
     suite: Suite = None
     env: TrainedPairs = ()
-    """Options of the environment that differ from training's, such as distractors=14."""
+    """Environment options to change from those of training, such as distractors=14."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Where results go."""
+    """Output files."""
 
     json: Json = None
-    """Write the figures here too, with their units."""
+    """Also write the figures, with their units, to this JSON file."""
 
 
 class Checked:
-    """The last base of every `Options`: what can be refused before anything is imported or written."""
+    """The last base of every `Options`: validation that runs before anything is imported or written."""
 
     def __post_init__(self) -> None:
         self.check()
 
     def check(self) -> None:
-        """Check the values.
+        """Validate the values.
 
         Raises:
-            ValueError: one is out of its range, or two do not go together.
+            ValueError: a value is out of range, or two options conflict.
         """
 
     def check_files(self) -> None:
-        """Check the files and folders that are read, and those that are to be written, without writing any.
+        """Check that inputs exist and that outputs can be written, without writing anything.
 
         Raises:
-            ValueError: what is named is not there.
-            OSError: what is to be written cannot be.
+            ValueError: an input does not exist.
+            OSError: an output cannot be written.
         """
         options: Any = self
         if getattr(options, "json", None) is not None:
@@ -104,7 +104,7 @@ class Checked:
 
     @classmethod
     def groups(cls) -> tuple[type[Any], ...]:
-        """The dataclasses that the options come from, in the order of the help."""
+        """The option groups, in the order in which help shows them."""
         return tuple(base for base in cls.__bases__ if dataclasses.is_dataclass(base))
 
 
@@ -116,10 +116,13 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_range(options: object, names: Iterable[str], least: float, most: float = MOST) -> None:
-    """Check that each option, and every number of one that takes several, is within a range.
+def check_range(options: object, names: Iterable[str], least: float, most: float = MAX_COUNT) -> None:
+    """Check that each of the named options is within a range, bounds included.
 
-    None is an option that was not given. Raises ValueError otherwise.
+    An option with several values has each of them checked; None means that the option was not given.
+
+    Raises:
+        ValueError: a number is out of range or not finite.
     """
     for name in names:
         value = getattr(options, name)
@@ -131,14 +134,22 @@ def check_range(options: object, names: Iterable[str], least: float, most: float
 
 
 def check_some(options: object, *names: str) -> None:
-    """Check that options that take several values got one at least. Raises ValueError otherwise."""
+    """Check that options that take several values have at least one.
+
+    Raises:
+        ValueError: an option has no value.
+    """
     for name in names:
         if not getattr(options, name):
-            raise ValueError(f"expected {flag(name)} with one value at least, got none")
+            raise ValueError(f"expected {flag(name)} with at least one value, got none")
 
 
 def check_even(name: str, value: int, least: int, most: int) -> None:
-    """Check a number of pixels of a video, whose encoder takes even ones. Raises ValueError otherwise."""
+    """Check a size of a video in pixels; video encoders take even sizes only.
+
+    Raises:
+        ValueError: the size is odd or out of range.
+    """
     if not least <= value <= most or value % 2:
         raise ValueError(
             f"expected {flag(name)}, an even number of pixels, from {least} to {most}, got {value}"
@@ -146,33 +157,54 @@ def check_even(name: str, value: int, least: int, most: int) -> None:
 
 
 def check_seeds(first: int | None, count: int = 1) -> None:
-    """Check that `count` seeds from `first` on exist. Raises ValueError otherwise."""
+    """Check that `count` consecutive seeds from `first` on are valid seeds.
+
+    Raises:
+        ValueError: the first is negative, or the last exceeds the largest seed.
+    """
     if first is not None and not 0 <= first <= _choices.MAX_SEED + 1 - count:
         raise ValueError(f"expected --seed from 0 to {_choices.MAX_SEED + 1 - count:,}, got {first:,}")
 
 
 def check_pairs(*options: Iterable[str]) -> None:
-    """Check that options are NAME=VALUE. Raises ValueError otherwise."""
+    """Check that options have the form NAME=VALUE.
+
+    Raises:
+        ValueError: one does not.
+    """
     for pairs in options:
         parse_pairs(tuple(pairs))
 
 
 def check_ending(name: str, path: Path | None, ending: str) -> None:
-    """Check how a file is called that is written in a format of its own. Raises ValueError otherwise."""
+    """Check the file extension of an output.
+
+    Raises:
+        ValueError: the name ends otherwise.
+    """
     if path is not None and path.suffix.lower() != ending:
         raise ValueError(f"expected {flag(name)} with a name that ends in {ending}, got {path}")
 
 
 def check_suite(suite: str | None) -> None:
-    """Check that a suite of visual shifts exists. Raises ValueError otherwise."""
+    """Check that a suite of visual shifts exists.
+
+    Raises:
+        ValueError: no suite has that name.
+    """
     if suite is not None:
         known = (*_choices.SUITES, *_choices.SUITE_VERSIONS)
         _choices.check_name("suite", suite, known, owner="robot_attn_envs.shifts")
 
 
 def check_run(folder: Path) -> None:
-    """Check that a folder is that of a run. Raises ValueError otherwise."""
+    """Check that a folder is a run folder.
+
+    Raises:
+        ValueError: it has no configuration.
+    """
     if not (folder / CONFIG).is_file():
         raise ValueError(
-            f"expected a run folder with a {CONFIG}, found none in {folder}: name a folder made by training"
+            f"expected a run folder with a {CONFIG}, got {folder}, which has none: "
+            "name a folder that `robot-attn train` wrote"
         )

@@ -1,4 +1,4 @@
-"""What `robot-attn compare` takes."""
+"""Options of `robot-attn compare`."""
 
 from __future__ import annotations
 
@@ -11,76 +11,76 @@ import tyro
 from robot_attn_scripts import _choices
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Modules, Output, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, Which, default
 
 
 @dataclass(frozen=True)
 class Policies:
-    """Whose policies."""
+    """The trained policies."""
 
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
     ]
-    """Run folders that `robot-attn train` made, of one task."""
+    """Run folders written by `robot-attn train`, all of the same task."""
     which: Which = "best"
-    """The best policy of each run, or its last."""
+    """Checkpoint to load from each run: the best one, or the last."""
     module: Modules = ()
-    """Modules to import first, such as those in which the runs' task and perception are: their code runs."""
+    """Modules to import first, such as those that define the runs' task and perception. Their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """How much is measured."""
+    """Episodes, seeds and processes."""
 
     episodes: int = 200
-    """Evaluation episodes of a cell, one a seed."""
+    """Evaluation episodes per cell, one for each seed."""
     seed: int = _choices.EVALUATION_SEED
-    """First evaluation seed; the others follow it. Far from those of training as it comes."""
+    """First evaluation seed; the others follow it. The default is far from the seeds of training."""
     calibration_episodes: int = 32
-    """Episodes, of other seeds and in the scene of training, on which each run's best head is chosen."""
+    """Episodes on which each run's best head is chosen, with other seeds and in the training scene."""
     envs: int = 32
-    """Environments that run side by side in a process."""
-    jobs: Annotated[int, default("0, one a core")] = 0
-    """Processes, which share the cores."""
+    """Parallel environments in each process."""
+    jobs: Annotated[int, default("0, one for each core")] = 0
+    """Number of processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What they are played in."""
+    """Visual shifts."""
 
     suite: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             metavar="SUITE ...",
-            help="Suites of visual shifts to evaluate under, beside the scene of training: "
+            help="Suites of visual shifts to evaluate under, besides the training scene: "
             f"{', '.join(_choices.SUITES)}.",
         ),
     ] = _choices.SUITES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Annotated[Path | None, default("runs/compare/TASK")] = None
     """Output folder."""
 
 
 @dataclass(frozen=True)
-class Options(Policies, Episodes, Scene, Folder, Checked):
-    """Compare policies: score and focus of every arm, in the scene of training and under visual shifts.
+class Options(Policies, Episodes, Scene, Output, Checked):
+    """Compare trained policies: score and localisation of each arm, with and without visual shifts.
 
-    Runs that differ in their seeds alone are one arm. Every run is evaluated on the same seeds in every
-    scene, in several processes. A cell, one run in one scene, is kept in the output folder as soon as it is
-    measured: after Ctrl-C the same command goes on, and a run that was trained again is measured again. At
-    the end the folder has comparison.md (tables), comparison.png (plot) and comparison.json (all figures,
-    and the configurations).
+    Runs that differ only in their seed form one arm. Every run is evaluated on the same seeds in every scene,
+    in several processes. Each cell (one run in one scene) is saved to the output folder as soon as it is
+    measured: after Ctrl-C the same command resumes, and a run that was retrained is measured again. The
+    folder ends up with comparison.md (tables), comparison.png (plot) and comparison.json (all figures and
+    configurations).
     """
 
     def check(self) -> None:
         if not self.runs:
-            raise ValueError("expected run folders to compare, got none: name some, such as runs/track/*")
+            raise ValueError("expected run folders to compare, got none: name them, such as runs/track/*")
         _groups.check_range(self, ("episodes", "calibration_episodes"), 1)
         _groups.check_range(self, ("envs",), 1, _groups.MAX_ENVS)
         _groups.check_range(self, ("jobs",), 0, _groups.MAX_ENVS)

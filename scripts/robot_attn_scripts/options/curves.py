@@ -1,4 +1,4 @@
-"""What `robot-attn curves` takes."""
+"""Options of `robot-attn curves`."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import tyro
 
 from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output
+from robot_attn_scripts.options._groups import Checked
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Whose curves."""
+    """The training runs."""
 
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
     ]
-    """Run folders that `robot-attn train` made; the legend has each folder's name and its parent's."""
+    """Run folders written by `robot-attn train`; the legend shows each as PARENT/FOLDER."""
     reach: float = 0.8
-    """The score whose first steps and minutes are printed."""
+    """Print how many steps and minutes each run took to reach this score."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Path = Path("curves.png")
-    """The picture to write."""
+    """Image to write."""
 
 
 @dataclass(frozen=True)
-class Options(Runs, Picture, Checked):
-    """Draw the learning curves of trainings: their evaluations' score over steps and over minutes."""
+class Options(Runs, Output, Checked):
+    """Plot the learning curves of training runs: evaluation score over steps and over minutes."""
 
     def check(self) -> None:
         if not self.runs:
-            raise ValueError("expected run folders, got none: name one at least")
+            raise ValueError("expected run folders, got none: name at least one")
         _groups.check_range(self, ("reach",), -1e9, 1e9)
 
     def check_files(self) -> None:

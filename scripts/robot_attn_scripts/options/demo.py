@@ -1,4 +1,4 @@
-"""What `robot-attn demo` takes."""
+"""Options of `robot-attn demo`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from robot_attn_policies.training.presets import TrainConfig
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output
+from robot_attn_scripts.options._groups import Checked
 
 
 @dataclass(frozen=True)
-class Folder(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Path = Path("runs/track/demo")
-    """The run folder; the scores and the replay go there too."""
+    """Run folder; the scores and the replay are written there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How much is trained and measured."""
+    """Training and evaluation budget."""
 
     steps: int = TrainConfig.steps
     """Environment steps to train for."""
@@ -32,11 +32,11 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Options(Training, Folder, Checked):
-    """Train a tracking policy from scratch, evaluate it, and draw a replay of what it looked at.
+class Options(Training, Output, Checked):
+    """Train a tracking policy from scratch, evaluate it, and draw a replay with its attention maps.
 
-    The same as `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` in a row. Stopped
-    half-way, it goes on from the last checkpoint when it is started again.
+    Runs `robot-attn train track`, `robot-attn evaluate` and `robot-attn replay` one after the other. If it is
+    interrupted, the same command resumes from the last checkpoint.
     """
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What `robot-attn evaluate` takes."""
+"""Options of `robot-attn evaluate`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from robot_attn_scripts.options._groups import Checked, Output, Policy, Scene, d
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """How much is measured."""
+    """Episodes, seeds and batch size."""
 
     episodes: int = 64
-    """Evaluation episodes, one a seed."""
+    """Evaluation episodes, one for each seed."""
     seed: int = EVALUATION_SEED
-    """First evaluation seed; the others follow it. Far from those of training as it comes."""
+    """First evaluation seed; the others follow it. The default is far from the seeds of training."""
     calibration_episodes: int = 32
-    """Episodes, of other seeds, on which the best head is chosen."""
+    """Episodes, with other seeds, on which the best head is chosen."""
     envs: Annotated[
         int | None,
         default(
-            "32, or 8 where they are stepped one by one",
-            help="Environments that run side by side. The seeds are the same at any number. Actions are "
+            "32, or 8 where environments are stepped one by one",
+            help="Number of parallel environments. The episodes' seeds do not depend on it. Actions are "
             "computed in batches of this size, and their last bits depend on it, so that scores can "
             "differ in the third decimal.",
         ),
@@ -33,14 +33,15 @@ class Episodes:
 
 @dataclass(frozen=True)
 class Options(Policy, Episodes, Scene, Output, Checked):
-    """Score a trained policy on seeds it has never met: return, success, and whether it looked at the target.
+    """Evaluate a trained policy on held-out seeds: return, success, and attention on the target.
 
-    Every figure comes with its 95 % bootstrap interval over episodes. Focus is mass on the target, the same
-    divided by chance (the target's share of the frame) and the pointing game, of every head and of three
-    maps that never look: one centred in the frame, the target's average place, and a uniform one. The best
-    head is chosen, and the average place measured, on other episodes than those that are scored.
+    Every figure has its 95 % bootstrap interval over episodes. Localisation is scored for each head by the
+    mass of its attention on the target, the same mass divided by chance (the target's share of the frame),
+    and the pointing game. Three maps that ignore the frame are scored beside the heads: a centre bias, the
+    target's average place, and a uniform map. The best head is chosen, and the average place estimated, on
+    calibration episodes, which are not scored.
 
-    The return is normalised where the environment has an oracle, and focus is measured where it gives target
+    The return is normalised if the environment has an oracle, and localisation is scored if it gives target
     masks, as our tasks do.
     """
 

@@ -1,4 +1,4 @@
-"""What `robot-attn families` takes."""
+"""Options of `robot-attn families`."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from dataclasses import dataclass
 
 from robot_attn_scripts import _choices
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output
+from robot_attn_scripts.options._groups import Checked
 
 MAX_PIXELS = 1 << 26
-"""Of a batch: as many take a gigabyte, and what is computed of them several."""
+"""The largest number of pixels in a batch, which takes a gigabyte; its activations take several."""
 
 
 @dataclass(frozen=True)
-class Amount:
-    """How much is measured."""
+class Measurement:
+    """Sizes and repetitions."""
 
     image_size: tuple[int, int] = (64, 64)
     """Height and width of the frames, in pixels."""
     batch: int = 64
-    """Frames in a batch, forward and backward."""
+    """Frames in a batch, for the forward and backward passes."""
     rounds: int = 7
-    """Times that each family is measured."""
+    """How often each family is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files and format."""
 
     markdown: bool = False
     """Print the table as Markdown."""
 
 
 @dataclass(frozen=True)
-class Options(Amount, Table, Checked):
-    """The families of perception modules: what each is good for, and what it costs on one thread.
+class Options(Measurement, Output, Checked):
+    """List the perception families: what each is good for, and what it costs on one thread.
 
-    FLOPs are those of matrix products and convolutions, forward, for one frame; what is done to each number
-    by itself is not counted. Times are medians of rounds in which all families take turns.
+    FLOPs are those of the matrix products and convolutions of a forward pass over one frame; element-wise
+    operations are not counted. Times are medians over rounds in which all families take turns.
     """
 
     def check(self) -> None:
@@ -45,4 +45,7 @@ class Options(Amount, Table, Checked):
         _groups.check_range(self, ("batch",), 1, 1 << 14)
         _groups.check_range(self, ("rounds",), 1)
         if (pixels := self.batch * self.image_size[0] * self.image_size[1]) > MAX_PIXELS:
-            raise ValueError(f"expected a batch of frames of {MAX_PIXELS:,} pixels at most, got {pixels:,}")
+            raise ValueError(
+                f"expected a batch of frames of at most {MAX_PIXELS:,} pixels, got {pixels:,}: "
+                "lower --batch or --image-size"
+            )

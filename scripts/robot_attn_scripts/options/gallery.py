@@ -1,4 +1,4 @@
-"""What `robot-attn gallery` takes."""
+"""Options of `robot-attn gallery`."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from robot_attn_scripts.options._groups import Checked, default
 
 
 @dataclass(frozen=True)
-class Views:
-    """What is drawn."""
+class Content:
+    """Tasks, shifts and frames to show."""
 
     tasks: Annotated[
         tuple[str, ...],
         default("all", metavar="TASK ...", help=f"Tasks to draw: {', '.join(_choices.tasks())}."),
     ] = ()
     intensities: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    """Of each shift, from 0 to 1. Rows without an intensity show as many episodes instead."""
+    """Intensities of each shift, from 0 to 1. Rows without an intensity show as many episodes instead."""
     size: int = 128
-    """Side of the frames in pixels."""
+    """Height and width of the frames in pixels."""
     seed: int = 0
-    """Seed from which on episodes are looked for that show the target."""
+    """Seed from which to search for episodes that show the target."""
     steps: int = 60
-    """Control steps of an episode from which the one that is shown is taken."""
+    """Control steps of an episode among which the frame is chosen."""
     outline: bool = False
     """Draw a thin outline around the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheets:
-    """Where the sheets go."""
+class Output:
+    """Output files."""
 
     out: Path = Path("gallery")
     """Folder for the sheets."""
-    sheet: Annotated[Path | None, default("a sheet a task, in --out")] = None
-    """Write one compact sheet here instead, a .png: a row a task, each shift at the greatest intensity."""
+    sheet: Annotated[Path | None, default("one sheet for each task, in --out")] = None
+    """Write one compact .png here instead: a row for each task, each shift at its highest intensity."""
 
 
 @dataclass(frozen=True)
-class Options(Views, Sheets, Checked):
-    """Draw every task under every visual shift and intensity, to judge what is recognisable.
+class Options(Content, Output, Checked):
+    """Draw every task under every visual shift and intensity, to judge what is still recognisable.
 
-    Writes a sheet for each task: views without a shift, then a row for each shift with a column for each
-    intensity, all of the episode at the top left; then further episodes with each suite of shifts, with
-    instructions and their words, and one in which a screen hides the target. `index.png` shows all tasks
-    without shifts. The scripted oracle acts; episodes are those in which the target comes into sight where
-    there is no shift, and of each a step is shown that sees it at a middling size.
+    Writes a contact sheet for each task: frames without a shift, then a row for each shift with a column for
+    each intensity, all from the episode at the top left; then further episodes under each suite of shifts,
+    with language instructions, and with an occluder that hides the target. `index.png` shows all tasks
+    without shifts. The scripted oracle acts. Episodes are chosen in which the target becomes visible without
+    a shift; each shows a step at which the target has a medium size.
     """
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What `robot-attn record` takes."""
+"""Options of `robot-attn record`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import tyro
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, Policy, Scene, default
+from robot_attn_scripts.options._groups import Checked, Policy, Scene, default
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """How much is recorded."""
+    """Episodes, seeds and processes."""
 
     episodes: int = 16
-    """Episodes, one a seed."""
+    """Episodes, one for each seed."""
     seed: Annotated[
         int,
         tyro.conf.arg(
@@ -28,32 +28,33 @@ class Episodes:
             "and --at-once for Minari."
         ),
     ] = EVALUATION_SEED
-    at_once: Annotated[int | None, default("one a core, or 16 for Minari")] = None
-    """Episodes played at a time: for files each in a process of its own, for Minari in a batch."""
+    at_once: Annotated[int | None, default("one for each core, or 16 for Minari")] = None
+    """Episodes to run in parallel: for files in one process each, for Minari in one batch."""
     calibration_episodes: int = 32
-    """For files: episodes, of other seeds, on which the head that a replay shows large is chosen."""
+    """For files: episodes, with other seeds, on which the head that a replay shows large is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Annotated[Path | None, default("episodes")] = None
-    """Folder for the files, each named after its seed."""
+    """Folder for the episode files, each named after its seed."""
     minari: Annotated[str | None, default("files in --out", metavar="NAME")] = None
-    """Name of a new Minari dataset to make instead, such as track/query-v0."""
+    """Write a new Minari dataset of this name instead, such as track/query-v0."""
 
 
 @dataclass(frozen=True)
-class Options(Policy, Episodes, Scene, Dataset, Checked):
-    """Play episodes of a trained policy and keep all of them: what was seen, done and earned, bit for bit.
+class Options(Policy, Episodes, Scene, Output, Checked):
+    """Run episodes of a trained policy and save them in full: observations, actions, rewards, attention.
 
-    Without --minari each episode is a file, as `robot-attn replay` writes it, which replay draws. With it
-    all are one dataset for Minari, which keeps observations, the last one of an episode included, actions,
-    rewards, ends, seeds, infos (among them where the target is, and the policy's attention) and what makes
-    the environment again. The dataset goes where MINARI_DATASETS_PATH says, else to ~/.minari/datasets.
+    Without --minari each episode is saved as an .hdf5 file that `robot-attn replay` can draw. With --minari
+    all episodes form one Minari dataset, with observations (each episode's last one included), actions,
+    rewards, terminations and truncations, seeds, infos (among them the target's location and the policy's
+    attention) and the environment's specification. The dataset is written to MINARI_DATASETS_PATH if that is
+    set, otherwise to ~/.minari/datasets.
 
-    Interrupted, it keeps the episodes that have ended.
+    If it is interrupted, the finished episodes are kept.
     """
 
     def check(self) -> None:
@@ -63,7 +64,9 @@ class Options(Policy, Episodes, Scene, Dataset, Checked):
         _groups.check_suite(self.suite)
         _groups.check_pairs(self.env)
         if self.out is not None and self.minari is not None:
-            raise ValueError("--out is for files: a Minari dataset goes where MINARI_DATASETS_PATH says")
+            raise ValueError(
+                "expected --out or --minari, got both: a Minari dataset is written to MINARI_DATASETS_PATH"
+            )
 
     def check_files(self) -> None:
         super().check_files()

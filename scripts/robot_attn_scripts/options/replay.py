@@ -1,4 +1,4 @@
-"""What `robot-attn replay` takes."""
+"""Options of `robot-attn replay`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from robot_attn_scripts._command import missing_modules
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Modules, Output, Scene, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, Which, default
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is drawn."""
+    """The policy or recorded episode to draw."""
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_EPISODE")]
-    """Run folder that `robot-attn train` made, or an .hdf5 that an earlier replay wrote."""
+    """Run folder written by `robot-attn train`, or an .hdf5 episode written by replay or record."""
     which: Which = "best"
-    """The best policy of the run, or its last."""
+    """Checkpoint to load: the best one of the run, or the last."""
     compare: Annotated[Path | None, default("none", metavar="RUN_OR_EPISODE")] = None
-    """Another run, or recorded episode: both policies side by side, from the same seed, in the same scene."""
+    """A second run or episode: both policies are shown side by side, with the same seed and scene."""
     module: Modules = ()
-    """Modules to import first, such as those in which the run's task and perception are: their code runs."""
+    """Modules to import first, such as those that define the run's task and perception. Their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """Which episodes."""
+    """Episodes and seeds."""
 
     seed: Annotated[
         int | None,
@@ -45,42 +45,42 @@ class Episodes:
         ),
     ] = None
     episodes: int = 1
-    """Episodes, one a seed: this one and those that follow."""
+    """Number of episodes, with consecutive seeds."""
     calibration_episodes: int = 8
-    """Episodes, of other seeds, on which the head that is shown large is chosen, if the target is known."""
+    """Episodes, with other seeds, on which the head to show large is chosen, if there are target masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shifted(Scene):
-    """What it is played in."""
+class Scene(_groups.Scene):
+    """Task, visual shifts and environment options."""
 
     task: Annotated[
         str | None,
         default(
-            "that of training",
+            "the task of training",
             metavar="TASK",
-            help=f"Another task, which the policy must fit: {', '.join(_choices.tasks())}.",
+            help=f"Another task with spaces that fit the policy: {', '.join(_choices.tasks())}.",
         ),
     ] = None
     shift: Annotated[
         tuple[str, ...],
         default(
-            "the scene of training",
+            "the training scene",
             metavar="NAME[=INTENSITY] ...",
-            help=f"Visual shifts to play under: {', '.join(_choices.shifts())}; such as noise=0.5, the "
-            "intensity is 1 unless given.",
+            help=f"Visual shifts to apply: {', '.join(_choices.shifts())}; such as noise=0.5, with an "
+            "intensity from 0 to 1, 1 if omitted.",
         ),
     ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """How it is drawn."""
+    """Size and views of the video."""
 
     size: int = 720
-    """Height of the video in pixels, an even number; the width follows from what is shown."""
-    image_size: Annotated[int | None, default("that of the policy")] = None
-    """Draw the camera frames again, this many pixels high; the policy still sees its own."""
+    """Height of the video in pixels, an even number; the width follows from the views shown."""
+    image_size: Annotated[int | None, default("the policy's")] = None
+    """Render the camera frames again at this height in pixels; the policy still gets its own frames."""
     camera: Annotated[str | None, default("none", metavar="NAME")] = None
     """Also show the episode from this camera of the model."""
     live: bool = False
@@ -88,31 +88,31 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Path = Path("replay.mp4")
-    """Video to write; page (.html) and episode (.hdf5) go beside it. Several have their seeds in the name."""
+    """Video to write, beside it page (.html) and episode (.hdf5). With several episodes, names have seeds."""
     png: bool = False
-    """Also write a contact sheet of 12 moments beside the video, with the ending .png."""
+    """Also write a contact sheet of 12 steps beside the video, with the extension .png."""
     explain: bool = False
-    """Also explain the episode, on a page of its own: which head decides, and what changes the action."""
+    """Also write a page that explains the episode: which heads drive the action, and what changes it."""
     rerun: Annotated[Path | None, default("no recording")] = None
-    """Also write a recording for the Rerun viewer here, a name that ends in .rrd."""
+    """Also write a recording for the Rerun viewer to this file, a name that ends in .rrd."""
 
 
 @dataclass(frozen=True)
-class Options(Source, Episodes, Shifted, Picture, Files, Checked):
-    """Draw an episode: camera frame, each head's heat over it, target's outline, action, reward and return.
+class Options(Source, Episodes, Scene, Picture, Output, Checked):
+    """Draw an episode: camera frame, attention map of each head, target outline, action, reward and return.
 
-    From a run folder it plays episodes and writes of each the video, a page that shows it step by step
-    (.html), the recorded episode (.hdf5), and with --png a contact sheet. From a recorded episode it draws
-    again, at another size or from another camera if you like, with no policy.
+    From a run folder it runs episodes and writes for each the video, a page to step through (.html), the
+    recorded episode (.hdf5), and with --png a contact sheet. From a recorded episode it draws without a
+    policy, at another size or from another camera if you like.
     """
 
     @property
     def sources(self) -> list[Path]:
-        """The one or two that are drawn."""
+        """The one or two runs or episodes to draw."""
         return [self.source] if self.compare is None else [self.source, self.compare]
 
     def check(self) -> None:
@@ -126,20 +126,22 @@ class Options(Source, Episodes, Shifted, Picture, Files, Checked):
         _groups.check_suite(self.suite)
         _groups.check_pairs(self.env)
         if self.suite is not None and self.shift:
-            raise ValueError("give --suite or --shift, not both: a suite is a fixed combination of shifts")
+            raise ValueError(
+                "expected --suite or --shift, got both: a suite is a fixed combination of shifts, name one"
+            )
         shifts = self.shifts()
         if self.module:
-            return  # it may bring the task and the shifts
+            return  # it may register the task and the shifts
         if self.task is not None:
             _choices.check_name("task", self.task, _choices.tasks(), owner="robot_attn_envs")
         for name in shifts:
             _choices.check_name("shift", name, _choices.shifts(), owner="robot_attn_envs.shifts")
 
     def shifts(self) -> dict[str, Json]:
-        """The intensity of each visual shift that was asked for.
+        """The intensity of each visual shift in --shift.
 
         Raises:
-            ValueError: an intensity that is not a number from 0 to 1.
+            ValueError: an intensity is not a number from 0 to 1.
         """
         shifts = parse_pairs([pair if "=" in pair else f"{pair}=1" for pair in self.shift])
         for name, value in shifts.items():
@@ -151,11 +153,14 @@ class Options(Source, Episodes, Shifted, Picture, Files, Checked):
         super().check_files()
         for source in self.sources:
             if not source.is_file() and not source.is_dir():
-                raise ValueError(f"{source} is neither a run folder nor a recorded episode")
+                raise ValueError(f"expected a run folder or a recorded episode, got {source}: no such file")
         if len({source.is_file() for source in self.sources}) > 1:
-            raise ValueError("--compare takes two run folders, or two recorded episodes, not one of each")
+            raise ValueError(
+                "expected two run folders or two recorded episodes for --compare, got one of each: "
+                "record an episode of the run first"
+            )
         if self.source.is_file():
-            played = {
+            need_policy = {
                 "--task": self.task is not None,
                 "--suite": self.suite is not None,
                 "--shift": bool(self.shift),
@@ -165,10 +170,10 @@ class Options(Source, Episodes, Shifted, Picture, Files, Checked):
                 "--live": self.live,
                 "--explain": self.explain,
             }
-            if any(played.values()):
-                names = ", ".join(name for name, given in played.items() if given)
+            if any(need_policy.values()):
+                names = ", ".join(name for name, given in need_policy.items() if given)
                 raise ValueError(
-                    f"{names}: for a run folder, but {self.source} is an episode that has been played"
+                    f"expected a run folder with {names}, got {self.source}: an episode needs no policy"
                 )
         else:
             for source in self.sources:

@@ -1,4 +1,4 @@
-"""What `robot-attn train` takes."""
+"""Options of `robot-attn train`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_scripts import _choices
 from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_folder
+from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import (
     CONFIG,
     Checked,
     Modules,
-    Output,
     Pairs,
     check_pairs,
     check_seeds,
@@ -27,14 +27,14 @@ from robot_attn_scripts.options._groups import (
 
 @dataclass(frozen=True)
 class Policy:
-    """What is trained, and what for."""
+    """Task, perception family and seed."""
 
     task: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(
             metavar="TASK",
-            help=f"Task to train on: {', '.join(_choices.tasks())}; or the id of any environment of "
-            "Gymnasium, such as Reacher-v5; or module:id where importing a module registers it.",
+            help=f"Task to train on: {', '.join(_choices.tasks())}; or the id of any Gymnasium environment, "
+            "such as Reacher-v5; or module:id, if importing the module registers it.",
         ),
     ]
     perception: Annotated[
@@ -50,55 +50,55 @@ class Policy:
     seed: Annotated[int | None, default(str(TrainConfig.seed))] = None
     """Random seed of the weights, the environments and the minibatches."""
     module: Modules = ()
-    """Modules to import first, such as one that registers a family, a task or a shift: their code runs."""
+    """Modules to import first, such as one that registers a family, a task or a shift. Their code runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long, and how; when resuming, what is not given is the run folder's."""
+    """Budget and PPO. When resuming, options that are not given keep the run folder's values."""
 
     steps: Annotated[int | None, default(f"{TrainConfig.steps:,}")] = None
     """Environment steps to train for, rounded up to whole rollouts."""
     ppo: Annotated[tuple[str, ...], default("the task's preset", metavar="NAME=VALUE ...")] = ()
-    """Fields of the PPO preset to change, such as learning_rate=3e-4."""
-    threads: Annotated[int | None, default("one a core")] = None
-    """Threads that share an update, on which the bits of a result depend."""
+    """PPO hyperparameters to change from the preset, such as learning_rate=3e-4."""
+    threads: Annotated[int | None, default("one for each core")] = None
+    """Threads that share a PPO update. The result's last bits depend on their number."""
     resume: bool = False
-    """Go on from the run folder's last checkpoint, on our tasks to the bits of a training never stopped."""
+    """Resume from the last checkpoint; on our tasks the result equals an uninterrupted run bit for bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How the policy is scored while it trains."""
+    """Evaluations during training."""
 
     eval_every: Annotated[int | None, default(f"{TrainConfig.eval_every:,}")] = None
-    """Environment steps between two evaluations on fixed seeds; 0 for none."""
+    """Environment steps between two evaluations on fixed seeds; 0 for no evaluation."""
     eval_episodes: Annotated[
         int | None, default(f"{TrainConfig.eval_episodes}, or 8 where environments are stepped one by one")
     ] = None
-    """Episodes of such an evaluation."""
-    stop_score: Annotated[float | None, default("train to the end")] = None
-    """Stop once an evaluation's score (0 random, 1 oracle) reaches this; without an oracle, its return."""
+    """Episodes in each evaluation."""
+    stop_score: Annotated[float | None, default("train for all steps")] = None
+    """Stop early at this evaluation score (0 random, 1 oracle), or mean return if there is no oracle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What it is trained in."""
+    """Environment options."""
 
     env: Pairs = ()
     """Options of the environment, such as distractors=14."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Annotated[Path | None, default("runs/TASK/FAMILY-SEED")] = None
-    """Run folder, new or empty unless resuming."""
+    """Run folder; it must be new or empty unless resuming."""
 
 
 @dataclass(frozen=True)
-class Options(Policy, Training, Evaluation, Scene, Folder, Checked):
+class Options(Policy, Training, Evaluation, Scene, Output, Checked):
     """Train a policy from camera frames in simulation."""
 
     @property
@@ -113,10 +113,10 @@ class Options(Policy, Training, Evaluation, Scene, Folder, Checked):
         check_seeds(self.seed)
         check_pairs(self.option, self.env)
         changed_preset(PPOPreset(), self.ppo)
-        TrainConfig(**self.given())  # which knows the range of each
+        TrainConfig(**self.given())  # validates the range of each
 
     def given(self) -> dict[str, Any]:
-        """The options that were given and are fields of a `TrainConfig` of the same name."""
+        """The options that were given and that are fields of `TrainConfig` by the same name."""
         shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(self)}
         return {name: getattr(self, name) for name in shared - {"env"} if getattr(self, name) is not None}
 
@@ -124,21 +124,26 @@ class Options(Policy, Training, Evaluation, Scene, Folder, Checked):
         super().check_files()
         if self.resume and not (self.folder / CONFIG).is_file():
             raise ValueError(
-                f"expected a training to go on with in {self.folder}, found no {CONFIG}: name its "
-                "folder with --out, or leave --resume out to start a new one"
+                f"expected a run to resume in {self.folder}, got no {CONFIG}: name its "
+                "folder with --out, or omit --resume to start a new run"
             )
         check_folder(self.folder)
         if ":" not in self.task and not self.module and self.task not in _choices.tasks():
-            from robot_attn_scripts._tasks import env_id  # with Gymnasium, which alone knows all of its ids
+            # Imports Gymnasium, whose registry has the other ids.
+            from robot_attn_scripts._tasks import env_id
 
             env_id(self.task)
 
 
 def changed_preset(preset: PPOPreset, pairs: tuple[str, ...]) -> PPOPreset:
-    """A preset with the fields changed that `pairs` name.
+    """Return a preset with the fields in `pairs` changed.
+
+    Args:
+        preset: the preset to start from; it is not modified.
+        pairs: NAME=VALUE for each field to change.
 
     Raises:
-        ValueError: an unknown field, or a value of another type or out of its range.
+        ValueError: a field is unknown, or its value has the wrong type or is out of range.
     """
     changes = parse_pairs(pairs)
     known = [field.name for field in fields(PPOPreset)]

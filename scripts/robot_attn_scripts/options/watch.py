@@ -1,4 +1,4 @@
-"""What `robot-attn watch` takes."""
+"""Options of `robot-attn watch`."""
 
 from __future__ import annotations
 
@@ -10,60 +10,59 @@ import tyro
 
 from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Modules, Output, RunFolder, Which, default
+from robot_attn_scripts.options._groups import Checked, Modules, RunFolder, Which, default
 
 MIN_WIDTH, MAX_WIDTH = 320, 3840
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is watched, and whose policy watches it."""
+    """The video and the policy."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="VIDEO_OR_CAMERA")]
-    """A video, pictures such as frames/%04d.png, or a camera: its number, or a device such as /dev/video0."""
+    """Video, images such as frames/%04d.png, or camera: its number, or a device such as /dev/video0."""
     run: RunFolder
-    """Run folder that `robot-attn train` made."""
+    """Run folder written by `robot-attn train`."""
     which: Which = "best"
-    """The best policy of the run, or its last."""
+    """Checkpoint to load: the best one of the run, or the last."""
     module: Modules = ()
-    """Modules to import first, such as that in which the run's perception is: their code runs."""
+    """Modules to import first, such as those that define the run's perception. Their code runs."""
     instruction: Annotated[str | None, default("none", metavar="WORDS")] = None
-    """What to look for, such as "the red box", where the policy reads instructions."""
+    """Language instruction, such as "the red box", for a policy that reads instructions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What is shown."""
+    """What is drawn."""
 
-    head: Annotated[int | None, default("the mean of all")] = None
-    """The head to show."""
+    head: Annotated[int | None, default("the mean over heads")] = None
+    """Attention head to show."""
     boxes: bool = True
-    """Whether to draw boxes."""
+    """Draw boxes around the regions with the most attention."""
     width: int = 640
-    """Width of the pictures in pixels, an even number; the height follows from the source."""
-    fps: Annotated[float | None, default("as many as the source gives")] = None
-    """At most so many frames a second are shown to the policy."""
+    """Width of the output in pixels, an even number; the height follows from the source."""
+    fps: Annotated[float | None, default("the source's frame rate")] = None
+    """Largest number of frames a second that the policy processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video(Output):
-    """Where results go."""
+class Output(_groups.Output):
+    """Output files."""
 
     out: Annotated[Path | None, default("a window")] = None
-    """Write the pictures to this video, a name that ends in .mp4, instead of showing a window."""
+    """Write a video to this file, a name that ends in .mp4, instead of showing a window."""
 
 
 @dataclass(frozen=True)
-class Options(Source, Picture, Video, Checked):
-    """Show what a trained policy attends to in a recorded video or a camera. Nothing is simulated.
+class Options(Source, Picture, Output, Checked):
+    """Show what a trained policy attends to in a video or a camera stream. Nothing is simulated.
 
-    The policy sees the largest part in the middle of each frame that has the shape of its own frames,
-    scaled to their size; what is cut away at the sides is drawn dark. What it reads beside frames, such as
-    the state of a robot, is not known here, and zero. Boxes are around the places that stand out in its
-    attention, each with a number that it keeps from frame to frame and the share of attention in it.
+    Each frame is cropped at its centre to the aspect ratio of the policy's frames and scaled to their size;
+    the part that is cropped away is drawn dark. Other observations, such as a robot's state, are not
+    available and set to zero. Boxes mark the regions that stand out in the attention, each with a number that
+    it keeps from frame to frame and its share of the attention.
 
-    In a window, space pauses and q or Esc stops. Of a camera the newest frame is always the one that is
-    seen.
+    In a window, space pauses and q or Esc stops. From a camera, the policy always gets the newest frame.
     """
 
     def check(self) -> None:
@@ -73,7 +72,7 @@ class Options(Source, Picture, Video, Checked):
         if self.fps is not None and not 0 < self.fps <= 240:
             raise ValueError(f"expected --fps above 0 and at most 240, got {self.fps:g}")
         if self.out is not None and self.out.resolve() == Path(self.source).resolve():
-            raise ValueError("--out is the video itself: name another file")
+            raise ValueError(f"expected --out other than the source, got {self.out}: name another file")
 
     def check_files(self) -> None:
         super().check_files()
