@@ -143,7 +143,7 @@ def test_the_compact_sheet_has_a_row_a_task_and_an_outline_where_asked_for(tmp_p
         (["--sheet", "gallery.jpg"], "expected --sheet with a name that ends in .png, got gallery.jpg"),
         (
             ["--tasks", "track", "--intensities", "--size", "32"],
-            "expected --intensities with one value at least, got none",
+            "expected --intensities with at least one value, got none",
         ),
         (["--steps", "-1"], "--steps from 0 to 1,000,000, got -1"),
     ],

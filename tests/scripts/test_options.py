@@ -1,4 +1,4 @@
-"""What every command says with --help, and what it refuses: at once, importing nothing that computes."""
+"""Help and option errors of every command: quick, without importing any heavy library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 POSITIONAL = ("train", "evaluate", "compare", "curves", "replay", "explain", "record", "watch")
-"""Commands that cannot do without a task or a run."""
+"""Commands that require a task or a run."""
 
 HEAVY = (
     "torch",
@@ -48,7 +48,7 @@ HEAVY = (
 
 
 def imported(tmp_path: Path, lines: list[list[str]]) -> list[dict[str, Any]]:
-    """What each line of arguments printed, with its exit code and the heavy modules that are then loaded."""
+    """The output and exit code of each command line, and the heavy modules that are loaded after it."""
     code = f"""
 import contextlib, io, json, sys
 from robot_attn_scripts.cli import main
@@ -72,14 +72,14 @@ print(json.dumps(done))
     return result
 
 
-def test_help_imports_nothing_that_computes(tmp_path: Path) -> None:
-    for told in imported(tmp_path, [[*name.split(), "--help"] for name in COMMANDS]):
-        name = " ".join(told["line"][:-1])
-        assert (told["code"], told["err"], told["loaded"]) == (0, "", []), name
-        assert f"usage: robot-attn {name} " in told["out"]
+def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
+    for result in imported(tmp_path, [[*name.split(), "--help"] for name in COMMANDS]):
+        name = " ".join(result["line"][:-1])
+        assert (result["code"], result["err"], result["loaded"]) == (0, "", []), name
+        assert f"usage: robot-attn {name} " in result["out"]
 
 
-def test_parsing_imports_nothing_that_computes(tmp_path: Path) -> None:
+def test_parsing_imports_no_heavy_library(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     code = f"""
 import sys
@@ -99,7 +99,7 @@ COMPLETE = [
     [*name.split(), *(["a.mp4", "run"] if name == "watch" else ["run"] if name in POSITIONAL else [])]
     for name in COMMANDS
 ]
-"""A line for each command that has all it needs."""
+"""For each command, a line with all of its required arguments."""
 
 RUN_COMMANDS = ("evaluate", "explain", "record", "replay")
 
@@ -117,7 +117,7 @@ REFUSED = [
     (["train", "track", "--ppo", "n_envs=0"], "expected n_envs from 1 to 4096, got 0"),
     (["train", "track", "--env", "masks"], "expected NAME=VALUE, got 'masks'"),
     (["train", "track", "--option", "heads"], "expected NAME=VALUE, got 'heads'"),
-    (["train", "track", "--out", "typo", "--resume"], "expected a training to go on with in typo, found no"),
+    (["train", "track", "--out", "typo", "--resume"], "expected a run to resume in typo, got no config.json"),
     (["train", "track", "--out", "file/run"], "cannot write file/run: Not a directory"),
     (["train", "track", "--json", "file/figures.json"], "cannot write file/figures.json: Not a directory"),
     (["demo", "--seed", "-1"], "expected seed from 0 to"),
@@ -137,7 +137,7 @@ REFUSED = [
     ),
     (["compare", "run", "--jobs", "-1"], "expected --jobs from 0 to"),
     (["curves"], "expected run folders, got none"),
-    (["curves", "nowhere"], "found none in nowhere"),
+    (["curves", "nowhere"], "expected a run folder with a config.json, got nowhere, which has none"),
     (["curves", "run", "--out", "file/a.png"], "cannot write file/a.png"),
     (["replay", "run", "--size", "100000"], "expected --size, an even number of pixels, from 600 to 4320"),
     (["replay", "run", "--image-size", "100000"], "expected --image-size from 32 to 2,048, got 100,000"),
@@ -150,7 +150,7 @@ REFUSED = [
     (["replay", "run", "--out", "file/a.mp4"], "cannot write file/a.mp4"),
     (["explain", "run", "--out", "file/a.html"], "cannot write file/a.html"),
     (["record", "run", "--out", "file/episodes"], "cannot write file/episodes"),
-    (["watch", "a.mp4", "nowhere"], "found none in nowhere"),
+    (["watch", "a.mp4", "nowhere"], "expected a run folder with a config.json, got nowhere, which has none"),
     (["watch", "a.mp4", "run", "--width", "100000"], "from 320 to 3840, got 100000"),
     (["watch", "a.mp4", "run", "--fps", "nan"], "expected --fps above 0 and at most 240, got nan"),
     (["gallery", "--size", "100000"], "expected --size from 32 to 512, got 100,000"),
@@ -164,30 +164,31 @@ REFUSED = [
 ]
 
 
-def test_what_is_refused_imports_nothing_that_computes_and_leaves_nothing(tmp_path: Path) -> None:
+def test_option_errors_import_no_heavy_library_and_write_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
-    for told, (line, message) in zip(imported(tmp_path, [line for line, _ in REFUSED]), REFUSED, strict=True):
-        assert (told["code"], told["out"], told["loaded"]) == (2, "", []), line
-        assert message in " ".join(told["err"].replace("│", " ").split()), (line, told["err"])
-        if told["err"].startswith("robot-attn: error"):
-            assert told["err"].count("\n") == 1, line
+    results = imported(tmp_path, [line for line, _ in REFUSED])
+    for result, (line, message) in zip(results, REFUSED, strict=True):
+        assert (result["code"], result["out"], result["loaded"]) == (2, "", []), line
+        assert message in " ".join(result["err"].replace("│", " ").split()), (line, result["err"])
+        if result["err"].startswith("robot-attn: error"):
+            assert result["err"].count("\n") == 1, line
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_task_is_looked_up_among_those_of_gymnasium_without_torch(tmp_path: Path) -> None:
+def test_a_gymnasium_task_is_looked_up_without_torch(tmp_path: Path) -> None:
     near = {"trak": "track", "Reachr-v5": "Reacher-v5"}
-    for told, (typed, meant) in zip(
+    for result, (typed, meant) in zip(
         imported(tmp_path, [["train", typed] for typed in near]), near.items(), strict=True
     ):
-        assert told["code"] == 2
-        assert f"{typed!r}: did you mean {meant!r}?" in told["err"]
-        assert not {"torch", "mujoco", "robot_attn"} & set(told["loaded"])
+        assert result["code"] == 2
+        assert f"{typed!r}: did you mean {meant!r}?" in result["err"]
+        assert not {"torch", "mujoco", "robot_attn"} & set(result["loaded"])
 
 
-# ---- What help says ----
+# ---- Help texts ----
 
 
 def text_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -199,14 +200,14 @@ def text_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_tells_each_default_once_and_groups_the_options(
+def test_help_states_each_default_once_and_groups_the_options(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = text_of(name, capsys, monkeypatch)
-    assert max(len(line) for line in told.splitlines() if not line.startswith("usage: ")) <= 80
-    words = " ".join(told.replace("│", " ").split())
+    text = text_of(name, capsys, monkeypatch)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("usage: ")) <= 80
+    words = " ".join(text.replace("│", " ").split())
     assert not re.search(r"None|[Ww]ithout it|[Bb]y default|\(default: \)", words), words
-    headings = re.findall(r"^(?:╭─)? ([a-z]+) options ", told, re.MULTILINE)
+    headings = re.findall(r"^(?:╭─)? ([a-z]+) options ", text, re.MULTILINE)
     assert headings == [group.__name__.lower() for group in options_type(COMMANDS[name]).groups()]
 
 
@@ -235,16 +236,16 @@ def test_help_lists_the_choices(
         assert ", ".join(names) in words
 
 
-def test_the_real_defaults_stand_in_help(
+def test_help_shows_the_effective_defaults(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = text_of("train", capsys, monkeypatch)
-    assert re.search(r"--seed INT +Random seed of .*\n.*\(default: 0\)", told)
-    assert "(default: query)" in told and "(default: 250,000)" in told
+    text = text_of("train", capsys, monkeypatch)
+    assert re.search(r"--seed INT +Random seed of .*\n.*\(default: 0\)", text)
+    assert "(default: query)" in text and "(default: 250,000)" in text
     assert "(default: 1000000000)" in text_of("evaluate", capsys, monkeypatch)
 
 
-def test_what_other_packages_add_is_listed_without_importing_them(tmp_path: Path) -> None:
+def test_names_from_entry_points_are_listed_without_importing_their_packages(tmp_path: Path) -> None:
     info = tmp_path / "stranger-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
@@ -267,7 +268,7 @@ def test_what_other_packages_add_is_listed_without_importing_them(tmp_path: Path
 # ---- The lists of names, kept equal to the real ones ----
 
 
-def test_the_names_are_those_of_the_packages() -> None:
+def test_the_listed_names_equal_those_of_the_packages() -> None:
     import gymnasium
 
     import robot_attn
@@ -288,7 +289,7 @@ def test_the_names_are_those_of_the_packages() -> None:
     assert _choices.MIN_REPLAY == MIN_SIZE
 
 
-def test_the_run_folder_has_the_file_by_which_it_is_known() -> None:
+def test_a_run_folder_is_recognised_by_its_configuration() -> None:
     from robot_attn_policies.training.run_folder import CONFIG
     from robot_attn_scripts.options._groups import CONFIG as KNOWN_BY
 
@@ -356,12 +357,14 @@ def test_other_shells_have_a_script_with_every_command(
     shell: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["--print-completion", shell]) == 0
-    told = capsys.readouterr().out
-    assert [name for name in cli.COMMANDS if name not in told] == []
+    written = capsys.readouterr().out
+    assert [name for name in cli.COMMANDS if name not in written] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["ksh"], ["bash", "zsh"]])
-def test_an_unknown_shell_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_shell_is_a_one_line_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["--print-completion", *arguments]) == 2
     error = capsys.readouterr().err
     assert "expected --print-completion with one of bash, zsh, fish, got" in error and error.count("\n") == 1
@@ -377,7 +380,7 @@ def with_streams(redirection: str, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def test_a_closed_stream_is_no_error() -> None:
+def test_closed_streams_are_not_an_error() -> None:
     for redirection in ("2>&-", "<&- 2>&-", "<&- >&- 2>&-", ">&-"):
         assert with_streams(redirection, "families", "--help").returncode == 0, redirection
     done = with_streams("2>&-", "benchmark", "--help")
@@ -385,18 +388,18 @@ def test_a_closed_stream_is_no_error() -> None:
     assert with_streams("2>&-", "trian").returncode == 2
 
 
-def test_a_reader_that_has_enough_ends_it_without_a_word() -> None:
+def test_a_closed_pipe_ends_the_command_silently() -> None:
     done = with_streams("| true; exit ${PIPESTATUS[0]}", "--help")
     assert done.stderr == "" and done.returncode in (0, 141)  # 0 where all was written before it was closed
 
 
-def test_a_full_disk_under_the_output_is_one_line() -> None:
+def test_a_full_disk_is_a_one_line_error() -> None:
     done = with_streams("> /dev/full", "--version")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "No space left on device" in done.stderr
 
 
-def test_a_batch_of_worlds_is_drawn_with_every_stream_closed(tmp_path: Path) -> None:
+def test_worlds_are_rendered_with_every_stream_closed(tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     line = ("gallery", "--tasks", "track", "--size", "32", "--steps", "0", "--intensities", "1")
     assert with_streams("<&- >&- 2>&-", *line, "--sheet", str(path)).returncode == 0

@@ -296,7 +296,7 @@ def test_a_dataset_that_is_there_stays_as_it_is(folder: Path, root: Path) -> Non
     ):
         with pytest.raises(ValueError, match=message):
             run(Options(folder, episodes=1, minari=name))
-    with pytest.raises(ValueError, match="--out is for files"):
+    with pytest.raises(ValueError, match="expected --out or --minari, got both"):
         run(Options(folder, episodes=1, minari="toy/query-v1", out=root / "a"))
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == files
 

@@ -328,8 +328,8 @@ def test_whoever_is_compared_sees_frames_of_their_own_size() -> None:
         (["--size", 100], "from 600"),
         (["--rerun", "a.mp4"], "ends in .rrd, got a.mp4"),
         (["--episodes", 0], "--episodes from 1 to 1,000,000, got 0"),
-        (["--suite", "hard", "--shift", "colors"], "--suite or --shift, not both"),
-        (["--compare", "nothing"], "nothing is neither a run folder nor a recorded episode"),
+        (["--suite", "hard", "--shift", "colors"], "expected --suite or --shift, got both"),
+        (["--compare", "nothing"], "expected a run folder or a recorded episode, got nothing"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
@@ -350,7 +350,9 @@ def test_bad_options_are_refused_before_any_work(
 
 def test_a_source_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "nothing", "--out", tmp_path / "a.mp4") == 2
-    assert "neither a run folder nor a recorded episode" in capsys.readouterr().err
+    assert (
+        f"expected a run folder or a recorded episode, got {tmp_path / 'nothing'}" in capsys.readouterr().err
+    )
     (tmp_path / "e.hdf5").write_bytes(b"not an episode")
     assert run(tmp_path / "e.hdf5", "--out", tmp_path / "a.mp4") == 2
     assert "not an HDF5 file" in capsys.readouterr().err

@@ -147,8 +147,8 @@ def test_a_refused_training_leaves_nothing(tmp_path: Path, capsys: pytest.Captur
 def test_there_must_be_a_training_to_go_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--out", str(tmp_path / "typo"), "--resume") == 2
     assert capsys.readouterr().err == (
-        f"robot-attn: error: expected a training to go on with in {tmp_path / 'typo'}, found no config.json: "
-        "name its folder with --out, or leave --resume out to start a new one\n"
+        f"robot-attn: error: expected a run to resume in {tmp_path / 'typo'}, got no config.json: "
+        "name its folder with --out, or omit --resume to start a new run\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -210,7 +210,7 @@ def test_a_source_that_is_none_is_named(folder: Path, video: Path, tmp_path: Pat
     ):
         with pytest.raises(VideoError, match=message):
             run(Options(source, folder, out=tmp_path / "a.mp4"))
-    with pytest.raises(ValueError, match="the video itself"):
+    with pytest.raises(ValueError, match="expected --out other than the source"):
         run(Options(str(video), folder, out=video))
     assert list(tmp_path.iterdir()) == []
 
