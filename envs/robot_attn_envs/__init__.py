@@ -1,4 +1,4 @@
-"""Tasks in MuJoCo for policies that see: batch physics, batch camera, ground truth of what is where.
+"""Vision-based robot tasks in MuJoCo: batched physics and rendering, with ground-truth target masks.
 
 Importing this package registers the tasks with Gymnasium:
 
@@ -7,8 +7,8 @@ Importing this package registers the tasks with Gymnasium:
     env = gymnasium.make("RobotAttn/Track-v0", masks=True)
     envs = gymnasium.make_vec("RobotAttn/Track-v0", num_envs=24)
 
-What a task or a shift of your own is made of is here by name, and imported when it is first used: `Task`,
-`Objects`, `Shift` and their like need MuJoCo, the registry does not.
+The names below are all that a task or a visual shift of your own needs. `Task`, `Objects`, `Shift` and others
+that need MuJoCo are imported on first use; registering needs no MuJoCo.
 """
 
 from importlib import import_module
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from robot_attn_envs.tasks.task import SpaceRow, Task
     from robot_attn_envs.worlds import Worlds
 
-# A task is one file and one line here: its id, and where its class is.
+# A task is one file and one line here: its id and the place of its class.
 for _id, _task in (
     ("RobotAttn/Track-v0", "robot_attn_envs.tasks.track:Track"),
     ("RobotAttn/Reach-v0", "robot_attn_envs.tasks.reach:Reach"),

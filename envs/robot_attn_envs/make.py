@@ -1,4 +1,4 @@
-"""What the registered ids call: a task named by a string, imported when it is made and not before."""
+"""Entry points of the registered ids: make an environment of a task that is imported on demand."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from robot_attn_envs.tasks.task import Task
 
 
 def make_env(task: str, **kwargs: Any) -> TaskEnv:
-    """One environment of the task at "module:Class"."""
+    """Make one environment of the task at "module:Class"."""
     return TaskEnv(load_task(task), **kwargs)
 
 
 def make_batch(task: str, **kwargs: Any) -> BatchEnv:
-    """The batch of environments of the task at "module:Class"."""
+    """Make a batch of environments of the task at "module:Class"."""
     return BatchEnv(load_task(task), **kwargs)
 
 
 def load_task(place: str) -> type[Task]:
-    """The task's class at "module:Class".
+    """Import the task's class at "module:Class".
 
     Raises:
-        ValueError: it cannot be imported, or is not a `Task`.
+        ValueError: it cannot be imported, or is not a subclass of `Task`.
     """
     task = load("task", place)
     if isinstance(task, type) and issubclass(task, Task):

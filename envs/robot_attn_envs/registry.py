@@ -1,10 +1,10 @@
-"""Tasks and visual shifts by name: ours, and those of other packages. Nothing is imported before it is used.
+"""Registry of tasks and visual shifts by name, those of other packages included; imports on first use.
 
-Another package brings its own in two ways:
+Another package adds its own in one of two ways:
 
-- by a call, in this process: `register_task("Mine/Dot-v0", "my_package.dot:Dot")` and
+- by a call, for the current process: `register_task("Mine/Dot-v0", "my_package.dot:Dot")` and
   `register_shift("fog", "my_package.fog:Fog")`;
-- by entry points, for every process where it is installed. In its pyproject.toml:
+- by entry points, for every process once it is installed. In its pyproject.toml:
 
       [project.entry-points."robot_attn.tasks"]
       "Mine/Dot-v0" = "my_package.dot:Dot"
@@ -26,33 +26,33 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 TASK_ENTRY_POINTS, SHIFT_ENTRY_POINTS = "robot_attn.tasks", "robot_attn.shifts"
-"""The groups of entry points by which an installed package brings tasks and shifts: name = "module:Class"."""
+"""Groups of entry points with which installed packages add tasks and shifts: name = "module:Class"."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 _tasks: dict[str, str] = {}
 TASKS: Mapping[str, str] = MappingProxyType(_tasks)
-"""Every task by its id: where its class is, "module:Class"."""
+"""The place of every task's class, "module:Class", by the task's id."""
 
 _shifts: dict[str, str | type[Any]] = {}
 SHIFT_PLACES: Mapping[str, str | type[Any]] = MappingProxyType(_shifts)
-"""Every visual shift by its name: where its class is, or the class. `robot_attn_envs.SHIFTS` has classes."""
+"""Every visual shift's class, or its place, by the shift's name. `robot_attn_envs.SHIFTS` has the classes."""
 
 
 def register_task(task_id: str, task: str | type[Any]) -> None:
-    """Register a task with Gymnasium and with the commands, as our own tasks are.
+    """Register a task with Gymnasium and with the commands, for the current process.
 
-    `gymnasium.make`, `gymnasium.make_vec` and `robot-attn` then know it by its id, and `robot-attn` also by
-    its name alone ("dot" for "Mine/Dot-v0"). It lasts as long as the process; an entry point in the group
-    `robot_attn.tasks` is for every process.
+    `gymnasium.make`, `gymnasium.make_vec` and `robot-attn` then accept its id, and `robot-attn` also its
+    short name ("dot" for "Mine/Dot-v0"). An entry point in the group `robot_attn.tasks` registers it for
+    every process.
 
     Args:
-        task_id: Gymnasium's, such as "Mine/Dot-v0".
+        task_id: Gymnasium id, such as "Mine/Dot-v0".
         task: "module:Class", imported when the task is first made; or the class, a subclass of `Task`.
 
     Raises:
-        ValueError: an id that is taken or is not one, or a place that is not one.
+        ValueError: an id that is taken or invalid, or an invalid place.
     """
     place = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
     _check_place("task", place)
@@ -60,7 +60,7 @@ def register_task(task_id: str, task: str | type[Any]) -> None:
         return
     if task_id in gymnasium.registry:
         raise ValueError(
-            f"expected a task's id that is free, got {task_id!r}, which is registered: choose another"
+            f"expected an unused id for a task, got {task_id!r}, which is registered: choose another"
         )
     try:
         gymnasium.register(
@@ -70,38 +70,43 @@ def register_task(task_id: str, task: str | type[Any]) -> None:
             kwargs={"task": place},
         )
     except gymnasium.error.Error as error:
-        raise ValueError(f"expected a task's id such as 'Mine/Dot-v0', got {task_id!r}: {error}") from error
+        raise ValueError(f"expected a task id such as 'Mine/Dot-v0', got {task_id!r}: {error}") from error
     _tasks[task_id] = place
 
 
 def register_shift(name: str, shift: str | type[Any]) -> None:
-    """Have a visual shift of your own found by its name, wherever a shift's name is taken.
+    """Register a visual shift, for the current process.
 
-    It lasts as long as the process; an entry point in the group `robot_attn.shifts` is for every process.
+    Its name is then accepted wherever a shift is chosen. An entry point in the group `robot_attn.shifts`
+    registers it for every process.
 
     Args:
         name: letters, digits, `-`, `_` and `.`.
-        shift: "module:Class", imported when the shift is first asked for; or the class, a subclass of `Shift`
-            with a `stream` that no other shift has.
+        shift: "module:Class", imported when the shift is first used; or the class, a subclass of `Shift` with
+            a `stream` that no other shift has.
 
     Raises:
-        ValueError: a name that is taken or is not one, or a place that is not one. What is wrong with the
-            class is told when it is first used.
+        ValueError: a name that is taken or invalid, or an invalid place. The class itself is checked when it
+            is first used.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"expected a shift's name of letters, digits, '-', '_' and '.', got {name!r}")
+        raise ValueError(f"expected a shift name of letters, digits, '-', '_' and '.', got {name!r}")
     if isinstance(shift, str):
         _check_place("shift", shift)
     known = _shifts.get(name)
     if known is not None and _place(known) != _place(shift):
         raise ValueError(
-            f"expected a shift's name that is free, got {name!r}, which is {_place(known)}: choose another"
+            f"expected an unused name for a shift, got {name!r}, which is {_place(known)}: choose another"
         )
     _shifts.setdefault(name, shift)
 
 
 def load(kind: str, place: str | type[Any]) -> Any:
-    """The class at "module:Class".
+    """Import the class at "module:Class"; a class is returned as it is.
+
+    Args:
+        kind: what the class is, for the error message.
+        place: "module:Class", or the class.
 
     Raises:
         ValueError: it cannot be imported.
@@ -112,13 +117,13 @@ def load(kind: str, place: str | type[Any]) -> Any:
         return load_env_creator(place)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"the {kind} {place!r} cannot be imported ({error}): install its package, or put its folder in "
-            "PYTHONPATH"
+            f"expected a {kind} that can be imported, got {place!r} ({error}): install its package, or put "
+            "its folder in PYTHONPATH"
         ) from error
 
 
 def register_installed() -> None:
-    """Register what installed packages bring by entry points; a name that is taken is left out, and said."""
+    """Register the entry points of installed packages, with a warning for each that cannot be."""
     register: Mapping[str, Callable[[str, str], None]] = {
         TASK_ENTRY_POINTS: register_task,
         SHIFT_ENTRY_POINTS: register_shift,

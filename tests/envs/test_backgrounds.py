@@ -89,5 +89,7 @@ def test_a_folder_that_cannot_be_used_raises(
 
 def test_backgrounds_need_their_shift(tmp_path: Path) -> None:
     write_image(tmp_path / "wall.png", ORANGE)
-    with pytest.raises(ValueError, match="backgrounds are for the shift 'background': choose it"):
+    with pytest.raises(
+        ValueError, match="the shift 'background' to be active, got backgrounds without it: choose it"
+    ):
         Worlds(Track, 1, shift="noise", backgrounds=tmp_path)

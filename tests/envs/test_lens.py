@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot_attn_envs.render.camera import KINEMATICS, BatchCamera
-from robot_attn_envs.render.lens import Lens, blur_strides, clear_views
+from robot_attn_envs.render.lens import Lens, blur_strides, neutral_settings
 from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
 
 SIDE = 64
@@ -49,7 +49,7 @@ class Bench:
         self.kinematics = {name: np.repeat(getattr(data, name)[None], worlds, axis=0) for name in KINEMATICS}
         if pictures is None:
             pictures = np.zeros((1, PICTURE_SIDE, PICTURE_SIDE), np.uint32)
-        self.lens = Lens(clear_views(worlds), sensor or size, np.array([True, False]), pictures)
+        self.lens = Lens(neutral_settings(worlds), sensor or size, np.array([True, False]), pictures)
         self.settings = self.lens.settings
         self.camera = BatchCamera(self.model, worlds, "eye", size, threads=1, depth=True, lens=self.lens)
 

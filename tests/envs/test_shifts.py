@@ -41,12 +41,15 @@ def test_each_suite_is_harder_than_the_previous_one() -> None:
             r"expected a visual shift among distractors, colors, .*, got 'colours': did you mean 'colors'\?$",
         ),
         ({"shift": ["noise", "xyzzy"]}, r"expected a visual shift among .*, occlusion, got 'xyzzy'$"),
-        ({"shift": "noise", "intensity": 1.01}, r"intensity is a number from 0 to 1, got 1.01"),
+        ({"shift": "noise", "intensity": 1.01}, r"expected intensity to be a number from 0 to 1, got 1.01"),
         ({"shift": "noise", "intensity": -0.1}, r"from 0 to 1, got -0.1"),
         ({"shift": "noise", "intensity": float("nan")}, r"from 0 to 1, got nan"),
         ({"shift": "noise", "intensity": "high"}, r"from 0 to 1, got 'high'"),
         ({"shift": "noise", "intensity": True}, r"from 0 to 1, got True"),
-        ({"shift": {"noise": 0.5, "camera": 2}}, r"intensity of camera is a number from 0 to 1, got 2"),
+        (
+            {"shift": {"noise": 0.5, "camera": 2}},
+            r"expected the intensity of camera to be a number from 0 to 1, got 2",
+        ),
         (
             {"suite": "hrad"},
             r"expected a suite of shifts among easy, medium, .*, got 'hrad': did you mean 'hard'\?$",
@@ -54,7 +57,7 @@ def test_each_suite_is_harder_than_the_previous_one() -> None:
         ({"suite": "hard-v99"}, r"got 'hard-v99': did you mean 'hard-v0'\?$"),
         (
             {"suite": "hard", "shift": "noise"},
-            r"shift or suite, not both; got shift=\['noise'\] and suite='hard'",
+            r"a shift or a suite, got both: shift=\['noise'\] and suite='hard'",
         ),
     ],
 )
@@ -295,12 +298,12 @@ def test_patches_start_at_the_border_of_wide_frames_too() -> None:
     worlds = Worlds(Track, 64, image_size=(32, 64), shift="occlusion", intensity=1.0)
     worlds.seed(range(64))
     worlds.reset(np.arange(64))
-    views = worlds.shifts._views
-    x, y = np.abs(views["patch_x"]), np.abs(views["patch_y"])
+    settings = worlds.shifts._settings
+    x, y = np.abs(settings["patch_x"]), np.abs(settings["patch_y"])
     np.testing.assert_allclose(np.maximum(x / 2, y), 0.5, rtol=1e-6)
     # 22 % of a frame of 1 by 2, a third of it per patch, times 0.6 to 1.4.
-    shape = np.where(views["patch_round"] > 0, np.pi, 4.0)
-    areas = shape * views["patch_width"] * views["patch_height"] / (2 * 0.22 / 3)
+    shape = np.where(settings["patch_round"] > 0, np.pi, 4.0)
+    areas = shape * settings["patch_width"] * settings["patch_height"] / (2 * 0.22 / 3)
     assert areas.min() > 0.6 - 1e-6 and areas.max() < 1.4 + 1e-6 and abs(areas.mean() - 1.0) < 0.05
     worlds.close()
 
@@ -314,5 +317,5 @@ def test_light_comes_from_above_and_differs_between_episodes() -> None:
     # Lights of 0.4 and 0.2 in the scene, 2.5 x as strong times a factor of 0.5 to 2.
     factors = shifted["light_diffuse"] / np.array([[0.4], [0.2]]) / 2.5
     assert 0.49 < factors.min() < 0.6 and 1.7 < factors.max() < 2.02
-    gain = worlds.shifts._views["gain"]
+    gain = worlds.shifts._settings["gain"]
     assert np.exp(-0.7 - 0.22) < gain.min() < 0.5 and 1.2 < gain.max() < np.exp(0.25 + 0.22)

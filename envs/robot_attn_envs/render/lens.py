@@ -20,7 +20,7 @@ from robot_attn_envs.render.lens_kernels import (
 BLUR_HEIGHT = 64  # pixels: frame height at which the blur is 3 x 3 pixels wide
 
 
-def clear_views(num_worlds: int) -> NDArray[Any]:
+def neutral_settings(num_worlds: int) -> NDArray[Any]:
     """Settings that leave frames unchanged, a structured array [num_worlds] of `LensSettings`."""
     dtype = LensSettings.numpy_dtype()  # type: ignore[attr-defined]
     settings: NDArray[Any] = np.zeros(num_worlds, dtype)
@@ -32,7 +32,7 @@ class Lens:
     """The image effects of all worlds. Write `settings`, then render.
 
     Args:
-        settings: structured array [num_worlds], as `clear_views` makes it.
+        settings: structured array [num_worlds], as `neutral_settings` makes it.
         sensor: (height, width) of the sensor in pixels; the noise of larger frames is that of its pixels.
         scenery: geoms that pictures are painted over, bool [ngeom]; the sky always is.
         pictures: 0xRRGGBB, uint32 [pictures, 128, 128].

@@ -1,7 +1,7 @@
-"""Visual shifts: what changes between the scenes a policy was trained in and those it is tested in.
+"""Visual shifts: changes of appearance between training and test scenes.
 
-A shift draws its part of an episode from a stream of its own: which others are on does not matter to it. At
-intensity 0 it changes nothing. What training has, and what shifts show instead:
+Each shift samples from its own random stream, so it does not depend on which other shifts are active. At
+intensity 0 it changes nothing. Training scenes, and what each shift shows instead:
 
 | shift         | training                            | shifted, at intensity 1                       |
 |---------------|-------------------------------------|-----------------------------------------------|
@@ -12,13 +12,13 @@ intensity 0 it changes nothing. What training has, and what shifts show instead:
 | `lookalikes`  | hues 50 degrees from the target's   | 12 to 22 degrees, 28 to 45 in its shape       |
 | `background`  | plain walls, a checkered floor      | 16 moving textures, or the user's folder      |
 | `lighting`    | two fixed lights, one at the camera | directions, strengths, tint, brightness       |
-| `camera`      | in its place                        | off by 2 cm and 5 degrees, sway, zoom by 1.22 |
+| `camera`      | fixed pose                          | off by 2 cm and 5 degrees, sway, zoom by 1.22 |
 | `noise`       | none, sharp, well exposed           | 12 % noise, blur, 1.65 x too bright or dark   |
-| `occlusion`   | nothing before the lens             | three patches of 22 % of the frame together   |
+| `occlusion`   | nothing in front of the lens        | three patches of 22 % of the frame together   |
 
-With an instruction the objects keep to their names: `colors` changes the scenery alone, and `lookalikes`
-chooses among named pairs of colour and shape. A new shift is a file here and a line in
-`robot_attn_envs/__init__.py`; one of another package is registered with `robot_attn_envs.register_shift`.
+With an instruction, objects keep the colours that they are named by: `colors` changes the scenery only, and
+`lookalikes` uses named pairs of colour and shape. A new shift is a file here and a line in
+`robot_attn_envs/__init__.py`; another package registers its own with `robot_attn_envs.register_shift`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.registry import SHIFT_PLACES, load
-from robot_attn_envs.render.lens import Lens, clear_views
+from robot_attn_envs.render.lens import Lens, neutral_settings
 from robot_attn_envs.shifts._background import Background
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.shifts._suites import SUITES
@@ -44,11 +44,11 @@ __all__ = ["SHIFTS", "SUITES", "Shift", "ShiftOption", "Shifts", "chosen_shifts"
 ShiftOption: TypeAlias = str | Sequence[str] | Mapping[str, float]
 
 FIRST_FREE_STREAM = 100
-"""Smaller streams are kept for robot-attn's own shifts, those to come included."""
+"""Smaller stream numbers are reserved for robot-attn's own shifts, future ones included."""
 
 
 class _Shifts(Mapping[str, type[Shift]]):
-    """All shifts by name, read-only. One is imported when it is looked up."""
+    """All shifts by name, read-only. A shift is imported when it is first looked up."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, type[Shift]] = {}
@@ -80,51 +80,53 @@ class _Shifts(Mapping[str, type[Shift]]):
         if type(stream) is not int or not (ours or FIRST_FREE_STREAM <= stream < 1 << 32):
             raise ValueError(
                 f"expected the shift {name!r} to have a `stream` from {FIRST_FREE_STREAM} to 2^32 - 1, got "
-                f"{stream!r}: give its class a number of its own"
+                f"{stream!r}: give its class an unused number"
             )
         for other, known in self._loaded.items():
             if known.stream == stream and known is not shift:
                 raise ValueError(
-                    f"the shifts {other!r} and {name!r} have one stream, {stream}, so their episodes would "
-                    "be alike: give one of them another number"
+                    f"expected different streams for shifts, got {stream} for both {other!r} and {name!r}: "
+                    "give one of them another number, or they sample the same values"
                 )
 
 
 SHIFTS: Mapping[str, type[Shift]] = _Shifts()
-"""The shifts by name: ours, in the order in which they are applied, then those of other packages."""
+"""The shifts by name: robot-attn's in the order in which they are applied, then those of other packages."""
 
 
 def chosen_shifts(shift: ShiftOption, intensity: float, suite: str | None) -> dict[str, float]:
-    """The shifts that these options ask for, each with its intensity in (0, 1], as they are applied.
-
-    That is the order of their streams, whatever the order in which they were registered or asked for.
+    """Resolve the options to the active shifts.
 
     Args:
         shift: a name, several, or a mapping from names to intensities.
-        intensity: of the shifts that `shift` names without one. At 0 a shift changes nothing.
-        suite: instead of `shift`, a suite: its newest version ("hard") or a certain one ("hard-v0").
+        intensity: intensity of the shifts that `shift` names without one. At 0 a shift changes nothing.
+        suite: a suite instead of `shift`: its newest version ("hard") or a certain one ("hard-v0").
+
+    Returns:
+        The intensity in (0, 1] of each active shift by name, in the order in which they are applied: that of
+        their streams.
 
     Raises:
-        ValueError: an unknown name, an intensity that is not in [0, 1], or both a shift and a suite.
+        ValueError: an unknown name, an intensity outside [0, 1], or both a shift and a suite.
     """
     if isinstance(shift, str):
         shift = [shift]
     if suite is not None:
         if shift:
-            raise ValueError(f"give shift or suite, not both; got shift={shift!r} and suite={suite!r}")
+            raise ValueError(f"expected a shift or a suite, got both: shift={shift!r} and suite={suite!r}")
         shift = SUITES[_version(suite)]
     _check_intensity("intensity", intensity)
-    wanted = dict(shift) if isinstance(shift, Mapping) else dict.fromkeys(shift, intensity)
-    for name, value in wanted.items():
+    intensities = dict(shift) if isinstance(shift, Mapping) else dict.fromkeys(shift, intensity)
+    for name, value in intensities.items():
         if name not in SHIFTS:
             raise unknown_name("visual shift", name, SHIFTS)
-        _check_intensity(f"intensity of {name}", value)
-    on = [name for name, value in wanted.items() if value > 0.0]
-    return {name: float(wanted[name]) for name in sorted(on, key=lambda name: SHIFTS[name].stream)}
+        _check_intensity(f"the intensity of {name}", value)
+    active = [name for name, value in intensities.items() if value > 0.0]
+    return {name: float(intensities[name]) for name in sorted(active, key=lambda name: SHIFTS[name].stream)}
 
 
 def _version(suite: str) -> str:
-    """The full name of a suite, its newest version where none is given."""
+    """The full name of a suite, its newest version if none is given."""
     if suite in SUITES:
         return suite
     versions = [name for name in SUITES if name.rpartition("-v")[0] == suite]
@@ -136,36 +138,37 @@ def _version(suite: str) -> str:
 
 def _check_intensity(what: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"{what} is a number from 0 to 1, got {value!r}")
+        raise ValueError(f"expected {what} to be a number from 0 to 1, got {value!r}")
 
 
 class Shifts:
-    """The shifts of `num_worlds` worlds.
+    """The active shifts of `num_worlds` worlds.
 
     Args:
-        chosen: the intensity of each shift, as `chosen_shifts` gives them.
+        chosen: the intensity of each active shift, from `chosen_shifts`.
         num_worlds: number of worlds.
-        backgrounds: folder of images and videos for "background".
+        backgrounds: folder of images and videos for the shift "background".
 
     Attributes:
-        spare_distractors: how many distractors the shifts add at most.
-        lens: what frames go through; None where no shift works on pixels, before `fit` too.
-        episode: everything that was drawn for the running episodes, arrays [num_worlds, ...].
+        spare_distractors: largest number of distractors that the shifts add.
+        lens: the image effects; None before `fit`, and if no shift needs them.
+        episode: everything that was sampled for the running episodes, arrays [num_worlds, ...].
 
     Raises:
-        ValueError: `backgrounds` without the shift that shows them, or nothing in it that can be shown.
+        ValueError: `backgrounds` without the shift "background", or a folder that cannot be used.
     """
 
     def __init__(
         self, chosen: Mapping[str, float], num_worlds: int, *, backgrounds: str | Path | None = None
     ) -> None:
-        self._views = clear_views(num_worlds)
+        self._settings = neutral_settings(num_worlds)
         self._shifts = {name: SHIFTS[name](num_worlds, intensity) for name, intensity in chosen.items()}
         self._background = self._shifts.get("background")
         if backgrounds is not None:
             if not isinstance(self._background, Background):
                 raise ValueError(
-                    "backgrounds are for the shift 'background': choose it, or a suite that has it"
+                    "expected the shift 'background' to be active, got backgrounds without it: choose it, or "
+                    "a suite that has it"
                 )
             self._background.use(backgrounds)
         self.spare_distractors = sum(shift.spare_distractors for shift in self._shifts.values())
@@ -173,7 +176,13 @@ class Shifts:
         self.episode: dict[str, NDArray[np.generic]] = {}
 
     def fit(self, model: mujoco.MjModel, task: Task, image_size: tuple[int, int]) -> None:
-        """Prepare the scene and make its lens, before there are cameras in it."""
+        """Prepare the scene and its lens. Call it before cameras are made.
+
+        Args:
+            model: the compiled scene, which is modified.
+            task: the task.
+            image_size: (height, width) of the policy's frames in pixels.
+        """
         if not any(shift.needs_lens for shift in self._shifts.values()):
             return
         scenery = np.zeros(model.ngeom, np.bool_)
@@ -182,33 +191,47 @@ class Shifts:
         if isinstance(self._background, Background):
             self._background.fit(model, scenery)
             pictures = self._background.clips.pictures
-        self.lens = Lens(self._views, image_size, scenery, pictures)
+        self.lens = Lens(self._settings, image_size, scenery, pictures)
 
     def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
-        """Look up what the shifts change, in a task that is bound itself; `aspect` is width / height."""
+        """Look up what the shifts change.
+
+        Args:
+            model: the compiled scene.
+            task: the task, already bound.
+            aspect: width / height of the policy's frames.
+        """
         for name, shift in self._shifts.items():
             shift.bind(model, task, aspect)
             self.episode |= {f"{name}/{key}": values for key, values in shift.episode.items()}
 
     def reset(self, world: int, entropy: Sequence[int]) -> None:
-        """Draw what a world's new episode looks like, from streams that `entropy` starts."""
+        """Sample the appearance of a world's new episode.
+
+        Args:
+            world: index of the world.
+            entropy: seed of the episode; each shift adds its stream's number.
+        """
         for shift in self._shifts.values():
             shift.reset(world, np.random.default_rng([*entropy, shift.stream]))
 
     def apply(self, kinematics: dict[str, Floats], steps: NDArray[np.int64]) -> dict[str, Floats]:
-        """Set the lens for the frames after so many steps, and return what the camera shall see.
+        """Set the lens for the coming frames and return the kinematics to render.
 
         Args:
-            kinematics: what the simulation has; nothing is written into its arrays.
-            steps: [num_worlds].
+            kinematics: the simulation's arrays, which are not modified.
+            steps: control steps done in each world's episode, int64 [num_worlds].
+
+        Returns:
+            Kinematics as the camera shall see them.
         """
-        shown = dict(kinematics)
-        self._views["gain"] = 1.0
+        shifted = dict(kinematics)
+        self._settings["gain"] = 1.0
         for shift in self._shifts.values():
-            shift.show(shown, self._views, steps)
-        return shown
+            shift.show(shifted, self._settings, steps)
+        return shifted
 
     def clean_lens(self) -> None:
-        """Take from the lens, until the next `apply`, what is before the policy's camera alone."""
+        """Remove patches, blur and noise, which are the policy's camera's only, until the next `apply`."""
         for name in ("patch_width", "patch_height", "blur", "noise"):
-            self._views[name] = 0.0
+            self._settings[name] = 0.0

@@ -1,4 +1,4 @@
-"""What a visual shift is."""
+"""Base class of visual shifts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from robot_attn_envs.tasks.task import Floats, Task
 
 
 class Shift(ABC):
-    """One way in which scenes look otherwise than in training.
+    """A change of appearance of the scenes.
 
-    A subclass is registered by a name (`robot_attn_envs.register_shift`). Everything drawn for an episode is
-    in `episode`, arrays [num_worlds, ...]; what is seen follows from them, from the simulation and from the
-    number of steps alone.
+    Register a subclass with `robot_attn_envs.register_shift`. Everything that is sampled for an episode is in
+    `episode`. Frames depend only on these arrays, the simulation and the number of steps, so that a saved
+    state restores them.
 
     Args:
         num_worlds: number of worlds.
-        intensity: in (0, 1], what it means is the subclass's.
+        intensity: strength in (0, 1]; its meaning is up to the subclass.
 
     Attributes:
-        stream: the number of its random stream, which no other shift has, and the place in which it is
-            applied. It never changes: with it every published episode would. Those below 100 are ours.
-        needs_lens: whether it works on pixels, and `show` writes `views`.
-        spare_distractors: how many distractors it adds at most.
-        episode: what was drawn for the running episodes.
+        num_worlds: as given.
+        intensity: as given.
+        stream: number of the shift's random stream, which no other shift has; shifts are applied in the order
+            of their streams. It must never change, as every published episode would. Numbers below 100 are
+            reserved for robot-attn.
+        needs_lens: whether `show` writes lens settings.
+        spare_distractors: largest number of distractors that the shift adds.
+        episode: what was sampled for the running episodes, arrays [num_worlds, ...].
     """
 
     stream: ClassVar[int]
@@ -40,21 +43,33 @@ class Shift(ABC):
         self.episode: dict[str, NDArray[np.generic]] = {}
 
     def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
-        """Look up what the shift changes, in a task that is bound itself; `aspect` is width / height."""
+        """Look up what the shift changes.
+
+        Args:
+            model: the compiled scene.
+            task: the task, already bound.
+            aspect: width / height of the policy's frames.
+        """
         self._task = task
         self._dt = model.opt.timestep * task.substeps
 
     @abstractmethod
     def reset(self, world: int, rng: np.random.Generator) -> None:
-        """Draw a world's new episode, after the task has drawn its own."""
-
-    def show(  # noqa: B027  (some shifts are all in the scene)
-        self, kinematics: dict[str, Floats], views: NDArray[Any], steps: NDArray[np.int64]
-    ) -> None:
-        """Change what the camera sees in the frames after so many steps.
+        """Sample a world's new episode, after the task sampled its own.
 
         Args:
-            kinematics: what the camera draws; replace entries, and leave the arrays in them as they are.
-            views: what the `Lens` does, to be written; `gain` is 1 before the first shift multiplies it.
-            steps: [num_worlds].
+            world: index of the world.
+            rng: generator of the shift's stream in this episode.
+        """
+
+    def show(  # noqa: B027  (some shifts change the scene only)
+        self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]
+    ) -> None:
+        """Change the coming frames.
+
+        Args:
+            kinematics: arrays that the camera renders. Replace entries; do not write into the arrays.
+            settings: settings of the `Lens`, to be written; a structured array [num_worlds]. `gain` is 1
+                before the first shift multiplies it.
+            steps: control steps done in each world's episode, int64 [num_worlds].
         """

@@ -1,4 +1,4 @@
-"""Standard suites of shifts, so that results can be compared.
+"""Standard suites of shifts, for comparable results.
 
 | suite       | distractors | colors | lookalikes | background | lighting | camera | noise | occlusion |
 |-------------|-------------|--------|------------|------------|----------|--------|-------|-----------|
@@ -6,7 +6,7 @@
 | `medium-v0` | 0.17        | 0.5    | 0.25       | 0.4        | 0.5      | 0.4    | 0.4   |           |
 | `hard-v0`   | 0.2         | 0.7    | 0.5        | 0.6        | 0.7      | 0.6    | 0.6   | 0.6       |
 
-A suite never changes: another one is a new version.
+A suite never changes: a change makes a new version.
 """
 
 from __future__ import annotations

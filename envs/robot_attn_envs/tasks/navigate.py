@@ -122,7 +122,7 @@ class Navigate(Task):
     horizon = 150
     substeps = 10
     backdrop = ("floor", "wall_north", "wall_south", "wall_west", "wall_east")
-    # The reward is at the end of a way: seconds ahead count.
+    # The reward comes at the end of a path: a longer horizon of the discount.
     training = MappingProxyType({"ppo": {"gamma": 0.97}, "train_env": {"start_in_view": 0.8}})
     action_table = (
         SpaceRow("forward speed", -1.0, 1.0, "1.0 m/s", "left, right"),

@@ -130,7 +130,7 @@ class Push(Task):
     horizon = 150
     substeps = 5
     backdrop = ("table",)
-    # The reward is at the end of a way: seconds ahead count.
+    # The reward comes at the end of a path: a longer horizon of the discount.
     training = MappingProxyType({"ppo": {"gamma": 0.97}})
     action_table = ARM_ACTIONS
     state_table = ARM_STATE

@@ -1,7 +1,7 @@
-"""What a task is: a scene, what its robot senses, how it is rewarded, and when an episode ends.
+"""Base class of tasks: scene, state observation, actions, rewards, and the end of an episode.
 
-A task works on all worlds at once: every array has a leading axis of worlds. It keeps what it drew
-for an episode in `episode`, a dict of arrays, so that a saved state can bring it back.
+A task handles all worlds at once: every array has a leading axis of worlds. It keeps what it sampled for an
+episode in `episode`, a dict of arrays, so that a saved state restores it.
 """
 
 from __future__ import annotations
@@ -26,33 +26,39 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class SpaceRow:
-    """One row of an observation table."""
+    """One row of an observation or action table."""
 
     name: str
+    """What the component is, such as "pan angle"."""
     low: float
+    """Lower bound, in `unit`; -1 for actions."""
     high: float
+    """Upper bound, in `unit`; 1 for actions."""
     unit: str
+    """Unit; for actions, what an action of 1 stands for."""
     mjcf: str
+    """Names of the joints or actuators in the MJCF."""
 
 
 class Task(ABC):
-    """A task over `num_worlds` worlds of one model. Subclasses fill in what is abstract, in one file.
+    """A task over `num_worlds` worlds of one model.
 
-    A task moves the bodies that it names, and leaves others alone: the scene may hold more of them, such as
-    the screens of `Occluders`, which come after the task's own.
+    A subclass implements the abstract methods. It may move only the bodies that it names: the scene may have
+    more bodies after the task's own, such as the screen of `Occluders`.
 
     Attributes:
-        camera: name of the camera that the policy sees through.
-        horizon: control steps in an episode; the episode is truncated there.
+        camera: name of the policy's camera.
+        horizon: control steps in an episode, after which it is truncated.
         substeps: physics steps in one control step.
-        state_table: the rows of the observation's `state` entry, in order (empty: no such entry).
-        action_table: the rows of the action, scaled to [-1, 1].
-        backdrop: names of the geoms that are only scenery, such as walls and floor; shifts paint over them.
-        training: how a policy is best trained on it, plain data: `ppo`, what differs from the default preset
-            (`PPOPreset` of `robot_attn_policies`); `train_env`, the task's options in training alone.
-        objects: the target and the distractors: which geom is which, and of what colour.
-        episode: what else was drawn for the running episodes, arrays [num_worlds, ...].
-        geom_rgba: float32 [num_worlds, ngeom, 4], the episode's colours; a task may write it in `reset`.
+        state_table: components of the observation's `state` entry, in order; empty for no such entry.
+        action_table: components of the action, scaled to [-1, 1].
+        backdrop: names of geoms that are scenery, such as walls and floor; shifts paint over them.
+        training: recommended training settings, as plain data: `ppo`, the fields that differ from the default
+            `PPOPreset` of `robot_attn_policies`; `train_env`, options of the task used in training only.
+        objects: the target and the distractors: which geom is which, and their colours.
+        episode: what else was sampled for the running episodes, arrays [num_worlds, ...].
+        geom_rgba: colours of the running episodes, float32 [num_worlds, ngeom, 4] in [0, 1]; a task may write
+            to it in `reset`.
     """
 
     camera: str
@@ -69,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, num_worlds: int, **options: Any) -> None:
-        """A task for `num_worlds` worlds; a subclass names its options and checks them."""
+        """Create the task for `num_worlds` worlds. A subclass names its options and checks them."""
 
     @abstractmethod
     def mjcf(self) -> str:
@@ -87,43 +93,72 @@ class Task(ABC):
 
     @abstractmethod
     def reset(self, world: int, rng: np.random.Generator) -> None:
-        """Draw a new episode for one world.
+        """Sample a new episode for one world.
 
-        Writes `episode`, `objects` (by its `draw`), `geom_rgba` and the world's physics state. Spare
-        distractors are left out of sight.
+        Writes `episode`, `objects` (with `Objects.draw`), `geom_rgba` and the world's physics state. Spare
+        distractors stay out of sight.
+
+        Args:
+            world: index of the world.
+            rng: the world's generator.
         """
 
     @abstractmethod
     def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Put these spare distractors, by their slots in `objects`, among those that `reset` placed."""
+        """Place spare distractors among the objects that `reset` placed.
+
+        Args:
+            world: index of the world.
+            slots: the distractors' slots in `objects`, int64 [n].
+            rng: generator of the shift that adds them.
+        """
 
     @abstractmethod
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
-        """Write controls (and whatever moves by itself) for the control step to come.
+        """Write the controls, and the poses of bodies that move by themselves, for the coming control step.
 
         Args:
-            actions: [num_worlds, A], finite, in [-1, 1].
-            steps: control steps already done in each world's episode.
+            actions: finite, float64 [num_worlds, A] in [-1, 1].
+            steps: control steps already done in each world's episode, int64 [num_worlds].
         """
 
     @abstractmethod
     def compute_reward(self, steps: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Reward, termination and success after the control step that made the count `steps`."""
+        """Compute the outcome of the last control step.
+
+        Args:
+            steps: control steps done in each world's episode, the last one included, int64 [num_worlds].
+
+        Returns:
+            Reward float64 [num_worlds], termination bool [num_worlds] and success bool [num_worlds].
+        """
 
     @abstractmethod
     def state(self) -> Floats:
-        """What the robot feels, [num_worlds, D], rows as in `state_table`."""
+        """The proprioceptive state, float64 [num_worlds, D], components as in `state_table`."""
 
     @abstractmethod
     def oracle(self, steps: NDArray[np.int64]) -> Floats:
-        """Actions in [-1, 1] of a scripted expert that reads the simulator's state, [num_worlds, A]."""
+        """Actions of a scripted expert that reads the simulator's state.
+
+        Args:
+            steps: control steps done in each world's episode, int64 [num_worlds].
+
+        Returns:
+            float64 [num_worlds, A] in [-1, 1].
+        """
 
 
 def make_task(task: type[Task], num_worlds: int, options: dict[str, Any]) -> Task:
-    """The task with these options.
+    """Create a task with options.
+
+    Args:
+        task: the task's class.
+        num_worlds: number of worlds.
+        options: its options by name.
 
     Raises:
-        ValueError: an option that the task does not have, the nearest named; or one out of its range.
+        ValueError: an option that the task does not have, or a value out of range.
     """
     known = [name for name in inspect.signature(task).parameters if name != "num_worlds"]
     for name in options:

@@ -97,7 +97,7 @@ class Track(Task):
     horizon = 150
     substeps = 5
     backdrop = ("floor", "wall_north", "wall_south", "wall_west", "wall_east")
-    # A target that is lost has to be searched for, which evaluation does not ask for.
+    # Practises searching for a target that is out of view, which evaluation does not test.
     training = MappingProxyType({"train_env": {"out_of_view": 0.2}})
     action_table = (
         SpaceRow("pan velocity", -1.0, 1.0, "2.0 rad/s", "pan"),
