@@ -225,7 +225,7 @@ def test_a_third_partys_environment_is_recovered(
     folder = run_of(tmp_path / "run", "toy_lamp:ToyLamp-v0", glow=200)
     with pytest.raises(ValueError, match="--module toy_lamp"):
         run(Options(folder, minari="lamp/query-v0"))
-    run(Options(folder, episodes=3, minari="lamp/query-v0", at_once=2, module="toy_lamp"))
+    run(Options(folder, episodes=3, minari="lamp/query-v0", at_once=2, module=("toy_lamp",)))
     assert "without it" not in capsys.readouterr().out
     dataset, episodes = load("lamp/query-v0")
     env = dataset.recover_environment()
