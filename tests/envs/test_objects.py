@@ -32,7 +32,7 @@ def make(num_worlds: int, **options: object) -> tuple[Objects, np.ndarray]:
 def test_without_an_instruction_the_target_is_slot_0_and_no_distractor_has_its_hue() -> None:
     objects, rgba = make(2)
     before = rgba.copy()
-    objects.draw(1, np.random.default_rng(0))
+    objects.sample(1, np.random.default_rng(0))
     assert objects.target.tolist() == [0, 0] and objects.target_geoms().tolist() == [1, 1]
     assert objects.words(1) == "" and not objects.tokens.any()
     assert objects.distractors(1).tolist() == [1, 2, 3, 4]
@@ -48,7 +48,7 @@ def test_without_an_instruction_the_target_is_slot_0_and_no_distractor_has_its_h
 def test_the_instruction_names_exactly_one_object(instruction: bool | str, seed: int, added: int) -> None:
     objects, rgba = make(3, instruction=instruction)
     rng = np.random.default_rng(seed)
-    objects.draw(1, rng)
+    objects.sample(1, rng)
     slots = objects.add(1, added, rng)
     assert slots.tolist() == [5, 6][:added]
     names = list(COLORS)
@@ -74,7 +74,7 @@ def test_every_allowed_pair_is_named_in_some_episode(instruction: bool | str) ->
     objects, _ = make(1, instruction=instruction)
     rng, named = np.random.default_rng(5), set()
     for _ in range(600):
-        objects.draw(0, rng)
+        objects.sample(0, rng)
         named.add(objects.words(0))
     everything = {(color, shape) for color in COLORS for shape in SHAPES}
     allowed = HELD_OUT if instruction == "held_out" else everything - HELD_OUT

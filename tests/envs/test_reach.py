@@ -160,7 +160,7 @@ def test_layouts_differ_and_leave_room() -> None:
     assert not worlds.task.objects.present[:, 7:].any() and (table.positions[:, 7:, 2] > 100).all()
     for world in range(40):
         slots = worlds.task.objects.add(world, 4, np.random.default_rng(world))
-        worlds.task.place(world, slots, np.random.default_rng(world))
+        worlds.task.place_distractors(world, slots, np.random.default_rng(world))
     worlds.batch.forward()
     np.testing.assert_allclose(table.positions, table.starts, atol=1e-12)
     assert (table.starts[:, 7:, :2] >= SPARE_PLACES[0]).all()

@@ -20,4 +20,4 @@ class Distractors(Shift):
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         slots = self._task.objects.add(world, self.spare_distractors, rng)
-        self._task.place(world, slots, rng)
+        self._task.place_distractors(world, slots, rng)

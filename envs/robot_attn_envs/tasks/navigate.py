@@ -274,7 +274,7 @@ class Navigate(Task):
         self.episode = {"start": self._start, "distance": self._distance}
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
-        self.objects.draw(world, rng)
+        self.objects.sample(world, rng)
         robot = rng.uniform(-ARENA + 0.5, ARENA - 0.5, 2)
         target = _target_place(robot, rng)
         offset = target - robot
@@ -291,9 +291,9 @@ class Navigate(Task):
         self._place_pillars(world, robot, target, rng)
         self._hanging[world] = PARKED
         self._hanging[world, self.objects.target[world]] = *target, HANGING_HEIGHT
-        self.place(world, self.objects.distractors(world), rng)
+        self.place_distractors(world, self.objects.distractors(world), rng)
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Hang distractors at random positions that leave a gap, or where the gap is largest."""
         for slot in slots.tolist():
             others = self._hanging[world, self._hanging[world, :, 2] > 0, :2]

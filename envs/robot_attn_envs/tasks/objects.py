@@ -96,14 +96,14 @@ class Objects:
 
         Args:
             model: the compiled scene.
-            geom_rgba: the colours of every world, float32 [num_worlds, ngeom, 4] in [0, 1]; `draw` and `add`
-                write the objects' rows.
+            geom_rgba: the colours of every world, float32 [num_worlds, ngeom, 4] in [0, 1]. `sample` and
+                `add` write the objects' rows.
         """
         self.geoms = np.array([model.geom(name).id for name in self.names])
         self._geom_rgba = geom_rgba
         self._default_rgba = model.geom_rgba[self.geoms[0]]
 
-    def draw(self, world: int, rng: np.random.Generator) -> None:
+    def sample(self, world: int, rng: np.random.Generator) -> None:
         """Sample the target and the objects' colours for a world's new episode.
 
         Args:

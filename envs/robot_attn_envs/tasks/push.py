@@ -180,14 +180,14 @@ class Push(Task):
         target, mark = _sample_path(rng)
         self._marks[world] = mark
         self._table.put(world, int(self.objects.target[world]), target, rng.uniform(-math.pi, math.pi))
-        self.place(world, self.objects.distractors(world), rng)
+        self.place_distractors(world, self.objects.distractors(world), rng)
         grip = rng.uniform(START_LOW, START_HIGH)
         self._arm.reset(world, grip)
         self._start[world] = self._away[world] = math.dist(target, mark) - NEAR
         self._grip_start[world] = self._grip_away[world] = math.dist(_behind(target, PUSHING_SIDE), grip)
         self._cost[world] = 0.0
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Put blocks beside the target's path where they fit, or where they come closest to fitting."""
         starts, target = self._table.starts[world, :, :2], int(self.objects.target[world])
         others, mark = self.objects.distractors(world), self._marks[world]

@@ -149,8 +149,8 @@ class Reach(Task):
         self._start[world] = self._away[world] = np.linalg.norm(target - grip) - NEAR
         self._near_steps[world] = 0
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
-        self._table.place(world, slots, rng)
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+        self._table.place_spares(world, slots, rng)
 
     def act(self, actions: Floats, steps: NDArray[np.int64]) -> None:
         self._arm.move(actions)

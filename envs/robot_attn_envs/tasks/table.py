@@ -152,14 +152,14 @@ class Table:
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         """Sample the objects of a new episode and put them on the table, the spare ones out of sight."""
-        self.objects.draw(world, rng)
+        self.objects.sample(world, rng)
         slots = len(self._kinds)
         self.starts[world] = np.arange(slots)[:, None] + (0.0, 0.0, PARKED)
         self._write(world, np.arange(slots), np.zeros(slots))
         for slot in range(self.objects.base):
             self._put(world, slot, PLACES, rng)
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_spares(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Put spare objects on the table, among the others.
 
         Args:

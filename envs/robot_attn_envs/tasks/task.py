@@ -95,7 +95,7 @@ class Task(ABC):
     def reset(self, world: int, rng: np.random.Generator) -> None:
         """Sample a new episode for one world.
 
-        Writes `episode`, `objects` (with `Objects.draw`), `geom_rgba` and the world's physics state. Spare
+        Writes `episode`, `objects` (with `Objects.sample`), `geom_rgba` and the world's physics state. Spare
         distractors stay out of sight.
 
         Args:
@@ -104,7 +104,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Place spare distractors among the objects that `reset` placed.
 
         Args:

@@ -224,7 +224,7 @@ class Track(Task):
         self._centers[world, 0] = azimuth, rng.uniform(-0.05, 0.15), TARGET_RANGE
         # Distractors move in the same region, closer to the camera: they cross the target and hide it.
         self._sample_centers(world, np.arange(1, bodies), azimuth, rng)
-        self.objects.draw(world, rng)
+        self.objects.sample(world, rng)
         # Path 0 is the target's, whichever body the instruction names.
         swapped = [0, self.objects.target[world]]
         for parameters in (self._centers, self._amplitudes, self._rates, self._phases):
@@ -243,7 +243,7 @@ class Track(Task):
             tilt = target_elevation + rng.uniform(-0.3, 0.3)
         self._qpos[world] = np.clip(pan, -PAN_LIMIT, PAN_LIMIT), np.clip(tilt, -TILT_LIMIT, TILT_LIMIT)
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         self._sample_waves(world, slots, rng)
         self._sample_centers(world, slots, self._centers[world, self.objects.target[world], 0], rng)
         self._mocap_pos[world] = _to_xyz(self._paths(np.zeros(1), slice(world, world + 1)))[0]

@@ -1,4 +1,4 @@
-"""What a training is made of, as frozen dataclasses that a run's config.json holds word for word."""
+"""Configurations of training runs and presets of tasks, as frozen dataclasses stored in config.json."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from robot_attn_policies.training.dataclass_json import from_json
 Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
 
 MAX_OPTION = 1 << 16
-"""The largest width of a layer, and the largest number among a family's options."""
+"""Largest width of a layer, and largest number among a family's options."""
 
 
 @dataclass(frozen=True)
 class PPOPreset:
-    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), in SB3's names."""
+    """Hyperparameters of PPO (Schulman et al. 2017, arXiv:1707.06347), with SB3's names."""
 
     n_envs: int = 24
-    """Environments stepped together."""
+    """Number of environments, stepped together."""
     n_steps: int = 128
-    """Steps of each environment between two updates: a rollout is n_envs x n_steps frames."""
+    """Steps of each environment per update; a rollout has n_envs x n_steps frames."""
     batch_size: int = 512
     """Frames in a minibatch."""
     n_epochs: int = 4
-    """Passes over a rollout."""
+    """Passes over a rollout per update."""
     learning_rate: float = 5e-4
-    """Adam's step size."""
+    """Adam's learning rate."""
     final_learning_rate: float | None = None
-    """Step size reached, in a straight line, at the last step; None keeps `learning_rate`."""
+    """Learning rate at the last step, reached linearly; None keeps `learning_rate`."""
     adam_eps: float = 1e-5
-    """Adam's denominator floor."""
+    """Adam's epsilon, added to its denominator."""
     gamma: float = 0.95
-    """Discount a step."""
+    """Discount factor per step."""
     gae_lambda: float = 0.9
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
     clip_range: float = 0.2
@@ -45,18 +45,18 @@ class PPOPreset:
     vf_coef: float = 0.5
     """Weight of the value loss (c1 in the paper's equation 9)."""
     max_grad_norm: float = 0.5
-    """The gradient's norm is clipped to this."""
+    """Largest norm of the gradient; larger gradients are clipped to it."""
     target_kl: float | None = None
-    """An update stops early past 1.5 x this divergence; None never does."""
+    """An update stops early once the KL divergence exceeds 1.5 x this; None disables early stopping."""
     net_arch: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers between features and actions, and again between features and value."""
+    """Widths of the hidden layers between features and actions, and of those between features and value."""
     log_std_init: float = 0.0
-    """Logarithm of the actions' first standard deviation."""
+    """Initial logarithm of the actions' standard deviation."""
     ortho_init: bool = True
-    """SB3's orthogonal initialisation of every linear and convolution layer, those of the perception
-    included."""
+    """Whether all linear and convolution layers, the perception's included, get SB3's orthogonal
+    initialisation."""
     share_features_extractor: bool = True
-    """One perception for actor and critic; otherwise each has its own."""
+    """Whether actor and critic share one perception; otherwise each has its own."""
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -89,44 +89,44 @@ class PPOPreset:
         object.__setattr__(self, "net_arch", tuple(self.net_arch))
 
     def update_arguments(self) -> dict[str, Any]:
-        """The arguments of SB3's `PPO` that say how an update is made of a rollout."""
+        """The arguments of SB3's `PPO` that concern the update."""
         names = "batch_size n_epochs gamma gae_lambda clip_range ent_coef vf_coef max_grad_norm target_kl"
         return {name: getattr(self, name) for name in names.split()}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training: same config, same machine, same weights, bit for bit."""
+    """Configuration of a training run; the same configuration on the same machine gives the same weights."""
 
     task: str
-    """Name of the task; only recorded here, the environments come from the caller."""
+    """Name of the task; recorded only, as the caller makes the environments."""
     perception: str = "query"
     """Family in `robot_attn.FAMILIES`, or "module:Class"."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """Options of the family."""
     env: Mapping[str, Json] = field(default_factory=dict)
-    """Options of the environment; only recorded here."""
+    """Options of the environment; recorded only."""
     train_env: Mapping[str, Json] = field(default_factory=dict)
-    """Options that the training's environments get on top, and those of evaluations do not: what is practised
-    there and not tested, such as starts with the target out of view."""
+    """Further options of the training environments, which evaluation environments do not get, such as starts
+    with the target out of view."""
     seed: int = 0
-    """Seed of the weights, the environments and the minibatches; environment i starts from seed + i."""
+    """Seed of the weights, environments and minibatches; environment i has seed + i."""
     steps: int = 250_000
     """Environment steps to train for, rounded up to whole rollouts."""
     ppo: PPOPreset = field(default_factory=PPOPreset)
     eval_every: int = 24_576
-    """Environment steps between two evaluations on fixed seeds; the last state is evaluated too. 0 for
-    none."""
+    """Environment steps between evaluations on fixed seeds; the final policy is evaluated too. 0 disables
+    evaluation."""
     eval_episodes: int = 24
-    """Episodes of an evaluation, all at once in an environment of their own."""
+    """Episodes per evaluation, run in parallel in separate environments."""
     eval_seed: int = 1_000_000
-    """Evaluation environment i starts from eval_seed + i, every time."""
+    """Seed of the evaluations; evaluation environment i has eval_seed + i in every evaluation."""
     stop_score: float | None = None
-    """Stop once an evaluation's score (its mean return where no score is defined) reaches this; None never
-    does."""
+    """Training stops once the score of an evaluation (the mean return if no score is defined) reaches this;
+    None disables it."""
     threads: int = 0
-    """Threads that share an update, on which the bits of a result depend; 0 takes one for each usable core,
-    and records that."""
+    """Threads that share an update. The bits of the result depend on it. 0 uses one per usable core, and
+    records the number."""
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -151,7 +151,7 @@ def _check_range(name: str, value: float | None, least: float, most: float) -> N
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Keep the numbers of an option within what a network could be built from."""
+    """Check that the numbers in an option are within the sizes that a network can be built with."""
     if isinstance(value, list | tuple | dict):
         for item in value.values() if isinstance(value, dict) else value:
             _check_option(name, item)
@@ -161,23 +161,24 @@ def _check_option(name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class TaskPreset:
-    """How a policy is trained on a task, unless a person says otherwise."""
+    """Default training settings of a task."""
 
     ppo: PPOPreset = field(default_factory=PPOPreset)
+    """Hyperparameters of PPO."""
     train_env: Mapping[str, Json] = field(default_factory=dict)
-    """As `TrainConfig.train_env`."""
+    """See `TrainConfig.train_env`."""
 
 
 def task_preset(training: Mapping[str, Any], base: PPOPreset | None = None) -> TaskPreset:
-    """The preset of a task by what the task itself says: its class attribute `training`.
+    """Make the preset of a task from its class attribute `training`.
 
     Args:
         training: `ppo`, the fields that differ from `base` by name; `train_env`, options of the environment
-            in training alone. Both may be missing.
-        base: what the task leaves unsaid; None for the defaults of `PPOPreset`.
+            used in training only. Both are optional.
+        base: the other fields; None for the defaults of `PPOPreset`.
 
     Raises:
-        ValueError: another entry, an unknown field, or a value of another type or out of its range.
+        ValueError: another entry, an unknown field, or a value of another type or out of range.
     """
     for name in training:
         if name not in ("ppo", "train_env"):
@@ -188,15 +189,19 @@ def task_preset(training: Mapping[str, Any], base: PPOPreset | None = None) -> T
     try:
         options: dict[str, Json] = json.loads(json.dumps(dict(training.get("train_env", {}))))
     except TypeError as error:
-        raise ValueError(f"expected a task's train_env to be plain data, as JSON has it: {error}") from error
+        raise ValueError(f"expected a task's train_env to be plain JSON data, got {error}") from error
     return TaskPreset(preset, options)
 
 
 def changed_preset(preset: PPOPreset, changes: Mapping[str, Any]) -> PPOPreset:
-    """The preset with these fields, by name, in place of its own.
+    """A copy of a preset with some fields changed.
+
+    Args:
+        preset: the preset.
+        changes: new values by name of the field.
 
     Raises:
-        ValueError: an unknown field, or a value of another type or out of its range.
+        ValueError: an unknown field, or a value of another type or out of range.
     """
     known = [field.name for field in fields(PPOPreset)]
     for name in changes:

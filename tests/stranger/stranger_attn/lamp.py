@@ -89,10 +89,10 @@ class Lamp(Task):
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         self._azimuths[world] = rng.uniform(-self._spread, self._spread, self._azimuths.shape[1])
-        self.objects.draw(world, rng)
+        self.objects.sample(world, rng)
         self._put(world, np.flatnonzero(self.objects.present[world]))
 
-    def place(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def place_distractors(self, world: int, slots: NDArray[np.int64], rng: np.random.Generator) -> None:
         self._put(world, slots)
 
     def act(self, actions: NDArray[np.float64], steps: NDArray[np.int64]) -> None:
