@@ -29,7 +29,7 @@ BATCH = 16
 
 @dataclass(frozen=True, eq=False, init=False)
 class AttentionGrid:
-    """Where the cells of an attention map lie in a camera frame; equal grids hash alike.
+    """Where the cells of an attention map lie in a camera frame; equal grids have equal hashes.
 
     Args:
         ys: [rows] the cells' centres in pixels, rising. 0 is the centre of the first pixel, so that a frame

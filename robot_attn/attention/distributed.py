@@ -68,7 +68,8 @@ def attend_heads_parallel(
             available on every rank.
         mask: bool, True where a query may attend, broadcast to [B, h, q, n].
         group: the process group; None for all processes.
-        gather_weights: False leaves each rank only the weights of its own heads, [B, h of this rank, q, n].
+        gather_weights: False leaves each rank only the weights of the heads that it holds, [B, h of this
+            rank, q, n].
 
     Returns:
         Values [B, h, q, v] and weights [B, h, q, n], on every rank.

@@ -1,4 +1,4 @@
-"""An episode as pictures, one a step: frame, heat, target, actions, reward and return."""
+"""Draw an episode as one picture a step: frame, heat, target, actions, reward and return."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _BIT = 4  # sub-pixel bits of opencv's `shift`, for smooth lines
 class Replay:
     """An episode, drawn step by step.
 
-    A map that is no distribution (`robot_attn.maps.usable_maps`) is not drawn: "no map" is said in its place.
+    A map that is not a distribution (`robot_attn.maps.usable_maps`) is not drawn: its panel says "no map".
 
     Args:
-        episode: what is drawn; it has attention, of one head or more.
+        episode: the episode, with attention of one head or more.
         size: height of the pictures in pixels, even; the width follows.
-        title: what is shown.
-        action_range: the ends of the action bars.
+        title: text in the header.
+        action_range: lowest and highest value on the action bars.
 
     Raises:
-        ValueError: an episode without attention maps, or a size that is odd or too small.
+        ValueError: the episode has no attention maps, or the size is odd or too small.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Replay:
             )
         if size < MIN_SIZE or size % 2:
             raise ValueError(
-                f"the height of a replay is an even number of pixels from {MIN_SIZE}, got {size}"
+                f"expected an even height of at least {MIN_SIZE} pixels, got {size}"
             )
         self.episode, self.action_range = episode, action_range
         self.usable = episode.attention_maps.usable
@@ -127,7 +127,7 @@ class Replay:
         return image
 
     def caption(self, step: int) -> str:
-        """What the contact sheet says below a moment."""
+        """The caption below a step in the contact sheet."""
         episode, masks = self.episode, self.episode.target_masks
         usable = self.usable[step, episode.best_head]
         parts = [f"step {step + 1}" if episode.dt is None else f"{step * episode.dt:.1f} s"]
@@ -200,7 +200,11 @@ class Replay:
         main, scale = layout.main, 0.48 * u
         if self.episode.uniform:
             draw_text(
-                image, "no attention: this policy weighs the whole frame alike", main.x, main.y - 7 * u, scale
+                image,
+                "no attention: this policy weights the whole frame equally",
+                main.x,
+                main.y - 7 * u,
+                scale,
             )
             return
         name = self._name(self.episode.best_head)

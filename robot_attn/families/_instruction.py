@@ -54,8 +54,8 @@ class Instruction(Perception):
 
     - fixed, `instruction="the red ball"`: one for the module, whatever the frame; or
     - per frame, `instruction=None`: the last `MAX_TOKENS` numbers of the context are its token ids, as
-      returned by `robot_attn.tokenize`, in the context's dtype; a row of PAD is no instruction. The numbers
-      before them are context as in any family.
+      returned by `robot_attn.tokenize`, in the context's dtype; a row of PAD stands for no instruction. The
+      numbers before them are context as in any family.
 
     The queries also enter the features, with the context, since the required action may depend on the
     instruction.

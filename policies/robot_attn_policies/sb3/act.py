@@ -80,7 +80,7 @@ def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
 def _head(policy: BasePolicy) -> _Head | None:
     """The policy from its features on: (features [B, F], memory) -> (outputs [B, ...], memory).
 
-    None where it is no network of Stable-Baselines3 or sb3-contrib, or goes another way than theirs.
+    None where it is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of their steps.
     """
     if not acts_as_published(policy, also=(PerceptionPolicy.__module__,)):
         return None

@@ -36,7 +36,7 @@ class PerceptionExtractor(CombinedExtractor):
     keys, one-hot where discrete, each flattened.
 
     An entry `tokens` of whole numbers [MAX_TOKENS] is an instruction, as `robot_attn.tokenize` gives it. The
-    family "instruction" reads it, unless it is given an instruction of its own; the features do not repeat
+    family "instruction" reads it, unless it is built with a fixed instruction; the features do not repeat
     it. To other families it is a vector as the others, a bag of words: 1 for each word that is in it.
 
     It is a `CombinedExtractor` in name only (no part of that class is built): SB3 passes
@@ -263,7 +263,7 @@ def _check_instruction(space: spaces.Space[Any]) -> None:
     if not whole or space.shape != (MAX_TOKENS,) or space.low.min() < 0 or space.high.max() > len(WORDS):  # type: ignore[attr-defined]
         raise ValueError(
             f"expected the entry {TOKENS!r} to be {MAX_TOKENS} whole numbers from 0 to {len(WORDS)}, as "
-            f"robot_attn.tokenize gives them, got {space}: rename an entry that is no instruction"
+            f"robot_attn.tokenize gives them, got {space}: rename an entry that is not an instruction"
         )
 
 
