@@ -67,9 +67,7 @@ class Replay:
                 "expected an episode with attention maps, got one without: a page shows it (`write_page`)"
             )
         if size < MIN_SIZE or size % 2:
-            raise ValueError(
-                f"expected an even height of at least {MIN_SIZE} pixels, got {size}"
-            )
+            raise ValueError(f"expected an even height of at least {MIN_SIZE} pixels, got {size}")
         self.episode, self.action_range = episode, action_range
         self.usable = episode.attention_maps.usable
         """[T, heads]."""
