@@ -77,6 +77,9 @@ def kill(folder: Path, kills: int, seed: int) -> None:
                 time.sleep(0.001)
             time.sleep(generator.uniform(0.0, 0.2))
             os.kill(child, signal.SIGKILL)
+            # TensorBoard orders the files of one second by process id, as text: 9999 after 10000.
+            while list((folder / "tensorboard").glob(f"events.out.tfevents.{int(time.time())}.*")):
+                time.sleep(0.01)
         hits += os.WIFSIGNALED(status := os.waitpid(child, 0)[1])
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
     print(hits)
