@@ -1,7 +1,6 @@
-"""The command `robot-attn`: arguments, one call, and what to print.
+"""The command line `robot-attn`: parsing of options, and printing of results.
 
-Each command is one file; `cli.py` lists them and picks the file. This is the only package that knows the
-other three.
+Each command is one module; `cli.py` lists them. This is the only package that depends on the other three.
 """
 
 from robot_attn_scripts.cli import main as main

@@ -1,4 +1,4 @@
-"""Measure rendering, tasks, training and the extractors against their peers, each peer in the same run."""
+"""Measure rendering, tasks, training and feature extractors against their peers, in the same run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from robot_attn_scripts._command import Command
 
 COMMANDS: Mapping[str, Command] = {
     "render": Command(
-        "benchmarks.render", "frames a second of each way to render the Track scene", ("train",)
+        "benchmarks.render", "frames rendered a second, against MuJoCo and Gymnasium", ("train",)
     ),
-    "envs": Command("benchmarks.envs", "steps a second of every task, with shifts and without", ("train",)),
+    "envs": Command("benchmarks.envs", "environment steps a second of every task", ("train",)),
     "train": Command("benchmarks.train", "frames trained a second, against Stable-Baselines3", ("train",)),
-    "extractor": Command("benchmarks.extractor", "the cost of each family, against NatureCNN", ("train",)),
+    "extractor": Command("benchmarks.extractor", "cost of each family, against NatureCNN", ("train",)),
     "attention": Command(
-        "benchmarks.attention", "attention over many tokens, against torch's own", ("train",)
+        "benchmarks.attention", "cost of attention over many tokens, against torch's", ("train",)
     ),
     "pointing": Command("benchmarks.pointing", "whether each family learns to find the target", ("train",)),
-    "watch": Command(
-        "benchmarks.watch", "frames of a video watched a second, on one core", ("train", "video")
-    ),
+    "watch": Command("benchmarks.watch", "video frames processed a second, on one core", ("train", "video")),
     "overlay": Command(
-        "benchmarks.overlay", "pictures of attention drawn a second, against Matplotlib", ("train", "video")
+        "benchmarks.overlay", "attention overlays drawn a second, against Matplotlib", ("train", "video")
     ),
 }

@@ -1,7 +1,7 @@
-"""The entry point of `robot-attn`: picks a command, and turns errors into one line and an exit code.
+"""The entry point of `robot-attn`: dispatches to a command and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 2 an error that the line on stderr explains, 130 interrupted with Ctrl-C, 141 whoever read
-the output closed it. With ROBOT_ATTN_TRACEBACK=1 in the environment an error shows its traceback instead.
+Exit codes: 0 success; 2 an error, explained by one line on stderr; 130 interrupted with Ctrl-C; 141 the
+reader of the output closed the pipe. With ROBOT_ATTN_TRACEBACK=1 in the environment errors show a traceback.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from robot_attn_scripts._command import Command, dispatch
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train", "train a policy from camera frames in simulation", ("train",)),
-    "evaluate": Command("evaluate", "score a policy, and whether it looked at the target", ("train",)),
-    "compare": Command("compare", "compare runs over scenes and seeds: table and plot", ("train",)),
-    "curves": Command("curves", "draw the learning curves of runs", ("train",)),
-    "replay": Command("replay", "draw an episode with what the policy looked at", ("train", "video")),
+    "evaluate": Command("evaluate", "measure return, success and attention on the target", ("train",)),
+    "compare": Command("compare", "compare runs over scenes and seeds: tables and plot", ("train",)),
+    "curves": Command("curves", "plot the learning curves of runs", ("train",)),
+    "replay": Command("replay", "draw an episode with the policy's attention maps", ("train", "video")),
     "explain": Command(
-        "explain", "test whether what a policy looks at decides what it does", ("train", "video", "explain")
+        "explain", "test whether a policy's attention drives its actions", ("train", "video", "explain")
     ),
-    "record": Command("record", "play episodes and keep them, as files or for Minari", ("train", "video")),
-    "watch": Command("watch", "show what a policy attends to in a video or a camera", ("train", "video")),
+    "record": Command("record", "save episodes, as files or as a Minari dataset", ("train", "video")),
+    "watch": Command("watch", "show a policy's attention on a video or a camera", ("train", "video")),
     "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families", group=True),
-    "families": Command("families", "list the perception families, and what each costs", ("train",)),
-    "demo": Command("demo", "train, evaluate and replay a tracking policy from scratch", ("train", "video")),
+    "families": Command("families", "list the perception families and their cost", ("train",)),
+    "demo": Command(
+        "demo", "train a tracking policy from scratch, evaluate and replay it", ("train", "video")
+    ),
 }
 
 
@@ -35,18 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `robot-attn` with `argv` (default: the process's arguments) and return its exit code."""
     _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch's OpenMP is loaded, so before torch is. Its threads would otherwise spin between two
-    # operations on the cores that the simulator's threads, or another process, could be using.
+    # Must be set before torch loads OpenMP. Its threads would otherwise spin between two operations, on cores
+    # that the simulator's threads or another process could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a full disk or a closed pipe still becomes one line
+        sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught below
         return code
     except KeyboardInterrupt:
         print("robot-attn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # `robot-attn ... | head` has read enough. What Python still wants to write at its end goes nowhere.
+        # As in `robot-attn ... | head`. Discard what Python flushes at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
@@ -69,23 +71,23 @@ def _run(arguments: list[str]) -> int:
 
 
 def _open_streams() -> None:
-    """Open what whoever started us has closed (`2>&-`), so that writing there goes nowhere.
+    """Open standard streams that the parent process has closed (`2>&-`) on the null device.
 
-    Otherwise the next file that is opened would get the number of the stream that is missing, and whatever a
+    Otherwise the next file that is opened would get the descriptor of the missing stream, and whatever a
     library writes to that stream would end up in the file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the least number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
-        return f"not enough memory: {error or 'ask for less'}"
+        return f"not enough memory: {error or 'reduce the sizes'}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

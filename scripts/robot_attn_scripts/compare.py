@@ -1,4 +1,4 @@
-"""Compare trained policies: score and focus of every arm, as trained and under visual shifts."""
+"""Compare trained policies: score and localisation of each arm, with and without visual shifts."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from robot_attn_policies.training.presets import TrainConfig
 
 CELLS, NAME = "cells", "comparison"
-"""In the output folder: the cells, and what the other files are called."""
+"""Names in the output folder: the folder of the cells, and the stem of the other files."""
 
 COLUMNS = (
     ("score", "normalised_score", 3, 1),
     ("interquartile mean", "normalised_score_iqm", 3, 1),
     ("success, %", "success", 0, 100),
     ("mass on target, %", "mass", 1, 100),
-    ("times chance", "mass_over_chance", 1, 1),
-    ("times centre bias", "mass_over_center_bias", 1, 1),
+    ("x chance", "mass_over_chance", 1, 1),
+    ("x centre bias", "mass_over_center_bias", 1, 1),
     ("pointing, %", "pointing_game", 0, 100),
 )
-"""Of the table: heading, metric, digits, factor."""
+"""Columns of the table: heading, metric, digits, factor."""
 IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game")
-"""What of it fits in 80 columns."""
+"""The metrics that the terminal shows, so that the table fits in 80 columns."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, for a process of its own to measure."""
+    """One cell of the comparison, to be measured in a worker process."""
 
     path: Path
     question: Question
     run: Path | None
-    """None for the two ends of the score."""
+    """None for the baselines of the score (random policy and oracle)."""
     which: Literal["best", "last"]
     envs: int
     modules: tuple[str, ...] = ()
@@ -51,13 +51,13 @@ class Job:
 
     @property
     def episodes(self) -> int:
-        """Those that it runs, with calibration, or of both ends."""
+        """The number of episodes to run: evaluation and calibration, or those of both baselines."""
         question = self.question
         more = question.episodes if question.calibration is None else question.calibration["episodes"]
         return question.episodes + more
 
     def answer(self) -> Scores | Baselines | None:
-        """What the cell says, once it is measured."""
+        """The cell's result, or None if it is not measured yet."""
         from robot_attn_policies.evaluation.result_cache import Baselines, Scores, read_cell
 
         return read_cell(self.path, self.question, Baselines if self.run is None else Scores)
@@ -67,8 +67,8 @@ def run(options: Options) -> dict[str, object]:
     """Measure the cells that are missing, print the tables, write the files, and return the figures.
 
     Raises:
-        ValueError: what was named cannot be compared.
-        KeyboardInterrupt: interrupted, after the way on was printed.
+        ValueError: the runs cannot be compared.
+        KeyboardInterrupt: interrupted, after a message that says how to resume.
     """
     from rich.console import Console
 
@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, object]:
             done = sum(job.answer() is not None for job in jobs)
             console.print(
                 f"stopped: {done} of {len(jobs)} cells are measured and kept in {out / CELLS}; the same "
-                "command goes on with the others",
+                "command resumes with the others",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -123,15 +123,15 @@ def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
     """The policies of the runs, by their folders.
 
     Raises:
-        ValueError: no runs, a folder that is none, one named twice, one without a policy, or seeds that it
-        has used.
+        ValueError: a folder is not a run folder, is named twice or has no policy, or its training used one of
+            the evaluation seeds.
     """
-    met: set[Path] = set()
+    named: set[Path] = set()
     policies = {}
     for folder in options.runs:
-        if folder.resolve() in met:
-            raise ValueError(f"{folder} is named twice: name each run once")
-        met.add(folder.resolve())
+        if folder.resolve() in named:
+            raise ValueError(f"expected each run once, got {folder}, which is named twice: name it once")
+        named.add(folder.resolve())
         policy = policies[str(folder)] = _loaded_run.load(folder, options.which, options.module)
         seeds_of(options, policy.held_out_from)
     return policies
@@ -154,10 +154,10 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
 def plan(
     options: Options, configs: Mapping[str, TrainConfig], folder: Path
 ) -> dict[tuple[str, str], tuple[Job, Job]]:
-    """By scene and run, the cell of its scores and that of the ends, which runs of equal scenes share.
+    """For each scene and run, the cell of its scores and that of the baselines, which equal scenes share.
 
-    A file's name tells arm, seed and scene: a run that was trained again replaces its cells, and what else
-    was compared in the folder stays.
+    A cell's file is named after arm, seed and scene: a run that was retrained replaces its own cells, and
+    other comparisons in the folder stay.
     """
     from robot_attn_policies.evaluation.compare import TRAINED, arm_config
     from robot_attn_policies.evaluation.result_cache import Question, policy_identity
@@ -189,9 +189,10 @@ def plan(
 
 
 def check_scenes(jobs: Iterable[Job]) -> dict[Path, int]:
-    """Make each scene once, so that a name or an option that is wrong is told before any work.
+    """Make each scene once, so that a wrong name or option is reported before any work.
 
-    Returns the most steps that an episode of each job takes.
+    Returns:
+        The largest number of steps in an episode of each job, by the path of its cell.
     """
     from robot_attn_policies.training.run_folder import json_hash
 
@@ -214,7 +215,7 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
     from robot_attn_policies.evaluation.result_cache import write_cell
     from robot_attn_policies.training.progress_bar import pace
 
-    # The longest first: the last ones then leave no core idle for long.
+    # Longest first, so that no core idles for long at the end.
     left = {job.path: horizons[job.path] * job.episodes for job in jobs}
     jobs = sorted(jobs, key=lambda job: -left[job.path])
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[pace]}"))
@@ -222,27 +223,29 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
         task = progress.add_task(f"0 of {len(jobs)} cells", total=sum(left.values()), pace="starting")
         started, steps, done = time.monotonic(), 0, 0
 
-        def told(place: int, more: int) -> None:
+        def on_progress(place: int, more: int) -> None:
             nonlocal steps
             steps += more
             left[jobs[place].path] -= more
             rate = steps / (time.monotonic() - started)
             progress.update(task, advance=more, pace=pace(rate, sum(left.values())))
 
-        def finished(place: int, answer: Scores | Baselines) -> None:
+        def on_result(place: int, answer: Scores | Baselines) -> None:
             nonlocal done
             done += 1
             write_cell(jobs[place].path, jobs[place].question, answer)
-            # What is left of episodes that ended early.
+            # The remaining steps of episodes that ended early.
             progress.update(
                 task, advance=left.pop(jobs[place].path), description=f"{done} of {len(jobs)} cells"
             )
 
-        _pool.run_jobs(measure_cell, jobs, processes or usable_cores(), on_progress=told, on_result=finished)
+        _pool.run_jobs(
+            measure_cell, jobs, processes or usable_cores(), on_progress=on_progress, on_result=on_result
+        )
 
 
 def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:
-    """What the job's cell shall say."""
+    """Measure the cell of a job, in this process."""
     from robot_attn_policies.evaluation.result_cache import baselines_of, scores_of
     from robot_attn_policies.rollouts.rollout import Step
 
@@ -285,7 +288,7 @@ def figures_of(
         "episodes": _report.figure(len(evaluation), "episodes a cell"),
         "seeds": {"first": evaluation[0], "last": evaluation[-1]},
         "calibration": {"episodes": len(calibration), "first_seed": calibration[0]},
-        "interval": "95 % bootstrap: runs drawn first, then episodes, the same for all runs",
+        "interval": "95 % bootstrap: runs are resampled first, then episodes, the same ones for all runs",
         "versions": library_versions(),
         "arms": {
             arm: {
@@ -317,23 +320,23 @@ def figures_of(
 
 
 def headline(figures: Any) -> str:
-    """What was compared, in a line."""
+    """The title: task and number of episodes."""
     return f"{figures['task'].capitalize()}, {figures['episodes']['value']} episodes a cell"
 
 
 def _notes(figures: Any) -> list[str]:
-    """What a reader must know of the tables."""
+    """Notes that a reader needs to interpret the tables."""
     counts = {arm: len(entry["runs"]) for arm, entry in figures["arms"].items()}
     uniform = [arm for arm, entry in figures["arms"].items() if entry["uniform_attention"]]
     single = [arm for arm, count in counts.items() if count == 1]
     several = [count for count in counts.values() if count > 1]
-    notes = ["In brackets the 95 % bootstrap interval over runs and episodes."]
+    notes = ["In brackets: 95 % bootstrap interval over runs and episodes."]
     if single:
-        notes.append(f"One seed: the interval of {', '.join(single)} is over episodes alone.")
+        notes.append(f"One seed: the interval of {', '.join(single)} is over episodes only.")
     if several and min(several) < 10:
-        notes.append(f"Of {min(several)} runs it is rough.")
+        notes.append(f"With {min(several)} runs the interval is approximate.")
     if uniform:
-        notes.append(f"The map of {', '.join(uniform)} is uniform by construction: its focus is chance.")
+        notes.append(f"The map of {', '.join(uniform)} is uniform by construction: it scores chance.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Draw the learning curves of trainings: their evaluations' score over steps and over minutes."""
+"""Plot the learning curves of training runs: evaluation score over steps and over minutes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from robot_attn_scripts.options.curves import Options
 
 
 def run(options: Options) -> dict[str, object]:
-    """Draw the curves, print how soon each reached the score, and return these figures.
+    """Plot the curves, print how soon each run reached the score, and return these figures.
 
     Raises:
-        ValueError: no runs, or one that is no run folder or was never evaluated.
+        ValueError: a folder is not a run folder, or its training was never evaluated.
     """
     from rich.console import Console
 

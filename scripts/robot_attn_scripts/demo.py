@@ -1,4 +1,4 @@
-"""Train a tracking policy from nothing, evaluate it, and draw a replay of what it looked at."""
+"""Train a tracking policy from scratch, evaluate it, and draw a replay with its attention maps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from robot_attn_scripts.options.demo import Options
 
 
 def run(options: Options) -> dict[str, object]:
-    """Train, evaluate, replay; print the score table and the paths to look at; return the scores.
+    """Train, evaluate and replay; print the score table and the paths of the results; return the scores.
 
     Raises:
-        ValueError: the folder holds something else than a run of the demo.
-        KeyboardInterrupt: interrupted; the training is saved, and the next call goes on from it.
+        ValueError: the folder has something other than a run of the demo.
+        KeyboardInterrupt: interrupted; the training is saved, and the next call resumes it.
     """
     from rich.console import Console
 
@@ -28,7 +28,7 @@ def run(options: Options) -> dict[str, object]:
     scores, video = options.out / "evaluation.json", options.out / "replay.mp4"
     resumed = (options.out / CONFIG).is_file()
 
-    console.rule(f"1 of 3   {'Go on with' if resumed else 'Train'} the policy")
+    console.rule(f"1 of 3   {'Resume training' if resumed else 'Train'} the policy")
     train.run(TrainOptions("track", steps=options.steps, seed=options.seed, out=options.out, resume=resumed))
     console.rule("2 of 3   Evaluate it")
     figures = evaluate.evaluate(EvaluateOptions(options.out, episodes=options.episodes))
@@ -41,9 +41,9 @@ def run(options: Options) -> dict[str, object]:
     console.rule(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
     evaluate.show(figures, console)
     shown = {
-        video: "what the policy looked at, as a video",
+        video: "an episode with the policy's attention maps, as a video",
         video.with_suffix(".html"): "the same, as a page to step through",
-        video.with_suffix(".png"): "the same, as one picture",
+        video.with_suffix(".png"): "the same, as one image",
         scores: "the scores above",
         options.out: "the trained policy",
     }

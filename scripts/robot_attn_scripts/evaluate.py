@@ -1,4 +1,4 @@
-"""Score a trained policy: return, success, and whether it looked at the target."""
+"""Evaluate a trained policy: return, success, and attention on the target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCE_NAMES = {"center_bias": "centre bias", "prior": "average place", "unif
 
 
 def run(options: Options) -> dict[str, object]:
-    """Evaluate, print the tables, write the JSON if asked to, and return the figures."""
+    """Evaluate, print the tables, write the JSON file of --json, and return the figures."""
     from rich.console import Console
 
     figures = evaluate(options)
@@ -136,7 +136,7 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
             "first_seed": calibration_seeds[0],
             "last_seed": calibration_seeds[-1],
         },
-        # A uniform map has no head to choose: calling one "best" would claim that it looks at something.
+        # A uniform map has no head to choose: calling one "best" would claim that it localises something.
         "best_head": None if uniform else best,
         "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.num_heads)],
         "references": {name: of(focus.index(name)) for name in REFERENCES},
@@ -152,7 +152,7 @@ def _means(means: RatioOfSums, unit: str) -> _report.Figure:
 
 
 def show(figures: Any, console: Any) -> None:
-    """Print the figures of `evaluate` as tables that fit in 80 columns, which is what a pipe has."""
+    """Print the figures of `evaluate` as tables that fit in 80 columns, the width of a pipe."""
     from rich.text import Text
 
     seeds = figures["seeds"]
@@ -161,7 +161,7 @@ def show(figures: Any, console: Any) -> None:
     console.print(
         f"{figures['task']}, perception {figures['perception']}, {figures['episodes']['value']} episodes, "
         f"seeds {seeds['first']} to {seeds['last']}\n"
-        "in brackets the 95 % bootstrap interval over episodes",
+        "in brackets: 95 % bootstrap interval over episodes",
         style="dim",
         highlight=False,
     )
@@ -177,7 +177,7 @@ def show(figures: Any, console: Any) -> None:
     console.print(score, highlight=False)
     low, oracle = figures["random_return"]["mean"]["value"], figures["oracle_return"]
     console.print(
-        f"a random policy's return is {low:.1f}; not normalised, since this environment has no oracle"
+        f"a random policy has a return of {low:.1f}; not normalised, because this environment has no oracle"
         if oracle is None
         else f"0 is a random policy (return {low:.1f}), 1 the oracle (return {oracle['mean']['value']:.1f})",
         style="dim",
@@ -188,13 +188,13 @@ def show(figures: Any, console: Any) -> None:
     focus = figures["focus"]
     if focus is None:
         console.print(
-            "No focus: this environment gives no target_mask in its info, so where the target is in the "
-            "frame is not known.",
+            "Localisation is not scored: this environment gives no target_mask in its info, so the target's "
+            "location in the frame is unknown.",
             style="yellow",
             highlight=False,
         )
         return
-    looks = _report.figure_table("where it looks", "mass on target, %", "times chance", "pointing game, %")
+    table = _report.figure_table("localisation", "mass on target, %", "x chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:
         cells = (
@@ -202,7 +202,7 @@ def show(figures: Any, console: Any) -> None:
             _report.interval_text(row["mass_over_chance"], 1),
             _report.interval_text(row["pointing_game"], 1, factor=100),
         )
-        looks.add_row(label, *cells, style=style)
+        table.add_row(label, *cells, style=style)
 
     best = focus["best_head"]
     if best is not None:
@@ -212,32 +212,32 @@ def show(figures: Any, console: Any) -> None:
                 add(f"head {head['head']}", head)
     for name, row in focus["references"].items():
         add(REFERENCE_NAMES[name], row, "dim")
-    console.print(looks, highlight=False)
+    console.print(table, highlight=False)
     scored, hidden = focus["frames_scored"]["value"], focus["frames_target_not_visible"]["value"]
     if focus["chance"]["value"] is None:
         console.print("The target was never visible in these episodes: nothing to score.", style="yellow")
         return
     console.print(
-        f"chance is {100 * focus['chance']['value']:.2f} % of the frame; {scored:,} frames scored, "
-        f"{hidden:,} left out (target not visible)",
+        f"chance: the target covers {100 * focus['chance']['value']:.2f} % of the frame; {scored:,} frames "
+        f"scored, {hidden:,} left out (target not visible)",
         style="dim",
         highlight=False,
     )
     console.print()
     if best is None:
         console.print(
-            f"The attention of {figures['perception']!r} is uniform by construction: it looks everywhere, "
-            "so it has no head to score and no focus to claim. The rows above are maps that never look.",
+            f"The attention of {figures['perception']!r} is uniform by construction, so there is no head to "
+            "score. The rows above are baseline maps that ignore the frame.",
             style="yellow",
             highlight=False,
         )
         return
     calibration = focus["calibration"]["episodes"]
     console.print(
-        f"Head {best['head']}, chosen on {calibration} other episodes, puts on the target "
-        f"{_plain(best['mass_over_chance'])} times what chance would, "
-        f"{_plain(best['mass_over_center_bias'])} times the centre-bias map "
-        f"and {_plain(best['mass_over_prior'])} times the target's average place.",
+        f"The attention mass of head {best['head']}, chosen on {calibration} other episodes, on the target "
+        f"is {_plain(best['mass_over_chance'])} times chance, "
+        f"{_plain(best['mass_over_center_bias'])} times that of the centre-bias map "
+        f"and {_plain(best['mass_over_prior'])} times that of the target's average place.",
         highlight=False,
     )
 

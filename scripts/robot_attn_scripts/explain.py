@@ -1,4 +1,4 @@
-"""Explain a policy: whether what it looks at decides what it does."""
+"""Explain a policy: test whether its attention drives its actions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from robot_attn_scripts.options.explain import Options
 
 
 def run(options: Options) -> dict[str, object]:
-    """Play, write the report, print its verdicts, and return its figures.
+    """Run the episodes, write the report, print its verdicts, and return its figures.
 
     Raises:
-        ValueError: an option that makes no sense; the run or its environment as in `_policy`.
+        ValueError: a seed has been used before, or the run or its environment cannot be loaded.
     """
     from rich.console import Console
 
@@ -36,7 +36,7 @@ def run(options: Options) -> dict[str, object]:
             env,
             seeds=seeds,
             calibration=calibration,
-            title=f"{policy.name}: what it looks at, and whether that decides",
+            title=f"{policy.name}: faithfulness report",
             facts=[
                 ("Policy", policy.name),
                 ("Task", policy.config.task),

@@ -117,8 +117,9 @@ def test_the_tables_fit_and_hold_the_figures(compared: Path) -> None:
         assert cell in text
         assert f"{difference['value']:+.3f} [{difference['low']:+.3f},{difference['high']:+.3f}]" in text
         words = " ".join(text.split())
-        assert "One seed: the interval of cnn is over episodes alone. Of 2 runs it is rough." in words
-        assert "The map of cnn is uniform by construction: its focus is chance." in words
+        assert "One seed: the interval of cnn is over episodes only." in words
+        assert "With 2 runs the interval is approximate." in words
+        assert "The map of cnn is uniform by construction: it scores chance." in words
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len(lines) == (2 + 3 * 2) + (2 + 3)
     assert len({line.count("|") for line in lines[:8]}) == 1
@@ -197,7 +198,7 @@ def test_it_goes_on_after_a_kill_and_after_ctrl_c(runs: Path, compared: Path, tm
     stopped = cells(out)
     assert len(killed) < len(stopped) < CELLS
     assert f"stopped: {len(stopped)} of {CELLS} cells are measured" in told
-    assert "the same command goes on with the others" in told
+    assert "the same command resumes with the others" in told
     assert error.splitlines()[-1] == "robot-attn: interrupted"
     assert "Traceback" not in error
     assert psutil.wait_procs(workers, timeout=120)[1] == []
@@ -216,10 +217,10 @@ Damage = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ([], "expected run folders to compare, got none: name some"),
+        ([], "expected run folders to compare, X
         (["nothing"], "expected a run folder with a config.json"),
-        (["query-0", "query-0"], "query-0 is named twice"),
-        (["query-0", "../runs/query-0"], "is named twice"),
+        (["query-0", "query-0"], "expected each run once, got query-0, which is named twice"),
+        (["query-0", "../runs/query-0"], "which is named twice"),
         (["query-0", "copy"], "expected runs that differ in configuration or seed"),
         (["query-0", "other-task"], "expected runs of one task"),
         (["query-0", "never"], "best/policy.safetensors, got none"),

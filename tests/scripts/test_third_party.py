@@ -313,7 +313,7 @@ def test_an_evaluation_gives_the_return_and_says_what_is_not_known(
     assert run("evaluate", folder, *arguments) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "not normalised, since this environment has no oracle" in told
-    assert "No focus: this environment gives no target_mask in its info" in told
+    assert "Localisation is not scored: this environment gives no target_mask in its info" in told
     figures = json.loads(out.read_text())
     missing = ("normalised_score", "oracle_return", "success", "focus")
     assert [figures[name] for name in missing] == [None] * 4
@@ -416,7 +416,7 @@ def test_a_discrete_environment_that_sees_is_evaluated(
     assert run("evaluate", lamp_folder, "--module", "lamp_env", *arguments) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "has no oracle" in told
-    assert "No focus" not in told
+    assert "Localisation is not scored" not in told
     figures = json.loads(out.read_text())
     assert figures["normalised_score"] is None
     assert 0 <= figures["success"]["mean"]["value"] <= 1
