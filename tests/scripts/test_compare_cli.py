@@ -217,7 +217,7 @@ Damage = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ([], "expected run folders to compare, X
+        ([], "expected run folders to compare, got none: name them"),
         (["nothing"], "expected a run folder with a config.json"),
         (["query-0", "query-0"], "expected each run once, got query-0, which is named twice"),
         (["query-0", "../runs/query-0"], "which is named twice"),

@@ -312,7 +312,7 @@ def test_an_evaluation_gives_the_return_and_says_what_is_not_known(
     arguments = ["--episodes", 3, "--envs", 2, "--which", "last", "--json", out]
     assert run("evaluate", folder, *arguments) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "not normalised, since this environment has no oracle" in told
+    assert "not normalised, because this environment has no oracle" in told
     assert "Localisation is not scored: this environment gives no target_mask in its info" in told
     figures = json.loads(out.read_text())
     missing = ("normalised_score", "oracle_return", "success", "focus")
