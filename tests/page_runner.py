@@ -34,14 +34,14 @@ BUDGETS = {
     "compare": "--episodes 2 --jobs 1 --envs 2 --calibration-episodes 1",
     "explain": "--episodes 2 --calibration-episodes 0 --no-curves --envs 2",
     "replay": "--size 600 --calibration-episodes 1",
-    "record": "--episodes 2 --at-once 2",
+    "record": "--episodes 2 --at-once 2 --calibration-episodes 1",
     "families": "--rounds 1 --batch 4",
     "watch": "",
 }
 # These hold NAME=VALUE pairs: a budget's are added to a line's own.
 PAIRS = ("--ppo",)
-SEVERAL = 2
-"""Episodes of a replay that asks for several."""
+IF_GIVEN = {"--episodes": "2", "--image-size": "64"}
+"""What a replay gets instead, where its line has the option."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def within_budget(words: Sequence[str]) -> list[str]:
     options = _options(shlex.split(BUDGETS[name]))
     if name == "train" and "--resume" in rest:
         options = {}  # what was begun has its settings
-    if name == "replay" and "--episodes" in rest:
-        options["--episodes"] = [str(SEVERAL)]
+    if name == "replay":
+        options |= {option: [value] for option, value in IF_GIVEN.items() if option in rest}
     for option, values in options.items():
         if option in rest:
             start = rest.index(option)

@@ -142,6 +142,10 @@ def test_blocks_in_tabs_are_found_and_continued_lines_joined() -> None:
             "evaluate r --suite hard --episodes 2 --calibration-episodes 1 --envs 2",
         ),
         ("replay r --png", "replay r --png --size 600 --calibration-episodes 1"),
+        (
+            "replay r --image-size 256 --camera c",
+            "replay r --camera c --size 600 --calibration-episodes 1 --image-size 64",
+        ),
         ("replay r --episodes 4 --png", "replay r --png --size 600 --calibration-episodes 1 --episodes 2"),
         ("train t --resume", "train t --resume"),
         (
