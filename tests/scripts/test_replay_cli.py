@@ -248,7 +248,7 @@ def test_episodes_of_two_seeds_are_not_compared(
     assert run(*sources, "--out", tmp_path / "a.mp4") == 2
     assert "RobotAttn/Toy-v0 with seed 1000000000 and RobotAttn/Toy-v0 with seed 3" in capsys.readouterr().err
     assert run(folder, *sources[1:], "--out", tmp_path / "a.mp4") == 2
-    assert "two run folders, or two recorded episodes" in capsys.readouterr().err
+    assert "expected two run folders or two recorded episodes for --compare" in capsys.readouterr().err
 
 
 def test_a_policy_that_does_not_fit_the_task_is_told_what_differs(
@@ -364,7 +364,7 @@ def test_what_has_been_played_is_not_played_again(
     replayed: Path, tmp_path: Path, option: tuple[object, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(replayed.with_suffix(".hdf5"), *option, "--out", tmp_path / "a.mp4") == 2
-    assert f"{option[0]}: for a run folder" in capsys.readouterr().err
+    assert f"expected a run folder with {option[0]}, got" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
