@@ -84,9 +84,9 @@ def spec_steps_many(spec: EnvSpec) -> bool:
     """Whether an environment steps many worlds in one call, each reset in the step that ends its episode.
 
     Every task of `robot_attn_envs.register_task` does. So does any id whose vector environment says so: its
-    class has the metadata `autoreset_mode` `SAME_STEP`.
+    class has the metadata `autoreset_mode` `SAME_STEP`. An id without a single environment leaves no choice.
     """
-    return spec.id in TASKS or _vector_class(spec) is not None
+    return spec.id in TASKS or _vector_class(spec) is not None or spec.entry_point is None
 
 
 def training_of(task: str) -> Mapping[str, Any]:
@@ -162,6 +162,8 @@ def _class(spec: EnvSpec) -> Any:
 
         return load_task(TASKS[spec.id])
     many, one = _vector_class(spec), spec.entry_point
+    if many is None and one is None:
+        many = spec.vector_entry_point
     if many is not None or not isinstance(one, str):
         return one if many is None else many
     with explained(spec.id, {}):

@@ -88,7 +88,7 @@ def test_a_peer_that_would_fill_the_memory_is_left_out_and_said_to_be(
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"tokens": ()}, {"tokens": (64, 0)}])
 def test_nothing_to_measure(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with at least one value)"):
         attention.run(Options(**wrong))  # type: ignore[arg-type]
 
 
