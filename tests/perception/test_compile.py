@@ -1,5 +1,6 @@
 """torch.compile compiles every family to one graph with the same percepts."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,10 +36,15 @@ def test_compiled_to_one_graph_it_gives_the_same_percept(family: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch writes C++ for this machine, and needs g++")
-def test_compiled_to_machine_code_it_gives_the_same_percept() -> None:
-    # In a fresh process: after torch's FLOP counter has run, what inductor compiles aborts the process.
+def test_compiled_to_machine_code_it_gives_the_same_percept(tmp_path: Path) -> None:
+    # With a fresh cache: code that was cached under another ATEN_CPU_CAPABILITY corrupts memory here.
     code = "import test_compile; test_compile.check('query', 'inductor')"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
