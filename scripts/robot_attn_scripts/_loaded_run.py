@@ -13,11 +13,8 @@ from robot_attn_scripts._name_value import parse_pairs
 if TYPE_CHECKING:
     from robot_attn_policies.evaluation.evaluate import Calibration, Focus
     from robot_attn_policies.probing.probe import PolicyProbe
-    from robot_attn_policies.rollouts.rollout import Actor, Rollouts, Step
+    from robot_attn_policies.rollouts.rollout import Actor, Rollouts, StartProgress, Step
     from robot_attn_policies.training.presets import Json, TrainConfig
-
-Watch = Callable[[str, int], "Callable[[Step], None]"]
-"""Told what comes next and how many steps it takes at most, gives what to call after each."""
 
 
 class Baselines(NamedTuple):
@@ -134,7 +131,7 @@ def has_oracle(env: Any) -> bool:
 
 
 def calibrated(
-    policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, start_progress: Watch
+    policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, start_progress: StartProgress
 ) -> Calibration:
     """The best head, chosen in the scene that the policy was trained in, whatever it is scored in."""
     from robot_attn_policies.evaluation.evaluate import calibrate
@@ -149,7 +146,7 @@ def score(
     env: Any,
     seeds: Sequence[int],
     calibration_seeds: Sequence[int],
-    start_progress: Watch,
+    start_progress: StartProgress,
 ) -> tuple[Rollouts, Focus]:
     """What the policy earns in `env` on `seeds`, and where it looks."""
     from robot_attn_policies.evaluation.evaluate import evaluate_policy
@@ -159,7 +156,7 @@ def score(
     return evaluate_policy(policy.probe.act, env, seeds, policy.probe.grid, calibration, on_step=watcher)
 
 
-def ends(env: Any, seeds: Sequence[int], start_progress: Watch) -> Baselines:
+def ends(env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Baselines:
     """What the random policy and the oracle earn in `env` on `seeds`.
 
     Raises:
@@ -176,7 +173,7 @@ def ends(env: Any, seeds: Sequence[int], start_progress: Watch) -> Baselines:
     return Baselines(random, play("oracle", oracle_actor(env), env, seeds, start_progress))
 
 
-def play(name: str, act: Actor, env: Any, seeds: Sequence[int], start_progress: Watch) -> Rollouts:
+def play(name: str, act: Actor, env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Rollouts:
     """What `act`, called `name`, earns in `env` on `seeds`."""
     from robot_attn_policies.rollouts.rollout import rollout_episodes
 
@@ -200,7 +197,7 @@ def seeds_from(first: int, count: int, used: set[int], what: str) -> list[int]:
 
 
 @contextmanager
-def step_bar(console: Any) -> Iterator[Watch]:
+def step_bar(console: Any) -> Iterator[StartProgress]:
     """A progress bar: call it with a name and a number of steps to get something to `watch` with."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

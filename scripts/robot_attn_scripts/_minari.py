@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from robot_attn.optional import import_optional
 from robot_attn_policies.probing.probe import PolicyProbe
-from robot_attn_policies.rollouts.rollout import Observation, Step
+from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
 from robot_attn_policies.rollouts.single_env import as_batch
 from robot_attn_scripts.compat.minari import DATA_FOLDER, dataset_path, make_namespace, namespace_of
 
@@ -305,7 +305,7 @@ class _Recording:
         )
 
 
-def _row(observation: Observation, i: int) -> Any:
+def _row(observation: ObservationBatch, i: int) -> Any:
     """Observation i of a batch, copied: an environment may write the next one where this one lies."""
     if isinstance(observation, Mapping):
         return {name: np.array(entry[i]) for name, entry in observation.items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 LEAST_SECONDS = 0.02
 """What is quicker is repeated within a round until it takes this long: a clock and a cache need it."""
 
-Step = Callable[[], object]
+TimedStep = Callable[[], object]
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def forward_and_backward(forward: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Step:
+def forward_and_backward(forward: Callable[[], Tensor], leaves: Sequence[Tensor]) -> TimedStep:
     """One pass there and back: from `leaves` to what `forward` gives, and to the gradients of all leaves."""
     with torch.no_grad():
         gradient = torch.randn_like(forward())
     return lambda: torch.autograd.grad(forward(), leaves, gradient)
 
 
-def take_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+def take_turns(steps: Mapping[str, TimedStep], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each step in each round. In a round every step has its turn, one right after another.
 
     Whatever slows the machine for a while so slows all of a round, and hardly their ratios.
@@ -52,7 +52,7 @@ def take_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]
     return times
 
 
-def seconds(step: Step, repeats: int) -> float:
+def seconds(step: TimedStep, repeats: int) -> float:
     """The mean time of a step."""
     started = time.perf_counter()
     for _ in range(repeats):
@@ -60,7 +60,7 @@ def seconds(step: Step, repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def peak_bytes(step: Step) -> int:
+def peak_bytes(step: TimedStep) -> int:
     """Memory that this process takes at the peak of `step`, above what it has taken before; on Linux.
 
     Memory that was freed and is still the process's own counts as taken before: call it in a fresh process.

@@ -15,7 +15,7 @@ from robot_attn.drawing.colors import BACKGROUND, BLACK, TEXT, WHITE
 from robot_attn.maps import usable_maps
 from robot_attn.optional import import_cv2
 from robot_attn.regions import Tracker, regions
-from robot_attn_policies.probing.probe import KINDS
+from robot_attn_policies.probing.probe import MAP_KINDS
 from robot_attn_policies.sb3.extractor import TOKENS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Watcher:
         self._rest, self.unknown = _rest(probe, instruction)
         self._tracker = Tracker() if boxes and probe.kind == "attention" else None
         name = "mean of all heads" if head is None else f"head {head}"
-        shown = f"{KINDS[probe.kind]}, {name}" if probe.kind == "attention" else KINDS[probe.kind]
+        shown = f"{MAP_KINDS[probe.kind]}, {name}" if probe.kind == "attention" else MAP_KINDS[probe.kind]
         self._caption = "   ".join(
             part for part in (title, shown, "" if instruction is None else f'"{instruction}"') if part
         )

@@ -37,7 +37,7 @@ IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game
 
 
 @dataclass(frozen=True)
-class Job:
+class CellJob:
     """One cell of the comparison, to be measured in a worker process."""
 
     path: Path
@@ -153,7 +153,7 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
 
 def plan(
     options: Options, configs: Mapping[str, TrainConfig], folder: Path
-) -> dict[tuple[str, str], tuple[Job, Job]]:
+) -> dict[tuple[str, str], tuple[CellJob, CellJob]]:
     """For each scene and run, the cell of its scores and that of the baselines, which equal scenes share.
 
     A cell's file is named after arm, seed and scene: a run that was retrained replaces its own cells, and
@@ -182,13 +182,13 @@ def plan(
                 f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json",
             )
             table[scene, run] = (
-                Job(folder / files[0], scores, Path(run), options.which, options.envs, options.module),
-                Job(folder / files[1], ends, None, options.which, options.envs, options.module),
+                CellJob(folder / files[0], scores, Path(run), options.which, options.envs, options.module),
+                CellJob(folder / files[1], ends, None, options.which, options.envs, options.module),
             )
     return table
 
 
-def check_scenes(jobs: Iterable[Job]) -> dict[Path, int]:
+def check_scenes(jobs: Iterable[CellJob]) -> dict[Path, int]:
     """Make each scene once, so that a wrong name or option is reported before any work.
 
     Returns:
@@ -207,7 +207,7 @@ def check_scenes(jobs: Iterable[Job]) -> dict[Path, int]:
     return found
 
 
-def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, console: Console) -> None:
+def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: int, console: Console) -> None:
     """Measure the cells in processes, under a progress bar, and write each as soon as it is measured."""
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -244,7 +244,7 @@ def measure(jobs: Sequence[Job], horizons: Mapping[Path, int], processes: int, c
         )
 
 
-def measure_cell(job: Job, tell: _pool.Tell) -> Scores | Baselines:
+def measure_cell(job: CellJob, tell: _pool.Tell) -> Scores | Baselines:
     """Measure the cell of a job, in this process."""
     from robot_attn_policies.evaluation.result_cache import baselines_of, scores_of
     from robot_attn_policies.rollouts.rollout import Step

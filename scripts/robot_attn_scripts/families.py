@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import robot_attn
 from robot_attn_scripts import _report
-from robot_attn_scripts._timing import Step, forward_and_backward, one_thread, take_turns
+from robot_attn_scripts._timing import TimedStep, forward_and_backward, one_thread, take_turns
 from robot_attn_scripts.options.families import Options
 
 CHANNELS = 3
@@ -54,10 +54,10 @@ def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, F
     modules = {name: robot_attn.build(name, image_shape) for name in sorted(robot_attn.FAMILIES)}
     one, many = torch.rand(1, *image_shape), torch.rand(batch, *image_shape)
 
-    def forward(module: robot_attn.Perception) -> Step:
+    def forward(module: robot_attn.Perception) -> TimedStep:
         return torch.no_grad()(lambda: module(one))
 
-    def both_ways(module: robot_attn.Perception) -> Step:
+    def both_ways(module: robot_attn.Perception) -> TimedStep:
         return forward_and_backward(lambda: module(many).features, list(module.parameters()))
 
     with one_thread():

@@ -136,9 +136,9 @@ def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
     seeds = in_sight(name, len(options.intensities), options.seed, options.steps, instruction)[: scene.views]
     if "occluders" in scene.options:
         seeds = range(options.seed, options.seed + TRIED)
-        episodes = record(name, seeds, None, options.size, scene.options)
+        episodes = record_episodes(name, seeds, None, options.size, scene.options)
         return [(scene.caption, moment) for moment in hiding(episodes, scene.views)]
-    episodes = record(name, seeds, options.steps, options.size, scene.options)
+    episodes = record_episodes(name, seeds, options.steps, options.size, scene.options)
     return [(scene.caption + moment.words, moment) for moment in map(typical, episodes)]
 
 
@@ -151,12 +151,12 @@ def in_sight(
     A shift has no say in it: one under which the target is never seen is to be found out.
     """
     seeds = range(first, first + TRIED * count)
-    episodes = record(name, seeds, steps, MIN_SIZE, {"instruction": instruction})
+    episodes = record_episodes(name, seeds, steps, MIN_SIZE, {"instruction": instruction})
     shown = [any(moment.target.any() for moment in episode) for episode in episodes]
     return tuple(sorted(seeds, key=lambda seed: not shown[seed - first])[:count])
 
 
-def record(
+def record_episodes(
     name: str, seeds: Sequence[int], steps: int | None, size: int, scene: dict[str, Any]
 ) -> list[list[Moment]]:
     """An episode of each seed, in which the oracle acts: the first of its moments, or all for None."""

@@ -49,7 +49,7 @@ def _scene(options: Options, policy: _loaded_run.LoadedPolicy) -> dict[str, Json
 # ---- A file an episode ----
 
 
-class Job(NamedTuple):
+class RecordJob(NamedTuple):
     """Episodes for one process."""
 
     options: Options
@@ -85,7 +85,7 @@ def _write_files(
             ) as player,
             _bar(progress, int(player.env.horizon) * len(seeds)) as advance,
         ):
-            jobs = [Job(options, out, seeds[i::processes], player.best_head) for i in range(processes)]
+            jobs = [RecordJob(options, out, seeds[i::processes], player.best_head) for i in range(processes)]
             if processes == 1:
                 told |= _play(player, jobs[0], advance)
             else:
@@ -109,7 +109,7 @@ def _write_files(
     }
 
 
-def record_job(job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
+def record_job(job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]:
     """Record the job's episodes, in a process of its own, and say by seed how they went."""
     from robot_attn_scripts._player import Player
     from robot_attn_scripts._tasks import env_id
@@ -122,7 +122,7 @@ def record_job(job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
         return _play(Player(policy, env, env_args, job.best_head), job, tell)
 
 
-def _play(player: Player, job: Job, tell: _pool.Tell) -> dict[int, dict[str, object]]:
+def _play(player: Player, job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]:
     from robot_attn_policies.recording.episode_file import save_episode
     from robot_attn_policies.training.run_folder import library_versions
 

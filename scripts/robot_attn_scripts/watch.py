@@ -36,7 +36,7 @@ def run(options: Options) -> dict[str, object]:
     from rich.console import Console
 
     from robot_attn.video import VideoReader, write_video
-    from robot_attn_policies.probing.probe import KINDS, probe_policy
+    from robot_attn_policies.probing.probe import MAP_KINDS, probe_policy
     from robot_attn_policies.training.run_folder import load_policy
     from robot_attn_policies.training.stop import stop_on_signal
     from robot_attn_scripts._live_window import Window
@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, object]:
             boxes=options.boxes,
             title=f"{options.run.name}: {config.perception}",
         )
-        console.print(f"maps: {KINDS[watcher.probe.kind]}", highlight=False)
+        console.print(f"maps: {MAP_KINDS[watcher.probe.kind]}", highlight=False)
         if watcher.unknown:
             names = ", ".join(watcher.unknown)
             told = f"the policy also reads {names}, which a video does not tell: zero in every frame"

@@ -207,7 +207,7 @@ def test_a_policy_without_attention_and_an_environment_without_masks_raise() -> 
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        (np.zeros((3, 2), np.float32), r"shape \[3, 2\]"),
+        (np.zeros((3, 2), np.float32), r"expected actions of shape \[2, 2\], got \[3, 2\]"),
         (np.full((2, 2), np.nan, np.float32), "NaN or infinite"),
     ],
 )

@@ -365,7 +365,7 @@ def test_ctrl_c_keeps_the_episodes_that_have_ended(
 
 
 def test_an_error_keeps_the_episodes_that_have_ended(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="reward that is not a finite number"):
+    with pytest.raises(ValueError, match="expected finite rewards"):
         run(Options(run_of(tmp_path / "run", "broken"), episodes=9, minari="toy/cut-v0", at_once=3))
     _, episodes = load("toy/cut-v0")
     assert [seed for seed, _ in episodes] == [FIRST + i for i in range(6)]

@@ -17,14 +17,14 @@ from robot_attn.explain import (
     stretches_of,
 )
 
-Kind = Literal["lost", "left", "jump", "reward", "value"]
+MomentKind = Literal["lost", "left", "jump", "reward", "value"]
 
 
 class Moment(NamedTuple):
     """One mark: the step to look at, what happened there, and that in words."""
 
     step: int
-    kind: Kind
+    kind: MomentKind
     text: str
 
 
@@ -95,7 +95,7 @@ def find_moments(
                 found.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
     if maps is not None and (jump := largest_jump(maps)) is not None:
         found.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
-    kinds: tuple[tuple[Kind, str, NDArray[np.float64] | None], ...] = (
+    kinds: tuple[tuple[MomentKind, str, NDArray[np.float64] | None], ...] = (
         ("reward", "Reward", rewards),
         ("value", "Value estimate", values),
     )

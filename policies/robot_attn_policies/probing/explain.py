@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -30,16 +30,13 @@ from robot_attn_policies.probing.faithfulness import (
     run_head_ablation,
     run_pixel_ablation,
 )
-from robot_attn_policies.probing.probe import KINDS, PolicyProbe, probe_policy
+from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_policy
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import Show
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
-from robot_attn_policies.rollouts.rollout import Step, random_actor, rollout_episodes
+from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 from robot_attn_policies.sb3.extractor import find_extractor
-
-Watch: TypeAlias = Callable[[str, int], "Callable[[Step], None]"]
-"""Told what comes next and how many steps it takes at most, gives what to call after each."""
 
 SHARES = (0.02, 0.05, 0.2, 0.4)
 """Of the pixels, in the curves of return, beside `SHARE`."""
@@ -57,7 +54,7 @@ def explain(
     ablations: Sequence[str] = tuple(PIXEL_ABLATIONS),
     stack: int | None = None,
     max_steps: int = 10_000,
-    start_progress: Watch | None = None,
+    start_progress: StartProgress | None = None,
 ) -> Report:
     """Play the episodes of `seeds`, and explain a policy by them.
 
@@ -109,7 +106,7 @@ def explain(
         sections.append(report_sections.heads_section(silenced))
     sections += explain_steps(probe, seen, show(seen.observation), seeds)
     about = [
-        ("Maps", KINDS[probe.kind]),
+        ("Maps", MAP_KINDS[probe.kind]),
         ("Heads", "count alike" if stage.weights is None else "count by how much they change the action"),
         ("Episodes", f"{len(seeds)}, seeds {min(seeds)} to {max(seeds)}"),
     ]
@@ -126,7 +123,7 @@ def explain_episode(
     facts: Sequence[tuple[str, str]] = (),
     stack: int | None = None,
     max_steps: int = 10_000,
-    start_progress: Watch | None = None,
+    start_progress: StartProgress | None = None,
 ) -> Report:
     """What can be told of one episode in seconds: all but what it would have earned otherwise.
 
@@ -146,7 +143,7 @@ def explain_episode(
     said = [section.text[0] for section in sections if section.name == "failures"]
     return Report(
         title or type(probe.policy).__name__,
-        (*facts, ("Maps", KINDS[probe.kind]), ("Seed", str(seed))),
+        (*facts, ("Maps", MAP_KINDS[probe.kind]), ("Seed", str(seed))),
         (*said, "One episode says nothing about others: `explain` gives verdicts, on many."),
         tuple(replace(section, verdict=None) for section in sections),
     )
@@ -158,7 +155,7 @@ def _stage(
     seeds: Sequence[int],
     stack: int | None,
     max_steps: int,
-    start_progress: Watch | None,
+    start_progress: StartProgress | None,
 ) -> tuple[_Stage, Show]:
     """Where it is played, and how frames are shown."""
     probe = source if isinstance(source, PolicyProbe) else probe_policy(source)
@@ -228,7 +225,7 @@ def _summary(probe: PolicyProbe, sections: Sequence[Section]) -> tuple[str, ...]
     failures = [section.text[0] for section in sections if section.name == "failures"]
     said += [f"Where it fails: {text}" for text in failures]
     if probe.kind != "attention":
-        said.append(f"The maps are the {KINDS[probe.kind]}.")
+        said.append(f"The maps are the {MAP_KINDS[probe.kind]}.")
     return tuple(said)
 
 
@@ -244,7 +241,7 @@ class _Stage:
     env: Any
     seeds: Sequence[int]
     horizon: int
-    start_progress: Watch | None
+    start_progress: StartProgress | None
     weights: NDArray[np.float64] | None = None
     """[heads] how much each counts; None for alike."""
 

@@ -40,14 +40,14 @@ from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interv
 from robot_attn_policies.probing.probe import frames_of, with_frames
 from robot_attn_policies.probing.steps import joined
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
-from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
+from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, rollout_episodes
 
 SHARE = 0.1
 """Of the frame's pixels: what the verdict is about."""
 
 Outcome: TypeAlias = Literal["yes", "no", "undecided"]
-Watch: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
-"""Told which episodes come next; gives what to call after each of their steps."""
+OnRollout: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
+"""Called with the name of each rollout before it starts; returns the rollout's `on_step`, or None."""
 
 PIXEL_ABLATIONS: dict[str, str] = {
     "deleted": "the most-attended pixels deleted",
@@ -116,7 +116,7 @@ def run_pixel_ablation(
     weights: NDArray[np.float64] | None = None,
     image: str = "image",
     seed: int = 0,
-    on_step: Watch | None = None,
+    on_rollout: OnRollout | None = None,
 ) -> PixelAblation:
     """Play the episodes of `seeds` as they are and once for each of `names`, with pixels erased.
 
@@ -146,11 +146,11 @@ def run_pixel_ablation(
         )
     if "borrowed" in names and env.num_envs < 2:
         raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
-    on_step = on_step or (lambda name: None)
+    on_rollout = on_rollout or (lambda name: None)
     center = center_bias_map(grid.image_size)[None]
     meter = FocusMeter(len(seeds), 2)
     measured = False
-    after = on_step("full")
+    after = on_rollout("full")
 
     def see(step: Step) -> None:
         nonlocal measured
@@ -168,7 +168,7 @@ def run_pixel_ablation(
         rng = np.random.default_rng(seed)
 
         def act_ablated(
-            observation: Observation, name: str = name, rng: np.random.Generator = rng
+            observation: ObservationBatch, name: str = name, rng: np.random.Generator = rng
         ) -> tuple[NDArray[Any], Percept | None]:
             percept = act(observation)[1] if name in LOOKED else None
             frames = frames_of(observation, image, grid)
@@ -177,7 +177,7 @@ def run_pixel_ablation(
             actions, _ = act(with_frames(observation, image, grid, left))
             return actions, percept
 
-        erased[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_step(name)).returns
+        erased[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_rollout(name)).returns
     return PixelAblation(share, full, random, erased, meter.totals() if measured else None)
 
 
@@ -232,7 +232,7 @@ def run_head_ablation(
     heads: HeadInputs,
     *,
     returns: bool = True,
-    on_step: Watch | None = None,
+    on_rollout: OnRollout | None = None,
 ) -> HeadAblation:
     """Play the episodes of `seeds` as they are, without each head, and with each head alone.
 
@@ -251,10 +251,10 @@ def run_head_ablation(
         NoDecision: the actions do not depend on any head.
         ValueError: as `rollout_episodes`.
     """
-    on_step = on_step or (lambda name: None)
+    on_rollout = on_rollout or (lambda name: None)
     every = range(len(heads.columns))
-    met: list[tuple[Observation, NDArray[Any], NDArray[np.bool_]]] = []
-    after = on_step("full")
+    met: list[tuple[ObservationBatch, NDArray[Any], NDArray[np.bool_]]] = []
+    after = on_rollout("full")
 
     def see(step: Step) -> None:
         met.append((step.observation, step.actions, step.running))
@@ -362,7 +362,7 @@ def measure_interventions(
     pending: dict[tuple[Thing, str], NDArray[np.float64]] = {}
     clock = 0
 
-    def act_and_intervene(observation: Observation) -> tuple[NDArray[Any], Percept | None]:
+    def act_and_intervene(observation: ObservationBatch) -> tuple[NDArray[Any], Percept | None]:
         nonlocal clock
         actions, percept = act(observation)
         if clock % every == 0:

@@ -20,13 +20,13 @@ from robot_attn import AttentionGrid, Percept, to_float
 from robot_attn.explain import gradient_length
 from robot_attn.frames import channel_axis, channels_to_back, channels_to_front
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
-from robot_attn_policies.rollouts.rollout import Actor, Observation, policy_actor
+from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, policy_actor
 from robot_attn_policies.sb3.act import Memory, act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
-Kind: TypeAlias = Literal["attention", "gradient", "uniform"]
-KINDS: dict[Kind, str] = {
+MapKind: TypeAlias = Literal["attention", "gradient", "uniform"]
+MAP_KINDS: dict[MapKind, str] = {
     "attention": "attention",
     "gradient": "gradient of the action: this policy has no attention",
     "uniform": "uniform: this policy does not say where it looks",
@@ -49,7 +49,7 @@ class PolicyProbe:
     image: str | None
     """The key of the frames where observations have keys."""
     num_heads: int
-    kind: Kind
+    kind: MapKind
     """What its maps are."""
 
     @property
@@ -57,7 +57,7 @@ class PolicyProbe:
         """Its maps say nothing."""
         return self.kind == "uniform"
 
-    def values(self, observation: Observation) -> NDArray[np.float64] | None:
+    def values(self, observation: ObservationBatch) -> NDArray[np.float64] | None:
         """What the policy expects to earn from here on, [B]; None where it does not say."""
         tensors, _ = self.policy.obs_to_tensor(cast(Any, observation))
         with torch.no_grad():
@@ -102,7 +102,7 @@ def _attention_probe(policy: BasePolicy, extractor: PerceptionExtractor) -> Poli
 
 
 def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int, int]) -> PolicyProbe:
-    def act(observation: Observation) -> tuple[NDArray[Any], Percept]:
+    def act(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         actions, _ = policy.predict(cast(Any, observation), deterministic=True)
         return actions, _percept(action_gradient_maps(policy, observation, image))
 
@@ -115,22 +115,22 @@ def _percept(maps: Tensor) -> Percept:
     return Percept(maps.new_empty((len(maps), 0)), maps[:, None])
 
 
-def frames_of(observation: Observation, image: str, grid: AttentionGrid) -> NDArray[Any]:
+def frames_of(observation: ObservationBatch, image: str, grid: AttentionGrid) -> NDArray[Any]:
     """The observation's frames as [B, H, W, C], whichever way round it has them."""
     frames, axis = _stored(observation, image, grid)
     return frames if axis == -1 else channels_to_back(frames)
 
 
 def with_frames(
-    observation: Observation, image: str, grid: AttentionGrid, frames: NDArray[Any]
-) -> Observation:
+    observation: ObservationBatch, image: str, grid: AttentionGrid, frames: NDArray[Any]
+) -> ObservationBatch:
     """The observation with these frames [B, H, W, C] in place of its own."""
     _, axis = _stored(observation, image, grid)
     frames = frames if axis == -1 else channels_to_front(frames)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames
 
 
-def _stored(observation: Observation, image: str, grid: AttentionGrid) -> tuple[NDArray[Any], int]:
+def _stored(observation: ObservationBatch, image: str, grid: AttentionGrid) -> tuple[NDArray[Any], int]:
     """The observation's frames as they are, and which of their axes is that of the channels."""
     if not isinstance(observation, Mapping):
         frames = observation
@@ -157,12 +157,12 @@ def remembering(probe: PolicyProbe) -> Actor:
     if not hasattr(policy, "lstm_actor"):
         return probe.act
 
-    def attentive(observation: Observation) -> tuple[NDArray[Any], Percept]:
+    def attentive(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         nonlocal memory
         actions, percept, memory = act(policy, observation, memory)
         return actions, percept
 
-    def differentiated(observation: Observation) -> tuple[NDArray[Any], Percept]:
+    def differentiated(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         nonlocal memory
         before = memory
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
@@ -173,7 +173,7 @@ def remembering(probe: PolicyProbe) -> Actor:
 
 
 def action_gradient_maps(
-    policy: BasePolicy, observation: Observation, image: str | None, *, memory: Memory | None = None
+    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
 ) -> Tensor:
     """How much each cell of the frame would change the action, [B, rows, cols], each with sum 1.
 
@@ -193,7 +193,7 @@ def action_gradient_maps(
 
 
 def decision(
-    policy: BasePolicy, observation: Observation, image: str | None, *, memory: Memory | None = None
+    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """What a policy is about to do, as a function of its frames that can be differentiated.
 

@@ -65,7 +65,7 @@ from robot_attn_policies.probing.probe import (
     with_frames,
 )
 from robot_attn_policies.probing.steps import StepBatch
-from robot_attn_policies.rollouts.rollout import Observation
+from robot_attn_policies.rollouts.rollout import ObservationBatch
 from robot_attn_policies.sb3.act import prepare
 from robot_attn_policies.sb3.extractor import find_extractor, perceive
 
@@ -487,7 +487,7 @@ def _ratio(means: RatioOfSums) -> Interval:
 
 
 def _of_frames(
-    probe: PolicyProbe, observation: Observation
+    probe: PolicyProbe, observation: ObservationBatch
 ) -> tuple[NDArray[Any], Callable[[NDArray[Any]], NDArray[Any]]]:
     """The frames [N, H, W, C] of observations, and the policy's actions as a function of them alone."""
     image = probe.image or "image"

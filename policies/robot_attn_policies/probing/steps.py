@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn import AttentionGrid, AttentionMaps
-from robot_attn_policies.rollouts.rollout import Observation, Step
+from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
 
 LARGEST = 256 * 2**20
 """Bytes that are kept: of longer or larger episodes every second step is, or every third, and so on."""
@@ -21,7 +21,7 @@ LARGEST = 256 * 2**20
 class StepBatch:
     """N steps of E episodes, episode by episode, in the order of time."""
 
-    observation: Observation
+    observation: ObservationBatch
     """What the policy saw, of each entry [N, ...]."""
     maps: AttentionMaps
     """[N, heads, rows, cols]."""
@@ -64,14 +64,14 @@ class StepBatch:
         return self.take(np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)))
 
 
-def rows_of(observation: Observation, rows: NDArray[Any]) -> Observation:
+def rows_of(observation: ObservationBatch, rows: NDArray[Any]) -> ObservationBatch:
     """Some rows of a batch of observations."""
     if isinstance(observation, Mapping):
         return {name: entry[rows] for name, entry in observation.items()}
     return np.asarray(observation[rows])
 
 
-def joined(observations: Sequence[Observation]) -> Observation:
+def joined(observations: Sequence[ObservationBatch]) -> ObservationBatch:
     """Batches of observations as one."""
     first = observations[0]
     if isinstance(first, Mapping):

@@ -44,7 +44,7 @@ from robot_attn import AttentionGrid
 from robot_attn.episode import COLUMNS, Episode, EpisodeError
 from robot_attn.files import replacing
 from robot_attn.optional import import_optional
-from robot_attn_policies.rollouts.rollout import Actor, Observation, Step, rollout_episodes
+from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, rollout_episodes
 
 FORMAT = 2
 BLOCK = 8
@@ -355,7 +355,7 @@ def record_episode(
     best_head: int = 0,
     uniform: bool = False,
     policy: str = "",
-    values: Callable[[Observation], NDArray[Any] | None] | None = None,
+    values: Callable[[ObservationBatch], NDArray[Any] | None] | None = None,
     maps: str = "attention",
     on_step: Callable[[Step], None] | None = None,
 ) -> Episode:
@@ -374,7 +374,7 @@ def record_episode(
     steps: list[dict[str, Any]] = []
     simulator: list[Mapping[str, NDArray[Any]]] = []
 
-    def act_and_remember(observation: Observation) -> tuple[NDArray[Any], Any]:
+    def act_and_remember(observation: ObservationBatch) -> tuple[NDArray[Any], Any]:
         if hasattr(env, "get_state"):
             simulator.append({name: np.array(part) for name, part in env.get_state().items()})
         return act(observation)

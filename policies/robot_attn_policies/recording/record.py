@@ -20,7 +20,7 @@ from robot_attn.episode import Episode
 from robot_attn.frames import channel_axis, channels_to_back
 from robot_attn_policies.probing.probe import PolicyProbe, probe_policy, remembering
 from robot_attn_policies.recording.episode_file import record_episode
-from robot_attn_policies.rollouts.rollout import Observation
+from robot_attn_policies.rollouts.rollout import ObservationBatch
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 
 _SHOWN, _SEEN = "image", "seen"
@@ -76,8 +76,8 @@ def record(
     )
 
 
-def _seen(observation: Observation) -> Observation:
-    return cast(Observation, cast(Mapping[str, Any], observation)[_SEEN])
+def _seen(observation: ObservationBatch) -> ObservationBatch:
+    return cast(ObservationBatch, cast(Mapping[str, Any], observation)[_SEEN])
 
 
 class _Shown(BatchOfOne):
@@ -87,7 +87,7 @@ class _Shown(BatchOfOne):
         super().__init__(env, max_steps)
         self.show = Show(env, probe, stack)
 
-    def observe(self, observation: Any) -> Observation:
+    def observe(self, observation: Any) -> ObservationBatch:
         seen: Any = super().observe(observation)
         state = {"state": seen["state"]} if isinstance(seen, Mapping) and "state" in seen else {}
         return {_SEEN: seen, _SHOWN: self.show(seen), **state}

@@ -1,1 +1,1 @@
-"""Playing episodes: one policy, a batch of environments, a step at a time."""
+"""Rollouts: run a policy in a batch of environments."""

@@ -1,4 +1,4 @@
-"""Play a policy for one episode a seed, in a batch of environments."""
+"""Run a policy for one episode per seed in a batch of environments."""
 
 from __future__ import annotations
 
@@ -18,40 +18,59 @@ from robot_attn_policies.rollouts.protocols import HasOracle, ability
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import find_extractor
 
-Observation: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
+ObservationBatch: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
+"""Observations of N environments as the environment returns them: [N, ...], or a mapping of such arrays."""
 
-
-Actor: TypeAlias = Callable[[Observation], tuple[NDArray[Any], Percept | None]]
-"""A batch of observations as the environment gives them -> (actions, what was looked at, if anything)."""
+Actor: TypeAlias = Callable[[ObservationBatch], tuple[NDArray[Any], Percept | None]]
+"""Maps a batch of observations to actions [N, ...] and, for a policy with attention, its `Percept`."""
 
 
 class Step(NamedTuple):
-    """One step of a batch of N environments: what was seen, done and earned."""
+    """One step of a batch of N environments.
+
+    Attributes:
+        episode: int64 [N], index into the seeds of the episode that each environment plays; valid where
+            `running`.
+        running: bool [N], False where the environment has no episode left and its row is to be ignored.
+        observation: the observations on which the policy acted, N rows.
+        info: the infos that came with `observation`; a `target_mask` in it, bool [N, H, W], belongs to that
+            frame.
+        percept: the policy's features and attention for `observation`, or None.
+        actions: [N, ...].
+        rewards: [N].
+        done: bool [N], whether the episode ended (terminated or truncated) with this step.
+    """
 
     episode: NDArray[np.int64]
-    """[N] which of the seeds each environment is at; valid where `running`."""
     running: NDArray[np.bool_]
-    """[N] False where the environment has nothing left to do and its row means nothing."""
-    observation: Observation
+    observation: ObservationBatch
     info: Mapping[str, Any]
-    """The infos that came with `observation`: a `target_mask` in it belongs to that frame."""
     percept: Percept | None
     actions: NDArray[Any]
     rewards: NDArray[Any]
     done: NDArray[np.bool_]
 
 
+StartProgress: TypeAlias = Callable[[str, int], Callable[[Step], None]]
+"""Called with the name of each rollout before it starts, and with the largest number of steps that it takes
+over all its episodes; returns the rollout's `on_step`."""
+
+
 @dataclass(frozen=True)
 class Rollouts:
-    """E episodes, in the order of their seeds."""
+    """Results of E episodes, in the order of their seeds.
+
+    Attributes:
+        seeds: int64 [E].
+        returns: float64 [E], undiscounted sums of rewards.
+        lengths: int64 [E], steps.
+        successes: bool [E], or None where the task does not report success.
+    """
 
     seeds: NDArray[np.int64]
     returns: NDArray[np.float64]
-    """[E] undiscounted sums of rewards."""
     lengths: NDArray[np.int64]
-    """[E] steps."""
     successes: NDArray[np.bool_] | None
-    """[E], or None where the task does not say."""
 
 
 def rollout_episodes(
@@ -61,41 +80,46 @@ def rollout_episodes(
     *,
     on_step: Callable[[Step], None] | None = None,
 ) -> Rollouts:
-    """Run one episode a seed, `env.num_envs` at a time, and call `on_step` after every step.
+    """Run one episode per seed, `env.num_envs` at a time.
 
-    The policy acts in batches of `env.num_envs`, and floating-point rounding depends on the batch size: with
-    the same seeds, another number of environments can give other actions after some steps. Frames depend on
-    the seed and the actions alone.
+    The policy acts on batches of `env.num_envs` observations, and floating-point rounding depends on the
+    batch size: with the same seeds, another number of environments can give other actions after some steps.
+    Frames depend only on the seed and the actions.
 
-    An environment that has ended before the others of its batch goes on unrecorded, whichever way it resets
-    itself.
-    Nothing of a step is kept: what should be remembered is added up by `on_step`.
+    An environment that finishes before the others of its batch keeps running unrecorded, whichever way it
+    resets itself. Steps are not stored: `on_step` accumulates what the caller needs.
+
+    Args:
+        act: maps observations to actions.
+        env: the environments.
+        seeds: one episode per seed.
+        on_step: called after every step.
+
+    Returns:
+        Returns, lengths and successes of the episodes.
 
     Raises:
-        ValueError: no seeds, or actions of the wrong shape, or actions or rewards that are not finite
-            numbers.
+        ValueError: no seeds, actions of the wrong shape, or actions or rewards that are not finite.
     """
     if len(seeds) == 0:
-        raise ValueError("no seeds: an evaluation needs at least one episode")
+        raise ValueError("expected at least one seed, got none: give one seed per episode")
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
     successes: list[bool | None] = [None] * len(seeds)
     for first in range(0, len(seeds), env.num_envs):
         episode = np.arange(first, first + env.num_envs)
         running = episode < len(seeds)
-        episode = np.minimum(
-            episode, len(seeds) - 1
-        )  # environments too many repeat the last seed, unrecorded
-        each = [int(seeds[int(i)]) for i in episode]
-        observation, info = env.reset(
-            seed=cast(Any, each)
-        )  # gymnasium's own take a list; their hint does not say
+        # Surplus environments repeat the last seed, unrecorded.
+        episode = np.minimum(episode, len(seeds) - 1)
+        env_seeds = [int(seeds[int(i)]) for i in episode]
+        # Gymnasium's vector environments accept a list; their type hint does not say so.
+        observation, info = env.reset(seed=cast(Any, env_seeds))
         while running.any():
             actions, percept = act(observation)
             _check_actions(actions, env)
-            following, rewards, terminated, truncated, next_info = env.step(actions)
+            next_observation, rewards, terminated, truncated, next_info = env.step(actions)
             if not np.isfinite(rewards[running]).all():
                 raise ValueError(
-                    f"the environment gave a reward that is not a finite number: {rewards.tolist()}"
+                    f"expected finite rewards, got {rewards.tolist()}: check the environment's reward"
                 )
             done = np.logical_or(terminated, truncated)
             if on_step is not None:
@@ -105,7 +129,7 @@ def rollout_episodes(
             for i in np.flatnonzero(running & done):
                 successes[episode[i]] = _success(next_info, int(i))
             running = running & ~done
-            observation, info = following, next_info
+            observation, info = next_observation, next_info
     known = [value for value in successes if value is not None]
     return Rollouts(
         seeds=np.asarray(seeds, dtype=np.int64),
@@ -119,34 +143,42 @@ def _check_actions(actions: NDArray[Any], env: VectorEnv[Any, Any, Any]) -> None
     expected = env.action_space.shape
     if actions.shape != expected:
         raise ValueError(
-            f"the policy gave actions of shape {list(actions.shape)}, the environment takes {expected}"
+            f"expected actions of shape {list(expected or ())}, got {list(actions.shape)}: use a "
+            "policy that was trained for this action space"
         )
     if not np.isfinite(actions).all():
         raise ValueError(
-            "the policy gave an action that is NaN or infinite: its weights or its input are broken"
+            "expected finite actions, got one that is NaN or infinite: check the policy's weights and "
+            "its observations"
         )
 
 
 def _success(info: Mapping[str, Any], index: int) -> bool | None:
-    # With autoreset in the same step, what belongs to the ended episode is in final_info.
-    ended = info.get("final_info", info)
+    # With autoreset in the same step, the infos of the finished episode are in final_info.
+    final_info = info.get("final_info", info)
     for name in ("success", "is_success"):
-        if name in ended and ended.get("_" + name, {index: True})[index]:
-            return bool(ended[name][index])
+        if name in final_info and final_info.get("_" + name, {index: True})[index]:
+            return bool(final_info[name][index])
     return None
 
 
 def policy_actor(policy: BasePolicy) -> Actor:
-    """A Stable-Baselines3 policy, without its exploration noise, and where it looks, in one pass.
+    """Return deterministic actions and attention of a policy, from one forward pass.
 
-    A recurrent policy meets every observation as an episode's first.
+    A recurrent policy treats every observation as the first of an episode.
+
+    Args:
+        policy: a Stable-Baselines3 or sb3-contrib policy with a `PerceptionExtractor`.
+
+    Returns:
+        A function that maps observations to actions and a `Percept`.
 
     Raises:
-        ValueError: as `find_extractor`.
+        ValueError: an error of `find_extractor`.
     """
-    find_extractor(policy)  # refused here, and not in the middle of an episode
+    find_extractor(policy)  # raises here rather than in the middle of an episode
 
-    def actor(observation: Observation) -> tuple[NDArray[Any], Percept]:
+    def actor(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         actions, percept, _ = act(policy, observation)
         return actions, percept
 
@@ -154,27 +186,38 @@ def policy_actor(policy: BasePolicy) -> Actor:
 
 
 def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:
-    """Uniform actions in the batched `space` [N, ...], whatever the observation: the score's zero.
+    """Return an actor that samples uniform actions and ignores observations: a normalised score of 0.
 
-    What has no bounds is drawn as Gymnasium does.
+    Args:
+        space: the batched action space [N, ...]. A space without bounds is sampled with its own `sample`.
+        seed: random seed.
+
+    Returns:
+        A function that maps observations to actions and no `Percept`.
     """
     generator = np.random.default_rng(seed)
-    drawn = copy.deepcopy(space)
-    drawn.seed(seed)
+    sampler = copy.deepcopy(space)
+    sampler.seed(seed)
 
-    def act(observation: Observation) -> tuple[NDArray[Any], None]:
+    def act(observation: ObservationBatch) -> tuple[NDArray[Any], None]:
         if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
             return generator.uniform(space.low, space.high).astype(space.dtype), None
-        return drawn.sample(), None
+        return sampler.sample(), None
 
     return act
 
 
 def oracle_actor(env: Any) -> Actor:
-    """The scripted oracle of an environment that has one: the score's one.
+    """Return the scripted oracle of an environment: a normalised score of 1.
+
+    Args:
+        env: an environment with a method `oracle_actions()` that returns actions [N, ...] (`HasOracle`).
+
+    Returns:
+        A function that maps observations to actions and no `Percept`.
 
     Raises:
-        ValueError: the environment has none (`HasOracle`).
+        ValueError: the environment has no oracle.
     """
     oracle = ability(env, HasOracle)
     if oracle is None:
@@ -182,7 +225,7 @@ def oracle_actor(env: Any) -> Actor:
             f"expected an environment with an oracle, got {type(env).__name__}: give its class oracle_actions"
         )
 
-    def act(observation: Observation) -> tuple[NDArray[Any], None]:
+    def act(observation: ObservationBatch) -> tuple[NDArray[Any], None]:
         return np.asarray(oracle.oracle_actions()), None
 
     return act

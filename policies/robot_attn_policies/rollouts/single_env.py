@@ -1,4 +1,4 @@
-"""One environment of any kind, ours or not, as the batch that rollouts are played in."""
+"""A single environment of any kind as the batch of one that rollouts run in."""
 
 from __future__ import annotations
 
@@ -15,39 +15,50 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from robot_attn_policies.rollouts.rollout import Observation
+from robot_attn_policies.rollouts.rollout import ObservationBatch
 
 Environment: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 
-_TOLD = ("target_mask", "success", "is_success")
+_INFO_KEYS = ("target_mask", "success", "is_success")  # passed on from infos
 
 
 class BatchOfOne:
-    """An environment as a batch of one: that part of Gymnasium's `VectorEnv` by which rollouts are played.
+    """An environment as a batch of one, with the part of Gymnasium's `VectorEnv` that rollouts use.
 
     Args:
-        env: a Gymnasium environment, or a batch of one: a Gymnasium `VectorEnv` or a `VecEnv` of
-            Stable-Baselines3. It stays open.
-        max_steps: where an episode that does not end is cut.
+        env: a Gymnasium environment, or a batch of one: a Gymnasium `VectorEnv` or a Stable-Baselines3
+            `VecEnv`. It is not closed.
+        max_steps: an episode that does not end by itself is truncated after this many steps.
+
+    Attributes:
+        env: the environment.
+        max_steps: the step limit.
+        steps: steps since the last reset.
+        single_action_space: the environment's action space.
+        action_space: the batched action space.
+        num_envs: number of environments in `env`; rollouts and recordings check it.
+        dt: seconds of a step, or None where the environment does not report them.
+        action_names: one name per number of a flattened action. Missing where the environment has none.
+        get_state: the environment's method for its simulator state. Missing where it has none.
 
     Raises:
-        ValueError: no environment, or no steps.
+        ValueError: `env` is not an environment, or `max_steps` is below 1.
     """
 
     def __init__(self, env: Environment, max_steps: int) -> None:
         if not isinstance(env, (gymnasium.Env, VectorEnv, VecEnv)):
             raise ValueError(
-                f"expected an environment, got {type(env).__name__}; make one with gymnasium.make"
+                f"expected an environment, got {type(env).__name__}: make one with gymnasium.make"
             )
         if max_steps < 1:
-            raise ValueError(f"expected max_steps of 1 or more, got {max_steps}")
+            raise ValueError(f"expected max_steps of at least 1, got {max_steps}: allow more steps")
         self.env, self.max_steps = env, max_steps
         self.steps = 0
         self.single_action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
         self.num_envs = 1 if isinstance(env, gymnasium.Env) else env.num_envs
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        pace = attribute(env, "dt")
-        self.dt = float(pace) if isinstance(pace, (int, float)) and 0 < pace < math.inf else None
+        dt = attribute(env, "dt")
+        self.dt = float(dt) if isinstance(dt, (int, float)) and 0 < dt < math.inf else None
         names = attribute(env, "action_names")
         if names is not None and len(names) == spaces.flatdim(self.single_action_space):
             self.action_names = names
@@ -56,10 +67,18 @@ class BatchOfOne:
 
     @property
     def unwrapped(self) -> Any:
-        """The environment below all wrappers."""
+        """The environment inside all wrappers."""
         return self.env.unwrapped
 
-    def reset(self, *, seed: list[int]) -> tuple[Observation, Mapping[str, Any]]:
+    def reset(self, *, seed: list[int]) -> tuple[ObservationBatch, Mapping[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: one seed, in a list as `VectorEnv` takes it.
+
+        Returns:
+            Observations and infos, each a batch of one.
+        """
         self.steps = 0
         if isinstance(self.env, VectorEnv):
             observation, info = self.env.reset(seed=seed)  # type: ignore[arg-type]
@@ -71,38 +90,46 @@ class BatchOfOne:
         observation, info = self.env.reset(seed=seed[0])
         return self.observe(as_batch(observation)), _rows(info)
 
-    def step(self, actions: NDArray[Any]) -> tuple[Observation, Any, Any, Any, Mapping[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> tuple[ObservationBatch, Any, Any, Any, Mapping[str, Any]]:
+        """Take a step.
+
+        Args:
+            actions: [1, ...].
+
+        Returns:
+            Observations, rewards, terminated, truncated and infos, each a batch of one.
+        """
         self.steps += 1
-        cut = np.array([self.steps >= self.max_steps])
+        at_limit = np.array([self.steps >= self.max_steps])
         if isinstance(self.env, VectorEnv):
             observation, rewards, terminated, truncated, info = self.env.step(actions)
-            return self.observe(observation), rewards, terminated, truncated | cut, info
+            return self.observe(observation), rewards, terminated, truncated | at_limit, info
         if isinstance(self.env, VecEnv):
             observation, rewards, dones, infos = self.env.step(actions)
-            return self.observe(observation), rewards, dones, cut, _rows(infos[0])
-        observation, reward, ended, late, info = self.env.step(actions[0])
-        over = np.array([ended or late])
-        return self.observe(as_batch(observation)), np.array([float(reward)]), over, cut, _rows(info)
+            return self.observe(observation), rewards, dones, at_limit, _rows(infos[0])
+        observation, reward, terminated, truncated, info = self.env.step(actions[0])
+        done = np.array([terminated or truncated])
+        return self.observe(as_batch(observation)), np.array([float(reward)]), done, at_limit, _rows(info)
 
-    def observe(self, observation: Any) -> Observation:
-        """What is given for an observation of the environment: a copy, as it may write the next one there."""
+    def observe(self, observation: Any) -> ObservationBatch:
+        """Copy an observation: the environment may write the next one into the same memory."""
         return copy.deepcopy(observation)  # type: ignore[no-any-return]
 
 
-def as_batch(observation: Any) -> Observation:
-    """An observation as a batch of one."""
+def as_batch(observation: Any) -> ObservationBatch:
+    """Add a leading axis of length 1 to every array of an observation."""
     if isinstance(observation, Mapping):
         return {name: np.asarray(entry)[None] for name, entry in observation.items()}
     return np.asarray(observation)[None]
 
 
 def _rows(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is kept of an environment's info, as a batch of one."""
-    return {name: np.asarray(info[name])[None] for name in _TOLD if info.get(name) is not None}
+    """The entries `_INFO_KEYS` of an info, as a batch of one."""
+    return {name: np.asarray(info[name])[None] for name in _INFO_KEYS if info.get(name) is not None}
 
 
 def attribute(env: Environment, name: str) -> Any:
-    """What an environment, or one below its wrappers, says under `name`; None where it says nothing."""
+    """Return an attribute of an environment or of one inside its wrappers, None where there is none."""
     if isinstance(env, VecEnv):
         return env.get_attr(name)[0] if env.has_attr(name) else None
     if isinstance(env, gymnasium.Env):

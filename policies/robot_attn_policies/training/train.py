@@ -34,7 +34,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     start_rollout_from,
     updates_done,
 )
-from robot_attn_policies.rollouts.rollout import Observation, rollout_episodes
+from robot_attn_policies.rollouts.rollout import ObservationBatch, rollout_episodes
 from robot_attn_policies.sb3.policy import PerceptionPolicy, fill_policy, policy_kwargs, policy_weights
 from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
 from robot_attn_policies.sb3.sharded import Sharded
@@ -464,7 +464,7 @@ class Training:
         if self._eval_env is None:
             self._eval_env = self._make_env(config.eval_episodes, False)
 
-        def act(observation: Observation) -> tuple[NDArray[Any], None]:
+        def act(observation: ObservationBatch) -> tuple[NDArray[Any], None]:
             if self._stop():
                 raise TrainingInterrupted
             return policy.predict(cast(Any, observation), deterministic=True)[0], None

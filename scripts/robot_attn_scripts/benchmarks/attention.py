@@ -17,7 +17,7 @@ import robot_attn
 from robot_attn.attention import SCORES, attend_blockwise, attend_folded, attend_local
 from robot_attn_scripts import _report
 from robot_attn_scripts._timing import (
-    Step,
+    TimedStep,
     forward_and_backward,
     log_log_slope,
     one_thread,
@@ -198,7 +198,7 @@ def blockwise_bytes(count: int, variant: str) -> int:
 def measure_local(tokens: Sequence[int], rounds: int) -> Section:
     """`attend_local` on one sequence, all lengths in turn."""
 
-    def step(count: int) -> Step:
+    def step(count: int) -> TimedStep:
         query, key, value = inputs = _queries_keys_values(1, count)
         return forward_and_backward(lambda: attend_local(query, key, value, window=WINDOW).values, inputs)
 
@@ -211,7 +211,7 @@ def measure_family(name: str, rounds: int) -> Entries:
     """A family beside "cnn", which is NatureCNN."""
     frames = torch.rand(FRAMES, *IMAGE_SHAPE)
 
-    def step(family: str) -> Step:
+    def step(family: str) -> TimedStep:
         module = robot_attn.build(family, IMAGE_SHAPE)
         return forward_and_backward(lambda: module(frames).features, list(module.parameters()))
 

@@ -18,7 +18,7 @@ from scipy.stats import binom
 from robot_attn_envs import TASKS
 from robot_attn_scripts import _report
 from robot_attn_scripts._tasks import env_id
-from robot_attn_scripts._timing import Step, peak_bytes, ratios, take_turns
+from robot_attn_scripts._timing import TimedStep, peak_bytes, ratios, take_turns
 from robot_attn_scripts.options.benchmarks.envs import Options
 
 FRAME = 64
@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, object]:
 def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) -> dict[str, Figures]:
     """Steps a second of each task, without shifts and with them, and how they compare."""
     batches = math.ceil(steps / envs)
-    turns: dict[str, Step] = {}
+    turns: dict[str, TimedStep] = {}
     with ExitStack() as stack:
         for task, name in ids.items():
             for seen, suite in SUITES.items():

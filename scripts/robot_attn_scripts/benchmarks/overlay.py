@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _report
-from robot_attn_scripts._timing import Step, one_thread, ratios, take_turns
+from robot_attn_scripts._timing import TimedStep, one_thread, ratios, take_turns
 from robot_attn_scripts.options.benchmarks.overlay import Options
 
 FRAME, HEADS, CELLS, STEPS = 64, 8, 15, 60
@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, object]:
     return figures
 
 
-def drawings(size: int) -> dict[str, Step]:
+def drawings(size: int) -> dict[str, TimedStep]:
     """The ways to draw, by name: each call draws the next frame.
 
     Raises:
@@ -109,7 +109,7 @@ def plainly(
     return np.asarray(255 * np.clip(blended, 0, 1), dtype=np.uint8)
 
 
-def _next_step(draw: Any) -> Step:
+def _next_step(draw: Any) -> TimedStep:
     steps = cycle(range(STEPS))
     return lambda: draw(next(steps))
 

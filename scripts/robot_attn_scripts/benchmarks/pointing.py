@@ -79,7 +79,7 @@ class Frames(NamedTuple):
         return np.stack(middles, axis=1).astype(np.float32)
 
 
-class Job(NamedTuple):
+class TrainJob(NamedTuple):
     """One training."""
 
     family: str
@@ -123,7 +123,7 @@ def run(options: Options) -> dict[str, object]:
             _save(Path(folder), split, drawn)
         del frames, drawn  # the trainings share the files' pages
 
-        def keep(job: Job, result: Figure) -> None:
+        def keep(job: TrainJob, result: Figure) -> None:
             table[job.supervise][job.family] = result
             if options.json is not None:
                 _report.write_json(options.json, figures)
@@ -139,12 +139,12 @@ def run(options: Options) -> dict[str, object]:
     return figures
 
 
-def _jobs(options: Options) -> list[Job]:
+def _jobs(options: Options) -> list[TrainJob]:
     families = options.families or tuple(sorted(robot_attn.FAMILIES))
     for family in families:
         if family not in robot_attn.FAMILIES:
             raise unknown_name("perception family", family, robot_attn.FAMILIES)
-    return [Job(family, supervise) for family in families for supervise in options.supervise]
+    return [TrainJob(family, supervise) for family in families for supervise in options.supervise]
 
 
 def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
@@ -297,7 +297,7 @@ class Trained(NamedTuple):
     """Steps after which the weights were best."""
 
 
-def untrained(job: Job, validation: Frames, seed: int = 0) -> Trained:
+def untrained(job: TrainJob, validation: Frames, seed: int = 0) -> Trained:
     """What `learn` begins with; validation chooses the head here too."""
     torch.manual_seed(seed)
     pointer = Pointer(job.family)
@@ -305,7 +305,7 @@ def untrained(job: Job, validation: Frames, seed: int = 0) -> Trained:
 
 
 def learn(
-    job: Job,
+    job: TrainJob,
     train: Frames,
     validation: Frames,
     *,
@@ -394,11 +394,11 @@ def _interval(means: RatioOfSums, unit: str) -> Figure:
 
 
 def _train_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainJob],
     folder: Path,
     options: Options,
     console: Console,
-    on_result: Callable[[Job, Figure], None],
+    on_result: Callable[[TrainJob, Figure], None],
 ) -> None:
     """Give the figures of each training as it ends: one process, with one thread, for each core."""
     columns = (
@@ -436,7 +436,7 @@ def _train_all(
         )
 
 
-def _train_job(folder: Path, options: Options, job: Job, tell: Tell) -> Figure:
+def _train_job(folder: Path, options: Options, job: TrainJob, tell: Tell) -> Figure:
     """Train in a process of its own; tell where it is, and return its figures, or why there are none."""
     from robot_attn_policies.training.train import keep_memory
 
