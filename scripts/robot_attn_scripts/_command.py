@@ -56,7 +56,7 @@ class Command:
     extras: tuple[str, ...] = ()
     """What `pip install "robot-attn[...]"` must name for it to run."""
     group: bool = False
-    """Whether its module has `COMMANDS` of its own."""
+    """Whether its module has subcommands, in `COMMANDS`."""
 
 
 def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:

@@ -173,7 +173,7 @@ def _lengthened(picture: Image, height: int) -> Image:
 
 
 def check_display() -> None:
-    """Check that a window can be opened, in a process of its own: where it cannot, opencv ends the process.
+    """Check that a window can be opened, in a separate process: where it cannot, opencv ends the process.
 
     Raises:
         ValueError: it cannot.

@@ -26,7 +26,7 @@ ENDED = "a worker process ended; see its output above"
 def child(
     serve: Callable[..., None], *arguments: Any, cores: Sequence[int] | None = None, patience: float = 0.0
 ) -> Iterator[Connection]:
-    """A process of its own that runs `serve(*arguments, connection)`; this gives the connection's other end.
+    """A separate process that runs `serve(*arguments, connection)`; this gives the connection's other end.
 
     When this is left, by an error or Ctrl-C too, the connection is closed, and the process is gone.
 

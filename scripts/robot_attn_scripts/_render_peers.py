@@ -1,6 +1,6 @@
-"""Peers of a benchmark, each in a process of its own, measured when they are told to and idle otherwise.
+"""Peers of a benchmark, each in a separate process, measured in turns and idle otherwise.
 
-A process of its own: the threads, the allocator's settings and the OpenGL of a peer touch no other.
+A separate process: the threads, the allocator's settings and the OpenGL of a peer touch no other.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
     if not _has_images(env.observation_space):
         env = _seeing(env, name, (height, width))
     elif image_size is not None:
-        raise ValueError(f"{name} observes images of a size of its own: leave image_size out")
+        raise ValueError(f"{name} observes images of a fixed size: leave image_size out")
     actions = env.action_space
     if isinstance(actions, spaces.Box) and actions.is_bounded() and np.issubdtype(actions.dtype, np.floating):
         env = RescaleAction(env, np.float32(-1), np.float32(1))

@@ -110,7 +110,7 @@ def _write_files(
 
 
 def record_job(job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]:
-    """Record the job's episodes, in a process of its own, and say by seed how they went."""
+    """Record the job's episodes, in a separate process, and return a summary by seed."""
     from robot_attn_scripts._player import Player
     from robot_attn_scripts._tasks import env_id
 

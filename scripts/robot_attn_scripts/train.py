@@ -28,7 +28,7 @@ folder."""
 
 ONE_BY_ONE, ONE_BY_ONE_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
 """Preset, and episodes of an evaluation, where environments are stepped one by one: each may draw with an
-OpenGL of its own, which takes about 0.1 GB."""
+its own OpenGL context, which takes about 0.1 GB."""
 
 
 def run(options: Options) -> dict[str, object]:

@@ -136,7 +136,7 @@ def _source(source: str) -> VideoReader | Camera:
 def _pictures(
     source: VideoReader | Camera, watcher: Watcher, fps: float, stopped: Callable[[], bool], seen: _Seen
 ) -> Iterator[Image]:
-    """The pictures of the source, `fps` a second of its own time, until it ends or someone stops.
+    """The pictures of the source, `fps` a second of the source's time, until it ends or someone stops.
 
     Of a file whose frames are more than that some are left out. A camera's come when they do: where one is
     late, the last picture fills its time.
@@ -170,12 +170,12 @@ def _under_bar(
     from robot_attn.video import VideoReader
 
     total = source.length if isinstance(source, VideoReader) else None
-    columns = (TextColumn("watching"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+    columns = (TextColumn("watching"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total, told="")
+        task = progress.add_task("", total=total, status="")
         for picture in pictures:
             yield picture
-            progress.update(task, completed=source.count, told=f"{source.count} frames")
+            progress.update(task, completed=source.count, status=f"{source.count} frames")
 
 
 def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:

@@ -240,7 +240,7 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
             GRID,
             random[:6],
             names=[name],
-            on_step=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
+            on_rollout=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
         )
         erased = shown[STEPS:]  # after the episodes as they are
         # Where the policy has looked, each frame is met whole, and then what is left of it.
@@ -298,7 +298,9 @@ def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> 
         fa.run_pixel_ablation(random_actor(env.action_space), env, SEEDS, GRID, random)
     mute = Circling(2)
     mute.render_counterfactual = None  # type: ignore[assignment, method-assign]
-    with pytest.raises(ValueError, match="cannot imagine"):
+    with pytest.raises(
+        ValueError, match="expected an environment with `render_counterfactual`, got one without"
+    ):
         fa.measure_interventions(HONEST, mute, SEEDS, GRID)
 
 
@@ -356,7 +358,7 @@ def test_the_head_that_decides_is_found(env: Circling) -> None:
 def test_a_check_says_no_and_says_when_it_cannot_tell(figure: Any, at_least: bool, outcome: str) -> None:
     check = fa.Check("a share", Interval(*figure), 0.85, at_least)
     assert check.outcome == outcome
-    assert str(check).endswith(f"at {'least' if at_least else 'most'} 0.85 asked: {outcome}")
+    assert str(check).endswith(f"at {'least' if at_least else 'most'} 0.85 required: {outcome}")
 
 
 def test_a_verdict_is_as_good_as_its_worst_check() -> None:
@@ -365,12 +367,12 @@ def test_a_verdict_is_as_good_as_its_worst_check() -> None:
     ]
     assert fa.Verdict("?", tuple(checks[:1])).outcome == "yes"
     assert fa.Verdict("?", tuple(checks[:2])).outcome == "undecided"
-    verdict = fa.Verdict("Faithful?", tuple(checks))
+    verdict = fa.Verdict("Faithful", tuple(checks))
     assert verdict.outcome == "no"
     assert [check.text for check in verdict.failed] == ["b", "c"]
     assert str(verdict).splitlines() == [
-        "Faithful? no",
-        "- a: 2.00 [2.00, 2.00], at least 1 asked: yes",
-        "- b: nan [nan, nan], at least 1 asked: undecided",
-        "- c: 0.00 [0.00, 0.00], at least 1 asked: no",
+        "Faithful: no",
+        "- a: 2.00 [2.00, 2.00], at least 1 required: yes",
+        "- b: nan [nan, nan], at least 1 required: undecided",
+        "- c: 0.00 [0.00, 0.00], at least 1 required: no",
     ]

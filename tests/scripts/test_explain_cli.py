@@ -49,7 +49,7 @@ def test_the_report_is_a_page_and_its_figures(explained: Path, capsys: pytest.Ca
     assert told["facts"]["Episodes"] == f"3, seeds {EVALUATION_SEED} to {EVALUATION_SEED + 2}"
     assert told["sections"]["focus"]["verdict"]["outcome"] in ("yes", "no", "undecided")
     page = explained.read_text()
-    assert "Does it look at the target?" in page and "default-src 'none'" in page
+    assert "Localised: is attention on the target?" in page and "default-src 'none'" in page
 
 
 def test_verdicts_are_printed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_verdicts_are_printed(folder: Path, tmp_path: Path, capsys: pytest.Captu
     arguments = ["--episodes", "2", "--calibration-episodes", "0", "--no-curves", "--which", "last"]
     assert cli.main(["explain", str(folder), "--out", str(out), *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "look" in printed and "Where it fails" in printed
+    assert "ttention is" in printed and "Where it fails" in printed
     assert printed.splitlines()[-2:] == [f"  {out}", f"  {out.with_suffix('.json')}"]
 
 

@@ -128,7 +128,7 @@ def test_keys_lead_from_the_answer_to_its_section_and_scroll_tables(
     page = show(written["usual"], width=360)
     page.keyboard.press("Tab")
     focused = page.locator(":focus")
-    assert focused.inner_text() == "Focused?"
+    assert focused.inner_text() == "Localised"
     assert focused.evaluate("e => getComputedStyle(e.closest('.card')).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     assert page.url.endswith("#focus")

@@ -102,7 +102,7 @@ class Section:
     """A part of a report: a question, its verdict, and what that rests on.
 
     Raises:
-        ValueError: a name that is no plain word.
+        ValueError: a name that is not a plain word.
     """
 
     name: str
@@ -316,7 +316,7 @@ def _card(section: Section, verdict: Verdict) -> str:
     lead = "" if verdict.failed else "closest: "
     items = "".join(
         f'<li>{_icon(check.outcome)}<span>{lead}{escape(check.text)}: <span class="figure">'
-        f'{interval_text(check.figure)},</span> <span class="figure">{_asked(check)}</span></span></li>'
+        f'{interval_text(check.figure)},</span> <span class="figure">{_requirement(check)}</span></span></li>'
         for check in telling[:SHOWN]
     )
     if len(telling) > SHOWN:
@@ -343,8 +343,8 @@ def _tally(verdict: Verdict) -> str:
     return f"{count['yes']} of {len(verdict.checks)} check{'s' * (len(verdict.checks) != 1)} met{others}"
 
 
-def _asked(check: Check) -> str:
-    return f"at {'least' if check.at_least else 'most'} {check.limit:g} asked"
+def _requirement(check: Check) -> str:
+    return f"at {'least' if check.at_least else 'most'} {check.limit:g} required"
 
 
 def _section(section: Section, uris: Iterator[str]) -> str:
@@ -375,7 +375,7 @@ def _check(check: Check) -> str:
     return (
         f'<li class="{check.outcome}"><p class="what">{escape(check.text)}</p>'
         f"{draw_interval(check.figure, check.limit, check.at_least)}"
-        f'<p class="figure">{interval_text(check.figure)}<span class="hint">{_asked(check)}</span></p>'
+        f'<p class="figure">{interval_text(check.figure)}<span class="hint">{_requirement(check)}</span></p>'
         f'<p class="badge {check.outcome}">{_icon(check.outcome)}{check.outcome}</p></li>'
     )
 

@@ -73,7 +73,7 @@ def explain(
         title: heading of the report.
         facts: names and values that stand below it.
         calibration: seeds of other episodes, on which heads are weighed by how much each changes the action
-            (`Silenced.weights`); by default all count alike.
+            (`HeadAblation.weights`); by default all count equally.
         curves: whether to play on for the curves of return, 16 times all episodes.
         ablations: of `PIXEL_ABLATIONS`, beside "deleted", "kept", "random" and "centred", which the verdict
             needs.
@@ -107,7 +107,7 @@ def explain(
     sections += explain_steps(probe, seen, show(seen.observation), seeds)
     about = [
         ("Maps", MAP_KINDS[probe.kind]),
-        ("Heads", "count alike" if stage.weights is None else "count by how much they change the action"),
+        ("Heads", "count equally" if stage.weights is None else "count by how much they change the action"),
         ("Episodes", f"{len(seeds)}, seeds {min(seeds)} to {max(seeds)}"),
     ]
     title = title or type(probe.policy).__name__
@@ -194,24 +194,24 @@ def explain_steps(
 
 _ANSWERS: dict[str, dict[str, str]] = {
     "focus": {
-        "yes": "it looks at its target",
-        "no": "it does not look at its target",
-        "undecided": "whether it looks at its target is not decided",
+        "yes": "attention is localised on the target",
+        "no": "attention is not localised on the target",
+        "undecided": "whether attention is localised on the target is undecided",
     },
     "faithful": {
-        "yes": "what it looks at decides what it earns",
-        "no": "what it looks at does not decide what it earns",
-        "undecided": "whether what it looks at decides what it earns is not decided",
+        "yes": "the return depends on the attended pixels",
+        "no": "the return does not depend on the attended pixels alone",
+        "undecided": "whether the return depends on the attended pixels is undecided",
     },
     "reason": {
-        "yes": "it follows its target and leaves distractors alone",
-        "no": "it does not follow its target alone",
-        "undecided": "whether it follows its target alone is not decided",
+        "yes": "actions and attention respond to the target and not to distractors",
+        "no": "actions and attention do not respond to the target alone",
+        "undecided": "whether actions and attention respond to the target alone is undecided",
     },
     "weights": {
-        "yes": "its maps depend on what it has learned",
-        "no": "its maps hardly depend on what it has learned",
-        "undecided": "whether its maps depend on what it has learned is not decided",
+        "yes": "the maps depend on the learned weights",
+        "no": "the maps hardly depend on the learned weights",
+        "undecided": "whether the maps depend on the learned weights is undecided",
     },
 }
 """What a section's verdict says of the policy."""
@@ -243,7 +243,7 @@ class _Stage:
     horizon: int
     start_progress: StartProgress | None
     weights: NDArray[np.float64] | None = None
-    """[heads] how much each counts; None for alike."""
+    """[heads] how much each counts; None for equal weights."""
 
     def part(self, name: str, keeper: StepCollector | None = None) -> Callable[[Step], None] | None:
         """What to call after each step of all episodes, the part called `name`; it may be kept."""
@@ -265,7 +265,7 @@ class _Stage:
         return self.probe.image or "image"
 
     def ablate_pixels(self, ablations: Sequence[str]) -> tuple[PixelAblation, StepBatch]:
-        """What the policy earns with a tenth of the pixels erased, and its steps as they are."""
+        """Returns with a tenth of the pixels deleted, and the steps of the unchanged episodes."""
         act = random_actor(self.env.action_space)
         random = rollout_episodes(act, self.env, self.seeds, on_step=self.part("random actions")).returns
         keeper = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
@@ -279,7 +279,7 @@ class _Stage:
         return self._play(random, names, SHARE, watch), keeper.seen(self.weights)
 
     def ablate_share(self, share: float, random: NDArray[np.float64]) -> PixelAblation:
-        """What the policy earns with another share of the pixels erased."""
+        """Returns with another share of the pixels deleted."""
         return self._play(
             random, report_sections.CURVE, share, lambda name: self.part(f"{share:.0%} of the pixels, {name}")
         )
@@ -297,11 +297,11 @@ class _Stage:
             share=share,
             weights=self.weights,
             image=self.image,
-            on_step=on_step,
+            on_rollout=on_step,
         )
 
     def edit(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
-        """What changes as one thing does; None where the environment cannot imagine that."""
+        """Effects of one changed object; None where the environment renders no counterfactuals."""
         if ability(self.env, HasInterventions) is None:
             return None
         after = self.part("one thing changed")
@@ -332,7 +332,7 @@ class _Stage:
                 self.seeds,
                 heads,
                 returns=returns,
-                on_step=lambda name: self.part(f"heads: {name}"),
+                on_rollout=lambda name: self.part(f"heads: {name}"),
             )
         except InsensitivePolicyError:
             return None

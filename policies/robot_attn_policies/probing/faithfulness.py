@@ -1,13 +1,15 @@
-"""Does what a policy looks at decide what it does and earns? Measured, with verdicts that can say no.
+"""Measure whether attention drives a policy's actions and return, with verdicts that can be negative.
 
-Three questions, each with figures and thresholds that were fixed before anything was measured with them:
+Three tests, with thresholds that were fixed before anything was measured with them:
 
-- *Is it faithful?* The policy plays while pixels are taken from its frames: those that its attention names,
-  and as many others (`run_pixel_ablation`). The map is always that of the whole frame, the action that of
+- *Deletion and insertion.* The policy acts while pixels are deleted from its frames: the most-attended ones,
+  and as many others (`run_pixel_ablation`; Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, section
+  3.2, here on return). The map is always that of the whole frame, the action that of
   what is left of it.
-- *Which head carries the decision?* Heads are silenced, one at a time and all but one (`run_head_ablation`).
-- *Does it follow the target for the right reason?* In the simulator, one thing is moved, recoloured or
-  removed, and nothing else (`measure_interventions`).
+- *Head ablation.* Heads are ablated, one at a time and all but one (`run_head_ablation`).
+- *Interventions.* In the simulator one object is moved, recoloured or removed, and nothing else
+  (`measure_interventions`; Atrey et al. 2020, https://arxiv.org/abs/1912.05743, ask for such tests of
+  saliency).
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ OnRollout: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
 PIXEL_ABLATIONS: dict[str, str] = {
     "deleted": "the most-attended pixels deleted",
     "kept": "all but the most-attended pixels deleted",
-    "random": "a disc deleted, at a place drawn anew in every frame",
-    "centred": "a disc deleted, at a place drawn about the frame's centre",
+    "random": "a disc deleted, at a random position in every frame",
+    "centred": "a disc deleted, at a random position near the frame's centre",
     "centre": "the disc at the frame's centre deleted",
     "borrowed": "the pixels deleted that are most attended to in another episode",
     "blind": "all pixels deleted",
@@ -72,7 +74,7 @@ LOOKED = ("deleted", "kept", "borrowed")
 
 @dataclass(frozen=True)
 class PixelAblation:
-    """What E episodes earned as they are, with pixels erased, and by random actions; on the same seeds."""
+    """Returns of E episodes: unchanged, with pixels deleted, and of random actions; on the same seeds."""
 
     share: float
     """Of the pixels, in all but "blind"."""
@@ -81,7 +83,7 @@ class PixelAblation:
     random: NDArray[np.float64]
     """[E] returns of the random policy."""
     erased: dict[str, NDArray[np.float64]]
-    """[E] returns by the name of what was erased."""
+    """[E] returns by the name of the ablation."""
     focus: FocusTotals | None
     """Of two maps, in the episodes as they are: the one that pixels are chosen by, and the centre-biased one.
     None where the environment gives no target masks."""
@@ -118,7 +120,7 @@ def run_pixel_ablation(
     seed: int = 0,
     on_rollout: OnRollout | None = None,
 ) -> PixelAblation:
-    """Play the episodes of `seeds` as they are and once for each of `names`, with pixels erased.
+    """Play the episodes of `seeds` unchanged, and once for each of `names` with pixels deleted.
 
     Args:
         act: the policy, which must say where it looks.
@@ -130,8 +132,8 @@ def run_pixel_ablation(
         share: of the pixels.
         weights: [heads] for `spread`; None for their mean.
         image: the observation's entry with the frames, where it is a mapping.
-        seed: of what is drawn by lot.
-        on_step: called with "full" and each of `names`.
+        seed: random seed.
+        on_rollout: called with "full" and each of `names`.
 
     Raises:
         ValueError: as `rollout_episodes` and `spread`; an unknown name; random returns of other seeds; no
@@ -182,7 +184,7 @@ def run_pixel_ablation(
 
 
 def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The pixels to erase by this name, bool [B, H, W]."""
+    """The pixels that this ablation deletes, bool [B, H, W]."""
     count, size = len(maps), (maps.shape[1], maps.shape[2])
     if name == "blind":
         return np.ones(maps.shape, np.bool_)
@@ -213,11 +215,11 @@ class HeadAblation:
     full: NDArray[np.float64]
     """[E] returns."""
     without: NDArray[np.float64]
-    """[heads, E] returns with one head silenced."""
+    """[heads, E] returns with one head ablated."""
     alone: NDArray[np.float64]
-    """[heads, E] returns with all the other heads silenced."""
+    """[heads, E] returns with all other heads ablated."""
     action_change: NDArray[np.float64]
-    """[heads] mean change in action with one head silenced, in units of that with all of them silenced."""
+    """[heads] mean change in action with one head ablated, relative to that with all heads ablated."""
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -236,8 +238,8 @@ def run_head_ablation(
 ) -> HeadAblation:
     """Play the episodes of `seeds` as they are, without each head, and with each head alone.
 
-    A silenced head says what it says on average in the episodes as they are. Heads that look at the same
-    thing stand in for each other: silencing one of them costs little, and either alone may do.
+    An ablated head passes on its mean output over the unchanged episodes. Heads that attend to the same
+    object are redundant: ablating one of them costs little, and either alone may suffice.
 
     Args:
         act: the policy whose perception `heads` is of.
@@ -245,7 +247,7 @@ def run_head_ablation(
         seeds: of the episodes.
         heads: `Perception.head_inputs` of its perception.
         returns: whether to play on without heads. Else only actions are compared, and returns are empty.
-        on_step: called with "full", and "without 3" or "only 3" for head 3.
+        on_rollout: called with "full", and "without 3" or "only 3" for head 3.
 
     Raises:
         NoDecision: the actions do not depend on any head.
@@ -277,13 +279,11 @@ def run_head_ablation(
         if not returns:
             return np.empty(0)
         with heads.ablated(silent, usual):
-            return rollout_episodes(act, env, seeds, on_step=on_step(name)).returns
+            return rollout_episodes(act, env, seeds, on_step=on_rollout(name)).returns
 
     scale = change(every)
     if scale == 0:
-        raise InsensitivePolicyError(
-            "the actions are the same with all heads silenced: no head decides anything"
-        )
+        raise InsensitivePolicyError("the actions are the same with all heads ablated: no head affects them")
     return HeadAblation(
         full,
         np.stack([play(f"without {head}", [head]) for head in every]),
@@ -338,25 +338,26 @@ def measure_interventions(
     image: str = "image",
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[tuple[Thing, str], InterventionEffect]:
-    """Play the episodes of `seeds`, and now and then imagine them otherwise: by (thing, edit).
+    """Play the episodes of `seeds`, and render counterfactuals at intervals: by (object, edit).
 
     Args:
         act: the policy, which must say where it looks.
         env: its environment, which can show what would be seen otherwise (`HasInterventions`).
         seeds: of the episodes.
         grid: where the cells of its maps lie.
-        every: steps from one imagination to the next.
+        every: steps between two counterfactuals.
         weights: [heads] for `spread`; None for their mean.
         image: the observation's entry with the frames.
         on_step: called after each step.
 
     Raises:
-        ValueError: as `rollout_episodes` and `spread`; or the environment cannot imagine.
+        ValueError: as `rollout_episodes` and `spread`; or the environment renders no counterfactuals.
     """
     simulator = ability(env, HasInterventions)
     if simulator is None:
         raise ValueError(
-            "this environment cannot imagine its frames otherwise: it has no `render_counterfactual`"
+            "expected an environment with `render_counterfactual`, got one without: use a task of "
+            "robot_attn_envs, or add the method"
         )
     sums = {(thing, edit): np.zeros((4, len(seeds))) for thing in THINGS for edit in INTERVENTIONS}
     pending: dict[tuple[Thing, str], NDArray[np.float64]] = {}
@@ -417,24 +418,24 @@ def _counts(thing: Thing, edit: str, counterfactual: Mapping[str, NDArray[Any]])
 
 
 POINTING, OVER_CENTRE = 0.5, 2.0
-"""Focused: the map's maximum is on the target in at least half of the frames in which that is seen, and the
+"""Localised: the map's maximum is on the target in at least half of the frames in which that is seen, and the
 map has at least twice the mass there that one has which always looks at the centre."""
 MAX_DELETION_RETURN, MIN_INSERTION_RETURN = 0.25, 0.85
 """Faithful: without the most-attended pixels at most a quarter of the return above the random policy's is
 left; with nothing but them, and without as many others, 85 % or more."""
 SHARE_OF_CHANGE = 0.75
-"""For the right reason: an edit of the target changes action and attention at least three times as much as
+"""Causally specific: an edit of the target changes action and attention at least three times as much as
 the same edit of a distractor, so that three quarters of both changes are the target's; and the map's maximum
 is on the target, where that was moved to, in at least half of the frames."""
 
 MAX_RANK_CORRELATION = 0.5
-"""About the weights: with all of them drawn anew, maps correlate with those of the policy by less than this,
-rank by rank."""
+"""Weight-dependent: the rank correlation of the policy's maps with those of random weights is at most this
+(parameter randomisation: Adebayo et al. 2018, https://arxiv.org/abs/1810.03292)."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A figure, and what was asked of it before it was measured."""
+    """A figure, and the threshold that was fixed before it was measured."""
 
     text: str
     figure: Interval
@@ -452,8 +453,8 @@ class Check:
 
     def __str__(self) -> str:
         value, low, high = self.figure
-        asked = f"at {'least' if self.at_least else 'most'} {self.limit:g} asked"
-        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {asked}: {self.outcome}"
+        required = f"at {'least' if self.at_least else 'most'} {self.limit:g} required"
+        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {required}: {self.outcome}"
 
 
 @dataclass(frozen=True)
@@ -475,15 +476,15 @@ class Verdict:
         return tuple(check for check in self.checks if check.outcome != "yes")
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.question} {self.outcome}", *(f"- {check}" for check in self.checks)])
+        return "\n".join([f"{self.question}: {self.outcome}", *(f"- {check}" for check in self.checks)])
 
 
 def judge_focus(focus: FocusTotals) -> Verdict:
-    """Whether the policy looks at its target; `focus` as `PixelAblation` has it."""
+    """Whether attention is localised on the target; `focus` as `PixelAblation` has it."""
     pointing = bootstrap_interval(np.stack(focus.pointing(0), axis=1), ratio_of_sums)
     over = bootstrap_interval(np.stack(focus.mass_over(0, 1), axis=1), ratio_of_sums)
     return Verdict(
-        "Focused?",
+        "Localised",
         (
             Check("share of the frames whose most-attended pixel is on the target", pointing, POINTING, True),
             Check("mass on the target, times that of a map of the centre", over, OVER_CENTRE, True),
@@ -492,14 +493,14 @@ def judge_focus(focus: FocusTotals) -> Verdict:
 
 
 def judge_faithfulness(erased: PixelAblation) -> Verdict:
-    """Whether what the policy looks at decides what it earns.
+    """Whether the return depends on the attended pixels.
 
-    Of a policy that earns no more than random actions nothing else is asked: it has nothing to lose. One that
-    may earn more, and earns it without what its map names too, is found out whatever luck did to the first.
+    A policy whose return does not exceed that of random actions is not tested further: it has nothing to
+    lose.
     """
     gain = Check("return above the random policy's", erased.gain, 0.0, True)
     if gain.figure.value <= 0:
-        return Verdict("Faithful?", (gain,))
+        return Verdict("Faithful (deletion and insertion)", (gain,))
     limits = {
         "deleted": (MAX_DELETION_RETURN, False),
         "kept": (MIN_INSERTION_RETURN, True),
@@ -507,7 +508,7 @@ def judge_faithfulness(erased: PixelAblation) -> Verdict:
         "centred": (MIN_INSERTION_RETURN, True),
     }
     return Verdict(
-        "Faithful?",
+        "Faithful (deletion and insertion)",
         (
             gain,
             *(
@@ -538,13 +539,17 @@ def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect])
     moved = effects["target", "moved"]
     found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)
     text = "share of the frames whose most-attended pixel is on the target where it was moved to"
-    return Verdict("For the right reason?", (*checks, Check(text, found, POINTING, True)))
+    return Verdict(
+        "Causally specific (interventions in the simulator)", (*checks, Check(text, found, POINTING, True))
+    )
 
 
 def judge_weights(likeness: Interval) -> Verdict:
     """Whether maps are about what was learned; `likeness` of those with other weights, in [-1, 1]."""
     text = "rank correlation of the maps with those of random weights"
-    return Verdict("About the weights?", (Check(text, likeness, MAX_RANK_CORRELATION, False),))
+    return Verdict(
+        "Weight-dependent (parameter randomisation)", (Check(text, likeness, MAX_RANK_CORRELATION, False),)
+    )
 
 
 def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

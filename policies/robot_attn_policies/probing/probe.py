@@ -124,7 +124,7 @@ def frames_of(observation: ObservationBatch, image: str, grid: AttentionGrid) ->
 def with_frames(
     observation: ObservationBatch, image: str, grid: AttentionGrid, frames: NDArray[Any]
 ) -> ObservationBatch:
-    """The observation with these frames [B, H, W, C] in place of its own."""
+    """The observation with these frames [B, H, W, C] replacing its frames."""
     _, axis = _stored(observation, image, grid)
     frames = frames if axis == -1 else channels_to_front(frames)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames

@@ -85,7 +85,7 @@ PICTURE = 256
 
 def focus_section(seen: StepBatch, erased: PixelAblation, episodes: int) -> Section:
     """Where it looks, against where the target is."""
-    title = "Does it look at the target?"
+    title = "Localised: is attention on the target?"
     if erased.focus is None or seen.masks is None:
         return Section("focus", title, ("This environment does not tell where the target is.",))
     if not seen.masks.any():
@@ -132,8 +132,8 @@ def faithful_section(erased: PixelAblation, at_shares: Mapping[float, PixelAblat
         names = [PIXEL_ABLATIONS[name] for name in left]
         charts.append(
             Chart(
-                f"Return left with {erased.share:.0%} of the pixels erased",
-                "what is erased",
+                f"Return left with {erased.share:.0%} of the pixels deleted",
+                "ablation",
                 "share of the return above the random policy's",
                 (_series("return left", names, list(left.values())),),
                 "bars",
@@ -142,7 +142,7 @@ def faithful_section(erased: PixelAblation, at_shares: Mapping[float, PixelAblat
         if len(at_shares) > 1:
             charts.append(
                 Chart(
-                    "Return left as more pixels are erased",
+                    "Return left as more pixels are deleted",
                     "share of the pixels",
                     "share of the return above the random policy's",
                     tuple(
@@ -168,10 +168,10 @@ def faithful_section(erased: PixelAblation, at_shares: Mapping[float, PixelAblat
         )
     return Section(
         "faithful",
-        "Does what it looks at decide what it earns?",
+        "Faithful: does the return depend on the attended pixels?",
         tuple(told),
         verdict,
-        (Table("Share of the plain return left", ("what is erased", "return left"), plain),)
+        (Table("Share of the plain return left", ("ablation", "return left"), plain),)
         if erased.full.mean() > 0
         else (),
         tuple(charts),
@@ -180,7 +180,7 @@ def faithful_section(erased: PixelAblation, at_shares: Mapping[float, PixelAblat
 
 def reason_section(effects: Mapping[tuple[Any, str], InterventionEffect] | None) -> Section:
     """Whether action and attention follow the target and nothing else."""
-    title = "Does it follow the target, and only the target?"
+    title = "Causally specific: do actions and attention respond to the target alone?"
     if effects is None:
         text = "This environment cannot show its frames with one thing changed, so this is not known."
         return Section("reason", title, (text,))
@@ -228,17 +228,17 @@ def heads_section(silenced: HeadAblation) -> Section:
     most = int(silenced.action_change.argmax())
     return Section(
         "heads",
-        "Which head carries the decision?",
+        "Which head drives the actions?",
         (
-            f"Head {most} changes the action most when it is silenced: it then says what it says on average, "
-            "whatever the frame. Heads that look at the same thing stand in for each other.",
+            f"Head {most} changes the action most when it is ablated: its output is then its mean, "
+            "whatever the frame. Heads that attend to the same object are redundant.",
         ),
         tables=(
             Table(
-                "Each head silenced",
+                "Each head ablated",
                 (
                     "head",
-                    "change in action (1: all silenced)",
+                    "change in action (1: all ablated)",
                     "return left without it",
                     "return left with it alone",
                 ),
@@ -252,7 +252,7 @@ def action_section(probe: PolicyProbe, seen: StepBatch) -> Section:
     """Deletion and insertion on actions, in frames that were kept."""
     some = seen.some(FRAMES)
     frames, act = _of_frames(probe, some.observation)
-    title = "Does what it looks at decide what it does?"
+    title = "Do actions depend on the attended pixels?"
     try:
         curves = action_curves(act, frames, _spread(some.together))
     except InsensitivePolicyError as error:
@@ -276,7 +276,7 @@ def action_section(probe: PolicyProbe, seen: StepBatch) -> Section:
 
 
 def weights_section(probe: PolicyProbe, seen: StepBatch) -> Section:
-    """Whether maps change as weights are drawn anew (Adebayo et al. 2018)."""
+    """Whether maps change as weights are randomised (Adebayo et al. 2018)."""
     some = seen.some(FEW)
     stages: dict[str, list[NDArray[np.float64]]] = {}
     draws = DRAWS[probe.kind]
@@ -286,9 +286,9 @@ def weights_section(probe: PolicyProbe, seen: StepBatch) -> Section:
     likeness = [_by_draw_and_episode(np.stack(rows), some.episode) for rows in stages.values()]
     return Section(
         "weights",
-        "Does the map depend on what was learned?",
+        "Weight-dependent: do the maps depend on the learned weights?",
         (
-            f"Weights were drawn anew, layer by layer from the output to the input, {draws} times in "
+            f"Weights were randomised, layer by layer from the output to the input, {draws} times in "
             f"{len(some)} frames. A map that then stays as it is shows what is in the frame, or nothing at "
             "all, but not what the policy has learned to look at. What counts is the last stage, where all "
             "weights are random.",
@@ -338,7 +338,7 @@ def _likeness(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArr
 def _maps_without_weights(
     probe: PolicyProbe, seen: StepBatch, seed: int
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
-    """The policy's maps [N, rows, cols] with ever more layers drawn anew, by the name of the last one."""
+    """The policy's maps [N, rows, cols] with ever more layers randomised, by the name of the last one."""
     probe.policy.predict(cast(Any, seen.observation))  # so that it holds no graph, which cannot be copied
     if probe.kind == "gradient":
         for name, changed in randomised(probe.policy, seed=seed):
@@ -371,7 +371,7 @@ def gradients_section(probe: PolicyProbe, seen: StepBatch) -> Section:
         "Do gradients name the same places?",
         (
             f"In {len(some)} frames, how the action depends on each pixel, against the map of all "
-            "heads together, cell by cell: 1 where both rank them alike, 0 where they have nothing in "
+            "heads together, cell by cell: 1 where both rank them equally, 0 where they have nothing in "
             "common. No verdict hangs on it, as gradients are an explanation that may fail too.",
         ),
         tables=(Table("Agreement with the map", ("gradients", "rank correlation"), tuple(rows)),),

@@ -104,7 +104,7 @@ class StepCollector:
         self._step += 1
 
     def seen(self, weights: NDArray[np.float64] | None = None) -> StepBatch:
-        """What was kept, the heads weighed by `weights` [heads]; alike by default.
+        """The collected steps, the heads weighted by `weights` [heads]; equally by default.
 
         Raises:
             ValueError: nothing was, or the policy does not say where it looks.

@@ -10,7 +10,7 @@ else is asked of it follows from what it gives: `target_mask`, bool (num_envs, H
 | `HasOracle`       | scores on a scale from 0, the random policy, to 1, the oracle                     |
 | `HasState`        | a training that is resumed to the same bits; episodes that can be drawn again     |
 | `HasView`         | with `HasState`: recorded episodes drawn again, larger or from another camera     |
-| `HasInterventions`| whether the policy follows its target, and leaves distractors alone               |
+| `HasInterventions`| whether actions and attention respond to the target alone                         |
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class HasView(Protocol):
     def view(
         self, camera: str | None = None, image_size: int | Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The present scene from a camera of its own by name, at a size in pixels; None for the policy's.
+        """The present scene from a named camera, at a size in pixels; None for the policy's.
 
         Returns:
             rgb uint8 [num_envs, H, W, 3], and where the target is seen, bool [num_envs, H, W].

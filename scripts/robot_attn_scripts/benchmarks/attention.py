@@ -137,7 +137,7 @@ def measure_blockwise(tokens: Sequence[int], rounds: int) -> Section:
     """`attend_blockwise` beside scaled_dot_product_attention, and the memory that it takes itself.
 
     A score with a name it hands to scaled_dot_product_attention, without a mask and with one, and the ratio
-    says what it adds. A score that is a function goes through blocks of its own: the peer is the same.
+    says what it adds. A score that is a function goes through our own blocks: the peer is the same.
     """
     section: Section = {_name(count): {} for count in tokens}
     memory: dict[str, dict[int, list[float]]] = {}
@@ -177,7 +177,7 @@ def _time_blockwise(count: int, variant: str, rounds: int) -> Entries:
 def blockwise_bytes(count: int, variant: str) -> int:
     """Memory that forward and backward of `attend_blockwise` take at their peak, above that of their inputs.
 
-    For a process of its own.
+    For a separate process.
     """
     torch.set_num_threads(1)
 

@@ -145,7 +145,7 @@ def measure_memory(ids: Mapping[str, str], fewer: int, more: int) -> dict[str, F
 
 
 def batch_bytes(name: str, suite: str | None, envs: int) -> int:
-    """Memory that a batch takes at its peak, made and stepped. For a process of its own."""
+    """Memory that a batch takes at its peak, made and stepped. For a separate process."""
 
     def make_and_step() -> None:
         with closing(start(name, suite, envs)) as batch:

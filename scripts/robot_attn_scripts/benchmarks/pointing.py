@@ -351,7 +351,7 @@ def learn(
 
 
 def _minibatches(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Without end: pass after pass over `count` frames, each in an order of its own."""
+    """Without end: pass after pass over `count` frames, each in a new order."""
     size = min(BATCH_SIZE, count)
     while True:
         order = rng.permutation(count)
@@ -404,7 +404,7 @@ def _train_all(
     columns = (
         TextColumn("[bold]{task.description:<22}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[status]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         bars: dict[int, TaskID] = {}
@@ -413,17 +413,17 @@ def _train_all(
             if state is None:  # it begins
                 job = jobs[place]
                 bars[place] = progress.add_task(
-                    f"{job.family}, {job.supervise}", total=options.seconds, told=""
+                    f"{job.family}, {job.supervise}", total=options.seconds, status=""
                 )
             else:
-                told = f"{state.steps:,} steps · {state.hits:.1%} hits · {state.error:.2f} px"
-                progress.update(bars[place], completed=state.seconds, told=told)
+                status = f"{state.steps:,} steps · {state.hits:.1%} hits · {state.error:.2f} px"
+                progress.update(bars[place], completed=state.seconds, status=status)
 
         def end(place: int, result: Figure) -> None:
             if place in bars:
                 progress.remove_task(bars[place])
             job = jobs[place]
-            console.print(f"{job.family}, {job.supervise}: {_told(result)}", highlight=False)
+            console.print(f"{job.family}, {job.supervise}: {_status(result)}", highlight=False)
             on_result(job, result)
 
         run_jobs(
@@ -437,7 +437,7 @@ def _train_all(
 
 
 def _train_job(folder: Path, options: Options, job: TrainJob, tell: Tell) -> Figure:
-    """Train in a process of its own; tell where it is, and return its figures, or why there are none."""
+    """Train in a separate process; report progress, and return its figures, or why there are none."""
     from robot_attn_policies.training.train import keep_memory
 
     tell(None)
@@ -453,7 +453,7 @@ def _train_job(folder: Path, options: Options, job: TrainJob, tell: Tell) -> Fig
         return {"not measured": " ".join(str(error).split()) or type(error).__name__}
 
 
-def _told(result: Figure) -> str:
+def _status(result: Figure) -> str:
     if "not measured" in result:
         return f"not measured: {result['not measured']}"
     hits, error, steps, seconds = (
@@ -484,7 +484,7 @@ def _show(figures: Mapping[str, object], console: Console) -> None:
         console.print(table)
         for name, result in sorted(results.items()):
             if name not in measured:
-                console.print(f"{name}: {_told(result)}", highlight=False, soft_wrap=True)
+                console.print(f"{name}: {_status(result)}", highlight=False, soft_wrap=True)
             elif result["uniform"]:
                 console.print(f"{name}: its attention is uniform, so its hits are chance", highlight=False)
 

@@ -24,7 +24,7 @@ class Options(Amount, Output, Checked):
 
     Forward and backward are timed, to the gradients of tokens and weights, in rounds in which all take
     turns; shown are medians, least and greatest. Where attention is quadratic the batch shrinks as tokens
-    get more, for all alike. Memory is that of one pass in a process of its own, above what its inputs take.
+    get more, the same for all. Memory is that of one pass in a separate process, above what its inputs take.
     Growth is the slope of the logarithm over that of the tokens.
     """
 

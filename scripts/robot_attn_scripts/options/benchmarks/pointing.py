@@ -43,7 +43,7 @@ class Options(Amount, Output, Checked):
 
     Frames are drawn once, from Track, and are the same for all; those of validation and test are of worlds
     that training has not seen. They are taken on the way through episodes in which the oracle steers with
-    an error, drawn anew for every frame, so that the target is anywhere in the frame, with at least 8 of
+    an error, sampled for every frame, so that the target is anywhere in the frame, with at least 8 of
     its pixels seen. Each family trains for so many seconds of one core, and is supervised in two ways:
 
     - `map`: the loss is -log of the attention's mass on the target, of the head that has the most of it in

@@ -24,7 +24,7 @@ class Amount:
 class Options(Amount, Output, Checked):
     """Frames a second of the Track scene, 64 x 64: our camera against Gymnasium's and MuJoCo's.
 
-    On one core, each peer in a process of its own that is kept to that core:
+    On one core, each peer in a separate process pinned to that core:
 
     - `ours`: `BatchCamera` over a batch of worlds, RGB and segmentation at once, from kinematics to uint8;
     - `gymnasium`: `MujocoRenderer` as it comes, RGB, one world after the other;
