@@ -135,8 +135,8 @@ def test_a_card_says_the_answer_and_what_decided_it() -> None:
     words = Reader(render_report(report_of(section_of(verdict=verdict_of(YES, NO, OPEN, YES))))).words
     answer = words[words.index("The answer") : words.index("Part")]
     assert "Good? No" in answer and "2 of 4 checks met, 1 not met, 1 undecided" in answer
-    assert "check 1: 0.10 [0.00, 0.20], at least 0.5 asked" in answer
-    assert "check 2: 0.50 [0.40, 0.60], at least 0.5 asked" in answer
+    assert "check 1: 0.10 [0.00, 0.20], at least 0.5 required" in answer
+    assert "check 2: 0.50 [0.40, 0.60], at least 0.5 required" in answer
     assert "check 0" not in answer and "check 3" not in answer
 
 
