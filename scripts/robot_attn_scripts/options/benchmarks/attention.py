@@ -15,17 +15,17 @@ class Amount:
     tokens: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
     """Numbers of tokens."""
     rounds: int = 7
-    """Times that each is measured."""
+    """Repetitions of each measurement."""
 
 
 @dataclass(frozen=True)
 class Options(Amount, Output, Checked):
-    """The cost of the mechanisms of attention over the number of tokens, beside torch's own, on one thread.
+    """Time and memory of each attention mechanism over the number of tokens, beside torch's, on one thread.
 
-    Forward and backward are timed, to the gradients of tokens and weights, in rounds in which all take
-    turns; shown are medians, least and greatest. Where attention is quadratic the batch shrinks as tokens
-    get more, the same for all. Memory is that of one pass in a separate process, above what its inputs take.
-    Growth is the slope of the logarithm over that of the tokens.
+    Forward and backward passes are timed, down to the gradients of tokens and weights. Peers take turns in
+    each round; medians, minima and maxima are shown. Where attention is quadratic, the batch shrinks with
+    the number of tokens, equally for all peers. Memory is measured for one pass in a separate process, above
+    its inputs. Growth is the slope of log(time) over log(tokens).
     """
 
     def check(self) -> None:

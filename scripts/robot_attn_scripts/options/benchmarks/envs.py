@@ -25,7 +25,7 @@ class Amount:
     envs: tuple[int, ...] = (1, 16, 64, 256)
     """Environments in a batch; memory is measured with the two largest numbers."""
     rounds: int = 15
-    """Times that each batch is measured."""
+    """Repetitions of each measurement."""
     steps: int = 512
     """Environment steps in a turn, at least: a larger batch has fewer of each environment."""
 
@@ -35,10 +35,10 @@ class Options(Amount, Output, Checked):
     """Environment steps a second of every task, with visual shifts and without, and memory an environment.
 
     Each task is stepped with random actions through `gymnasium.make_vec`, frames of 64 x 64 and infos
-    included, on all cores. Its environments are each somewhere else in their episodes, so that every turn
-    has its share of resets. In a round each task has its turns, without shifts and then with the suite
-    "hard", one right after another; ratios are taken within a round. Shown are medians over the rounds and
-    their 95 % intervals, and a target is met, or missed, where all of the interval is.
+    included, on all cores. Its environments are at different steps of their episodes, so that every turn
+    includes resets. In a round each task takes its turns, without shifts and then with the suite "hard",
+    one right after another; ratios are taken within a round. Medians over the rounds and their 95 %
+    intervals are shown; a target is met or missed where the whole interval is.
 
     Memory is the peak of a process that makes a batch and steps it, a fresh process for each size of the
     batch: what the largest batch takes more than the next, for each of the environments that it has more.

@@ -15,7 +15,7 @@ class Amount:
     batches: tuple[int, ...] = (64, 512)
     """Frames in a batch."""
     rounds: int = 15
-    """Times that each family is measured, at each batch size."""
+    """Repetitions of each measurement, at each batch size."""
     decisions: int = 500
     """Observations that each policy acts on, one at a time."""
 
@@ -24,7 +24,7 @@ class Amount:
 class Options(Amount, Output, Checked):
     """The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread.
 
-    Forward and backward are timed with the map that a module gives, on the same frames for all: 64 x 64
+    Forward and backward passes, attention maps included, are timed on the same frames for all peers: 64 x 64
     RGB, floats in [0, 1], as SB3 gives them to NatureCNN. Each time of a family is taken right after one of
     NatureCNN, in one process, and divided by it; the median of those ratios is shown. A decision is timed
     whole: `predict` of the policy on one observation of the size of the Track task's, NumPy arrays in and

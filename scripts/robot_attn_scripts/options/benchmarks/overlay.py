@@ -16,15 +16,15 @@ class Amount:
     size: int = 640
     """Height of the pictures in pixels, an even number from 600."""
     rounds: int = 15
-    """Times that each way is measured."""
+    """Repetitions of each measurement."""
 
 
 @dataclass(frozen=True)
 class Options(Amount, Output, Checked):
-    """How many pictures of attention a second are drawn on one core, beside the plain way to do it.
+    """Overlays drawn a second on one core, against Matplotlib's colour map and a float blend.
 
     The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells each, as the Track task's policy gives them,
-    and the target's mask. Every way draws the same frames, in turns within each round. The peer lays one
+    and the target's mask. All peers draw the same frames, in turns within each round. The peer lays one
     head over the frame as tutorials do: the map enlarged by opencv, coloured by Matplotlib's inferno, and
     blended as floats.
     """

@@ -24,7 +24,7 @@ class Amount:
         default("all", metavar="FAMILY ...", help=f"Families to train: {', '.join(_choices.families())}."),
     ] = ()
     supervise: tuple[Supervision, ...] = ("map", "position")
-    """What the loss is of: the attention's mass on the target and its place, or its place alone."""
+    """What the loss is of: attention mass on the target and its position, or its position alone."""
     seconds: float = 180.0
     """Seconds of one core that each training takes at most, its validation included."""
     train_worlds: int = 1024
@@ -39,17 +39,17 @@ class Amount:
 
 @dataclass(frozen=True)
 class Options(Amount, Output, Checked):
-    """Can each perception family learn, with supervision, to find the coloured target among distractors?
+    """Pointing game of each perception family, trained with supervision to find the target among distractors.
 
-    Frames are drawn once, from Track, and are the same for all; those of validation and test are of worlds
-    that training has not seen. They are taken on the way through episodes in which the oracle steers with
-    an error, sampled for every frame, so that the target is anywhere in the frame, with at least 8 of
-    its pixels seen. Each family trains for so many seconds of one core, and is supervised in two ways:
+    Frames are rendered once, from Track, and shared by all families; validation and test frames come from
+    held-out worlds. They are taken from episodes in which the oracle steers with an error, sampled for
+    every frame, so that the target is anywhere in the frame, with at least 8 of its pixels
+    visible. Each family trains for so many seconds of one core, and is supervised in two ways:
 
-    - `map`: the loss is -log of the attention's mass on the target, of the head that has the most of it in
-      the minibatch, plus the squared error of the target's place, which a linear layer reads from the
+    - `map`: the loss is -log of the attention's mass on the target, for the head with the most of it in
+      the minibatch, plus the squared error of the target's position, which a linear layer reads from the
       features;
-    - `position`: that squared error alone, so that the attention is left to itself.
+    - `position`: that squared error alone, so that the attention map is not supervised.
 
     Hits are those of the pointing game: the share of the map's maximum, spread over the frame, that lies on
     the target. A cell of the map covers several pixels, and a target that is partly hidden or at the edge
@@ -57,7 +57,7 @@ class Options(Amount, Output, Checked):
     pixels next to the target are hits too. Before training, the best of a family's heads may do well
     already: among random maps, one that red stands out in. Validation chooses the head, the state of the
     weights, and when to stop; the test frames only say how good they are. A family whose attention is
-    uniform hits by chance, whatever it learns: its place alone is to be compared.
+    uniform hits by chance, whatever it learns: compare its position error alone.
     """
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ class Amount:
     """How much to measure."""
 
     rounds: int = 7
-    """Times that each peer, and each number of threads, is measured."""
+    """Repetitions for each peer and each number of threads."""
     worlds: int = 32
     """Worlds in the batch."""
     frames: int = 2048
@@ -27,7 +27,7 @@ class Options(Amount, Output, Checked):
     On one core, each peer in a separate process pinned to that core:
 
     - `ours`: `BatchCamera` over a batch of worlds, RGB and segmentation at once, from kinematics to uint8;
-    - `gymnasium`: `MujocoRenderer` as it comes, RGB, one world after the other;
+    - `gymnasium`: `MujocoRenderer` with its default settings, RGB, one world after the other;
     - `mujoco`: `mujoco.Renderer` tuned for speed (no shadows, no reflections, no multisampling), RGB,
       likewise;
     - `mujoco_masks`: the same for as much as `ours` gives, RGB and then segmentation.

@@ -16,9 +16,9 @@ class Amount:
     """How much to measure."""
 
     peers: tuple[Peer, ...] = ("query", "cnn", "sb3", "sb3_no_shadows")
-    """Whom to measure."""
+    """Peers to measure."""
     rounds: int = 3
-    """Times that each is measured."""
+    """Repetitions of each measurement."""
     rollouts: int = 8
     """Rollouts, each with its update, in a round of our stack; a round of SB3, which is slower, has one."""
     n_steps: int = 64
@@ -33,7 +33,7 @@ class Amount:
 class Options(Amount, Output, Checked):
     """Frames trained a second (simulate, render, learn), against Stable-Baselines3 on the same Track scene.
 
-    The peers have the same PPO hyperparameters and a process each:
+    The peers have the same PPO hyperparameters and run in separate processes:
 
     - `query` and `cnn`: our stack with the family of that name, as `robot-attn train track` runs it;
     - `sb3`: Stable-Baselines3's `PPO("CnnPolicy")` on Track's own MuJoCo model as a plain Gymnasium
@@ -41,8 +41,8 @@ class Options(Amount, Output, Checked):
       for each core;
     - `sb3_no_shadows`: the same with shadows and multisampling switched off, as ours has none either.
 
-    Every round measures each peer once, one after the other, so that a slow spell of the machine meets them
-    all. A ratio is taken within each round; its median, least and greatest over the rounds are shown.
+    Every round measures each peer once, one after the other, so that a slow spell of the machine affects
+    all of them. A ratio is taken within each round; its median, least and greatest over the rounds are shown.
     """
 
     def check(self) -> None:

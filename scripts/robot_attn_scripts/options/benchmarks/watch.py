@@ -19,7 +19,7 @@ class Amount:
     frames: int = 300
     """Frames of the video."""
     rounds: int = 5
-    """Times that it is watched."""
+    """Repetitions."""
     perception: Annotated[
         str, tyro.conf.arg(metavar="FAMILY", help=f"Family of the policy: {', '.join(_choices.families())}.")
     ] = "query"
@@ -27,13 +27,14 @@ class Amount:
 
 @dataclass(frozen=True)
 class Options(Amount, Output, Checked):
-    """How many frames of a video a second are watched on one core, and where the time goes.
+    """Frames of a video that `robot-attn watch` processes a second on one core, by stage.
 
-    The video is H.264, 640 x 480, of things that move over a ground with noise. Everything that the command
-    `robot-attn watch` does is done: decoding, fitting a frame to the policy's 64 x 64, the policy, boxes,
+    The video is H.264, 640 x 480, of objects that move over a noisy background. All stages of
+    `robot-attn watch` are included: decoding, fitting a frame to the policy's 64 x 64, the policy, boxes,
     drawing and encoding to pictures 640 wide. The decoder, the encoder and their threads have the same one
     core, so that a stage now and then waits for the encoder. The policy is that of the Track task with
-    fresh weights, which look at more places than trained ones do: boxes cost less of those.
+    untrained weights, whose attention is more spread out than that of trained ones: boxes cost less
+    with those.
     """
 
     def check(self) -> None:
