@@ -301,7 +301,7 @@ def test_of_a_batch_that_has_them_states_and_names_are_kept() -> None:
         (Noise(channels=1), {}, "the policy sees them, got an environment of frames .37, 53, 1."),
         (Noise(vector=True), {}, "expected frames of three axes"),
         (SyncVectorEnv([Noise] * 2), {}, "batch of one environment, got 2"),
-        (Noise(), {"max_steps": 0}, "1 or more"),
+        (Noise(), {"max_steps": 0}, "expected max_steps of at least 1, got 0"),
         (Noise(), {"stack": 0}, "a stack of 0"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_verdict_is_of_the_whole_interval() -> None:
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"steps": 0}, {"envs": ()}, {"envs": (64, 0)}])
 def test_nothing_to_measure(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with at least one value)"):
         run(Options(**wrong))
 
 

@@ -30,5 +30,5 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"batches": ()}, {"batches": (64, 0)}, {"decisions": 0}])
 def test_nothing_to_measure(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with at least one value)"):
         extractor.run(extractor.Options(**wrong))  # type: ignore[arg-type]

@@ -20,7 +20,16 @@ pytest.importorskip("stable_baselines3")
 from robot_attn import FAMILIES
 from robot_attn.focus import mass_on_target
 from robot_attn_scripts.benchmarks import pointing
-from robot_attn_scripts.benchmarks.pointing import SEEN, SIDE, SPLITS, Frames, Job, Options, Pointer, draw
+from robot_attn_scripts.benchmarks.pointing import (
+    SEEN,
+    SIDE,
+    SPLITS,
+    Frames,
+    Options,
+    Pointer,
+    TrainJob,
+    draw,
+)
 from robot_attn_scripts.cli import main
 
 TINY = ["--train-worlds", "4", "--validation-worlds", "2", "--test-worlds", "2"]
@@ -116,11 +125,11 @@ def test_a_trained_query_points_better_than_an_untrained_one(
     monkeypatch.setattr(pointing, "PATIENCE", 3)
     told: list[pointing.Progressed] = []
     trained = pointing.learn(
-        Job("query", "map"), train, validation, seconds=600.0, seed=3, report=told.append
+        TrainJob("query", "map"), train, validation, seconds=600.0, seed=3, report=told.append
     )
     # Validation ended it, and had its best state kept, not its last.
     assert trained.steps == told[-1].steps == trained.best_steps + 60
-    first = pointing.untrained(Job("query", "map"), validation, seed=3)
+    first = pointing.untrained(TrainJob("query", "map"), validation, seed=3)
     before, after = (pointing.score(found.pointer, validation) for found in (first, trained))
     hits = after.totals.pointing(trained.head).value
     assert hits > 0.9 * after.ceiling.value > 1.2 * before.totals.pointing(first.head).value
@@ -132,7 +141,7 @@ def test_a_trained_query_points_better_than_an_untrained_one(
 
 def test_the_time_ends_it(train: Frames, validation: Frames) -> None:
     told: list[pointing.Progressed] = []
-    job = Job("query", "position")
+    job = TrainJob("query", "position")
     trained = pointing.learn(job, train, validation, seconds=0.3, report=told.append)
     assert 0 < trained.steps < pointing.CHECK_STEPS
     assert [state.steps for state in told] == [trained.steps] == [trained.best_steps]
@@ -166,8 +175,8 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 def test_a_training_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> None:
     for split, first in SPLITS.items():
         pointing._save(tmp_path, split, draw(2, first))
-    jobs = [Job("qurey", "map"), Job("query", "position")]
-    results: dict[Job, pointing.Figure] = {}
+    jobs = [TrainJob("qurey", "map"), TrainJob("query", "position")]
+    results: dict[TrainJob, pointing.Figure] = {}
     options = Options(seconds=0.2)
     pointing._train_all(jobs, tmp_path, options, Console(quiet=True), results.__setitem__)
     assert "did you mean 'query'" in str(results[jobs[0]]["not measured"])

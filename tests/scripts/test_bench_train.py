@@ -78,5 +78,5 @@ def test_a_peer_that_cannot_run_is_said_to_be_not_measured(
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"peers": ()}, {"n_steps": 0}])
 def test_nothing_to_measure_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with at least one value)"):
         run(Options(**wrong))

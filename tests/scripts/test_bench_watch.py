@@ -27,5 +27,5 @@ def test_the_stages_add_up_to_the_rate(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_nothing_to_measure_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with one value)"):
+    with pytest.raises(ValueError, match=r"expected --[a-z-]+ (from 1 to|with at least one value)"):
         run(Options(frames=0))

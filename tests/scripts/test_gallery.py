@@ -14,7 +14,16 @@ import cv2
 
 from robot_attn_envs.shifts import SHIFTS, SUITES
 from robot_attn_scripts import cli
-from robot_attn_scripts.gallery import Moment, Options, everything, hiding, in_sight, record, run, typical
+from robot_attn_scripts.gallery import (
+    Moment,
+    Options,
+    everything,
+    hiding,
+    in_sight,
+    record_episodes,
+    run,
+    typical,
+)
 
 TRACK, NAVIGATE = "RobotAttn/Track-v0", "RobotAttn/Navigate-v0"
 
@@ -54,7 +63,7 @@ def test_the_longest_hiding_is_shown_from_before_to_after() -> None:
 
 
 def test_a_recorded_episode_is_what_the_environment_shows() -> None:
-    (episode,) = record(TRACK, [5], 3, 48, {})
+    (episode,) = record_episodes(TRACK, [5], 3, 48, {})
     env = gymnasium.make(TRACK, masks=True, image_size=48)
     observation, info = env.reset(seed=5)
     for moment in episode:
@@ -66,25 +75,25 @@ def test_a_recorded_episode_is_what_the_environment_shows() -> None:
 
 
 def test_a_recording_stops_at_the_end_of_its_episode() -> None:
-    assert [len(episode) for episode in record(TRACK, [0, 1], None, 32, {})] == [150, 150]
-    assert [len(episode) for episode in record(TRACK, [0], 200, 32, {})] == [150]
+    assert [len(episode) for episode in record_episodes(TRACK, [0, 1], None, 32, {})] == [150, 150]
+    assert [len(episode) for episode in record_episodes(TRACK, [0], 200, 32, {})] == [150]
 
 
 def test_the_words_are_those_of_the_episode_and_the_screen_hides_its_target() -> None:
     env = gymnasium.make(TRACK, image_size=32, instruction=True)
     words = [env.reset(seed=seed)[1]["instruction"] for seed in (3, 4)]
     env.close()
-    episodes = record(TRACK, [3, 4], 0, 32, {"instruction": True})
+    episodes = record_episodes(TRACK, [3, 4], 0, 32, {"instruction": True})
     assert [episode[0].words for episode in episodes] == words
-    (episode,) = record(TRACK, [0], None, 32, {"occluders": 3})
+    (episode,) = record_episodes(TRACK, [0], None, 32, {"occluders": 3})
     assert 3 <= sum(moment.screened for moment in episode) < 120
     assert not any(moment.target.any() for moment in episode if moment.screened)
-    assert not any(moment.screened for moment in record(TRACK, [0], 5, 32, {})[0])
+    assert not any(moment.screened for moment in record_episodes(TRACK, [0], 5, 32, {})[0])
 
 
 def test_episodes_that_do_not_show_the_target_are_passed_over() -> None:
     seeds = in_sight(NAVIGATE, 3, 0, 0, False)
-    tried = record(NAVIGATE, range(max(seeds) + 1), 0, 32, {})
+    tried = record_episodes(NAVIGATE, range(max(seeds) + 1), 0, 32, {})
     assert [seed for seed, (moment,) in enumerate(tried) if moment.target.any()] == list(seeds)
 
 
@@ -96,12 +105,12 @@ def test_a_sheet_has_a_row_for_every_way_a_task_can_look(tmp_path: Path) -> None
     rows = 1 + len(SHIFTS) + len(SUITES) + 2 + 1
     assert sheet.shape == (40 + rows * (256 + 30) + 12, 2 * (256 + 12) + 12, 3)
     assert index.shape == (40 + 256 + 30 + 12, 2 * (256 + 12) + 12, 3)
-    frame = typical(record(TRACK, [7], 2, 32, {})[0]).frame
+    frame = typical(record_episodes(TRACK, [7], 2, 32, {})[0]).frame
     np.testing.assert_array_equal(index[40:296:8, 12:268:8], frame)
     np.testing.assert_array_equal(sheet[40:296], index[40:296])
     last = len(SHIFTS) - 1
     for column, intensity in enumerate((0.5, 1.0)):
-        shifted = record(TRACK, [7], 2, 32, {"shift": list(SHIFTS)[last], "intensity": intensity})[0]
+        shifted = record_episodes(TRACK, [7], 2, 32, {"shift": list(SHIFTS)[last], "intensity": intensity})[0]
         top, left = 40 + (1 + last) * 286, 12 + column * 268
         np.testing.assert_array_equal(
             sheet[top : top + 256 : 8, left : left + 256 : 8], typical(shifted).frame
@@ -129,7 +138,7 @@ def test_the_compact_sheet_has_a_row_a_task_and_an_outline_where_asked_for(tmp_p
         pictures.append(read(path))
     plain, outlined = pictures
     assert plain.shape == (40 + 112 + 30 + 12, (2 + len(SHIFTS)) * (112 + 12) + 12, 3)
-    moment = record(TRACK, [0], 0, 112, {})[0][0]
+    moment = record_episodes(TRACK, [0], 0, 112, {})[0][0]
     np.testing.assert_array_equal(plain[40:152, 12:124], moment.frame)
     y, x = (round(float(place.mean())) for place in np.nonzero(moment.target))
     changed = np.abs(outlined - plain)[40:152, 12:124].any(axis=-1)
