@@ -86,7 +86,7 @@ def spec_steps_many(spec: EnvSpec) -> bool:
     Every task of `robot_attn_envs.register_task` does. So does any id whose vector environment says so: its
     class has the metadata `autoreset_mode` `SAME_STEP`. An id without a single environment leaves no choice.
     """
-    return spec.id in TASKS or _vector_class(spec) is not None or spec.entry_point is None
+    return spec.id in TASKS or _vector_class(spec) is not None
 
 
 def training_of(task: str) -> Mapping[str, Any]:
@@ -162,8 +162,6 @@ def _class(spec: EnvSpec) -> Any:
 
         return load_task(TASKS[spec.id])
     many, one = _vector_class(spec), spec.entry_point
-    if many is None and one is None:
-        many = spec.vector_entry_point
     if many is not None or not isinstance(one, str):
         return one if many is None else many
     with explained(spec.id, {}):
@@ -171,7 +169,10 @@ def _class(spec: EnvSpec) -> Any:
 
 
 def _vector_class(spec: EnvSpec) -> Any:
-    """What makes the vector environment of an id; None where there is none that resets in the same step."""
+    """What makes the vector environment of an id; None where a single one is to be made.
+
+    It is preferred where it resets in the step that ends an episode, and where there is no single one.
+    """
     creator: Any = spec.vector_entry_point
     if isinstance(creator, str):
         try:
@@ -179,7 +180,7 @@ def _vector_class(spec: EnvSpec) -> Any:
         except (ImportError, AttributeError, gymnasium.error.Error):
             return None  # some of Gymnasium's own need a library that is not there
     mode = getattr(creator, "metadata", {}).get("autoreset_mode")
-    return creator if mode == AutoresetMode.SAME_STEP else None
+    return creator if mode == AutoresetMode.SAME_STEP or spec.entry_point is None else None
 
 
 def _takes(creator: Any, option: str) -> bool:

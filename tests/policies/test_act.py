@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
+from toy_frames import H, RandomFrames, W
 
 from robot_attn import Percept
 from robot_attn.families import Query
@@ -25,7 +25,7 @@ from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
-H, W, B = 37, 53, 4
+B = 4
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (B, H, W, 3), dtype=np.uint8)
 STATE = RNG.uniform(-1, 1, (B, 2)).astype(np.float32)
@@ -43,23 +43,6 @@ class Counting(Query):
         return super().perceive(frames, context)
 
 
-class Seen(gymnasium.Env[Any, Any]):
-    """Random frames, alone or beside a vector."""
-
-    def __init__(self, actions: spaces.Space[Any], vector: bool = False) -> None:
-        self.action_space = actions
-        frames = spaces.Box(0, 255, (H, W, 3), np.uint8)
-        entries = {"image": frames, "state": spaces.Box(-1, 1, (2,), np.float32)}
-        self.observation_space = spaces.Dict(entries) if vector else frames
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        super().reset(seed=seed)
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), 0.0, False, False, {}
-
-
 def make(
     algorithm: type[BaseAlgorithm],
     actions: spaces.Space[Any],
@@ -73,7 +56,7 @@ def make(
         "features_extractor_class": PerceptionExtractor,
         "features_extractor_kwargs": {"perception": Counting},
     }
-    return algorithm(policy, Seen(actions, vector), seed=0, **kwargs)  # type: ignore[arg-type]
+    return algorithm(policy, RandomFrames(actions, vector), seed=0, **kwargs)  # type: ignore[arg-type]
 
 
 def check(model: BaseAlgorithm, observation: Any, passes: int = 1) -> None:

@@ -1,10 +1,9 @@
-"""Eyes: what any policy does and where it looks."""
+"""The probe of a policy: the actions, attention or gradients of any algorithm."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -15,30 +14,11 @@ from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from toy_frames import H, RandomFrames, W
 
 from robot_attn_policies.probing.probe import GRID, action_gradient_maps, decision, probe_policy, remembering
 from robot_attn_policies.rollouts.rollout import policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
-
-H, W = 37, 53
-
-
-class StepBatch(gymnasium.Env[Any, Any]):
-    """Random frames, alone or beside a vector."""
-
-    def __init__(self, actions: spaces.Space[Any], vector: bool = False) -> None:
-        self.action_space = actions
-        frames = spaces.Box(0, 255, (H, W, 3), np.uint8)
-        entries = {"image": frames, "state": spaces.Box(-1, 1, (2,), np.float32)}
-        self.observation_space = spaces.Dict(entries) if vector else frames
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        super().reset(seed=seed)
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), 0.0, False, False, {}
-
 
 CONTINUOUS = spaces.Box(-1, 1, (2,), np.float32)
 DISCRETE = spaces.Discrete(3)
@@ -50,7 +30,7 @@ def make(
 ) -> BaseAlgorithm:
     if algorithm in (SAC, TD3, TQC, DQN, QRDQN):
         kwargs["buffer_size"] = 8
-    return algorithm(policy, StepBatch(actions, "Multi" in policy), seed=0, **kwargs)  # type: ignore[arg-type]
+    return algorithm(policy, RandomFrames(actions, "Multi" in policy), seed=0, **kwargs)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

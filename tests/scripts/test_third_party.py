@@ -33,7 +33,7 @@ from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive  # n
 from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
 from robot_attn_policies.training.train import Training, _seed_after  # noqa: E402
 from robot_attn_scripts import _third_party  # noqa: E402
-from robot_attn_scripts._tasks import env_id, make_batch, steps_many  # noqa: E402
+from robot_attn_scripts._tasks import env_id, make_batch, steps_many, with_masks  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
 from robot_attn_scripts.train import env_maker  # noqa: E402
 
@@ -433,6 +433,19 @@ def test_names() -> None:
     assert (env_id("track"), steps_many("track")) == ("RobotAttn/Track-v0", True)
     assert (env_id("Reacher-v5"), steps_many("Reacher-v5")) == ("Reacher-v5", False)
     assert (env_id("lamp_env:Lamp-v0"), steps_many("lamp_env:Lamp-v0")) == ("Lamp-v0", False)
+
+
+def test_an_id_without_a_single_environment_is_made_as_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "Mine/VectorOnly-v0"
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", {**gymnasium.registry})
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    task = {"task": "robot_attn_envs.tasks.track:Track"}
+    gymnasium.register(name, vector_entry_point="robot_attn_envs.make:make_batch", kwargs=task)
+    assert steps_many(name)
+    assert with_masks(name, {"distractors": 1}) == {"distractors": 1}  # a function that names no such option
+    batch = make_batch(name, {"distractors": 1}, 2)
+    assert (batch.num_envs, batch.horizon) == (2, 150)
+    batch.close()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from robot_attn_policies.probing.faithfulness import (
     SHARE,
     HeadAblation,
     InterventionEffect,
+    OnRollout,
     PixelAblation,
     measure_interventions,
     run_head_ablation,
@@ -270,13 +271,13 @@ class _Stage:
         random = rollout_episodes(act, self.env, self.seeds, on_step=self.part("random actions")).returns
         keeper = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
 
-        def watch(name: str) -> Callable[[Step], None] | None:
+        def on_rollout(name: str) -> Callable[[Step], None] | None:
             words = PIXEL_ABLATIONS.get(name, "the episodes as they are")
             return self.part(words, keeper if name == "full" else None)
 
-        asked = dict.fromkeys([*report_sections.CURVE, *ablations])
-        names = [name for name in asked if name != "borrowed" or self.env.num_envs > 1]
-        return self._play(random, names, SHARE, watch), keeper.seen(self.weights)
+        wanted = dict.fromkeys([*report_sections.CURVE, *ablations])
+        names = [name for name in wanted if name != "borrowed" or self.env.num_envs > 1]
+        return self._play(random, names, SHARE, on_rollout), keeper.seen(self.weights)
 
     def ablate_share(self, share: float, random: NDArray[np.float64]) -> PixelAblation:
         """Returns with another share of the pixels deleted."""
@@ -285,7 +286,7 @@ class _Stage:
         )
 
     def _play(
-        self, random: NDArray[np.float64], names: Sequence[str], share: float, on_step: Any
+        self, random: NDArray[np.float64], names: Sequence[str], share: float, on_rollout: OnRollout
     ) -> PixelAblation:
         return run_pixel_ablation(
             self.probe.act,
@@ -297,7 +298,7 @@ class _Stage:
             share=share,
             weights=self.weights,
             image=self.image,
-            on_rollout=on_step,
+            on_rollout=on_rollout,
         )
 
     def edit(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
