@@ -1,13 +1,13 @@
-"""Camera frames: the one owner of their conversion and of the checks on them.
+"""Conversion and validation of camera frames.
 
-Environments give frames as uint8 [..., H, W, C] (Gymnasium's habit); modules take them channel-first, as
-uint8 [B, C, H, W] or as floats in [0, 1]. Whoever knows the order of frames says so by the function that is
-called; whoever has to tell the order from a shape asks `channel_axis`.
+Environments return frames channel-last, uint8 [..., H, W, C], as is usual in Gymnasium. Modules take them
+channel-first: uint8 [B, C, H, W], or float in [0, 1]. The functions are named after the axis order that they
+take or return; `channel_axis` infers the order from a shape.
 
-Rounding depends on how frames lie in memory: torch convolves a channel-first view of [H, W, C] memory by
-another path than contiguous frames, and the last bits differ. `prepare_frames` brings frames to one layout,
-so that the same batch gives the same percept however it lies. Rounding also depends on the processor and the
-number of frames in a batch, and nothing here claims equal bits across those.
+Rounding depends on the memory layout: torch convolves a channel-first view of channel-last memory on another
+code path than contiguous frames, and the last bits differ. `prepare_frames` makes frames contiguous, so that
+equal batches give equal bits whatever their layout. Rounding also depends on the processor and on the number
+of frames in a batch; equal bits across those are not guaranteed.
 """
 
 from __future__ import annotations
@@ -25,42 +25,49 @@ from robot_attn.compat.torch import transforming
 
 MIN_SIDE = 32
 MAX_SIDE = 512
-"""The heights and widths, in pixels, that a perception module takes."""
+"""Range of the height and width of frames, in pixels, for perception modules."""
 
 ROUNDING = 1e-3
-"""How far outside [0, 1] floating-point frames may lie: what resizing or half precision makes of 0 and 1."""
+"""Tolerance of the range [0, 1] of float frames: rounding of 0 and 1 by resizing or half precision."""
 
 Frames = TypeVar("Frames", Tensor, NDArray[Any])
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`image_shape` as three ints (channels, height, width), or ValueError where a module cannot take it."""
+    """Check an image shape and return it as three ints.
+
+    Args:
+        image_shape: (channels, height, width).
+
+    Raises:
+        ValueError: not three numbers, no channel, or a side outside `MIN_SIDE` to `MAX_SIDE`.
+    """
     shape = tuple(int(side) for side in image_shape)
     if len(shape) != 3:
-        raise ValueError(f"image_shape must be (channels, height, width); it is {tuple(image_shape)}.")
+        raise ValueError(
+            f"expected image_shape as (channels, height, width), got {tuple(image_shape)}: give the shape of "
+            "one frame"
+        )
     channels, height, width = shape
     if channels < 1 or not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
-        last = (
-            " It looks like (height, width, channels)."
-            if height >= MIN_SIDE > width and channels >= MIN_SIDE
-            else ""
-        )
+        channels_last = height >= MIN_SIDE > width and channels >= MIN_SIDE
+        hint = "put the channels first" if channels_last else "crop, pad or resize the frames"
         raise ValueError(
-            "image_shape must be (channels, height, width) with at least 1 channel and sides from "
-            f"{MIN_SIDE} to {MAX_SIDE}; it is {shape}.{last}"
+            "expected image_shape as (channels, height, width) with at least 1 channel and sides from "
+            f"{MIN_SIDE} to {MAX_SIDE}, got {shape}: {hint}"
         )
     return channels, height, width
 
 
 def channel_axis(shape: Sequence[int], image_size: tuple[int, int]) -> Literal[-3, -1] | None:
-    """Which axis of frames is that of the channels, told from the place of their height and width.
+    """Infer the channel axis of frames from the position of their height and width.
 
     Args:
-        shape: of the frames, or of their space: [..., C, H, W] or [..., H, W, C].
-        image_size: (H, W).
+        shape: shape of the frames or of their space, [..., C, H, W] or [..., H, W, C].
+        image_size: (H, W) in pixels.
 
     Returns:
-        -3 for [..., C, H, W], also where both orders fit; -1 for [..., H, W, C]; None where neither fits.
+        -3 for [..., C, H, W], also if both orders match; -1 for [..., H, W, C]; None if neither matches.
     """
     if len(shape) >= 3 and tuple(shape[-2:]) == tuple(image_size):
         return -3
@@ -68,56 +75,70 @@ def channel_axis(shape: Sequence[int], image_size: tuple[int, int]) -> Literal[-
 
 
 def channels_to_front(frames: Frames) -> Frames:
-    """[..., H, W, C] -> [..., C, H, W]: an array for an array, a tensor for a tensor; a view."""
+    """Return a view [..., C, H, W] of frames [..., H, W, C], an array or a tensor."""
     return frames.movedim(-1, -3) if isinstance(frames, Tensor) else np.moveaxis(frames, -1, -3)
 
 
 def channels_to_back(frames: Frames) -> Frames:
-    """[..., C, H, W] -> [..., H, W, C]: an array for an array, a tensor for a tensor; a view."""
+    """Return a view [..., H, W, C] of frames [..., C, H, W], an array or a tensor."""
     return frames.movedim(-3, -1) if isinstance(frames, Tensor) else np.moveaxis(frames, -3, -1)
 
 
 def to_channels_first(frames: Frames) -> Frames:
-    """uint8 [..., H, W, C] -> uint8 [..., C, H, W]: an array for an array, a tensor for a tensor; a view.
+    """Convert an environment's frames to the axis order of perception modules, without a copy.
 
-    Raises ValueError for another dtype, fewer than 3 axes, or H or W outside 32 to 512 pixels, which is how
-    frames that are channel-first already give themselves away.
+    Args:
+        frames: uint8 [..., H, W, C] in [0, 255], an array or a tensor; H and W from 32 to 512 pixels.
+
+    Returns:
+        A view uint8 [..., C, H, W] of the same type.
+
+    Raises:
+        ValueError: another dtype, fewer than 3 axes, or a side out of range, as in frames that are
+            channel-first already.
     """
+    expected = "expected frames uint8 [..., height, width, channels]"
     if frames.dtype not in (torch.uint8, np.uint8):
-        raise ValueError(
-            f"frames must be uint8 [..., height, width, channels]; their dtype is {frames.dtype}."
-        )
+        raise ValueError(f"{expected}, got dtype {frames.dtype}: convert them to uint8 in [0, 255]")
     if frames.ndim < 3:
-        raise ValueError(
-            f"frames must be uint8 [..., height, width, channels]; their shape is {list(frames.shape)}."
-        )
+        raise ValueError(f"{expected}, got shape {list(frames.shape)}: add the missing axes")
     height, width = frames.shape[-3:-1]
     if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
-        first = (
-            " They look channel-first already." if height < MIN_SIDE <= min(width, frames.shape[-1]) else ""
+        channels_first = height < MIN_SIDE <= min(width, frames.shape[-1])
+        hint = (
+            "pass them to the module as they are, since they look channel-first already"
+            if channels_first
+            else "crop, pad or resize them"
         )
         raise ValueError(
-            f"frames must be uint8 [..., height, width, channels] with sides from {MIN_SIDE} to {MAX_SIDE}; "
-            f"their shape is {list(frames.shape)}.{first}"
+            f"{expected} with sides from {MIN_SIDE} to {MAX_SIDE}, got shape {list(frames.shape)}: {hint}"
         )
     return channels_to_front(frames)
 
 
 def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 of any shape -> `dtype` of that shape in [0, 1], the same bits as `frames.float() / 255`."""
+    """Scale uint8 frames to [0, 1], with the same bits as `frames.float() / 255`.
+
+    Args:
+        frames: uint8, of any shape, in [0, 255].
+        dtype: dtype of the result.
+
+    Returns:
+        A new tensor `dtype` of the same shape, in [0, 1].
+    """
     return frames.to(dtype).div_(255)
 
 
 def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
-    """Check frames and bring them to what `Perception.perceive` takes: one dtype, one layout in memory.
+    """Check frames and convert them to the dtype and memory layout of `Perception.perceive`.
 
     Args:
-        frames: [B, *image_shape] as `check_frames` takes them, in any layout.
+        frames: [B, *image_shape] as in `check_frames`, in any memory layout.
         image_shape: (channels, height, width).
-        dtype: the module's.
+        dtype: dtype of the module.
 
     Returns:
-        Frames `dtype` [B, *image_shape] in [0, 1], contiguous; not copied where they are that already.
+        Frames `dtype` [B, *image_shape] in [0, 1], contiguous; not copied if they are so already.
 
     Raises:
         ValueError: as `check_frames`.
@@ -125,70 +146,89 @@ def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: tor
     check_frames(frames, image_shape, dtype)
     if frames.dtype == torch.uint8:
         return frames.to(dtype, memory_format=torch.contiguous_format).div_(255)
-    # `contiguous` alone would leave a view of grey frames as it is: an axis of length 1 fits any stride, and
-    # torch takes the odd one for channels-last.
+    # `contiguous` alone would keep a view of grey frames: any stride is contiguous for an axis of length 1,
+    # and torch takes an odd one for channels-last.
     return frames.flatten().view(frames.shape)
 
 
 def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    """ValueError unless frames are [B, *image_shape], uint8 or, finite and in [0, 1], of `dtype`.
+    """Check shape, dtype and range of a batch of frames.
 
-    The range of floats is allowed an error of `ROUNDING`. It is not tested while a graph is recorded
-    or a function transformed.
+    Values are not checked while a graph is recorded or a function is transformed, see `recording`.
+
+    Args:
+        frames: [B, *image_shape], uint8, or finite float of `dtype` in [0, 1] up to `ROUNDING`.
+        image_shape: (channels, height, width).
+        dtype: dtype of the module.
+
+    Raises:
+        ValueError: frames of another type, shape, dtype or range.
     """
-    expected = f"frames must be [B, {image_shape[0]}, {image_shape[1]}, {image_shape[2]}] (channel-first)"
+    channels, height, width = image_shape
+    expected = f"expected frames [B, {channels}, {height}, {width}] (channel-first)"
     if not isinstance(frames, Tensor):
-        raise ValueError(f"{expected} as a torch.Tensor; they are a {type(frames).__name__}.")
+        raise ValueError(
+            f"{expected} as a torch.Tensor, got {type(frames).__name__}: convert an array by torch.from_numpy"
+        )
     if frames.ndim != 4 or frames.shape[1:] != image_shape:
-        channels, height, width = image_shape
-        last = channel_axis(frames.shape, (height, width)) == -1 and frames.shape[-1] == channels
-        hint = " They look channel-last: robot_attn.to_channels_first converts them." if last else ""
         if frames.shape == image_shape:
-            hint = " One frame needs a batch axis: frames[None]."
-        raise ValueError(f"{expected}; their shape is {list(frames.shape)}.{hint}")
+            hint = "add a batch axis, frames[None]"
+        elif channel_axis(frames.shape, (height, width)) == -1 and frames.shape[-1] == channels:
+            hint = "convert channel-last frames by robot_attn.to_channels_first"
+        else:
+            hint = "resize them, or build the module for their shape"
+        raise ValueError(f"{expected}, got shape {list(frames.shape)}: {hint}")
     if frames.dtype == torch.uint8:
         return
     if frames.dtype != dtype:
         raise ValueError(
-            f"{expected} as uint8 in [0, 255] or {dtype} in [0, 1]; their dtype is {frames.dtype}."
+            f"{expected} as uint8 in [0, 255] or {dtype} in [0, 1], got dtype {frames.dtype}: convert them"
         )
     if not recording() and frames.numel() > 0:
         low, high = (float(bound) for bound in torch.aminmax(frames.detach()))
         if not math.isfinite(low + high):
-            raise ValueError(f"{expected} of finite numbers; they hold NaN or infinity.")
+            raise ValueError(f"{expected} of finite numbers, got NaN or infinity: check what computes them")
         if not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise ValueError(
                 f"{expected} in [0, 1], got numbers from {low:.4g} to {high:.4g}: give uint8 frames, or "
-                "floats divided by 255 and not normalised any further."
+                "floats divided by 255 without further normalisation"
             )
 
 
 def check_context(context: Tensor | None, batch: int, size: int, dtype: torch.dtype) -> None:
-    """ValueError unless context is finite, [batch, size], of `dtype`; or None where size is 0."""
+    """Check shape, dtype and values of a batch of contexts.
+
+    Values are not checked while a graph is recorded or a function is transformed, see `recording`.
+
+    Args:
+        context: finite float [batch, size] of `dtype`; None where size is 0.
+        batch: number of frames.
+        size: context_dim of the module.
+        dtype: dtype of the module.
+
+    Raises:
+        ValueError: a context of another type, shape or dtype, or none where size is not 0.
+    """
+    expected = f"expected context {dtype} [{batch}, {size}] (context_dim={size})"
     if context is None:
         if size:
-            raise ValueError(
-                f"context must be {dtype} [{batch}, {size}]: this module was built with context_dim={size}."
-            )
+            raise ValueError(f"{expected}, got None: pass a context, or build the module with context_dim=0")
         return
     if not isinstance(context, Tensor) or context.shape != (batch, size) or context.dtype != dtype:
-        came = (
-            f"{context.dtype} {list(context.shape)}"
-            if isinstance(context, Tensor)
-            else type(context).__name__
-        )
-        raise ValueError(f"context must be {dtype} [{batch}, {size}] (context_dim={size}); it is {came}.")
+        if isinstance(context, Tensor):
+            found = f"{context.dtype} {list(context.shape)}"
+        else:
+            found = type(context).__name__
+        raise ValueError(f"{expected}, got {found}: convert it, or build the module with another context_dim")
     if not recording() and not math.isfinite(float(context.detach().sum())):
-        raise ValueError(
-            f"context must be {dtype} [{batch}, {size}] of finite numbers; it holds NaN or infinity."
-        )
+        raise ValueError(f"{expected} of finite numbers, got NaN or infinity: check what computes it")
 
 
 def recording() -> bool:
     """Whether a graph is being recorded (compile, export, trace) or a function transformed (`torch.func`).
 
-    Neither can keep a branch on values, so checks on values are left out; and both want operations that
-    differentiate themselves, so gradients written by hand are too.
+    Neither supports branches on values, so values are not checked. Both need operations that
+    autograd differentiates itself, so hand-written gradients are not used.
     """
     return (
         torch.compiler.is_compiling()

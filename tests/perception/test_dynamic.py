@@ -362,7 +362,7 @@ def test_invalid_frames_raise_value_error() -> None:
         (r"expected frames \[T, B, 3, 32, 32\]", lambda: module.sequence(frames[..., :31], context=context)),
         (r"in \[0, 1\], got numbers from", lambda: module.sequence(255 * frames, context=context)),
         (r"expected context \[4, 2, 2\]", lambda: module.sequence(frames, context=context[:3])),
-        (r"context must be .* \[8, 2\]", lambda: module.sequence(frames)),
+        (r"expected context .* \[8, 2\]", lambda: module.sequence(frames)),
         (
             r"expected state torch.float32 \[2, 64\]",
             lambda: module.step(frames[0], torch.rand(2, 3), context[0]),

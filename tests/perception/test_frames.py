@@ -37,7 +37,7 @@ def test_channels_come_first_without_a_copy(batch: tuple[int, ...]) -> None:
         ((), None),
     ],
 )
-def test_the_place_of_height_and_width_tells_where_the_channels_are(
+def test_channel_axis_follows_from_the_position_of_height_and_width(
     shape: tuple[int, ...], axis: int | None
 ) -> None:
     assert channel_axis(shape, (32, 37)) == axis
@@ -56,18 +56,18 @@ def test_channels_move_to_the_back_and_to_the_front() -> None:
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        (frames(2).astype(np.float32), "dtype is float32"),
-        (frames()[..., 0], r"shape is \[32, 37\]"),
-        (np.zeros((2, 3, 64, 64), np.uint8), "look channel-first already"),
-        (np.zeros((64, 513, 3), np.uint8), "from 32 to 512"),
+        (frames(2).astype(np.float32), "got dtype float32: convert them to uint8"),
+        (frames()[..., 0], r"got shape \[32, 37\]: add the missing axes"),
+        (np.zeros((2, 3, 64, 64), np.uint8), "got shape .* look channel-first already"),
+        (np.zeros((64, 513, 3), np.uint8), "from 32 to 512, got shape .*: crop, pad or resize"),
     ],
 )
-def test_frames_that_cannot_be_converted(bad: np.ndarray, match: str) -> None:
+def test_to_channels_first_rejects_other_frames(bad: np.ndarray, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         to_channels_first(bad)
 
 
-def test_float_has_the_bits_that_sb3_makes() -> None:
+def test_to_float_has_the_bits_of_sb3() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_float(every), every.float() / 255.0)
     assert to_float(every).dtype == torch.float32
@@ -85,7 +85,7 @@ def test_uint8_and_float_frames_give_the_same_bits(family: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_frames_give_the_same_bits_however_they_lie(family: str, channels: int) -> None:
+def test_equal_frames_give_equal_bits_in_any_memory_layout(family: str, channels: int) -> None:
     torch.manual_seed(0)
     module = build(family, (channels, 32, 37))
     last = frames(4)[..., :channels].copy()
@@ -112,12 +112,15 @@ def floats(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        (floats(2, 32, 37, 5), r"shape is \[2, 32, 37, 5\]\. They look channel-last"),
-        (floats(5, 32, 37), "needs a batch axis"),
-        (floats(2, 3, 32, 37), r"shape is \[2, 3, 32, 37\]\.$"),
-        (floats(2, 5, 37, 32), r"must be \[B, 5, 32, 37\]"),
-        (floats(2, 5, 32, 37).double(), "dtype is torch.float64"),
-        (floats(2, 5, 32, 37).long(), "dtype is torch.int64"),
+        (floats(2, 32, 37, 5), r"got shape \[2, 32, 37, 5\]: convert channel-last frames"),
+        (floats(5, 32, 37), r"got shape \[5, 32, 37\]: add a batch axis"),
+        (
+            floats(2, 3, 32, 37),
+            r"got shape \[2, 3, 32, 37\]: resize them, or build the module for their shape$",
+        ),
+        (floats(2, 5, 37, 32), r"expected frames \[B, 5, 32, 37\] .* got shape \[2, 5, 37, 32\]: resize"),
+        (floats(2, 5, 32, 37).double(), "got dtype torch.float64: convert"),
+        (floats(2, 5, 32, 37).long(), "got dtype torch.int64: convert"),
         (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("nan"))), "NaN or infinity"),
         (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(float("inf"))), "NaN or infinity"),
         (floats(2, 5, 32, 37) * 255, r"in \[0, 1\], got numbers from 127.5 to 127.5: give uint8"),
@@ -125,7 +128,7 @@ def floats(*shape: int) -> torch.Tensor:
         (2 * RAMP - 1, r"in \[0, 1\], got numbers from -1 to 1: give"),
         ((RAMP - 0.449) / 0.226, r"in \[0, 1\], got numbers from -1.987 to 2.438: give"),  # ImageNet's green
         (floats(2, 5, 32, 37).index_put((torch.tensor(1),), torch.tensor(1.01)), "from 0.5 to 1.01"),
-        (np.zeros((2, 5, 32, 37), np.float32), "they are a ndarray"),
+        (np.zeros((2, 5, 32, 37), np.float32), "torch.Tensor, got ndarray: convert"),
     ],
 )
 def test_invalid_frames_raise_value_error(bad: torch.Tensor, match: str) -> None:
@@ -136,20 +139,20 @@ def test_invalid_frames_raise_value_error(bad: torch.Tensor, match: str) -> None
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        (None, "built with context_dim=3"),
-        (floats(2, 4), r"it is torch.float32 \[2, 4\]"),
-        (floats(1, 3), r"must be torch.float32 \[2, 3\]"),
-        (floats(2, 3).double(), "it is torch.float64"),
+        (None, r"\[2, 3\] \(context_dim=3\), got None: pass a context"),
+        (floats(2, 4), r"got torch.float32 \[2, 4\]"),
+        (floats(1, 3), r"expected context torch.float32 \[2, 3\].* got torch.float32 \[1, 3\]"),
+        (floats(2, 3).double(), "got torch.float64"),
         (torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 2.0]]), "NaN or infinity"),
-        ([[0.0] * 3] * 2, "it is list"),
+        ([[0.0] * 3] * 2, "got list"),
     ],
 )
-def test_a_bad_context_is_one_sentence(bad: torch.Tensor | None, match: str) -> None:
+def test_an_invalid_context_raises_value_error(bad: torch.Tensor | None, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build("query", SHAPE, 3)(floats(2, 5, 32, 37), bad)
 
 
-def test_a_context_where_none_is_expected() -> None:
+def test_a_context_for_a_module_without_one_raises_value_error() -> None:
     with pytest.raises(ValueError, match="context_dim=0"):
         build("query", SHAPE)(floats(2, 5, 32, 37), floats(2, 3))
 
@@ -157,6 +160,6 @@ def test_a_context_where_none_is_expected() -> None:
 @pytest.mark.parametrize(
     "shape", [(3, 31, 64), (3, 64, 513), (0, 64, 64), (64, 64), (64, 64, 3), (1, 3, 64, 64)]
 )
-def test_an_image_shape_that_no_module_takes(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="image_shape must be"):
+def test_an_invalid_image_shape_raises_value_error(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="expected image_shape as .*, got .*: "):
         build("query", shape)

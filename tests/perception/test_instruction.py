@@ -159,7 +159,7 @@ def test_invalid_tokens_raise_value_error() -> None:
             ValueError, match=r"expected tokens as whole numbers from 0 to 76.* without normalisation"
         ):
             module(frames, wrong)
-    with pytest.raises(ValueError, match=r"context must be torch.float32 \[1, 16\]"):
+    with pytest.raises(ValueError, match=r"expected context torch.float32 \[1, 16\]"):
         module(frames)
 
 

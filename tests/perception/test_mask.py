@@ -116,7 +116,7 @@ def test_the_map_equals_the_normalised_mask() -> None:
     assert mask.shape == (2, 1, 9, 15) and bool(((mask > 0) & (mask < 1)).all())
     torch.testing.assert_close(module(frames).attention, mask / mask.sum((2, 3), keepdim=True))
     torch.testing.assert_close(module.mask(frames.float() / 255), mask)
-    with pytest.raises(ValueError, match="frames must be"):
+    with pytest.raises(ValueError, match="expected frames"):
         module.mask(frames[0])
 
 
