@@ -1,4 +1,4 @@
-"""The record of one episode, as NumPy arrays: frames, attention, actions and rewards, a row a step."""
+"""The record of one episode in NumPy arrays, one row per step: frames, attention, actions, rewards."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from numpy.typing import NDArray
 from robot_attn.maps import AttentionGrid, AttentionMaps
 
 MAPS = ("attention", "gradient")
-"""What the maps of an episode may be."""
-_NAME = re.compile(r"\w+(/\w+){0,2}")  # of a part of the simulator's state
+"""Accepted values of `Episode.maps`."""
+_NAME = re.compile(r"\w+(/\w+){0,2}")  # name of a part of the simulator's state
 
 
 class EpisodeError(ValueError):
-    """Arrays that do not form an episode, or a file without one; the message is one sentence."""
+    """Arrays that do not form an episode, or a file that does not contain one."""
 
 
 class Column(NamedTuple):
-    """How an array of an episode is stored: a row a step."""
+    """Name, dtype and shape of an array of an episode, which has one row per step.
+
+    Attributes:
+        name: name of the dataset in a file, in robomimic's convention.
+        dtype: dtype of the array.
+        axes: lengths of a row's axes: a number, or a name that stands for one length throughout the episode.
+    """
 
     name: str
-    """Of the data set in a file, in robomimic's convention."""
     dtype: type[np.generic]
     axes: tuple[str | int, ...]
-    """Of a row: a number, or a letter that stands for any, the same wherever it occurs."""
 
 
 COLUMNS: dict[str, Column] = {
@@ -43,15 +47,16 @@ COLUMNS: dict[str, Column] = {
     "attention": Column("attention", np.float32, ("heads", "rows", "cols")),
     "target_masks": Column("target_mask", np.bool_, ("H", "W")),
 }
-"""The arrays of an episode by the name of their field, in the order of a file."""
+"""The arrays of an episode by field name, in the order in which they are stored in a file."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode of T steps: row t holds the observation before action t, that action, and its reward.
+    """One episode of T steps: row t holds the observation before action t, the action, and its reward.
 
     Raises:
-        EpisodeError: a shape or dtype that does not fit; the message names the array as a file does.
+        EpisodeError: arrays whose shapes, dtypes or values do not form an episode. The message has an array's
+            name in a file (`COLUMNS`).
     """
 
     images: NDArray[np.uint8]
@@ -61,42 +66,48 @@ class Episode:
     rewards: NDArray[np.float64]
     """[T]."""
     dones: NDArray[np.bool_]
-    """[T], True at the last step alone; nowhere in an episode that was cut."""
+    """[T], True at the last step only; nowhere in a truncated file."""
     attention: NDArray[np.float32]
-    """[T, heads, rows, cols], as the policy gave it, zeros and NaN too; no heads where not known."""
+    """[T, heads, rows, cols], as returned by the policy, zeros and NaN included; heads is 0 if unknown."""
     grid: AttentionGrid
-    """Where the cells of `attention` lie in the frames."""
+    """Positions of the cells of `attention` in the frames."""
     env_args: Mapping[str, Any]
-    """What makes the environment again: `env_name`, `env_kwargs`; plain JSON."""
+    """Arguments that recreate the environment, `env_name` and `env_kwargs`; plain JSON."""
     seed: int
+    """Seed of the episode's reset."""
     target_masks: NDArray[np.bool_] | None = None
-    """[T, H, W], True on the target."""
+    """[T, H, W], True on the target; None if unknown."""
     state: NDArray[np.float32] | None = None
-    """[T, S] the observation's vector."""
+    """[T, S] vector of the observation; None if it has none."""
     states: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
-    """[T, D] the simulator's state; [T, 0] where the environment does not give it."""
+    """[T, D] state of the simulator; [T, 0] if the environment does not provide it."""
     simulator: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Every part of the environment's state, each [T, ...]; a name may hold two "/"."""
+    """Every part of the environment's state, each [T, ...]; a name may contain up to two "/"."""
     success: bool | None = None
+    """Whether the episode succeeded; None if the task does not define success."""
     dt: float | None = None
-    """Seconds a step."""
+    """Seconds per step; None if unknown."""
     best_head: int = 0
-    """The head chosen on calibration episodes."""
+    """Index of the head selected on calibration episodes."""
     uniform: bool = False
-    """The attention says nothing, as that of the control "cnn"."""
+    """True if the attention is uniform by construction, as that of the control "cnn"."""
     action_names: tuple[str, ...] = ()
+    """Names of the A action dimensions; empty if they have none."""
     policy: str = ""
-    """What acted, for the title of a replay."""
+    """Description of the policy, for the title of a replay."""
     values: NDArray[np.float64] | None = None
-    """[T] the return that the policy expected from each step on, where it says so."""
+    """[T] return expected by the critic from each step on; None without a critic."""
     maps: str = "attention"
-    """What `attention` holds: "attention", or "gradient" where the policy has none."""
+    """Kind of the maps in `attention`: "attention", or "gradient" for a policy without attention."""
     cut: int | None = None
-    """How many steps the whole episode had, where its file was cut and these are the first of them."""
+    """Number of steps of the whole episode, if its file was truncated to these; else None."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[-1] != 3 or 0 in self.images.shape:
-            raise EpisodeError(f"obs/image should be [T, H, W, 3], is {list(self.images.shape)}")
+            raise EpisodeError(
+                "expected obs/image [T, H, W, 3] with at least one step, got "
+                f"{list(self.images.shape)}: stack RGB frames"
+            )
         steps = len(self.images)
         if self.states.size == 0:
             object.__setattr__(self, "states", np.zeros((steps, 0)))
@@ -104,17 +115,17 @@ class Episode:
         sides = {"H": self.images.shape[1], "W": self.images.shape[2], "rows": rows, "cols": cols}
         for name, column in COLUMNS.items():
             array: NDArray[Any] | None = getattr(self, name)
-            wanted = (steps, *(sides.get(axis) if isinstance(axis, str) else axis for axis in column.axes))
-            if array is not None and (array.dtype != column.dtype or not _fits(array.shape, wanted)):
-                shown = [side if side is not None else "any" for side in wanted]
+            expected = (steps, *(sides.get(axis) if isinstance(axis, str) else axis for axis in column.axes))
+            if array is not None and (array.dtype != column.dtype or not _fits(array.shape, expected)):
+                shown = [side if side is not None else "any" for side in expected]
                 raise EpisodeError(
-                    f"{column.name} should be {np.dtype(column.dtype)} {shown}, is {array.dtype} "
-                    f"{list(array.shape)}"
+                    f"expected {column.name} {np.dtype(column.dtype)} {shown}, got {array.dtype} "
+                    f"{list(array.shape)}: give one row per step"
                 )
         if self.grid.image_size != self.image_size:
             raise EpisodeError(
-                f"its grid lies in frames of {list(self.grid.image_size)} pixels, obs/image in frames of "
-                f"{list(self.image_size)}"
+                f"expected a grid in frames of {list(self.image_size)} pixels, as obs/image, got one in "
+                f"frames of {list(self.grid.image_size)}: use `grid.resized`"
             )
         for name, array in self.simulator.items():
             if (
@@ -124,34 +135,44 @@ class Episode:
                 or not _NAME.fullmatch(name)
             ):
                 raise EpisodeError(
-                    f"simulator/{name} should hold numbers [{steps}, ...], is {list(array.shape)}"
+                    f"expected simulator/{name} with numbers [{steps}, ...] and a name of up to three words "
+                    f"separated by '/', got {array.dtype} {list(array.shape)}"
                 )
-        if not 0 <= self.best_head < max(self.attention.shape[1], 1):
-            raise EpisodeError(f"there is no head {self.best_head} in attention {list(self.attention.shape)}")
+        last_head = max(self.attention.shape[1] - 1, 0)
+        if not 0 <= self.best_head <= last_head:
+            raise EpisodeError(f"expected best_head from 0 to {last_head}, got {self.best_head}")
         if self.cut is not None and self.cut <= steps:
-            raise EpisodeError(f"an episode that was cut had more than its {steps} steps, got {self.cut}")
+            raise EpisodeError(
+                f"expected cut to be more than the {steps} steps that are left, got {self.cut}: use None for "
+                "a whole episode"
+            )
         if self.maps not in MAPS:
-            raise EpisodeError(f"maps are one of {', '.join(MAPS)}, got {self.maps!r}")
+            raise EpisodeError(f"expected maps to be one of {', '.join(MAPS)}, got {self.maps!r}")
         if self.action_names and len(self.action_names) != self.actions.shape[1]:
-            raise EpisodeError(f"{self.actions.shape[1]} action dimensions, but names {self.action_names}")
+            raise EpisodeError(
+                f"expected one name for each of {self.actions.shape[1]} action dimensions, got "
+                f"{self.action_names}"
+            )
         for name in ("actions", "rewards", "values"):
             array = getattr(self, name)
             if array is not None and not np.isfinite(array).all():
-                raise EpisodeError(f"{name} holds numbers that are NaN or infinite")
+                raise EpisodeError(f"expected {name} of finite numbers, got NaN or infinity")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the frames."""
+        """(H, W) of the frames in pixels."""
         return self.images.shape[1], self.images.shape[2]
 
     @cached_property
     def attention_maps(self) -> AttentionMaps:
-        """[T, heads, rows, cols] the attention, and where it lies."""
+        """The attention [T, heads, rows, cols] with its grid."""
         return AttentionMaps(self.attention, self.grid)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(b is None or a == b for a, b in zip(shape, wanted, strict=True))
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    if len(shape) != len(expected):
+        return False
+    return all(length is None or side == length for side, length in zip(shape, expected, strict=True))

@@ -161,5 +161,5 @@ def test_a_context_for_a_module_without_one_raises_value_error() -> None:
     "shape", [(3, 31, 64), (3, 64, 513), (0, 64, 64), (64, 64), (64, 64, 3), (1, 3, 64, 64)]
 )
 def test_an_invalid_image_shape_raises_value_error(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="expected image_shape as .*, got .*: "):
+    with pytest.raises(ValueError, match=r"expected image_shape as .*, got .*: "):
         build("query", shape)

@@ -300,7 +300,7 @@ def test_maps_of_any_sum_are_drawn_by_their_shares() -> None:
 
 
 def test_rewards_that_are_no_numbers_are_no_episode() -> None:
-    with pytest.raises(ValueError, match="rewards holds numbers that are NaN or infinite"):
+    with pytest.raises(ValueError, match="expected rewards of finite numbers, got NaN or infinity"):
         make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0]))
 
 
@@ -338,11 +338,11 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, r"\[T, H, W, 3\], is \[0, 12, 20, 3\]"),
-        ({"rewards": np.zeros(T - 1)}, {}, r"rewards should be float64 \[5\], is float64 \[4\]"),
-        ({"values": np.zeros(T + 1)}, {}, r"values should be float64 \[5\], is float64 \[6\]"),
+        ({"images": np.zeros((0, H, W, 3), np.uint8)}, {}, r"\[T, H, W, 3\] .*, got \[0, 12, 20, 3\]"),
+        ({"rewards": np.zeros(T - 1)}, {}, r"expected rewards float64 \[5\], got float64 \[4\]"),
+        ({"values": np.zeros(T + 1)}, {}, r"expected values float64 \[5\], got float64 \[6\]"),
         ({}, {"view": View("top", np.zeros((T - 1, 6, 8, 3), np.uint8))}, "another camera, .* got 4"),
-        ({"best_head": HEADS}, {}, "no head 2 in attention"),
+        ({"best_head": HEADS}, {}, "expected best_head from 0 to 1, got 2"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(
