@@ -1,12 +1,12 @@
-"""Attention maps: weights on a grid of cells, where those cells lie in a frame, and what is computed of them.
+"""Attention maps: weights on a grid of cells, the cells' positions in a frame, and operations on them.
 
     grid = module.grid                                   # AttentionGrid of any perception module
     maps = AttentionMaps(attention, grid)                # NumPy weights [..., rows, cols]
     pixels = maps.normalised().upsampled()               # [..., H, W], each with sum 1
-    pixels = upsample_attention(percept.attention, grid) # the same for tensors, with a gradient
+    pixels = upsample_attention(percept.attention, grid) # the same for tensors, differentiable
 
-A cell stands for its box: the part of the frame that is nearest to its centre. The mass of a cell is spread
-evenly over its box, so that sums are kept.
+The box of a cell is the part of the frame nearest to its centre. Upsampling spreads the mass of a cell evenly
+over its box, which preserves sums.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from torch import Tensor
 from robot_attn.focus import mass_on_target
 
 BATCH = 16
-"""Frames whose maps are held at the frame's size at a time: they are large."""
+"""Number of frames whose maps are upsampled at a time, to limit memory."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
 class AttentionGrid:
-    """Where the cells of an attention map lie in a camera frame; equal grids have equal hashes.
+    """Positions of the cells of an attention map in a camera frame; equal grids have equal hashes.
 
     Args:
-        ys: [rows] the cells' centres in pixels, rising. 0 is the centre of the first pixel, so that a frame
-            spans -0.5 to H - 0.5.
-        xs: [cols] likewise, over -0.5 to W - 0.5.
+        ys: float [rows], centres of the rows in pixels, ascending. 0 is the centre of the first pixel, so a
+            frame spans -0.5 to H - 0.5.
+        xs: float [cols], centres of the columns, from -0.5 to W - 0.5.
         image_size: (H, W) of the frame in pixels.
 
     Raises:
-        ValueError: centres that are not one axis of numbers, do not rise or lie outside the frame; or an
-            image_size that is not two positive numbers.
+        ValueError: centres that are not a vector, not ascending or outside the frame; or an image_size that
+            is not two positive numbers.
     """
 
     ys: NDArray[np.float32]
-    """[rows], read-only."""
+    """[rows], centres of the rows in pixels; read-only."""
     xs: NDArray[np.float32]
-    """[cols], read-only."""
+    """[cols], centres of the columns in pixels; read-only."""
     image_size: tuple[int, int]
     """(H, W) in pixels."""
     shape: tuple[int, int] = field(init=False)
@@ -55,8 +55,8 @@ class AttentionGrid:
         size = tuple(int(side) for side in image_size)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(
-                f"expected image_size as (height, width), each 1 or more, got {image_size}: give the frame's "
-                "size in pixels"
+                f"expected image_size as (height, width), each at least 1, got {image_size}: give the size "
+                "of the frame in pixels"
             )
         height, width = size
         down, across = _centers("ys", ys, height), _centers("xs", xs, width)
@@ -70,7 +70,7 @@ class AttentionGrid:
 
     @classmethod
     def even(cls, shape: tuple[int, int], image_size: tuple[int, int]) -> AttentionGrid:
-        """The grid whose cells share a frame evenly, as those of a saliency map of unknown origin do.
+        """Build the grid of equal cells that tile a frame, for a saliency map without a known grid.
 
         Args:
             shape: (rows, cols).
@@ -84,7 +84,7 @@ class AttentionGrid:
         return cls(ys, xs, image_size)
 
     def resized(self, image_size: tuple[int, int]) -> AttentionGrid:
-        """The grid of the same cells in the same frame at another size.
+        """Scale the grid to the same frame at another size.
 
         Args:
             image_size: (H, W) in pixels.
@@ -103,7 +103,7 @@ class AttentionGrid:
 
     @cached_property
     def spacing(self) -> tuple[float, float]:
-        """Pixels between neighbouring cells, on average, down and across; all of an axis with one cell."""
+        """Mean distance (down, across) of neighbouring cells in pixels; the frame's side for one cell."""
         down, across = (
             float(np.diff(centers).mean()) if len(centers) > 1 else float(length)
             for centers, length in zip((self.ys, self.xs), self.image_size, strict=True)
@@ -112,9 +112,9 @@ class AttentionGrid:
 
     @cached_property
     def box_shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The share of each cell's box in each pixel of an axis: [rows, H] and [cols, W].
+        """Shares of each cell's box in the pixels of each axis: down [rows, H] and across [cols, W].
 
-        Every row has sum 1: an upsampled map is `down.T @ cells @ across`.
+        Each row sums to 1. A map of cells [rows, cols] is upsampled by `down.T @ cells @ across`.
         """
         height, width = self.image_size
         return _box_shares(self.ys, height), _box_shares(self.xs, width)
@@ -122,16 +122,16 @@ class AttentionGrid:
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """Attention weights on a grid, with what drawing, scoring and explaining do to them.
+    """Attention weights on a grid, with the operations that drawing, metrics and explanations need.
 
-    Indexing and `len` are those of the leading axes, such as steps and heads: `maps[3, 0]` is one map.
+    Indexing and `len` apply to the leading axes, such as steps and heads: `maps[3, 0]` is one map.
 
     Args:
-        weights: float [..., rows, cols]. Maps that are not a distribution are kept, and found by `usable`.
-        grid: where the cells lie.
+        weights: float [..., rows, cols]. Maps that are not a distribution are accepted; see `usable`.
+        grid: positions of the cells in the frame.
 
     Raises:
-        ValueError: weights that are not an array of floats, or of another shape than the grid.
+        ValueError: weights that are not a float array, or whose shape does not match the grid.
     """
 
     weights: NDArray[np.floating]
@@ -141,15 +141,15 @@ class AttentionMaps:
     def __post_init__(self) -> None:
         weights = self.weights
         if not isinstance(weights, np.ndarray) or weights.dtype.kind != "f":
-            came = weights.dtype if isinstance(weights, np.ndarray) else type(weights).__name__
+            found = weights.dtype if isinstance(weights, np.ndarray) else type(weights).__name__
             raise ValueError(
-                f"expected weights as a NumPy array of floats, got {came}: convert them, a tensor by "
+                f"expected weights as a NumPy array of floats, got {found}: convert them, a tensor by "
                 ".numpy(force=True)"
             )
         if weights.ndim < 2 or weights.shape[-2:] != self.grid.shape:
             raise ValueError(
-                f"expected weights [..., {self.grid.shape[0]}, {self.grid.shape[1]}], a cell for each centre "
-                f"of the grid, got {list(weights.shape)}: give the grid that these maps are on"
+                f"expected weights [..., {self.grid.shape[0]}, {self.grid.shape[1]}], one per cell of the "
+                f"grid, got {list(weights.shape)}: give the grid of these maps"
             )
 
     def __len__(self) -> int:
@@ -160,24 +160,24 @@ class AttentionMaps:
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
-        """[...] which maps can be drawn and scored: see `usable_maps`."""
+        """bool [...], True for maps that can be drawn and scored; see `usable_maps`."""
         return usable_maps(self.weights)
 
     def cleaned(self) -> AttentionMaps:
-        """The maps as they are, and zeros in place of those that are not usable."""
+        """Return the maps with zeros in place of those that are not usable."""
         return AttentionMaps(np.where(self.usable[..., None, None], self.weights, 0), self.grid)
 
     def normalised(self) -> AttentionMaps:
-        """Each usable map with sum 1, and zeros in place of the others."""
+        """Return the usable maps scaled to sum 1, and zeros in place of the others."""
         weights = self.cleaned().weights
         total = np.where(self.usable, weights.sum(axis=(-2, -1)), 1)
         return AttentionMaps(weights / total[..., None, None], self.grid)
 
     def upsampled(self) -> NDArray[np.floating]:
-        """The maps at the frame's size; sums are kept. The same bits as `upsample_attention`.
+        """Upsample the maps to the frame's size, with the same bits as `upsample_attention`.
 
         Returns:
-            [..., H, W], of the dtype of the weights.
+            [..., H, W] of the weights' dtype, with the sums of the maps.
         """
         lead = self.weights.shape[:-2]
         cells = np.ascontiguousarray(self.weights).reshape(1, -1, *self.grid.shape)
@@ -186,21 +186,21 @@ class AttentionMaps:
 
     @classmethod
     def pooled(cls, pixels: NDArray[np.floating], grid: AttentionGrid) -> AttentionMaps:
-        """Average maps over pixels within each cell's box.
+        """Average-pool pixel maps over the box of each cell.
 
         Args:
-            pixels: float [..., H, W], such as the saliency of each pixel.
-            grid: where the cells lie, in frames of (H, W).
+            pixels: float [..., H, W], such as pixel saliency.
+            grid: positions of the cells in frames of (H, W).
 
         Returns:
             Maps [..., rows, cols].
 
         Raises:
-            ValueError: pixels of another size than the grid's frame.
+            ValueError: pixels whose size is not that of the grid's frame.
         """
         if pixels.ndim < 2 or pixels.shape[-2:] != grid.image_size:
             raise ValueError(
-                f"expected maps over pixels [..., {grid.image_size[0]}, {grid.image_size[1]}], as the grid's "
+                f"expected pixel maps [..., {grid.image_size[0]}, {grid.image_size[1]}], as the grid's "
                 f"frame, got {list(pixels.shape)}: use a grid of this size (`AttentionGrid.resized`)"
             )
         given = torch.from_numpy(np.ascontiguousarray(pixels).reshape(-1, *grid.image_size))
@@ -209,20 +209,20 @@ class AttentionMaps:
         return cls(cells.reshape(*pixels.shape[:-2], *grid.shape), grid)
 
     def mean_over_heads(self, head_weights: NDArray[np.floating] | None = None) -> AttentionMaps:
-        """The mean of maps [..., heads, rows, cols] over the heads.
+        """Average maps [..., heads, rows, cols] over the heads.
 
         Args:
-            head_weights: [heads] how much each counts, with sum 1; None for the plain mean.
+            head_weights: float [heads], weight of each head, with sum 1; None for the unweighted mean.
 
         Returns:
             Maps [..., rows, cols].
 
         Raises:
-            ValueError: maps without an axis of heads, or head_weights that are not one a head with sum 1.
+            ValueError: maps without a head axis, or head_weights of another shape or sum.
         """
         if self.weights.ndim < 3:
             raise ValueError(
-                f"expected maps [..., heads, rows, cols], got {list(self.weights.shape)}: these have none"
+                f"expected maps [..., heads, rows, cols], got {list(self.weights.shape)}: add a head axis"
             )
         if head_weights is None:
             return AttentionMaps(self.weights.mean(axis=-3), self.grid)
@@ -232,14 +232,14 @@ class AttentionMaps:
                 f"expected a weight for each of {heads} heads, with sum 1, got {head_weights.tolist()}: "
                 "divide them by their sum"
             )
-        together = np.tensordot(head_weights, self.weights, (0, self.weights.ndim - 3))
-        return AttentionMaps(together, self.grid)
+        combined = np.tensordot(head_weights, self.weights, (0, self.weights.ndim - 3))
+        return AttentionMaps(combined, self.grid)
 
     def in_batches(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-        """Upsample a few rows of the first axis at a time, since maps at the frame's size are large.
+        """Upsample `BATCH` rows of the first axis at a time, to limit memory.
 
         Yields:
-            Which rows, and their maps [<= BATCH, ..., H, W].
+            The rows as a slice, and their maps [<= BATCH, ..., H, W].
         """
         for start in range(0, len(self.weights), BATCH):
             rows = slice(start, start + BATCH)
@@ -248,35 +248,35 @@ class AttentionMaps:
     def mass_on(
         self, masks: NDArray[np.bool_], *, pixels: NDArray[np.floating] | None = None
     ) -> NDArray[np.float64]:
-        """The mass of maps [T, heads, rows, cols] that falls on the target.
+        """Compute the mass of maps [T, heads, rows, cols] on the target.
 
         Args:
             masks: bool [T, H, W], True on the target.
-            pixels: [T, heads, H, W], these maps upsampled, where a caller has them already.
+            pixels: float [T, heads, H, W], the upsampled maps, if they have been computed already.
 
         Returns:
-            float64 [T, heads], in [0, 1] where maps sum to 1; NaN where the target is not visible or the map
-            is not usable.
+            float64 [T, heads], in [0, 1] for maps of sum 1; NaN where the target is not visible or the map is
+            not usable.
 
         Raises:
-            ValueError: maps of other axes, or masks of other frames.
+            ValueError: maps with other axes, or masks of other frames.
         """
         if self.weights.ndim != 4 or masks.shape != (len(self.weights), *self.grid.image_size):
             raise ValueError(
                 f"expected maps [T, heads, rows, cols] and masks [T, {self.grid.image_size[0]}, "
                 f"{self.grid.image_size[1]}] of the same frames, got {list(self.weights.shape)} and "
-                f"{list(masks.shape)}: give a mask a frame"
+                f"{list(masks.shape)}: give one mask per frame"
             )
         if pixels is None:
             batches = self.cleaned().in_batches()
-            parts = [self[rows].mass_on(masks[rows], pixels=some) for rows, some in batches]
+            parts = [self[rows].mass_on(masks[rows], pixels=batch) for rows, batch in batches]
             return np.concatenate([np.zeros((0, self.weights.shape[1])), *parts])
         visible = np.asarray(masks.any(axis=(1, 2)))
         return np.where(self.usable & visible[:, None], mass_on_target(pixels, masks), np.nan)
 
 
 def usable_maps(weights: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which maps can be drawn and scored: finite, with no weight below zero and some above it.
+    """Find the maps that can be drawn and scored: finite, non-negative and not all zero.
 
     Args:
         weights: float [..., rows, cols].
@@ -290,20 +290,21 @@ def usable_maps(weights: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def upsample_attention(attention: Tensor, grid: AttentionGrid) -> Tensor:
-    """Spread each cell's mass evenly over its box: the part of the frame that is nearest to its centre.
+    """Upsample attention to the frame's size: spread each cell's mass evenly over its box.
 
-    Differentiable. For NumPy arrays there is `AttentionMaps.upsampled`.
+    The box of a cell is the part of the frame nearest to its centre. Differentiable. For NumPy arrays use
+    `AttentionMaps.upsampled`.
 
     Args:
         attention: float [B, heads, rows, cols].
-        grid: where the cells lie, as a module's `grid` says.
+        grid: positions of the cells in the frame, such as a module's `grid`.
 
     Returns:
-        float [B, heads, H, W]. The sum over the frame is kept, so it is 1 where it was 1.
+        float [B, heads, H, W], with the same sum over the frame.
 
     Raises:
-        ValueError: attention that is not a tensor, a grid that is not an `AttentionGrid`, or attention of
-            another shape than the grid's.
+        ValueError: attention that is not a tensor, a grid that is not an `AttentionGrid`, or attention whose
+            shape does not match the grid.
     """
     if not isinstance(attention, Tensor):
         raise ValueError(
@@ -318,8 +319,8 @@ def upsample_attention(attention: Tensor, grid: AttentionGrid) -> Tensor:
     rows, cols = grid.shape
     if attention.ndim != 4 or attention.shape[2:] != (rows, cols):
         raise ValueError(
-            f"expected attention [B, heads, {rows}, {cols}], a cell for each centre of the grid, got "
-            f"{list(attention.shape)}: give the grid that these maps are on"
+            f"expected attention [B, heads, {rows}, {cols}], one weight per cell of the grid, got "
+            f"{list(attention.shape)}: give the grid of these maps"
         )
     down, across = (torch.from_numpy(share).to(attention) for share in grid.box_shares)
     return down.T @ attention @ across
@@ -330,26 +331,26 @@ def _bits(grid: AttentionGrid) -> tuple[bytes, bytes, tuple[int, int]]:
 
 
 def _centers(name: str, centers: ArrayLike | Tensor, length: int) -> NDArray[np.float32]:
-    """Checked, as a read-only array of our own."""
+    """Check the centres of an axis, and copy them to a read-only array."""
     given = centers.numpy(force=True) if isinstance(centers, Tensor) else centers
     array = np.array(given, dtype=np.float32)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(
-            f"expected {name} as one centre or more along one axis, got {list(array.shape)}: give one "
-            "number a row, and one a column"
+            f"expected {name} as a vector of at least one centre, got shape {list(array.shape)}: give one "
+            "number per row or column"
         )
     edges = array.astype(np.float64) + 0.5  # from pixel centres to pixel edges: the axis is [0, length]
     if not (np.diff(edges) > 0).all() or not 0 <= edges[0] <= edges[-1] <= length:
         raise ValueError(
-            f"expected {name} that rise and lie in the frame's {length} pixels, got {array.tolist()}: give "
-            "the cells' centres in pixels, where 0 is the centre of the first"
+            f"expected ascending {name} within the frame's {length} pixels, got {array.tolist()}: give "
+            "the cells' centres in pixels, where 0 is the centre of the first pixel"
         )
     array.flags.writeable = False
     return array
 
 
 def _box_shares(centers: NDArray[np.float32], length: int) -> NDArray[np.float64]:
-    """[cells, length]: the share of each cell's box in each pixel of an axis; a row sums to 1."""
+    """Compute the share of each cell's box in each pixel of an axis: [cells, length], rows of sum 1."""
     at = centers.astype(np.float64) + 0.5
     edges = np.concatenate([[0.0], (at[1:] + at[:-1]) / 2, [float(length)]])
     start, stop = edges[:-1, None], edges[1:, None]

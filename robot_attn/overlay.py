@@ -1,4 +1,4 @@
-"""The heat of an attention map over a camera frame, in one call. Pictures of whole episodes: `drawing`."""
+"""Overlay of an attention map on a camera frame. For pictures of whole episodes see `robot_attn.drawing`."""
 
 from __future__ import annotations
 

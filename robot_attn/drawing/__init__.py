@@ -1,4 +1,4 @@
-"""Draw what a policy attends to: heat over frames, replays of episodes, contact sheets. All pictures are RGB.
+"""Draw attention: heat over frames, replays of episodes, contact sheets. All pictures are RGB.
 
 Needs opencv (`pip install "robot-attn[video]"`), imported only when something is drawn.
 """

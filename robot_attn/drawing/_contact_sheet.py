@@ -1,4 +1,4 @@
-"""Pictures in a grid, each over its caption."""
+"""Contact sheets: pictures in a grid with captions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,27 @@ def contact_sheet(
     most_width: int = 340,
     title: str = "",
 ) -> Image:
-    """Pictures uint8 [h, w, 3] of one size in a grid, each over its caption, under a title: one RGB picture.
+    """Arrange pictures in a grid with captions below and a title above.
 
-    Pictures wider than `most_width` pixels are made smaller.
+    Args:
+        pictures: uint8 [h, w, 3] RGB, at least one, all of one size.
+        captions: one ASCII caption per picture, shortened to the picture's width.
+        columns: largest number of pictures per row.
+        most_width: largest width of a picture in pixels; wider ones are scaled down.
+        title: ASCII title; "" for none.
+
+    Returns:
+        The sheet, uint8 [h, w, 3] RGB.
 
     Raises:
-        ValueError: no pictures, pictures of several sizes, or not one caption each.
+        ValueError: no pictures, pictures of several sizes, or another number of captions.
     """
     if not pictures or len(captions) != len(pictures) or len({picture.shape for picture in pictures}) != 1:
-        raise ValueError("a contact sheet takes pictures of one size, at least one, with one caption each")
+        raise ValueError(
+            "expected at least one picture, all of one size, with one caption each, got shapes "
+            f"{sorted({picture.shape for picture in pictures})} of {len(pictures)} pictures and "
+            f"{len(captions)} captions"
+        )
     height, width = pictures[0].shape[:2]
     if width > most_width:
         height, width = round(height * most_width / width), most_width
@@ -49,5 +61,13 @@ def contact_sheet(
 
 
 def moments(steps: int, count: int = 12) -> list[int]:
-    """`count` steps spread evenly over an episode, the first and the last among them."""
+    """Select steps spread evenly over an episode, including the first and the last.
+
+    Args:
+        steps: number of steps of the episode.
+        count: number of steps to select; fewer if the episode is shorter.
+
+    Returns:
+        The steps in ascending order, from 0.
+    """
     return sorted({round(i) for i in np.linspace(0, steps - 1, min(count, steps))})

@@ -1,4 +1,4 @@
-"""Where everything lies in a replay picture."""
+"""Layout of a replay picture."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-"""[h, w, 3] RGB."""
+"""uint8 [h, w, 3] RGB."""
 
 MIN_SIZE = 600
-"""The smallest height of a replay in pixels: below it the text cannot be read."""
+"""Smallest height of a replay in pixels at which its text is readable."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in the picture: left, top, width and height in pixels."""
+    """A rectangle in a picture, in pixels.
+
+    Args:
+        x: left edge.
+        y: top edge.
+        w: width.
+        h: height.
+    """
 
     x: int
     y: int
@@ -25,40 +32,47 @@ class Box:
     h: int
 
     def of(self, image: Image) -> Image:
-        """The part of `image` in this rectangle, as a view."""
+        """Return the part of `image` in this rectangle, as a view."""
         return image[self.y : self.y + self.h, self.x : self.x + self.w]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a replay picture."""
+    """Positions of the parts of a replay picture, in pixels.
+
+    Attributes:
+        height: height of the picture.
+        width: width of the picture.
+        main: large frame with the best head's heat.
+        actions: action bars.
+    """
 
     height: int
     width: int
     unit: float
-    """One pixel of a picture 720 pixels high."""
+    """Length of one pixel of a picture 720 pixels high."""
     main: Box
     tiles: tuple[Box, ...]
-    """The clean camera frame, then one tile a head."""
+    """The camera frame without heat, then one tile per head."""
     plots: tuple[Box, ...]
-    """Return, reward, and mass on the target."""
+    """Plots of the return, the reward, and the mass on the target."""
     actions: Box
     footer: int
-    """The footer's baseline."""
+    """Baseline of the footer's text."""
 
 
 def plan(image_size: tuple[int, int], num_heads: int, size: int) -> Layout:
-    """Lay out a replay picture; its width follows from the content.
+    """Lay out a replay picture of a given height.
 
-    The tiles get the number of rows that brings the picture nearest to 4:3.
+    The tiles are arranged in as many rows as bring the picture nearest to 4:3.
 
     Args:
         image_size: (H, W) of the frames in pixels.
-        num_heads: how many maps a frame has.
+        num_heads: number of attention maps per frame.
         size: height of the picture in pixels.
 
     Raises:
-        ValueError: more heads than there is room for.
+        ValueError: too many heads for this height.
     """
     unit = size / 720
 
@@ -81,14 +95,16 @@ def plan(image_size: tuple[int, int], num_heads: int, size: int) -> Layout:
         if best is None or misfit < best[0]:
             best = (misfit, columns, tile)
     if best is None:
-        raise ValueError(f"{num_heads} heads do not fit in a picture {size} pixels high; draw it larger")
+        raise ValueError(
+            f"expected fewer heads in a picture {size} pixels high, got {num_heads}: increase its size"
+        )
     _, columns, (tile_h, tile_w) = best
     rows = math.ceil(count / columns)
     width = 3 * margin + main_w + columns * tile_w + (columns - 1) * gap
     width = max(width, px(760))
     width += width % 2
     top = header + caption
-    # The grid is spread over the height of the large frame, and keeps to the right edge.
+    # The tiles span the height of the large frame and are aligned to the right edge.
     left = width - margin - columns * tile_w - (columns - 1) * gap
     pitch = (main_h - tile_h) / (rows - 1) if rows > 1 else 0
     tiles = tuple(
@@ -107,7 +123,7 @@ def plan(image_size: tuple[int, int], num_heads: int, size: int) -> Layout:
 
 
 def _fit(image_size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """The largest (h, w) in `height` and `width` of the frame's shape, a whole multiple of it if it grows."""
+    """Fit a frame into `height` x `width`: the largest (h, w), a whole multiple of the frame if enlarged."""
     scale = min(height / image_size[0], width / image_size[1])
     if scale >= 2:
         scale = math.floor(scale)

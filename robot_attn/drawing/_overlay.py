@@ -1,4 +1,4 @@
-"""One attention map over one frame, of any policy."""
+"""Overlay of one attention map on one frame, for the attention of any policy."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ def overlay(
     mask: ArrayLike | Tensor | None = None,
     size: int | tuple[int, int] | None = None,
 ) -> Image:
-    """Lay the heat of an attention map over a camera frame: a picture uint8 [h, w, 3] RGB.
+    """Draw the heat of an attention map over a camera frame.
 
         picture = overlay(frame, module(frames).attention[0], grid=module.grid)
         picture = overlay(episode.images[0], episode.attention_maps[0])
 
-    Arrays or tensors, of any library's policy: nothing is asked of what made them.
+    Accepts arrays and tensors of any library's policy.
 
     Args:
         frame: uint8 [H, W, 3] RGB, or grey [H, W] or [H, W, 1].
-        attention: [rows, cols] or [heads, rows, cols], 0 or more; a map of the frame's own size, too; or
-            `AttentionMaps` of these axes. What is drawn is scaled to sum 1.
-        grid: where the cells lie, as a module's `grid` says. By default that of the `AttentionMaps`, or the
-            cells share the frame evenly.
-        head: the head to draw; by default the mean of all.
-        mask: bool [H, W], True on the target, whose outline is then drawn.
+        attention: [rows, cols] or [heads, rows, cols], non-negative, or `AttentionMaps` with these axes; one
+            cell per pixel is allowed. Each map is normalised to sum 1.
+        grid: positions of the cells, such as a module's `grid`. By default that of the `AttentionMaps`, or
+            equal cells that tile the frame.
+        head: index of the head to draw; by default the mean over heads.
+        mask: bool [H, W], True on the target, to draw its outline.
         size: height of the picture in pixels, or (h, w). By default the largest whole multiple of the frame
-            within 640 x 640, and no smaller than the frame.
+            within 640 x 640, at least the frame's size.
+
+    Returns:
+        The picture, uint8 [h, w, 3] RGB.
 
     Raises:
-        ValueError: another shape or dtype, a grid of other cells or frames, a head that is not there, or a
-            map that is all zero, or holds weights that are negative, NaN or infinite.
+        ValueError: another shape or dtype, a grid that does not match the map or the frame, a head out of
+            range, or attention that is all zero, negative or not finite.
         ModuleNotFoundError: opencv is not installed.
     """
     shown = _as_rgb(_as_array(frame))
@@ -56,7 +59,7 @@ def overlay(
         grid = AttentionGrid.even((weights.shape[0], weights.shape[1]), image_size)
     if grid.image_size != image_size:
         raise ValueError(
-            f"expected a grid in frames of {height} x {width} pixels, as this one, got one in frames of "
+            f"expected a grid in frames of {height} x {width} pixels, as this frame, got one in frames of "
             f"{grid.image_size[0]} x {grid.image_size[1]}: use `grid.resized(({height}, {width}))`"
         )
     picture_size = _picture_size(image_size, size)
@@ -66,8 +69,8 @@ def overlay(
         target = _as_array(mask)
         if target.dtype != np.bool_ or target.shape != image_size:
             raise ValueError(
-                f"expected a mask bool [{height}, {width}], as the frame, got {target.dtype} "
-                f"{list(target.shape)}"
+                f"expected mask bool [{height}, {width}], as the frame, got {target.dtype} "
+                f"{list(target.shape)}: give True on the target's pixels"
             )
         draw_outline(picture, find_outline(target, picture_size), max(2, round(picture_size[0] / 360)))
     return picture
@@ -84,30 +87,30 @@ def _as_rgb(frame: NDArray[Any]) -> Image:
     grey = frame.ndim == 2 or frame.shape[2:] == (1,)
     if frame.dtype != np.uint8 or not (grey or (frame.ndim == 3 and frame.shape[2] == 3)) or frame.size == 0:
         raise ValueError(
-            "expected a frame uint8 [H, W, 3] in RGB, [H, W] or [H, W, 1], with the channels last, got "
-            f"{frame.dtype} {list(frame.shape)}"
+            "expected frame uint8 [H, W, 3] in RGB, [H, W] or [H, W, 1], got "
+            f"{frame.dtype} {list(frame.shape)}: put the channels last, and scale values to [0, 255]"
         )
     return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2) if grey else frame
 
 
 def _one_map(attention: NDArray[Any], head: int | None) -> NDArray[np.float64]:
-    """The map to draw [rows, cols], with sum 1."""
+    """Select or average heads: the map to draw [rows, cols], of sum 1."""
     if attention.ndim not in (2, 3) or attention.size == 0 or attention.dtype.kind not in "fiub":
         raise ValueError(
             f"expected attention [rows, cols] or [heads, rows, cols], got {attention.dtype} "
-            f"{list(attention.shape)}; of a batch, give one row"
+            f"{list(attention.shape)}: of a batch, give one row"
         )
     heads = attention.reshape(-1, *attention.shape[-2:]).astype(np.float64)
     if head is not None:
         if not 0 <= head < len(heads):
-            raise ValueError(f"there is no head {head}: the heads are 0 to {len(heads) - 1}")
+            raise ValueError(f"expected head from 0 to {len(heads) - 1}, got {head}")
         heads = heads[head : head + 1]
     if not np.isfinite(heads).all() or heads.min() < 0:
         raise ValueError(
-            f"expected attention of finite weights, 0 or more, got {heads.min():g} to {heads.max():g}"
+            f"expected attention of finite, non-negative weights, got {heads.min():g} to {heads.max():g}"
         )
     if heads.max() == 0:
-        raise ValueError("this attention is all zero: there is nothing to draw")
+        raise ValueError("expected attention with a weight above 0, got all zero: there is nothing to draw")
     weights = (heads / heads.max()).mean(axis=0)
     return np.asarray(weights / weights.sum())
 
@@ -117,7 +120,7 @@ def _picture_size(image_size: tuple[int, int], size: int | tuple[int, int] | Non
     if size is None:
         times = max(1, min(640 // height, 640 // width))
         return times * height, times * width
-    wanted = size if isinstance(size, tuple) else (size, max(1, round(width * size / height)))
-    if len(wanted) != 2 or min(wanted) < 1:
-        raise ValueError(f"expected the size of a picture as its height, or (h, w), 1 or more, got {size}")
-    return wanted
+    picture_size = size if isinstance(size, tuple) else (size, max(1, round(width * size / height)))
+    if len(picture_size) != 2 or min(picture_size) < 1:
+        raise ValueError(f"expected size as the picture's height or (h, w), each at least 1, got {size}")
+    return picture_size

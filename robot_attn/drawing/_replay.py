@@ -1,4 +1,4 @@
-"""Draw an episode as one picture a step: frame, heat, target, actions, reward and return."""
+"""Replay of an episode: one picture per step with frame, heat, target, actions, reward and return."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ _BIT = 4  # sub-pixel bits of opencv's `shift`, for smooth lines
 
 
 class Replay:
-    """An episode, drawn step by step.
+    """An episode drawn as one picture per step.
 
-    A map that is not a distribution (`robot_attn.maps.usable_maps`) is not drawn: its panel says "no map".
+    A map that is not usable (`robot_attn.maps.usable_maps`) is not drawn; its panel says "no map".
 
     Args:
-        episode: the episode, with attention of one head or more.
-        size: height of the pictures in pixels, even; the width follows.
+        episode: an episode with at least one attention map per frame.
+        size: height of the pictures in pixels, even; `layout` has their width.
         title: text in the header.
-        action_range: lowest and highest value on the action bars.
+        action_range: lowest and highest value of the action bars.
+
+    Attributes:
+        episode: the episode.
+        action_range: the range of the action bars.
+        returns: float [T], sum of the rewards up to each step.
+        layout: positions of the picture's parts.
 
     Raises:
-        ValueError: the episode has no attention maps, or the size is odd or too small.
+        ValueError: an episode without attention maps, a size that is odd or too small, or more heads than fit
+            in the picture.
     """
 
     def __init__(
@@ -64,20 +71,20 @@ class Replay:
         heads = episode.attention.shape[1]
         if heads == 0:
             raise ValueError(
-                "expected an episode with attention maps, got one without: a page shows it (`write_page`)"
+                "expected an episode with attention maps, got one without: show it as a page (`write_page`)"
             )
         if size < MIN_SIZE or size % 2:
             raise ValueError(f"expected an even height of at least {MIN_SIZE} pixels, got {size}")
         self.episode, self.action_range = episode, action_range
         self.usable = episode.attention_maps.usable
-        """[T, heads]."""
+        """bool [T, heads], True for maps that are drawn."""
         self.returns = np.cumsum(episode.rewards)
         self.mass = (
             np.full((len(episode), heads), np.nan)
             if episode.target_masks is None or episode.uniform
             else episode.attention_maps.mass_on(episode.target_masks)
         )
-        """[T, heads] on the target; NaN where that is not visible or not known, or there is no map."""
+        """float [T, heads], mass on the target; NaN where the target or the map is missing."""
         self._weights = episode.attention_maps.cleaned().weights
         self._action_names = episode.action_names or tuple(
             f"action {i}" for i in range(episode.actions.shape[1])
@@ -86,7 +93,7 @@ class Replay:
         self._main_heat = HeatScale(episode.grid, (self.layout.main.h, self.layout.main.w))
         tile = self.layout.tiles[0]
         self._tile_heat = HeatScale(episode.grid, (tile.h, tile.w))
-        # NaN where there is no value.
+        # NaN marks gaps in a curve.
         self._curves = (self.returns, episode.rewards, self.mass[:, episode.best_head])
         self._points = [self._place(i) for i in range(3)]
         self._still = self._draw_still(title)
@@ -95,9 +102,19 @@ class Replay:
         return len(self.episode)
 
     def draw(self, step: int) -> Image:
-        """The picture of step `step` (from 0): uint8 [layout.height, layout.width, 3]."""
+        """Draw the picture of a step.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            uint8 [layout.height, layout.width, 3] RGB.
+
+        Raises:
+            ValueError: a step out of range.
+        """
         if not 0 <= step < len(self):
-            raise ValueError(f"there is no step {step}: the episode has steps 0 to {len(self) - 1}")
+            raise ValueError(f"expected step from 0 to {len(self) - 1}, got {step}")
         layout, u = self.layout, self.layout.unit
         image = self._still.copy()
         clock = f"step {step + 1} / {len(self)}"
@@ -112,7 +129,14 @@ class Replay:
         return image
 
     def large(self, step: int) -> Image:
-        """The large panel alone: frame, best head's heat and the target's outline, [main.h, main.w, 3]."""
+        """Draw the large panel of a step: frame, best head's heat and outline of the target.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            uint8 [main.h, main.w, 3] RGB.
+        """
         size = (self.layout.main.h, self.layout.main.w)
         episode = self.episode
         image = scale_frame(episode.images[step], size)
@@ -125,7 +149,7 @@ class Replay:
         return image
 
     def caption(self, step: int) -> str:
-        """The caption below a step in the contact sheet."""
+        """Describe a step in one line, as the caption in a contact sheet."""
         episode, masks = self.episode, self.episode.target_masks
         usable = self.usable[step, episode.best_head]
         parts = [f"step {step + 1}" if episode.dt is None else f"{step * episode.dt:.1f} s"]
@@ -139,7 +163,7 @@ class Replay:
             parts.append("no map")
         return "   ".join(parts)
 
-    # The parts that never change.
+    # Parts that are the same in every step.
 
     def _draw_still(self, title: str) -> Image:
         layout, u = self.layout, self.layout.unit
@@ -231,7 +255,7 @@ class Replay:
         small = scale_frame(self.episode.images[step], (camera.h, camera.w))
         camera.of(image)[:] = small
         levels = self._tile_heat.levels(self._weights[step])
-        # All heads at once, one above the other: one call of each kind instead of one a head.
+        # Heads are stacked vertically, so that OpenCV is called once for all instead of once per head.
         heads = len(tiles)
         stacked = cv2.repeat(small, heads, 1)
         if not self.episode.uniform:
@@ -255,10 +279,10 @@ class Replay:
                 mass = f"{self.mass[step, head]:.0%}"
                 draw_text(image, mass, tile.x + tile.w, above, 0.44 * u, color, "right")
 
-    # The strip.
+    # Plots and action bars.
 
     def _plot_area(self, index: int) -> tuple[Box, float, float]:
-        """The plot's inside, and the values at its bottom and top."""
+        """Compute the area of a plot's curve, and the values at its bottom and top."""
         box, u = self.layout.plots[index], self.layout.unit
         pad = round(12 * u)
         inside = Box(box.x + pad, box.y + round(34 * u), box.w - 2 * pad, box.h - round(48 * u))
@@ -270,7 +294,7 @@ class Replay:
         return inside, low, high if high > low else low + 1.0
 
     def _place(self, index: int) -> NDArray[np.int32]:
-        """The curve's corners [T, 2] in the picture, with `_BIT` bits below the pixel."""
+        """Compute the points [T, 2] of a curve in the picture, with `_BIT` fractional bits."""
         inside, low, high = self._plot_area(index)
         return place_curve(self._curves[index], inside, low, high, bits=_BIT)
 
@@ -280,7 +304,7 @@ class Replay:
         inside, low, high = self._plot_area(index)
         draw_text(image, name, box.x + 12 * u, box.y + 21 * u, 0.44 * u, DIM)
         if self.episode.target_masks is not None:
-            hidden = ~np.asarray(self.episode.target_masks.any(axis=(1, 2)))  # nothing to look at
+            hidden = ~np.asarray(self.episode.target_masks.any(axis=(1, 2)))
             for start, stop in stretches_of(hidden):
                 left = round(inside.x + start / len(self) * inside.w)
                 right = max(left + 1, round(inside.x + stop / len(self) * inside.w))
@@ -312,7 +336,7 @@ class Replay:
             draw_text(image, text, box.x + box.w - 12 * u, box.y + 22 * u, 0.52 * u, shade, "right")
 
     def _action_rows(self) -> tuple[int, float]:
-        """How many actions are shown, and the height of a row."""
+        """Compute the number of actions that fit, and the height of a row."""
         box, u = self.layout.actions, self.layout.unit
         room = box.h - 38 * u
         count = min(len(self._action_names), max(1, int(room // (16 * u))))

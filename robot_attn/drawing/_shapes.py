@@ -1,4 +1,4 @@
-"""What every picture is made of: frames at another size, outlines, text and curves; and pictures as files."""
+"""Elements of pictures: scaled frames, outlines, text and curves; and PNG files."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def find_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> Sequence[NDA
 
 
 def draw_outline(image: Image, polygons: Sequence[NDArray[np.int32]], width: int) -> None:
-    """Draw closed polygons, bright on a dark halo, so that they show on any ground.
+    """Draw closed polygons as bright lines with a dark halo, visible on any background.
 
     Args:
-        image: uint8 [h, w, 3] RGB; it is drawn into.
-        polygons: as `find_outline` gives them.
-        width: of the bright line in pixels.
+        image: uint8 [h, w, 3] RGB, modified in place.
+        polygons: as returned by `find_outline`.
+        width: width of the bright line in pixels.
     """
     if polygons:
         cv2 = import_cv2()
@@ -49,7 +49,7 @@ def draw_outline(image: Image, polygons: Sequence[NDArray[np.int32]], width: int
 
 
 def scale_frame(frame: Image, size: tuple[int, int]) -> Image:
-    """A frame at another size: pixels stay squares where it grows, and are averaged where it shrinks.
+    """Resize a frame: nearest neighbour to enlarge it, area average to shrink it.
 
     Args:
         frame: uint8 [H, W, 3].
@@ -59,24 +59,24 @@ def scale_frame(frame: Image, size: tuple[int, int]) -> Image:
         uint8 [h, w, 3].
     """
     cv2 = import_cv2()
-    grows = size[0] >= frame.shape[0]
-    mode = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
+    enlarged = size[0] >= frame.shape[0]
+    mode = cv2.INTER_NEAREST_EXACT if enlarged else cv2.INTER_AREA
     return np.asarray(cv2.resize(frame, (size[1], size[0]), interpolation=mode))
 
 
 def draw_text(
     image: Image, text: str, x: float, y: float, scale: float, color: Color = TEXT, anchor: str = "left"
 ) -> None:
-    """Write a line of text into a picture.
+    """Draw a line of text.
 
     Args:
-        image: uint8 [h, w, 3] RGB; it is drawn into.
-        text: ASCII.
-        x: of the anchor in pixels.
-        y: of the baseline in pixels.
-        scale: of OpenCV's font.
+        image: uint8 [h, w, 3] RGB, modified in place.
+        text: ASCII text.
+        x: column of the anchor in pixels.
+        y: row of the baseline in pixels.
+        scale: scale of OpenCV's font.
         color: RGB.
-        anchor: which end of the baseline lies at x: "left", "right" or "middle".
+        anchor: part of the text at x: "left", "right" or "middle".
     """
     cv2 = import_cv2()
     if anchor != "left":
@@ -86,12 +86,12 @@ def draw_text(
 
 
 def fit_text(text: str, width: float, scale: float) -> str:
-    """A text, cut with an ellipsis where it is wider than there is room.
+    """Shorten a text with an ellipsis to fit a width.
 
     Args:
-        text: ASCII.
-        width: in pixels.
-        scale: of the letters, as `draw_text` takes it.
+        text: ASCII text.
+        width: largest width in pixels.
+        scale: scale of the font, as in `draw_text`.
     """
     cv2 = import_cv2()
     shown = text
@@ -110,15 +110,18 @@ def place_curve(
     steps: int | None = None,
     bits: int = 0,
 ) -> NDArray[np.int32]:
-    """The corners [T, 2] of a curve in a picture, in pixels times 2 ** bits.
+    """Compute the points of a curve in a picture.
 
     Args:
-        values: [T]; where one is NaN the corner means nothing.
-        inside: the plot's inside.
-        low: the value at its bottom.
-        high: the value at its top.
-        steps: that share the width of the plot; by default T.
-        bits: below the pixel, for smooth lines.
+        values: float [T]; the point of a NaN is arbitrary.
+        inside: area of the plot.
+        low: value at its bottom.
+        high: value at its top.
+        steps: number of steps across the width of the plot; by default T.
+        bits: number of fractional bits, for smooth lines.
+
+    Returns:
+        int32 [T, 2], (x, y) in pixels times 2 ** bits.
     """
     x = inside.x + (np.arange(len(values)) + 0.5) / (len(values) if steps is None else steps) * inside.w
     y = inside.y + inside.h - (values - low) / (high - low) * inside.h
@@ -135,15 +138,15 @@ def draw_curve(
     known: NDArray[np.bool_] | None = None,
     bits: int = 0,
 ) -> None:
-    """Draw a curve into a picture.
+    """Draw a curve.
 
     Args:
-        image: uint8 [h, w, 3] RGB; it is drawn into.
-        corners: int32 [T, 2], as `place_curve` gives them.
+        image: uint8 [h, w, 3] RGB, modified in place.
+        corners: int32 [T, 2], points as returned by `place_curve`.
         color: RGB.
-        width: of the line in pixels.
-        known: bool [T], False where the curve has a gap; None for no gap.
-        bits: below the pixel, as `place_curve` took them.
+        width: width of the line in pixels.
+        known: bool [T], False in the curve's gaps; None for a curve without gaps.
+        bits: number of fractional bits, as given to `place_curve`.
     """
     cv2 = import_cv2()
     for first, stop in stretches_of(np.ones(len(corners), np.bool_) if known is None else known):
@@ -151,14 +154,20 @@ def draw_curve(
 
 
 def write_png(path: str | os.PathLike[str], image: Image) -> None:
-    """Write an RGB picture uint8 [h, w, 3] as PNG, whole or not at all.
+    """Write a picture as a PNG file, completely or not at all.
+
+    Args:
+        path: output file.
+        image: uint8 [h, w, 3] RGB.
 
     Raises:
-        OSError: the folder is missing or cannot be written, or the disk is full.
+        OSError: the folder is missing or not writable, or the disk is full.
     """
     cv2 = import_cv2()
     done, data = cv2.imencode(".png", image[..., ::-1])
     if not done:
-        raise OSError(f"opencv could not encode a picture of shape {list(image.shape)} for {os.fspath(path)}")
+        raise OSError(
+            f"expected a picture that opencv can encode for {os.fspath(path)}, got shape {list(image.shape)}"
+        )
     with replacing(path) as temporary:
         Path(temporary).write_bytes(data.tobytes())

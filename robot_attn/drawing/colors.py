@@ -1,4 +1,4 @@
-"""The colours of everything that is drawn, RGB; those of a page lie in its style sheet."""
+"""Colours of all pictures, as RGB from 0 to 255. The style sheet of the pages defines its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ Color = tuple[int, int, int]
 BACKGROUND: Color = (18, 20, 26)
 PANEL: Color = (29, 32, 41)
 BAR: Color = (46, 50, 61)
-"""Of an action's whole range."""
+"""Range of an action bar."""
 LINE: Color = (58, 63, 76)
-"""Of a plot's ends."""
+"""Bottom and top line of a plot."""
 FAINT: Color = (84, 91, 108)
-"""Of the part of a curve that is still to come."""
+"""Part of a curve after the current step."""
 TEXT: Color = (226, 230, 238)
 DIM: Color = (142, 149, 164)
 BLACK: Color = (0, 0, 0)
@@ -22,9 +22,9 @@ BLUE: Color = (96, 172, 255)
 GREEN: Color = (106, 214, 150)
 RED: Color = (246, 108, 100)
 TARGET: Color = (64, 255, 214)
-"""Of the target's outline."""
+"""Outline of the target."""
 HIDDEN: Color = (66, 40, 46)
-"""Of the steps at which the target is not visible."""
+"""Steps in which the target is not visible."""
 
 HEADS: tuple[Color, ...] = (
     ACCENT,
@@ -36,4 +36,4 @@ HEADS: tuple[Color, ...] = (
     (255, 158, 94),
     (207, 213, 226),
 )
-"""Of the heads, in their order, as on the page."""
+"""Colours of the heads, in order; the pages use the same."""

@@ -84,18 +84,18 @@ def test_cells_that_share_a_frame_evenly() -> None:
 @pytest.mark.parametrize(
     ("ys", "size", "message"),
     [
-        ([3.0, 1.0], (5, 7), "ys that rise and lie in the frame's 5 pixels"),
-        ([1.0, 1.0], (5, 7), "ys that rise"),
-        ([1.0, np.nan], (5, 7), "ys that rise"),
-        ([-1.0, 1.0], (5, 7), "ys that rise"),
+        ([3.0, 1.0], (5, 7), "ascending ys within the frame's 5 pixels"),
+        ([1.0, 1.0], (5, 7), "expected ascending ys"),
+        ([1.0, np.nan], (5, 7), "expected ascending ys"),
+        ([-1.0, 1.0], (5, 7), "expected ascending ys"),
         ([1.0, 5.0], (5, 7), "frame's 5 pixels"),
-        ([], (5, 7), r"one axis, got \[0\]"),
-        ([[1.0]], (5, 7), r"one axis, got \[1, 1\]"),
-        ([1.0], (5,), r"\(height, width\), each 1 or more, got \(5,\)"),
-        ([1.0], (5, 0), r"\(height, width\), each 1 or more, got \(5, 0\)"),
+        ([], (5, 7), r"one centre, got shape \[0\]"),
+        ([[1.0]], (5, 7), r"one centre, got shape \[1, 1\]"),
+        ([1.0], (5,), r"\(height, width\), each at least 1, got \(5,\)"),
+        ([1.0], (5, 0), r"\(height, width\), each at least 1, got \(5, 0\)"),
     ],
 )
-def test_what_is_no_grid_is_refused(ys: Any, size: Any, message: str) -> None:
+def test_an_invalid_grid_raises_value_error(ys: Any, size: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionGrid(ys, [2.0], size)
 

@@ -94,7 +94,7 @@ def test_levels_of_cells_are_those_of_their_centres() -> None:
     assert scale.cell_levels(one_hot([(4, 6)])).reshape(-1).tolist() == [0] * 34 + [255]
     # 1 / sqrt(35) is the square root of 35 times uniform: the middle of the logarithm.
     assert scale.cell_levels(np.full((5, 7), 35**-0.5))[2, 2] == 128
-    with pytest.raises(ValueError, match=r"5, 7\], a weight for each"):
+    with pytest.raises(ValueError, match=r"5, 7\], one weight per cell"):
         scale.levels(np.zeros((1, 1, 7)))
 
 
@@ -319,10 +319,10 @@ def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> 
         ({"action_names": ("pan",)}, "2 action dimensions"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_episode_or_replay_raises_value_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_replay(**changes)
-    with pytest.raises(ValueError, match="no step"):
+    with pytest.raises(ValueError, match="expected step from 0 to 5, got 6"):
         make_replay().draw(T)
 
 
@@ -374,9 +374,9 @@ def test_an_overlay_of_attention_maps_is_on_their_grid() -> None:
 
 @pytest.mark.parametrize(
     ("ys", "xs", "message"),
-    [(YS, XS[::-1], "xs that rise"), (YS, XS + W, "frame's 56 pixels"), (YS + H, XS, "frame's 40 pixels")],
+    [(YS, XS[::-1], "ascending xs"), (YS, XS + W, "frame's 56 pixels"), (YS + H, XS, "frame's 40 pixels")],
 )
-def test_centres_that_no_frame_has_make_no_grid(ys: np.ndarray, xs: np.ndarray, message: str) -> None:
+def test_centres_outside_the_frame_raise_value_error(ys: np.ndarray, xs: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionGrid(ys, xs, (H, W))
 
@@ -398,7 +398,7 @@ def test_an_overlay_is_the_large_panel_of_a_replay() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
-def test_tensors_are_as_good_as_arrays(dtype: torch.dtype) -> None:
+def test_tensors_give_the_same_overlay_as_arrays(dtype: torch.dtype) -> None:
     attention = torch.zeros(2, 5, 7, dtype=dtype)
     attention[0, 1, 3], attention[1, 4, 0] = 1, 3
     expected = overlay(FRAME, np.asarray(attention.double()))
@@ -457,34 +457,34 @@ def test_any_map_that_is_not_all_zero_is_drawn(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frame": np.moveaxis(FRAME, -1, 0)}, "channels last, got uint8 .3, 40, 56."),
+        ({"frame": np.moveaxis(FRAME, -1, 0)}, "got uint8 .3, 40, 56.: put the channels last"),
         ({"frame": FRAME / 255}, "got float64"),
-        ({"frame": FRAME[None]}, "expected a frame uint8"),
-        ({"frame": FRAME[:0]}, "expected a frame uint8"),
+        ({"frame": FRAME[None]}, "expected frame uint8"),
+        ({"frame": FRAME[:0]}, "expected frame uint8"),
         ({"attention": np.full((2, 2, 5, 7), 1 / 35)}, "of a batch, give one row"),
         ({"attention": np.zeros((0, 5, 7))}, "expected attention"),
         ({"attention": np.full((5, 7), "a")}, "expected attention"),
         ({"attention": np.zeros((5, 7))}, "all zero"),
-        ({"attention": np.full((5, 7), np.nan)}, "finite weights"),
-        ({"attention": np.full((5, 7), np.inf)}, "finite weights"),
-        ({"attention": np.eye(5, 7) - 0.1}, "0 or more, got -0.1 to 0.9"),
-        ({"head": 1}, "no head 1: the heads are 0 to 0"),
-        ({"head": -1}, "no head -1"),
+        ({"attention": np.full((5, 7), np.nan)}, "expected attention of finite"),
+        ({"attention": np.full((5, 7), np.inf)}, "expected attention of finite"),
+        ({"attention": np.eye(5, 7) - 0.1}, "non-negative weights, got -0.1 to 0.9"),
+        ({"head": 1}, "expected head from 0 to 0, got 1"),
+        ({"head": -1}, "expected head from 0 to 0, got -1"),
         (
             {"grid": AttentionGrid(YS[:3], XS, (H, W))},
-            "3, 7., a weight for each of the centres, got .1, 5, 7.",
+            "3, 7., one weight per cell of the grid, got .1, 5, 7.",
         ),
         (
             {"grid": GRID.resized((H, 2 * W))},
-            "frames of 40 x 56 pixels, as this one, got one in frames of 40 x 112",
+            "frames of 40 x 56 pixels, as this frame, got one in frames of 40 x 112",
         ),
         ({"mask": np.ones((H, W))}, "mask bool .40, 56."),
         ({"mask": np.ones((W, H), bool)}, "mask bool .40, 56."),
-        ({"size": 0}, "1 or more, got 0"),
+        ({"size": 0}, "each at least 1, got 0"),
         ({"size": (40, 50, 3)}, "or .h, w."),
     ],
 )
-def test_an_overlay_of_what_cannot_be_drawn_says_why(changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_overlay_raises_value_error(changes: dict[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"frame": FRAME, "attention": np.full((5, 7), 1 / 35)}
     parts |= changes
     with pytest.raises(ValueError, match=message):

@@ -36,14 +36,14 @@ def test_mass_is_kept(rows: int, cols: int, height: int, width: int, seed: int) 
 @pytest.mark.parametrize(
     ("ys", "match"),
     [
-        ([1.0], "a cell for each centre"),
-        ([3.0, 1.0], "ys that rise"),
-        ([1.0, 1.0], "ys that rise"),
-        ([-2.0, 1.0], "lie in"),
-        ([1.0, 9.0], "lie in"),
-        ([1.0, float("nan")], "ys that rise"),
+        ([1.0], "one weight per cell"),
+        ([3.0, 1.0], "ascending ys"),
+        ([1.0, 1.0], "ascending ys"),
+        ([-2.0, 1.0], "within the frame"),
+        ([1.0, 9.0], "within the frame"),
+        ([1.0, float("nan")], "ascending ys"),
     ],
 )
-def test_bad_centres(ys: list[float], match: str) -> None:
+def test_invalid_centres_raise_value_error(ys: list[float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         upsample_attention(torch.ones(1, 1, 2, 1), AttentionGrid(ys, [2.0], (5, 5)))

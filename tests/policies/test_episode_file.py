@@ -428,8 +428,8 @@ def test_a_file_of_format_1_is_read_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ys", "message"),
     [
-        (np.array([8.0, 2.0], np.float32), "ys that rise and lie in the frame's 11 pixels"),
-        (np.array([2.0, 20.0], np.float32), "ys that rise and lie in the frame's 11 pixels"),
+        (np.array([8.0, 2.0], np.float32), "ascending ys within the frame's 11 pixels"),
+        (np.array([2.0, 20.0], np.float32), "ascending ys within the frame's 11 pixels"),
         (np.array([2.0, 8.0]), "token_centers/ys should be float32, is float64"),
     ],
 )
