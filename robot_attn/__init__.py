@@ -1,4 +1,4 @@
-"""Perception modules that learn where to look in a robot's camera frames. Needs torch and numpy only."""
+"""Attention-based perception modules for a robot's camera frames. Needs torch and numpy only."""
 
 from __future__ import annotations
 

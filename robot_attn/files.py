@@ -28,10 +28,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            f"cannot write {target}: the folder {target.parent} does not exist: create it first"
+            f"expected {target} in an existing folder, got the folder {target.parent}, which does not exist: "
+            "create it first"
         )
     if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder: name a file in it")
+        raise IsADirectoryError(f"expected a file to write, got the folder {target}: name a file in it")
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary

@@ -209,9 +209,9 @@ def check_context(context: Tensor | None, batch: int, size: int, dtype: torch.dt
     Raises:
         ValueError: a context of another type, shape or dtype, or none where size is not 0.
     """
-    expected = f"expected context {dtype} [{batch}, {size}] (context_dim={size})"
     if context is None:
         if size:
+            expected = _expected_context(batch, size, dtype)
             raise ValueError(f"{expected}, got None: pass a context, or build the module with context_dim=0")
         return
     if not isinstance(context, Tensor) or context.shape != (batch, size) or context.dtype != dtype:
@@ -219,9 +219,16 @@ def check_context(context: Tensor | None, batch: int, size: int, dtype: torch.dt
             found = f"{context.dtype} {list(context.shape)}"
         else:
             found = type(context).__name__
+        expected = _expected_context(batch, size, dtype)
         raise ValueError(f"{expected}, got {found}: convert it, or build the module with another context_dim")
     if not recording() and not math.isfinite(float(context.detach().sum())):
+        expected = _expected_context(batch, size, dtype)
         raise ValueError(f"{expected} of finite numbers, got NaN or infinity: check what computes it")
+
+
+def _expected_context(batch: int, size: int, dtype: torch.dtype) -> str:
+    # Called on failure only: a string with the batch size would fix it in a graph that is being recorded.
+    return f"expected context {dtype} [{batch}, {size}] (context_dim={size})"
 
 
 def recording() -> bool:

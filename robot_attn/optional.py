@@ -24,7 +24,7 @@ def import_optional(module: str, *, needs: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'{needs}, not installed here; run pip install "robot-attn[{extra}]"', name=error.name
+            f'{needs}, not found: run pip install "robot-attn[{extra}]"', name=error.name
         ) from error
 
 

@@ -139,7 +139,7 @@ def regions(map: Map, *, threshold: float = 0.2, mean_factor: float = 1.5, min_a
     Cost: a few passes over H W numbers, and H W bytes for each region's mask.
     """
     if not is_whole_number(min_area) or min_area < 1:
-        raise ValueError(f"expected min_area in whole pixels, at least 1, got {min_area!r}")
+        raise ValueError(f"expected min_area as a whole number of at least 1, got {min_area!r}")
     values, scale = _as_map(map)
     levels, standing_out = _standing_out(values, threshold, mean_factor)
     cv2 = import_cv2()
@@ -205,7 +205,7 @@ class Tracker:
         appearance_momentum: float = 0.9,
     ) -> None:
         if not is_whole_number(patience) or patience < 0:
-            raise ValueError(f"expected patience in whole frames, at least 0, got {patience!r}")
+            raise ValueError(f"expected patience as a whole number of at least 0, got {patience!r}")
         for name, value, fits, range_ in (
             ("max_displacement", max_displacement, 0 < max_displacement < np.inf, "greater than 0"),
             ("appearance_weight", appearance_weight, 0 <= appearance_weight < np.inf, "of 0 or more"),
@@ -278,9 +278,11 @@ class Tracker:
         """Check the inputs, and compute one descriptor per region; None without a frame or descriptors."""
         sizes = {entry.mask.shape for entry in [*regions, *(track.region for track in self._tracks)]}
         if len(sizes) > 1:
-            raise ValueError(f"expected regions of frames of one size, got sizes {sorted(sizes)}")
+            raise ValueError(
+                f"expected regions of frames of one size, got sizes {sorted(sizes)}: use one tracker per size"
+            )
         if frame is not None and descriptors is not None:
-            raise ValueError("expected a frame or descriptors, got both")
+            raise ValueError("expected a frame or descriptors, got both: pass one of them")
         if frame is not None:
             image = _as_floats(frame, "frame")
             if image.ndim != 3 or any(image.shape[:2] != size for size in sizes):
@@ -301,7 +303,9 @@ class Tracker:
         tracked = (track.appearance for track in self._tracks)
         dims = {len(appearance) for appearance in [*appearances, *tracked] if appearance is not None}
         if len(dims) > 1:
-            raise ValueError(f"expected as many descriptors or colour channels as before, got {sorted(dims)}")
+            raise ValueError(
+                f"expected descriptors or colours of one dimension, got {sorted(dims)}: use one tracker each"
+            )
         return appearances
 
     def _match(self, regions: list[Region], appearances: list[Floats | None]) -> dict[int, int]:
@@ -373,7 +377,9 @@ def _as_map(map: Map) -> tuple[Floats, float]:
             f"got shape {list(values.shape)}"
         )
     if values.min() < 0:
-        raise ValueError(f"expected a non-negative map, got a minimum of {values.min():.4g}")
+        raise ValueError(
+            f"expected a non-negative map, got a minimum of {values.min():.4g}: pass attention, not scores"
+        )
     scale = float(values.max()) or 1.0
     values = values / scale
     return (values if values.ndim == 2 else values.mean(axis=0)), scale

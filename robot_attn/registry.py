@@ -80,10 +80,10 @@ def register_family(name: str, family: type[Perception]) -> None:
         family: a subclass of `Perception`.
 
     Raises:
-        ValueError: an invalid name, a name that another class has, or a class that is not a `Perception`.
+        ValueError: an invalid name, a name in use by another class, or a class that is not a `Perception`.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"expected a family's name of letters, digits, '-', '_' and '.', got {name!r}")
+        raise ValueError(f"expected a family name of letters, digits, '-', '_' and '.', got {name!r}")
     _check_class(family)
     known = BUILTIN_FAMILIES.get(name) or _registered.get(name)
     if known not in (None, family):
@@ -153,8 +153,8 @@ def _load(point: EntryPoint) -> type[Perception]:
         return _check_class(point.load())
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"the perception family {point.value!r} cannot be imported ({error}): install its package, or "
-            "put its folder in PYTHONPATH"
+            f"expected a perception family that can be imported, got {point.value!r} ({error}): install its "
+            "package, or put its folder in PYTHONPATH"
         ) from error
 
 

@@ -38,7 +38,7 @@ _MIN_MISSING_SHARE = 0.01  # the length in a file's metadata is its duration tim
 
 
 class VideoError(OSError):
-    """A video cannot be written or read; the message ends with ffmpeg's last line of output, if any."""
+    """A video cannot be written or read; the message contains ffmpeg's last line of output, if any."""
 
 
 def ffmpeg_path() -> str:
@@ -52,7 +52,9 @@ def ffmpeg_path() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
-        raise VideoError(f"no ffmpeg program was found: run {_INSTALL}, or set IMAGEIO_FFMPEG_EXE") from error
+        raise VideoError(
+            f"expected an ffmpeg program, got none: run {_INSTALL}, or set IMAGEIO_FFMPEG_EXE"
+        ) from error
 
 
 def write_video(
@@ -91,7 +93,10 @@ def write_video(
         raise ValueError(f"expected at least one frame to write to {target}, got no frames")
     _check(first, first.shape)
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise VideoError(f"cannot write {target}: its folder is missing or not writable")
+        raise VideoError(
+            f"expected {target} in a writable folder, got {target.parent}, which is missing or not writable: "
+            "name another folder"
+        )
     with replacing(target) as temporary, tempfile.TemporaryFile() as stderr:
         height, width = first.shape[:2]
         command = [
@@ -110,7 +115,10 @@ def write_video(
                 process_group=0,  # Ctrl-C must not reach ffmpeg: the video may still have to be finished
             )
         except OSError as error:
-            raise VideoError(f"the ffmpeg program {program} cannot be run: {error.strerror}") from error
+            raise VideoError(
+                f"expected an ffmpeg program that can be run, got {program} ({error.strerror}): run "
+                f"{_INSTALL}, or set IMAGEIO_FFMPEG_EXE"
+            ) from error
         with process:
             assert process.stdin is not None
             count = 0
@@ -130,7 +138,7 @@ def write_video(
             status = process.wait()
         if status != 0 or not temporary.is_file():
             stderr.seek(0)
-            raise VideoError(f"ffmpeg could not write {target}: {_last_line(stderr.read(), status)}")
+            raise VideoError(f"expected ffmpeg to write {target}, got: {_last_line(stderr.read(), status)}")
     return count
 
 
@@ -160,7 +168,7 @@ def _last_line(stderr: bytes, status: int) -> str:
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     if lines:
         return lines[-1]
-    return f"it was stopped by signal {-status}" if status < 0 else f"it ended with status {status}"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 class VideoReader:
@@ -193,12 +201,12 @@ class VideoReader:
                 "such as %04d.png"
             )
         if not source.exists() and "%" not in source.name:
-            raise VideoError(f"expected a video file, got {source}, which does not exist")
+            raise VideoError(f"expected a video file, got {source}, which does not exist: check its name")
         self._capture = _open(self._name)
         if not self._capture.isOpened():
             raise VideoError(
-                f"expected a video, got {source}, which cannot be read as one: it has another format, or was "
-                "truncated before the index at its end"
+                f"expected a video, got {source}, which cannot be decoded: convert it to another format, or "
+                "copy it again, since a truncated file may lack the index at its end"
             )
         cv2 = import_cv2()
         width, height, fps, length = (
@@ -269,7 +277,7 @@ class Camera:
         timeout: seconds to wait for a frame.
 
     Raises:
-        VideoError: the camera cannot be opened, or gives no frame within the timeout.
+        VideoError: the camera cannot be opened, or delivers no frame within the timeout.
         ModuleNotFoundError: opencv is not installed.
     """
 
@@ -279,7 +287,8 @@ class Camera:
         self._capture = _open(source)
         if not self._capture.isOpened():
             raise VideoError(
-                f"{self._name} cannot be opened: check that it is connected, not in use, and readable by you"
+                f"expected a camera, got {self._name}, which cannot be opened: check that it is connected, "
+                "not in use, and readable by you"
             )
         cv2 = import_cv2()
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
@@ -311,7 +320,8 @@ class Camera:
                 frame, self._newest = self._newest, None
             if not arrived:
                 raise VideoError(
-                    f"{self._name} gave no frame for {self._timeout:g} s: check that it is still connected"
+                    f"expected a frame of {self._name} within {self._timeout:g} s, got none: check that it "
+                    "is still connected"
                 )
             if frame is None:
                 return

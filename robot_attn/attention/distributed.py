@@ -264,13 +264,13 @@ def _agree(
         raise refusal
     for rank, (_, complaint) in enumerate(everyone):
         if complaint is not None:
-            raise ValueError(f"rank {rank} got invalid inputs: {complaint}")
+            raise ValueError(f"expected valid inputs on all ranks, got on rank {rank}: {complaint}")
     all_facts: list[dict[str, Any]] = [each for each, _ in everyone]
     for name in all_facts[0]:
         by_rank = [each.get(name) for each in all_facts]
         if name != may_differ and any(each != by_rank[0] for each in by_rank):
             raise ValueError(
-                f"expected the same {name} on all ranks, got, by rank, {', '.join(map(str, by_rank))}"
+                f"expected the same {name} on all ranks, got in order of rank {', '.join(map(str, by_rank))}"
             )
     return all_facts
 

@@ -1,5 +1,5 @@
-"""What this package uses of its dependencies beyond their public interface, one module a dependency.
+"""Uses of private interfaces of dependencies, one module per dependency.
 
-Nothing else in the package may touch a private name of a dependency. Each module has a contract test, which
-names what a new version of the dependency no longer has.
+No other part of the package may use a private name of a dependency. The contract test of each module reports
+names that a new version of the dependency has removed.
 """

@@ -1,4 +1,4 @@
-"""The private parts of torch that are needed, under public names."""
+"""Uses of private interfaces of torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 def transforming() -> bool:
     """Whether a transform of `torch.func` (vmap, grad, jvp, ...) is active.
 
-    torch has no public way to tell. Where a version of torch lacks the private one, the answer is False: only
-    `torch.func` over a perception then fails, so the supported range of torch is not limited by this.
+    torch has no public function for this. In a version of torch without the private one the result is False:
+    then only `torch.func` over a perception module fails, so the supported range of torch is not limited.
     """
     functorch = getattr(torch._C, "_functorch", None)
     peek = getattr(functorch, "peek_interpreter_stack", None)

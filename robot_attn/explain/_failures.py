@@ -160,7 +160,7 @@ def worst_frames(
     """
     _check(len(rewards), episode=episode, step=step, mass=mass, chance=chance)
     if (mass is None) != (chance is None):
-        raise ValueError("expected both mass and chance, or neither, got only one of them")
+        raise ValueError("expected both mass and chance, or neither, got only one: pass the other too")
     parts = {int(episode[part.first]): slice(*part) for part in stretches(episode)}
     returns = {own: float(rewards[part].sum()) for own, part in parts.items()}
     scale = float(np.abs(rewards[np.isfinite(rewards)]).max(initial=0.0))

@@ -114,8 +114,8 @@ def gradient_length(outputs: Tensor, frames: Tensor, *, dtype: torch.dtype = tor
 def _check_frames(frames: Tensor) -> None:
     if frames.ndim != 4 or not len(frames) or not frames.is_floating_point():
         raise ValueError(
-            f"expected float frames [B, C, H, W] in [0, 1], got {frames.dtype} {list(frames.shape)}; "
-            "`robot_attn.to_float` makes them of uint8"
+            f"expected float frames [B, C, H, W] in [0, 1], got {frames.dtype} {list(frames.shape)}: "
+            "convert uint8 frames by robot_attn.to_float"
         )
 
 

@@ -54,7 +54,7 @@ def spread(maps: AttentionMaps, head_weights: ArrayLike | None = None) -> NDArra
     attention, grid = maps.weights, maps.grid
     if not np.isfinite(attention).all() or (attention < 0).any():
         raise ValueError(
-            "expected finite, non-negative attention, got other numbers: the policy or the file is invalid"
+            "expected finite, non-negative attention, got other numbers: check the policy or the file"
         )
     heads = attention.shape[1]
     share = np.ones(heads) if head_weights is None else np.asarray(head_weights, np.float64)

@@ -183,4 +183,7 @@ class Dynamic(Perception):
         return Percept(features, last.reshape(*last.shape[:-1], *self.grid.shape)), states[-1]
 
     def head_inputs(self) -> HeadInputs:
-        raise ValueError("expected heads that can be ablated alone, got heads that share a state (Dynamic)")
+        raise ValueError(
+            "expected heads that can be ablated alone, got heads that share a state (Dynamic): "
+            "test another family"
+        )

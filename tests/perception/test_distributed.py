@@ -217,11 +217,11 @@ def check_refusals() -> None:
     case = draw(2, 3, 5, 11, 7, 13)
     last = dist.get_rank() == dist.get_world_size() - 1
     query, key, value = cut(case, own_keys(11))
-    other = f"rank {dist.get_world_size() - 1} got invalid inputs: "
+    other = f"expected valid inputs on all ranks, got on rank {dist.get_world_size() - 1}: "
     for mine, theirs, wrong in (
         (
-            "same shape of query on all ranks, got, by rank",
-            "same shape of query on all ranks, got, by rank",
+            "same shape of query on all ranks, got in order of rank",
+            "same shape of query on all ranks, got in order of rank",
             {"query": query[:, :, 1:]},
         ),
         (
@@ -247,7 +247,7 @@ def check_refusals() -> None:
             other + "expected mask of bool",
             {"mask_shard": torch.ones(5, key.shape[2])},
         ),
-        ("same score", "same score on all ranks, got, by rank, dot", {"score": "cosine"}),
+        ("same score", "same score on all ranks, got in order of rank dot", {"score": "cosine"}),
         ("same gather_weights", "same gather_weights", {"gather_weights": True}),
     ):
         arguments = {"query": query, "key_shard": key, "value_shard": value, "score": "dot"}

@@ -124,7 +124,7 @@ def test_without_onnx_the_error_names_the_install_line(
     for name in absent:
         monkeypatch.setitem(sys.modules, name, None)  # how Python marks a module that cannot be imported
     with pytest.raises(
-        ModuleNotFoundError, match=rf'needs {named}, .*; run pip install "robot-attn\[onnx\]"$'
+        ModuleNotFoundError, match=rf'needs {named}, .*: run pip install "robot-attn\[onnx\]"$'
     ):
         export_onnx(build("query", (3, 32, 32)), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ def test_what_is_installed_is_imported() -> None:
 
 def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)  # as where it is not installed
-    expected = r'^Grad-CAM needs captum, not installed here; run pip install "robot-attn\[explain\]"$'
+    expected = r'^Grad-CAM needs captum, not found: run pip install "robot-attn\[explain\]"$'
     with pytest.raises(ModuleNotFoundError, match=expected) as caught:
         import_optional("captum.attr", needs="Grad-CAM needs captum", extra="explain")
     assert caught.value.name == "captum.attr"

@@ -66,7 +66,7 @@ def test_a_name_in_use_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a:B", "a b", "a/b", "-x"])
 def test_invalid_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="a family's name of letters, digits"):
+    with pytest.raises(ValueError, match="a family name of letters, digits"):
         register_family(name, Wink)
 
 
@@ -112,8 +112,11 @@ def test_two_packages_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("place", "match"),
     [
         ("dots:Other", "a subclass of robot_attn.Perception, got <class 'dots.Other'>"),
-        ("dots:Missing", r"'dots:Missing' cannot be imported .* put its folder in PYTHONPATH"),
-        ("nothing_there:Dot", r"cannot be imported \(No module named 'nothing_there'\)"),
+        ("dots:Missing", r"can be imported, got 'dots:Missing' .* put its folder in PYTHONPATH"),
+        (
+            "nothing_there:Dot",
+            r"can be imported, got 'nothing_there:Dot' \(No module named 'nothing_there'\)",
+        ),
         ("dots:", 'expected a family as "module:Class", got'),
         (":Dot", 'expected a family as "module:Class", got'),
         ("dots:Dot:Dot", 'expected a family as "module:Class", got'),

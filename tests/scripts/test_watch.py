@@ -205,8 +205,8 @@ def test_without_a_display_and_a_file_there_is_one_clear_error(
 def test_a_source_that_is_none_is_named(folder: Path, video: Path, tmp_path: Path) -> None:
     for source, message in (
         (str(tmp_path / "none.mp4"), r"expected a video file, got .*none\.mp4, which does not exist"),
-        ("63", "camera 63 cannot be opened"),
-        ("/dev/video63", "camera /dev/video63 cannot be opened"),
+        ("63", "camera 63, which cannot be opened"),
+        ("/dev/video63", "camera /dev/video63, which cannot be opened"),
     ):
         with pytest.raises(VideoError, match=message):
             run(Options(source, folder, out=tmp_path / "a.mp4"))
