@@ -18,6 +18,8 @@ from robot_attn_envs.registry import TASKS, register_installed, register_shift, 
 
 if TYPE_CHECKING:
     from robot_attn_envs.env import BatchEnv, TaskEnv
+    from robot_attn_envs.render.camera import BatchCamera
+    from robot_attn_envs.render.scene import FreeCamera
     from robot_attn_envs.shifts import SHIFTS, SUITES, Shift
     from robot_attn_envs.tasks.objects import Objects, object_names
     from robot_attn_envs.tasks.rewards import linear_falloff
@@ -49,7 +51,9 @@ for _name, _shift in (
 register_installed()
 
 _WHERE = {
+    "BatchCamera": "robot_attn_envs.render.camera",
     "BatchEnv": "robot_attn_envs.env",
+    "FreeCamera": "robot_attn_envs.render.scene",
     "Objects": "robot_attn_envs.tasks.objects",
     "SpaceRow": "robot_attn_envs.tasks.task",
     "SHIFTS": "robot_attn_envs.shifts",
@@ -66,7 +70,9 @@ __all__ = [
     "SHIFTS",
     "SUITES",
     "TASKS",
+    "BatchCamera",
     "BatchEnv",
+    "FreeCamera",
     "Objects",
     "Shift",
     "SpaceRow",

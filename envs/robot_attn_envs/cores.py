@@ -1,13 +1,32 @@
-"""Number of CPU cores that this process may use."""
+"""The CPU cores that this process may use, and what they can do."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """The control group's CPU quota on Linux: "QUOTA PERIOD" in microseconds, QUOTA "max" for none."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+"""What Linux says of the processor."""
+# The x86-64-v3 level of the System V ABI, by the names that Linux has for its instructions.
+_LEVEL_3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}
+
+
+def has_avx2(cpu_info: Path = CPU_INFO) -> bool:
+    """Whether the processor is known to have AVX2 and what came with it, the x86-64-v3 level.
+
+    Args:
+        cpu_info: file with the processor's flags.
+    """
+    if platform.machine() not in ("x86_64", "AMD64") or not cpu_info.is_file():
+        return False
+    lines = cpu_info.read_text().splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return _LEVEL_3.issubset(flags)
 
 
 def usable_cores(cpu_max: Path = CPU_MAX) -> int:

@@ -45,6 +45,8 @@ class Worlds:
         depth: whether observations have a `depth` entry, float32 (H, W, 1), metres along the optical axis.
         threads: threads for physics and camera; None for every core this process may use.
         device: Warp device of the camera, "cpu" or e.g. "cuda".
+        renderer: what draws the frames: `tiled`, for CPUs, or `mujoco_warp`; None for `tiled` on a CPU and
+            `mujoco_warp` on a GPU.
         shift: a visual shift of `SHIFTS`, several of them, or a mapping from names to intensities.
         intensity: intensity of the shifts that `shift` names without one, from 0 (no change) to 1.
         suite: a standard combination of shifts from `SUITES`, such as "hard", instead of `shift`.
@@ -78,6 +80,7 @@ class Worlds:
         depth: bool = False,
         threads: int | None = None,
         device: str = "cpu",
+        renderer: str | None = None,
         shift: ShiftOption = (),
         intensity: float = 0.5,
         suite: str | None = None,
@@ -86,7 +89,13 @@ class Worlds:
         **options: Any,
     ) -> None:
         arguments: dict[str, Any] = {"image_size": image_size, "depth": depth, "threads": threads}
-        arguments |= {"device": device, "shift": shift, "intensity": intensity, "suite": suite}
+        arguments |= {
+            "device": device,
+            "renderer": renderer,
+            "shift": shift,
+            "intensity": intensity,
+            "suite": suite,
+        }
         arguments |= {"backgrounds": backgrounds, "occluders": occluders}
         self._recreate = partial(type(self), task, num_worlds, **arguments, **options)
         self.num_worlds, self.threads = num_worlds, threads or usable_cores()
@@ -104,7 +113,7 @@ class Worlds:
         self.shifts.fit(self.model, self.task, self.image_size)
         self.batch = Batch(self.model, num_worlds, min(self.threads, num_worlds))
         self._kinematics = {name: self.batch.bind(name) for name in KINEMATICS}
-        self._device = device
+        self._device, self._renderer = device, renderer
         self.camera = BatchCamera(
             self.model,
             num_worlds,
@@ -113,6 +122,7 @@ class Worlds:
             threads=self.threads,
             depth=depth,
             device=device,
+            renderer=renderer,
             lens=self.shifts.lens,
         )
         self._other_camera: BatchCamera | None = None
@@ -282,6 +292,7 @@ class Worlds:
                 image_size,
                 threads=self.threads,
                 device=self._device,
+                renderer=self._renderer,
                 lens=self.shifts.lens,
                 groups=POLICY_GROUPS if name == self.task.camera else ALL_GROUPS,
             )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from robot_attn_scripts.options._groups import Checked
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "sim": ("mujoco", "mujoco_warp", "gymnasium"),
+    "sim": ("mujoco", "warp", "gymnasium"),
+    "gpu": ("mujoco_warp",),
     "train": (
         "stable_baselines3",
         "sb3_contrib",

@@ -200,7 +200,9 @@ def test_an_installed_package_adds_tasks_and_shifts_without_being_imported(tmp_p
 
 def test_the_public_names() -> None:
     assert sorted(robot_attn_envs.__all__) == [
+        "BatchCamera",
         "BatchEnv",
+        "FreeCamera",
         "Objects",
         "SHIFTS",
         "SUITES",

@@ -12,10 +12,13 @@ from robot_attn_envs.render.lens_kernels import (
     NOISE_LENGTH,
     NOISE_UNIT,
     LensSettings,
-    blur_row,
+    Samples,
+    blur,
     expose,
     paint,
 )
+from robot_attn_envs.render.pixels import Colors, Output
+from robot_attn_envs.render.place import TILE_HEIGHT, TILE_WIDTH
 
 BLUR_HEIGHT = 64  # pixels: frame height at which the blur is 3 x 3 pixels wide
 
@@ -52,39 +55,45 @@ class Lens:
         self.settings = settings
         self.sensor = sensor
         # Entry 0 is the sky, whose geom id is -1.
-        self._scenery = np.concatenate([[True], scenery])
+        self._scenery = np.concatenate([[True], scenery]).astype(np.uint32)
         self._pictures = pictures
         table = np.random.default_rng(0).normal(0.0, NOISE_UNIT, NOISE_LENGTH)
         self._noise = np.clip(np.round(table), -127, 127).astype(np.int8)
 
-    def mount(self, image_size: tuple[int, int]) -> MountedLens:
-        """This lens in front of a camera.
+    def mount(self, image_size: tuple[int, int], cameras: int = 1) -> MountedLens:
+        """This lens in front of a camera, or of several in each world.
 
         Args:
-            image_size: (height, width) of the camera's frames in pixels.
+            image_size: (height, width) of the cameras' frames in pixels.
+            cameras: number of cameras in each world.
 
         Returns:
             The lens with its arrays on Warp's current device.
         """
-        return MountedLens(self, image_size, self._scenery, self._pictures, self._noise)
+        return MountedLens(self, image_size, cameras, self._scenery, self._pictures, self._noise)
 
 
 class MountedLens:
-    """A lens in front of one camera, with its arrays on the camera's device.
+    """A lens in front of cameras, with its arrays on their device.
 
     Args:
         lens: the lens, whose settings it follows.
-        image_size: (height, width) of the camera's frames in pixels.
-        scenery: bool [1 + ngeom], entry 0 for the sky.
+        image_size: (height, width) of the cameras' frames in pixels.
+        cameras: number of cameras in each world.
+        scenery: 1 for geoms that are painted over, uint32 [1 + ngeom]; entry 0 for the sky.
         pictures: as in `Lens`.
         noise: table of normal samples, int8 [65536], with a standard deviation of 32.
+
+    Attributes:
+        scenery: the same on the device.
     """
 
     def __init__(
         self,
         lens: Lens,
         image_size: tuple[int, int],
-        scenery: NDArray[np.bool_],
+        cameras: int,
+        scenery: NDArray[np.uint32],
         pictures: NDArray[np.uint32],
         noise: NDArray[np.int8],
     ) -> None:
@@ -92,63 +101,64 @@ class MountedLens:
         self._sensor, (self._height, self._width) = lens.sensor, image_size
         # On a CPU these share the lens's memory.
         self._settings: Any = wp.array(lens.settings, dtype=LensSettings, copy=False)
-        self._scenery: Any = wp.array(scenery, dtype=wp.bool, copy=False)
-        self._pictures: Any = wp.array(pictures, dtype=wp.uint32, copy=False)
-        self._noise: Any = wp.array(noise, dtype=wp.int8, copy=False)
+        self.scenery: Any = wp.array(scenery, dtype=wp.uint32)
+        self._pictures: Any = wp.array(pictures.ravel(), dtype=wp.uint32, copy=False)
+        # A row starts anywhere in the table and goes on at its beginning.
+        wide = 3 * (max(lens.sensor[1], self._width) + 3 * TILE_WIDTH)
+        rows = [
+            np.concatenate([noise, noise[:wide]])[phase::3][: (NOISE_LENGTH + wide) // 3]
+            for phase in range(3)
+        ]
+        windows = np.lib.stride_tricks.sliding_window_view(np.stack(rows), 2 * TILE_WIDTH, axis=1)
+        self._noise: Any = wp.array(np.ascontiguousarray(windows[:, ::TILE_WIDTH]), dtype=Samples)
         self._strides = blur_strides(self._height)
-        buffers = len(lens.settings) if len(self._strides) > 1 else 0
-        self._blurred = [wp.zeros((buffers, self._height * self._width), dtype=wp.uint32) for _ in range(2)]
+        self._cameras = cameras
+        views = len(lens.settings) * cameras if len(self._strides) > 1 else 1
+        pieces = self._height * -(-self._width // TILE_WIDTH)
+        self._blurred = [wp.zeros((views, pieces), dtype=Colors) for _ in range(2)]
 
     def update(self) -> None:
         """Copy the lens's settings to the device."""
         if not self._settings.device.is_cpu:
             self._settings.assign(self._host)
 
-    def launch(self, worlds: slice, context: Any, cam_xmat: Any, rgb: Any, geom_id: Any) -> None:
-        """Process ray-cast frames into the camera's arrays.
+    def launch(self, worlds: slice, rays: Any, eye_xmat: Any, packed: Any, output: Output) -> None:
+        """Process drawn frames into a camera's arrays.
 
         Args:
             worlds: the worlds to process.
-            context: the ray caster's render context, with packed pixels of these worlds.
-            cam_xmat: orientations of the cameras of these worlds.
-            rgb: output, uint8 [worlds, H * W, 3].
-            geom_id: output, int32 [worlds, H * W]; -1 for sky and patches.
+            rays: the cameras' rays, `Rays` [cameras].
+            eye_xmat: the cameras' axes in these worlds, mat33 [worlds, cameras].
+            packed: drawn frames, 0xSSRRGGBB with SS = 1 for scenery, `Colors` [worlds * cameras, pieces of
+                rows]; overwritten.
+            output: where the frames are written to; geom ids become -1 where a patch is.
         """
-        size = worlds.stop - worlds.start
+        views = slice(worlds.start * self._cameras, worlds.stop * self._cameras)
+        size, frame = (len(packed), -(-self._height // TILE_HEIGHT)), [self._width, self._height]
         settings = self._settings[worlds]
         wp.launch(
             paint,
-            dim=(size, self._height),
-            inputs=[
-                self._width,
-                context.ray,
-                context.cam_id_map,
-                cam_xmat,
-                context.seg_data,
-                self._scenery,
-                self._pictures,
-                settings,
-            ],
-            outputs=[context.rgb_data, geom_id],
+            dim=size,
+            inputs=[*frame, rays, eye_xmat, self._pictures, settings],
+            outputs=[packed, output],
         )
-        blurred = context.rgb_data
+        blurred = packed
         for i, stride in enumerate(self._strides[:-1]):
-            sharper, blurred = blurred, self._blurred[i % 2][worlds]
-            wp.launch(
-                blur_row, dim=(size, self._height), inputs=[self._width, stride, sharper], outputs=[blurred]
-            )
+            sharper, blurred = blurred, self._blurred[i % 2][views]
+            wp.launch(blur, dim=size, inputs=[*frame, stride, sharper], outputs=[blurred])
         wp.launch(
             expose,
-            dim=(size, self._height),
+            dim=size,
             inputs=[
-                self._width,
+                *frame,
+                self._cameras,
                 wp.vec2i(*self._sensor),
-                context.rgb_data,
+                packed,
                 blurred,
                 self._noise,
                 settings,
             ],
-            outputs=[rgb],
+            outputs=[output],
         )
 
 

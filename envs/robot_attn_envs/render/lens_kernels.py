@@ -1,4 +1,8 @@
-"""Warp kernels of the lens: each processes one row of one world's frame."""
+"""Warp kernels of the lens: a thread processes some rows of one view's frame.
+
+The pixels of a row are processed in pieces of a constant length, in loops without branches, which the
+compiler turns into vector instructions.
+"""
 
 # Warp's type stubs do not cover what its types support inside a kernel.
 # mypy: ignore-errors
@@ -7,13 +11,19 @@ from __future__ import annotations
 
 import warp as wp
 
+from robot_attn_envs.render.pixels import Colors, Floats, Ints, Output, store_colors
+from robot_attn_envs.render.place import MODULE_OPTIONS, TILE_HEIGHT, TILE_WIDTH, Rays
+
 PICTURE_SIDE = 128  # texels, a power of two; pictures repeat after it
 PATCHES = 3
 NOISE_LENGTH = 1 << 16  # length of the table of noise samples
 NOISE_UNIT = 32.0  # standard deviation of the table
 
-wp.set_module_options({"enable_backward": False})
+wp.set_module_options(MODULE_OPTIONS)
 
+_LANES = wp.constant(TILE_WIDTH)
+_Wide = wp.types.vector(TILE_WIDTH + 2, wp.uint32)
+Samples = wp.types.vector(2 * TILE_WIDTH, wp.int8)
 PatchFloats = wp.types.vector(PATCHES, wp.float32)
 PatchColors = wp.types.vector(PATCHES, wp.uint32)
 
@@ -42,80 +52,96 @@ class LensSettings:
 
 
 @wp.func
-def _texel(
-    direction: wp.vec3, picture: int, zoom: float, offset: wp.vec2, pictures: wp.array3d[wp.uint32]
-) -> wp.uint32:
-    """The picture's colour in a direction: it is mapped onto each face of a cube around the camera."""
-    ahead = wp.abs(direction)
-    u = direction[1]
-    v = direction[0]
-    far = ahead[2]
-    if ahead[2] < wp.max(ahead[0], ahead[1]):
-        v = -direction[2]
-        if ahead[0] >= ahead[1]:
-            far = ahead[0]
-            u = -direction[1] * wp.sign(direction[0])
-        else:
-            far = ahead[1]
-            u = direction[0] * wp.sign(direction[1])
+def _texel(direction: wp.vec3, zoom: float, offset: wp.vec2) -> int:
+    """The picture's texel in a direction: it is mapped onto each face of a cube around the camera."""
+    x = wp.abs(direction[0])
+    y = wp.abs(direction[1])
+    z = wp.abs(direction[2])
+    ahead = z >= wp.max(x, y)
+    on_x = x >= y
+    far = wp.where(ahead, z, wp.where(on_x, x, y))
+    u = wp.where(on_x, wp.where(direction[0] < 0.0, direction[1], -direction[1]), direction[0])
+    u = wp.where(on_x, u, wp.where(direction[1] < 0.0, -direction[0], direction[0]))
+    u = wp.where(ahead, direction[1], u)
+    v = wp.where(ahead, direction[0], -direction[2])
     texels = zoom / far
     column = wp.int32(u * texels + offset[0]) & (PICTURE_SIDE - 1)
     row = wp.int32(v * texels + offset[1]) & (PICTURE_SIDE - 1)
-    return pictures[picture, row, column]
+    return row * PICTURE_SIDE + column
 
 
 @wp.func
 def _mix(one: wp.uint32, other: wp.uint32, share: wp.uint32) -> wp.uint32:
     """Blend two packed colours, two channels at a time; `share` / 256 is the weight of `other`."""
-    rest = wp.uint32(256) - share
     mask = wp.uint32(0xFF00FF)
-    red_blue = ((one & mask) * rest + (other & mask) * share) >> wp.uint32(8)
-    green = (((one >> wp.uint32(8)) & mask) * rest + ((other >> wp.uint32(8)) & mask) * share) >> wp.uint32(8)
-    return (red_blue & mask) | ((green & mask) << wp.uint32(8))
+    ends = one & mask
+    middle = (one >> wp.uint32(8)) & mask
+    # Differences may borrow from the channel above; the sums are exact again.
+    ends = ((ends << wp.uint32(8)) + ((other & mask) - ends) * share) >> wp.uint32(8)
+    middle = (middle << wp.uint32(8)) + (((other >> wp.uint32(8)) & mask) - middle) * share
+    return (ends & mask) | (middle & (mask << wp.uint32(8)))
 
 
 @wp.kernel
 def paint(
     width: int,
-    rays: wp.array[wp.vec3],
-    cameras: wp.array[wp.int32],
-    cam_xmat: wp.array2d[wp.mat33],
-    hits: wp.array2d[wp.vec2i],
-    scenery: wp.array[wp.bool],
-    pictures: wp.array3d[wp.uint32],
+    height: int,
+    rays: wp.array[Rays],
+    eye_xmat: wp.array2d[wp.mat33],
+    pictures: wp.array[wp.uint32],
     settings: wp.array[LensSettings],
-    packed: wp.array2d[wp.uint32],
-    geom_id: wp.array2d[wp.int32],
+    packed: wp.array2d[Colors],
+    output: Output,
 ) -> None:
-    """Paint the picture over a row's scenery and the patches over everything; patches have geom id -1."""
-    world, row = wp.tid()
-    view = settings[world]
-    first = row * width
-    height = float(rays.shape[0] // width)
-    share = wp.uint32(view.paint)
-    # At equal depth along the optical axis, the ray directions are linear along the row.
-    mat = cam_xmat[world, cameras[0]]
-    start = mat @ (rays[first] / -rays[first][2])
-    step = mat @ (rays[first + 1] / -rays[first + 1][2]) - start
-    for x in range(width):
-        geom = hits[world, first + x][0]
-        geom_id[world, first + x] = geom
-        if share > wp.uint32(0) and scenery[geom + 1]:
-            texel = _texel(start + step * float(x), view.picture, view.zoom, view.offset, pictures)
-            packed[world, first + x] = _mix(packed[world, first + x], texel, share)
-
-    for i in range(PATCHES):
-        below = ((float(row) + 0.5) / height - 0.5 - view.patch_y[i]) / wp.max(view.patch_height[i], 1.0e-6)
-        if wp.abs(below) < 1.0:
-            middle = 0.5 * float(width) + view.patch_x[i] * height - 0.5
-            reach = view.patch_width[i] * height
-            if view.patch_round[i] > 0.0:
-                reach *= wp.sqrt(1.0 - below * below)
-            left = wp.max(wp.int32(wp.ceil(middle - reach)), 0)
-            right = wp.min(wp.int32(wp.floor(middle + reach)) + 1, width)
-            for x in range(left, right):
-                packed[world, first + x] = view.patch_color[i]
-                geom_id[world, first + x] = -1
+    """Paint the picture over the scenery and the patches over everything; patches have geom id -1."""
+    view, tile = wp.tid()
+    cameras = rays.shape[0]
+    world = view // cameras
+    camera = view - world * cameras
+    effects = settings[world]
+    lens = rays[camera]
+    mat = eye_xmat[world, camera]
+    step = mat @ wp.vec3(lens.x[0], 0.0, 0.0)
+    share = wp.uint32(effects.paint)
+    picture = effects.picture * PICTURE_SIDE * PICTURE_SIDE
+    pieces = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    for row in range(tile * TILE_HEIGHT, wp.min((tile + 1) * TILE_HEIGHT, height)):
+        if share > wp.uint32(0):
+            # At equal depth along the optical axis, the ray directions are linear along the row.
+            start = mat @ wp.vec3(lens.x[1], lens.y[0] * float(row) + lens.y[1], -1.0)
+            for piece in range(pieces):
+                color = packed[view, row * pieces + piece]
+                begin = start + step * float(piece * TILE_WIDTH)
+                # Where texels lie is worked out together, before they are read one by one.
+                place = Ints(0)
+                for j in range(_LANES):
+                    place[j] = picture + _texel(begin + step * float(j), effects.zoom, effects.offset)
+                texel = Colors(wp.uint32(0))
+                for j in range(_LANES):
+                    texel[j] = pictures[place[j]]
+                for j in range(_LANES):
+                    weight = wp.where(color[j] >= wp.uint32(1 << 24), share, wp.uint32(0))
+                    color[j] = _mix(color[j], texel[j], weight)
+                packed[view, row * pieces + piece] = color
+        for i in range(PATCHES):
+            below = (float(row) + 0.5) / float(height) - 0.5 - effects.patch_y[i]
+            below = below / wp.max(effects.patch_height[i], 1.0e-6)
+            if wp.abs(below) < 1.0:
+                middle = 0.5 * float(width) + effects.patch_x[i] * float(height) - 0.5
+                reach = effects.patch_width[i] * float(height)
+                if effects.patch_round[i] > 0.0:
+                    reach *= wp.sqrt(1.0 - below * below)
+                left = wp.max(wp.int32(wp.ceil(middle - reach)), 0)
+                right = wp.min(wp.int32(wp.floor(middle + reach)) + 1, width)
+                for piece in range(left // TILE_WIDTH, (right + TILE_WIDTH - 1) // TILE_WIDTH):
+                    color = packed[view, row * pieces + piece]
+                    for j in range(_LANES):
+                        x = piece * TILE_WIDTH + j
+                        inside = x >= left and x < right
+                        color[j] = wp.where(inside, effects.patch_color[i], color[j])
+                    packed[view, row * pieces + piece] = color
+                for x in range(left, right):
+                    output.geom_id[view, row * width + x] = -1
 
 
 @wp.func
@@ -137,28 +163,39 @@ def _binomial(one: wp.uint32, middle: wp.uint32, other: wp.uint32) -> wp.uint32:
 
 
 @wp.func
-def _column(
-    packed: wp.array2d[wp.uint32], world: int, above: int, middle: int, below: int, x: int
-) -> wp.uint32:
-    return _binomial(packed[world, above + x], packed[world, middle + x], packed[world, below + x])
+def _pixel(packed: wp.array2d[Colors], view: int, row: int, x: int) -> wp.uint32:
+    """A pixel of a row, which begins at a piece."""
+    return packed[view, row + x // TILE_WIDTH][x % TILE_WIDTH]
+
+
+@wp.func
+def _column(packed: wp.array2d[Colors], view: int, above: int, middle: int, below: int, x: int) -> wp.uint32:
+    return _binomial(
+        _pixel(packed, view, above, x), _pixel(packed, view, middle, x), _pixel(packed, view, below, x)
+    )
 
 
 @wp.kernel
-def blur_row(width: int, stride: int, packed: wp.array2d[wp.uint32], blurred: wp.array2d[wp.uint32]) -> None:
-    """Blur a row with a 3 x 3 binomial kernel whose taps are `stride` pixels apart."""
-    world, row = wp.tid()
-    height = packed.shape[1] // width
-    above, middle, below = (
-        wp.max(row - stride, 0) * width,
-        row * width,
-        wp.min(row + stride, height - 1) * width,
-    )
-    for x in range(width):
-        blurred[world, middle + x] = _binomial(
-            _column(packed, world, above, middle, below, wp.max(x - stride, 0)),
-            _column(packed, world, above, middle, below, x),
-            _column(packed, world, above, middle, below, wp.min(x + stride, width - 1)),
-        )
+def blur(
+    width: int, height: int, stride: int, packed: wp.array2d[Colors], blurred: wp.array2d[Colors]
+) -> None:
+    """Blur rows with a 3 x 3 binomial kernel whose taps are `stride` pixels apart."""
+    view, tile = wp.tid()
+    pieces = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    for row in range(tile * TILE_HEIGHT, wp.min((tile + 1) * TILE_HEIGHT, height)):
+        above = wp.max(row - stride, 0) * pieces
+        middle = row * pieces
+        below = wp.min(row + stride, height - 1) * pieces
+        for piece in range(pieces):
+            soft = Colors(wp.uint32(0))
+            for j in range(wp.min(_LANES, width - piece * TILE_WIDTH)):
+                x = piece * TILE_WIDTH + j
+                soft[j] = _binomial(
+                    _column(packed, view, above, middle, below, wp.max(x - stride, 0)),
+                    _column(packed, view, above, middle, below, x),
+                    _column(packed, view, above, middle, below, wp.min(x + stride, width - 1)),
+                )
+            blurred[view, middle + piece] = soft
 
 
 @wp.func
@@ -169,36 +206,94 @@ def _scramble(value: wp.uint32) -> wp.uint32:
     return value ^ (value >> wp.uint32(15))
 
 
+@wp.func
+def _noise(table: wp.array2d[Samples], start: int, first: int, columns: int, sigma: float) -> Floats:
+    """The noise of a channel of a piece of a row that begins at column `first`.
+
+    Pixel x takes every third sample from `start` on: those are next to each other in the table, whose rows
+    are the samples 0, 3, 6, ..., then 1, 4, 7, ..., then 2, 5, 8, ... in stretches that overlap by half.
+    """
+    noise = Floats(0.0)
+    if sigma > 0.0:
+        phase = start % 3
+        at = start // 3
+        if columns == 65536:
+            samples = table[phase, (at + first) // TILE_WIDTH]
+            offset = (at + first) & (TILE_WIDTH - 1)  # not a remainder: it is seen to be positive
+            for j in range(_LANES):
+                noise[j] = sigma * float(samples[offset + j])
+        else:
+            for j in range(_LANES):
+                cell = at + (((first + j) * columns + (columns >> 1)) >> 16)
+                noise[j] = sigma * float(table[phase, cell // TILE_WIDTH][cell % TILE_WIDTH])
+    return noise
+
+
+@wp.func
+def _exposed(color: wp.uint32, shift: wp.uint32, gain: float, noise: float) -> int:
+    """A channel of a colour after gain and noise, 0 to 255."""
+    value = float(int((color >> shift) & wp.uint32(255))) * gain + noise
+    return int(wp.min(wp.max(value + 0.5, 0.0), 255.0))
+
+
 @wp.kernel
 def expose(
     width: int,
+    height: int,
+    cameras: int,
     sensor: wp.vec2i,
-    packed: wp.array2d[wp.uint32],
-    sharper: wp.array2d[wp.uint32],
-    table: wp.array[wp.int8],
+    packed: wp.array2d[Colors],
+    sharper: wp.array2d[Colors],
+    table: wp.array2d[Samples],
     settings: wp.array[LensSettings],
-    rgb: wp.array3d[wp.uint8],
+    output: Output,
 ) -> None:
-    """Apply the last blur of a row, at stride 1, then gain and noise, and write RGB."""
-    world, row = wp.tid()
-    view = settings[world]
-    height = packed.shape[1] // width
-    above, middle, below = wp.max(row - 1, 0) * width, row * width, wp.min(row + 1, height - 1) * width
-    share = wp.uint32(view.blur * 256.0)
-    sigma = view.noise * wp.static(255.0 / NOISE_UNIT)
-    start = wp.int32(_scramble(view.seed + wp.uint32(row * sensor[0] // height)))
+    """Apply the last blur, at stride 1, then gain and noise, and write RGB."""
+    view, tile = wp.tid()
+    effects = settings[view // cameras]
+    gain = effects.gain
+    share = wp.uint32(effects.blur * 256.0)
+    sigma = effects.noise * wp.static(255.0 / NOISE_UNIT)
     columns = (sensor[1] << 16) // width  # sensor columns per frame column, in 1 / 65536
-    before = _column(sharper, world, above, middle, below, 0)
-    here = before
-    for x in range(width):
-        color = packed[world, middle + x]
+    red = wp.uint32(16)
+    green = wp.uint32(8)
+    blue = wp.uint32(0)
+    pieces = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    for row in range(tile * TILE_HEIGHT, wp.min((tile + 1) * TILE_HEIGHT, height)):
+        above = wp.max(row - 1, 0) * pieces
+        middle = row * pieces
+        below = wp.min(row + 1, height - 1) * pieces
+        start = wp.int32(
+            _scramble(effects.seed + wp.uint32(row * sensor[0] // height)) & wp.uint32(NOISE_LENGTH - 1)
+        )
+        # The blurred column to the left of a piece's first pixel.
+        before = wp.uint32(0)
         if share > wp.uint32(0):
-            after = _column(sharper, world, above, middle, below, wp.min(x + 1, width - 1))
-            color = _mix(color, _binomial(before, here, after), share)
-            before = here
-            here = after
-        cell = start + 3 * ((x * columns + (columns >> 1)) >> 16)
-        for channel in range(3):
-            value = float((color >> wp.uint32(16 - 8 * channel)) & wp.uint32(255)) * view.gain[channel]
-            value += sigma * float(table[(cell + channel) & (NOISE_LENGTH - 1)])
-            rgb[world, middle + x, channel] = wp.uint8(wp.clamp(value + 0.5, 0.0, 255.0))
+            before = _column(sharper, view, above, middle, below, 0)
+        for piece in range(pieces):
+            first = piece * TILE_WIDTH
+            lanes = wp.min(_LANES, width - first)
+            color = packed[view, middle + piece]
+            if share > wp.uint32(0):
+                top = sharper[view, above + piece]
+                centre = sharper[view, middle + piece]
+                bottom = sharper[view, below + piece]
+                # Columns -1 to 32 of the piece.
+                wide = _Wide(before)
+                for j in range(_LANES):
+                    wide[j + 1] = _binomial(top[j], centre[j], bottom[j])
+                before = wide[_LANES]
+                wide[lanes + 1] = wide[lanes]
+                if first + lanes < width:
+                    wide[lanes + 1] = _column(sharper, view, above, middle, below, first + lanes)
+                for j in range(_LANES):
+                    color[j] = _mix(color[j], _binomial(wide[j], wide[j + 1], wide[j + 2]), share)
+            noise_red = _noise(table, start, first, columns, sigma)
+            noise_green = _noise(table, start + 1, first, columns, sigma)
+            noise_blue = _noise(table, start + 2, first, columns, sigma)
+            for j in range(_LANES):
+                r = _exposed(color[j], red, gain[0], noise_red[j])
+                g = _exposed(color[j], green, gain[1], noise_green[j])
+                b = _exposed(color[j], blue, gain[2], noise_blue[j])
+                color[j] = wp.uint32((b << 16) | (g << 8) | r)
+            store_colors(output, color, lanes, view, row * width + first)

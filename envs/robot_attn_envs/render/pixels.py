@@ -1,0 +1,106 @@
+"""Pixels in memory. Pieces of a row are read and written whole, as vectors, where the layout allows it."""
+
+# Warp's type stubs do not cover what its types support inside a kernel.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import warp as wp
+from numpy.typing import NDArray
+
+from robot_attn_envs.render.place import TILE_WIDTH
+
+_LANES = wp.constant(TILE_WIDTH)
+Colors = wp.types.vector(TILE_WIDTH, wp.uint32)
+"""Colours of the pixels of a piece of a row."""
+Ints = wp.types.vector(TILE_WIDTH, wp.int32)
+Floats = wp.types.vector(TILE_WIDTH, wp.float32)
+_Bytes = wp.types.vector(TILE_WIDTH * 3 // 4, wp.uint32)
+
+
+@wp.struct
+class Output:
+    """A camera's arrays, [views, H * W]; and the same memory by pieces, if W is a multiple of a piece."""
+
+    rgb: wp.array3d[wp.uint8]
+    geom_id: wp.array2d[wp.int32]
+    depth: wp.array2d[wp.float32]
+    rgb_pieces: wp.array2d[_Bytes]
+    geom_id_pieces: wp.array2d[Ints]
+    depth_pieces: wp.array2d[Floats]
+    with_depth: int
+    whole: int  # there are pieces
+
+
+def make_output(pixels: dict[str, NDArray[Any]], width: int, device: Any) -> Output:
+    """The output arrays of some views.
+
+    Args:
+        pixels: `rgb` uint8 [views, H * W, 3], `geom_id` int32 [views, H * W] and, if wanted, `depth` float32
+            [views, H * W]: contiguous.
+        width: W.
+        device: Warp device.
+
+    Returns:
+        The output; on a CPU its arrays share the memory of `pixels`.
+    """
+    output = Output()
+    output.whole = int(device.is_cpu and width % TILE_WIDTH == 0)
+    output.with_depth = int("depth" in pixels)
+    for name, dtype, piece, scalar, length in (
+        ("rgb", wp.uint8, _Bytes, np.uint32, TILE_WIDTH * 3 // 4),
+        ("geom_id", wp.int32, Ints, np.int32, TILE_WIDTH),
+        ("depth", wp.float32, Floats, np.float32, TILE_WIDTH),
+    ):
+        # Warp wants an array where there is none too.
+        values = pixels.get(name, np.zeros((1, TILE_WIDTH), np.float32))
+        setattr(output, name, wp.array(values, dtype=dtype, device=device, copy=False))
+        words = values if output.whole else np.zeros((1, TILE_WIDTH * 3), np.float32)
+        memory = words.reshape(len(words), -1).view(scalar).reshape(len(words), -1, length)
+        setattr(output, f"{name}_pieces", wp.array(memory, dtype=piece, device=device, copy=False))
+    return output
+
+
+@wp.func
+def reversed_color(color: wp.uint32) -> wp.uint32:
+    """0xRRGGBB of 0xBBGGRR, and the other way around."""
+    ends = ((color & wp.uint32(255)) << wp.uint32(16)) | ((color >> wp.uint32(16)) & wp.uint32(255))
+    return ends | (color & wp.uint32(0xFF00))
+
+
+@wp.func
+def store_colors(output: Output, colors: Colors, lanes: int, view: int, pixel: int) -> None:
+    """Store the first colours, 0xBBGGRR, of a piece of a row that begins at a pixel."""
+    if output.whole != 0:
+        four = _Bytes(wp.uint32(0))
+        for k in range(TILE_WIDTH // 4):
+            a = colors[4 * k]
+            b = colors[4 * k + 1]
+            c = colors[4 * k + 2]
+            d = colors[4 * k + 3]
+            four[3 * k] = a | (b << wp.uint32(24))
+            four[3 * k + 1] = (b >> wp.uint32(8)) | (c << wp.uint32(16))
+            four[3 * k + 2] = (c >> wp.uint32(16)) | (d << wp.uint32(8))
+        output.rgb_pieces[view, pixel // TILE_WIDTH] = four
+    else:
+        for j in range(lanes):
+            output.rgb[view, pixel + j, 0] = wp.uint8(colors[j])
+            output.rgb[view, pixel + j, 1] = wp.uint8(colors[j] >> wp.uint32(8))
+            output.rgb[view, pixel + j, 2] = wp.uint8(colors[j] >> wp.uint32(16))
+
+
+@wp.func
+def store_hits(output: Output, ids: Ints, depth: Floats, lanes: int, view: int, pixel: int) -> None:
+    """Store the first geom ids and depths of a piece of a row that begins at a pixel."""
+    if output.whole != 0:
+        output.geom_id_pieces[view, pixel // TILE_WIDTH] = ids
+        if output.with_depth != 0:
+            output.depth_pieces[view, pixel // TILE_WIDTH] = depth
+    else:
+        for j in range(lanes):
+            output.geom_id[view, pixel + j] = ids[j]
+            if output.with_depth != 0:
+                output.depth[view, pixel + j] = depth[j]
