@@ -47,7 +47,7 @@ def pool_patches(
     Returns:
         Values [B, h, S], and weights [B, h, N] that sum to 1 over the N patches.
     """
-    by_hand = torch.is_grad_enabled() and patches.device.type == "cpu" and patches.dtype == hidden.dtype
+    by_hand = patches.device.type == "cpu" and patches.dtype == hidden.dtype
     if by_hand and not recording():
         pooled: tuple[Tensor, Tensor] = _PoolPatches.apply(  # type: ignore[no-untyped-call]
             patches, hidden, folded_query, temperature
