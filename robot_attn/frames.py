@@ -5,9 +5,11 @@ channel-first: uint8 [B, C, H, W], or float in [0, 1]. The functions are named a
 take or return; `channel_axis` infers the order from a shape.
 
 Rounding depends on the memory layout: torch convolves a channel-first view of channel-last memory on another
-code path than contiguous frames, and the last bits differ. `prepare_frames` makes frames contiguous, so that
-equal batches give equal bits whatever their layout. Rounding also depends on the processor and on the number
-of frames in a batch; equal bits across those are not guaranteed.
+code path than contiguous frames, and the last bits differ. `prepare_frames` converts frames to one layout, so
+that equal batches give equal bits whatever their layout. It is the environment's, channel-last memory: frames
+are not transposed on their way from the environment, and a convolution stores the channels of a patch next to
+each other, in the order in which attention over patches reads them. Rounding also depends on the processor
+and on the number of frames in a batch; equal bits across those are not guaranteed.
 """
 
 from __future__ import annotations
@@ -138,17 +140,18 @@ def prepare_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: tor
         dtype: dtype of the module.
 
     Returns:
-        Frames `dtype` [B, *image_shape] in [0, 1], contiguous; not copied if they are so already.
+        Frames `dtype` [B, *image_shape] in [0, 1], a channel-first view of [B, H, W, C] memory; not copied if
+        they are so already.
 
     Raises:
         ValueError: as `check_frames`.
     """
     check_frames(frames, image_shape, dtype)
     if frames.dtype == torch.uint8:
-        return frames.to(dtype, memory_format=torch.contiguous_format).div_(255)
-    # `contiguous` alone would keep a view of grey frames: any stride is contiguous for an axis of length 1,
-    # and torch takes an odd one for channels-last.
-    return frames.flatten().view(frames.shape)
+        frames = to_float(frames, dtype)
+    # `contiguous` alone would keep a view of grey frames: any stride is contiguous for an axis of length 1.
+    last = channels_to_back(frames)
+    return channels_to_front(last.flatten().view(last.shape))
 
 
 def check_frames(frames: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype) -> None:

@@ -81,7 +81,8 @@ class Perception(nn.Module):
         """Compute the percept of checked inputs; the method that a family implements.
 
         Args:
-            frames: float [B, C, H, W] in [0, 1], contiguous.
+            frames: float [B, C, H, W] in [0, 1], a channel-first view of [B, H, W, C] memory: torch's
+                `channels_last`, which `flatten` and `reshape` take and `view` does not.
             context: float [B, context_dim], or None where context_dim is 0.
 
         Returns:

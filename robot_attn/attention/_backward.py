@@ -1,9 +1,47 @@
-"""In-place backward passes of softmax and standardised logits, which save memory traffic on a CPU."""
+"""Backward passes written for a CPU, where memory traffic dominates."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from robot_attn.frames import recording
+
+
+def by_hand(*tensors: Tensor) -> bool:
+    """Whether a gradient written by hand may be used: on a CPU, in one dtype, and nothing is recorded.
+
+    Autocast would compute the forward pass in another dtype than the gradient.
+    """
+    return (
+        all(tensor.device.type == "cpu" and tensor.dtype == tensors[0].dtype for tensor in tensors)
+        and not torch.is_autocast_enabled("cpu")
+        and not recording()
+    )
+
+
+class DotProducts(torch.autograd.Function):
+    """query [B, q, d] and key [B, n, d] -> query @ key^T [B, q, n].
+
+    Autograd computes the gradient of key^T, whose numbers lie in memory in another order than the key's.
+    Every pass that has both, such as adding the key's other gradients, takes four times as long for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor) -> Tensor:
+        ctx.save_for_backward(query, key)
+        return torch.bmm(query, key.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key = ctx.saved_tensors
+        for_query, for_key = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, key) if for_query else None,
+            torch.bmm(gradient.transpose(1, 2), query) if for_key else None,
+        )
 
 
 def softmax_backward_(gradient: Tensor, weights: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from robot_attn.attention._attend import Attended
-from robot_attn.attention._backward import softmax_backward_, standardized_backward_
+from robot_attn.attention._backward import by_hand, softmax_backward_, standardized_backward_
 from robot_attn.attention._checks import check_finite, check_mask
 from robot_attn.attention._scores import EPSILON
 from robot_attn.errors import unknown_name
-from robot_attn.frames import recording
 
 FOLDED_SCORES = ("dot", "scaled_dot", "standardized")
 """Scores whose logits are linear in the key, up to a normalisation over all keys of a query."""
@@ -71,8 +70,7 @@ def attend_folded(
     if mask is not None:
         check_mask(mask, torch.Size((tokens.shape[0], folded_query.shape[0], tokens.shape[1])), "[B, h, n]")
         masked = ~mask
-    plain = recording() or torch.is_autocast_enabled("cpu") or tokens.dtype != folded_query.dtype
-    pool = _pool if plain or tokens.device.type != "cpu" or not torch.is_grad_enabled() else _Pool.apply
+    pool = _Pool.apply if torch.is_grad_enabled() and by_hand(tokens, folded_query) else _pool
     pooled, weights = pool(tokens, folded_query, masked, score == "standardized")
     values = torch.einsum("bhs,hvs->bhv", pooled, to_value)
     return Attended(values.to(dtype), weights.to(dtype))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_attn.attention._backward import DotProducts, by_hand
 from robot_attn.errors import unknown_name
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -19,6 +20,11 @@ EPSILON = 1e-5
 
 def dot(query: Tensor, key: Tensor) -> Tensor:
     """Dot product q . k (Luong et al. 2015, https://arxiv.org/abs/1508.04025, eq. 8, "dot")."""
+    if query.ndim == key.ndim == 4 and torch.is_grad_enabled() and by_hand(query, key):
+        shared = key.shape[1] == 1 < query.shape[1]
+        flat = (query.flatten(1, 2), key[:, 0]) if shared else (query.flatten(0, 1), key.flatten(0, 1))
+        products: Tensor = DotProducts.apply(*flat)  # type: ignore[no-untyped-call]
+        return products.view(*query.shape[:3], key.shape[2])
     return matmul_heads(query, key.transpose(-2, -1))
 
 

@@ -137,8 +137,8 @@ class Mask(Perception):
 
     def _gate(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Compute mask and weights, [B, 1, rows, cols], of patches [B, S, rows, cols]."""
-        hidden = F.relu(self.hidden.weight @ patches.flatten(2))
-        logits = (self.logit.weight @ hidden).squeeze(1)
+        hidden = F.relu_(self.hidden(patches.flatten(2).transpose(1, 2)))
+        logits = self.logit(hidden).squeeze(2)
         mask, weights = gate(logits, 1 + self.log_temperature.exp(), self.budget)
         shape = (-1, 1, *self.grid.shape)
         return mask.view(shape), weights.view(shape)

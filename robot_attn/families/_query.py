@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from robot_attn.attention._backward import softmax_backward_, standardized_backward_
+from robot_attn.attention._backward import by_hand, softmax_backward_, standardized_backward_
 from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
-from robot_attn.frames import recording
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -39,7 +38,7 @@ def pool_patches(
     https://arxiv.org/abs/1810.00825, section 3.2.
 
     Args:
-        patches: float [B, S, N].
+        patches: float [B, N, S].
         hidden: float [D, S], weights of the hidden layer.
         folded_query: float [h, D].
         temperature: float [h], positive.
@@ -47,22 +46,21 @@ def pool_patches(
     Returns:
         Values [B, h, S], and weights [B, h, N] that sum to 1 over the N patches.
     """
-    by_hand = patches.device.type == "cpu" and patches.dtype == hidden.dtype
-    if by_hand and not recording():
+    if by_hand(patches, hidden):
         pooled: tuple[Tensor, Tensor] = _PoolPatches.apply(  # type: ignore[no-untyped-call]
             patches, hidden, folded_query, temperature
         )
         return pooled
-    logits = folded_query @ F.relu(hidden @ patches)
+    logits = folded_query @ F.relu(F.linear(patches, hidden)).transpose(1, 2)
     logits = F.layer_norm(logits, logits.shape[-1:], eps=EPSILON)
     weights = (logits * temperature[:, None]).softmax(dim=-1)
-    return weights @ patches.transpose(1, 2), weights
+    return weights @ patches, weights
 
 
 class _PoolPatches(torch.autograd.Function):
     """`pool_patches` with a backward pass written for a CPU, where memory traffic dominates.
 
-    The hidden activations [B, D, N] are by far the largest tensor. They are computed for a few frames at a
+    The hidden activations [B, N, D] are by far the largest tensor. They are computed for a few frames at a
     time in one buffer that stays in cache, and recomputed for the gradient, which autograd would not do.
     """
 
@@ -70,31 +68,36 @@ class _PoolPatches(torch.autograd.Function):
     def forward(
         ctx: Any, patches: Tensor, hidden: Tensor, folded_query: Tensor, temperature: Tensor
     ) -> tuple[Tensor, Tensor]:
-        batch, _, count = patches.shape
+        patches = patches.contiguous()
+        batch, count, _ = patches.shape
         chunk = _chunk(patches, hidden)
-        active = patches.new_empty(chunk, len(hidden), count)
+        active = patches.new_empty(chunk, count, len(hidden))
         logits = patches.new_empty(batch, len(folded_query), count)
         for start in range(0, batch, chunk):
             part = patches[start : start + chunk]
             part_active = _activate(part, hidden, active[: len(part)])
-            torch.bmm(folded_query.expand(len(part), -1, -1), part_active, out=logits[start : start + chunk])
+            torch.bmm(
+                folded_query.expand(len(part), -1, -1),
+                part_active.transpose(1, 2),
+                out=logits[start : start + chunk],
+            )
         logits, _, scale = torch.native_layer_norm(logits, (count,), None, None, EPSILON)
         weights = (logits * temperature[:, None]).softmax(dim=-1)
         ctx.save_for_backward(patches, hidden, folded_query, temperature, logits, scale, weights)
         ctx.set_materialize_grads(False)
-        return torch.bmm(weights, patches.transpose(1, 2)), weights
+        return torch.bmm(weights, patches), weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_values: Tensor | None, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:
         patches, hidden, folded_query, temperature, logits, scale, weights = ctx.saved_tensors
-        batch, _, count = patches.shape
+        batch, count, _ = patches.shape
         if d_values is None:
             d_patches = torch.zeros_like(patches)
             d_logits = torch.zeros_like(weights)
         else:
-            d_patches = torch.bmm(d_values.transpose(1, 2), weights)
-            d_logits = torch.bmm(d_values, patches)
+            d_patches = torch.bmm(weights.transpose(1, 2), d_values)
+            d_logits = torch.bmm(d_values, patches.transpose(1, 2))
         if d_weights is not None:
             d_logits += d_weights
 
@@ -102,33 +105,39 @@ class _PoolPatches(torch.autograd.Function):
         d_temperature = standardized_backward_(d_logits, logits, scale, spare, temperature[:, None])
 
         chunk = _chunk(patches, hidden)
-        active = patches.new_empty(chunk, len(hidden), count)
+        active = patches.new_empty(chunk, count, len(hidden))
         d_active = torch.empty_like(active)
+        d_hidden = torch.zeros_like(hidden)
         # One sum per index in a chunk, added up at the end: no reduction over the batch inside the loop.
-        d_hidden = patches.new_zeros(chunk, *hidden.shape)
         d_folded_query = patches.new_zeros(chunk, *folded_query.shape)
         for start in range(0, batch, chunk):
             part, d_part = patches[start : start + chunk], d_logits[start : start + chunk]
             size = len(part)
             part_active = _activate(part, hidden, active[:size])
-            d_folded_query[:size].baddbmm_(d_part, part_active.transpose(1, 2))
-            d_part_active = torch.bmm(folded_query.t().expand(size, -1, -1), d_part, out=d_active[:size])
+            d_folded_query[:size].baddbmm_(d_part, part_active)
+            d_part_active = torch.bmm(
+                d_part.transpose(1, 2), folded_query.expand(size, -1, -1), out=d_active[:size]
+            )
             torch.ops.aten.threshold_backward.grad_input(
                 d_part_active, part_active, 0, grad_input=d_part_active
             )
-            d_hidden[:size].baddbmm_(d_part_active, part.transpose(1, 2))
-            d_patches[start : start + chunk].baddbmm_(hidden.t().expand(size, -1, -1), d_part_active)
-        return d_patches, d_hidden.sum(dim=0), d_folded_query.sum(dim=0), d_temperature.sum(dim=(0, 2))
+            flat = d_part_active.flatten(0, 1)
+            d_hidden.addmm_(flat.t(), part.flatten(0, 1))
+            d_patches[start : start + chunk].flatten(0, 1).addmm_(flat, hidden)
+        return d_patches, d_hidden, d_folded_query.sum(dim=0), d_temperature.sum(dim=(0, 2))
 
 
 def _chunk(patches: Tensor, hidden: Tensor) -> int:
     """Number of frames whose hidden activations fill CHUNK_BYTES, at least 1."""
-    batch, _, count = patches.shape
+    batch, count, _ = patches.shape
     return max(1, min(batch, CHUNK_BYTES // (len(hidden) * count * patches.element_size())))
 
 
 def _activate(patches: Tensor, hidden: Tensor, out: Tensor) -> Tensor:
-    return torch.bmm(hidden.expand(len(patches), -1, -1), patches, out=out).relu_()
+    """relu(hidden p) of patches [b, N, S], into `out` [b, N, D]."""
+    # All patches in one product: a product a frame is slower.
+    torch.mm(patches.flatten(0, 1), hidden.t(), out=out.flatten(0, 1))
+    return out.relu_()
 
 
 class Query(Perception):
@@ -187,13 +196,12 @@ class Query(Perception):
         )
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
-        patches, score = self.patches(frames).flatten(2), self.readout.score
+        patches, score = self.patches(frames).flatten(2).transpose(1, 2), self.readout.score
         if isinstance(score, Scaled) and score.score is standardized:
             temperature = score.log_temperature.exp()
             values, weights = pool_patches(patches, self.hidden.weight, self.queries.weight, temperature)
             return self.readout.percept(values, weights, context)
-        tokens = patches.transpose(1, 2)
-        return self.readout(self.queries.weight[None], F.relu(self.hidden(tokens)), tokens, context)
+        return self.readout(self.queries.weight[None], F.relu(self.hidden(patches)), patches, context)
 
     def head_inputs(self) -> HeadInputs:
         return self.readout.head_inputs()

@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def parameters() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return draw(B, S, N), draw(D, S, seed=1), draw(H, D, seed=2), draw(H, seed=3).exp()
+    return draw(B, N, S), draw(D, S, seed=1), draw(H, D, seed=2), draw(H, seed=3).exp()
 
 
 def test_folded_equals_unfolded() -> None:
@@ -30,12 +30,12 @@ def test_folded_equals_unfolded() -> None:
     pooled, weights = pool_patches(patches, hidden, folded, temperature)
     values = torch.einsum("hvs,bhs->bhv", to_values, pooled)
 
-    keys = torch.einsum("hkd,bdn->bhnk", to_keys, torch.relu(hidden @ patches))
+    keys = torch.einsum("hkd,bnd->bhnk", to_keys, torch.relu(patches @ hidden.t()))
     logits = torch.einsum("hk,bhnk->bhn", queries, keys)
     spread = (logits.var(dim=-1, correction=0) + EPSILON).sqrt()
     # Taking the mean from the logits changes no softmax; the rest of the normalisation scales the query.
     query = queries * (temperature / spread)[..., None]
-    seen = attend(query[:, :, None], keys, torch.einsum("hvs,bsn->bhnv", to_values, patches), score="dot")
+    seen = attend(query[:, :, None], keys, torch.einsum("hvs,bns->bhnv", to_values, patches), score="dot")
     torch.testing.assert_close(weights, seen.weights[:, :, 0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(values, seen.values[:, :, 0], rtol=1e-10, atol=1e-12)
 
@@ -43,7 +43,7 @@ def test_folded_equals_unfolded() -> None:
 def test_by_hand() -> None:
     # One number a patch; the hidden unit passes it on; the head wants much of it. Logits 1, 1, 5, 5 are -1,
     # -1, 1, 1 once normalised, and at a temperature of ln(3) / 2 the weights are as 1 : 1 : 3 : 3.
-    patches = torch.tensor([[[1.0, 1.0, 5.0, 5.0]]], dtype=torch.float64)
+    patches = torch.tensor([[[1.0], [1.0], [5.0], [5.0]]], dtype=torch.float64)
     one = torch.ones(1, 1, dtype=torch.float64)
     values, weights = pool_patches(patches, one, one, torch.tensor([3.0], dtype=torch.float64).log() / 2)
     torch.testing.assert_close(
@@ -69,7 +69,7 @@ def test_the_gradient_written_by_hand(
     seed=st.integers(0, 2**31),
 )
 def test_the_result_is_the_same_with_and_without_gradient(batch: int, chunk: int, seed: int) -> None:
-    patches = draw(batch, S, N, seed=seed)
+    patches = draw(batch, N, S, seed=seed)
     _, hidden, folded_query, temperature = parameters()
     kept = _query.CHUNK_BYTES
     try:

@@ -102,3 +102,18 @@ def test_equal_keys_get_uniform_weights() -> None:
 def test_an_unknown_score_raises_value_error() -> None:
     with pytest.raises(ValueError, match="did you mean 'additive'"):
         build_score("aditive", 3, 1)
+
+
+@pytest.mark.parametrize("key_heads", [1, 3])
+def test_gradients_of_dot_are_those_of_the_product(key_heads: int) -> None:
+    """Written by hand, so that the key's gradient lies in memory as the key does; twice differentiable."""
+    torch.manual_seed(0)
+    query = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    key = torch.randn(2, key_heads, 11, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, 5, 11, dtype=torch.float64)
+    found = torch.autograd.grad((SCORES["dot"](query, key) * weight).sum(), (query, key))
+    expected = torch.autograd.grad((query @ key.transpose(-2, -1) * weight).sum(), (query, key))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert found[1].is_contiguous() and not expected[1].is_contiguous()
+    assert torch.autograd.gradcheck(SCORES["dot"], (query, key))
+    assert torch.autograd.gradgradcheck(SCORES["dot"], (query, key))

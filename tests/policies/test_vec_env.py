@@ -160,7 +160,8 @@ def test_channels_first_equals_sb3s_transposition() -> None:
             assert_same(found[0], expected[0])
             frames = found[0] if box else found[0]["image"]
             assert frames.shape == (2, 3, HEIGHT, WIDTH)
-            assert frames.flags.c_contiguous
+            assert frames.base is not None  # a view of the camera's frames: nothing was copied
+            assert np.moveaxis(frames, -3, -1).flags.c_contiguous
             for info, reference in zip(found[3], expected[3], strict=True):
                 if "terminal_observation" in reference:
                     assert_same(info["terminal_observation"], reference["terminal_observation"])

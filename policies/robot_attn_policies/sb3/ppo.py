@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
@@ -21,6 +19,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     set_updates_done,
     updates_done,
 )
+from robot_attn_policies.sb3.rollout_buffer import FrameRolloutBuffer
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
 
@@ -32,13 +31,16 @@ class PerceptionPPO(UnwrappingPPO):
     """`PPO` whose update reads the rollout buffer in place.
 
     SB3 copies a rollout's frames three times in an update (transposed, gathered, as a tensor) and reads back
-    five figures per minibatch. Here each minibatch is gathered once and the figures are read once per update.
-    The order of minibatches, the losses (Schulman et al. 2017, equations 7 and 9), the optimiser steps and
-    the logged names are SB3's.
+    five figures per minibatch. Here each minibatch is gathered once (`FrameRolloutBuffer`) and the figures
+    are read once per update. The order of minibatches, the losses (Schulman et al. 2017, equations 7 and 9),
+    the optimiser steps and the logged names are SB3's.
     """
 
     stop: Callable[[], bool] | None = None
     """Called before every minibatch; True interrupts the update."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"rollout_buffer_class": FrameRolloutBuffer, **kwargs})
 
     @classmethod
     def keeps_env(cls, env: GymEnv) -> bool:
@@ -59,21 +61,21 @@ class PerceptionPPO(UnwrappingPPO):
         within_target_kl = True
         for _ in range(self.n_epochs):
             divergences: list[Tensor] = []
-            for batch in _minibatches(self.rollout_buffer, self.batch_size, self.device):
+            for batch in self.rollout_buffer.get(self.batch_size):
                 if self.stop is not None and self.stop():
                     raise TrainingInterrupted
-                actions = batch["actions"]
+                actions = batch.actions
                 if isinstance(self.action_space, spaces.Discrete):
                     actions = actions.long().flatten()
-                values, log_prob, entropy = self.policy.evaluate_actions(batch["observations"], actions)
-                advantages = batch["advantages"]
+                values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
+                advantages = batch.advantages
                 if self.normalize_advantage and len(advantages) > 1:
                     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-                log_ratio = log_prob - batch["log_probs"]
+                log_ratio = log_prob - batch.old_log_prob
                 ratio = log_ratio.exp()
                 clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
                 policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-                value_loss = F.mse_loss(batch["returns"], values.flatten())
+                value_loss = F.mse_loss(batch.returns, values.flatten())
                 entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
                 loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
                 with torch.no_grad():
@@ -85,7 +87,7 @@ class PerceptionPPO(UnwrappingPPO):
                     within_target_kl = False
                     break
                 self.policy.optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
             set_updates_done(self, updates_done(self) + 1)
@@ -106,29 +108,3 @@ class PerceptionPPO(UnwrappingPPO):
             self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
         self.logger.record("train/n_updates", updates_done(self), exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
-
-
-def _minibatches(buffer: RolloutBuffer, batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """The minibatches of `buffer.get(batch_size)`, without its transposed copy of the whole buffer."""
-    assert buffer.full, "expected a full rollout buffer"
-    steps, envs = buffer.buffer_size, buffer.n_envs
-    # SB3 numbers samples environment by environment; the buffer is stored step by step.
-    order = np.random.permutation(steps * envs)
-    rows = torch.from_numpy((order % steps) * envs + order // steps)
-    flat = {
-        name: torch.from_numpy(getattr(buffer, name)).flatten(0, 1)
-        for name in ("actions", "values", "log_probs", "advantages", "returns")
-    }
-    flat["actions"] = flat["actions"].float()
-    observations: Any = buffer.observations
-    single = not isinstance(observations, dict)
-    entries = {"": observations} if single else observations
-    frames = {key: torch.from_numpy(value).flatten(0, 1) for key, value in entries.items()}
-    for chosen in torch.split(rows, batch_size):
-        # `index_select` copies each row whole; indexing with a tensor takes five times as long for frames.
-        batch: dict[str, Any] = {
-            name: values.index_select(0, chosen).to(device) for name, values in flat.items()
-        }
-        gathered = {key: values.index_select(0, chosen).to(device) for key, values in frames.items()}
-        batch["observations"] = gathered[""] if single else gathered
-        yield batch

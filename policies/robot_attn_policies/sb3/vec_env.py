@@ -281,7 +281,7 @@ def _entries(space: spaces.Space[Any], selects: Callable[[spaces.Space[Any]], bo
 
 
 def _channels_first(frames: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(channels_to_front(frames))
+    return channels_to_front(frames)
 
 
 def _channels_first_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
