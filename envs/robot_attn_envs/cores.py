@@ -1,11 +1,14 @@
-"""The CPU cores that this process may use, and what they can do."""
+"""The CPU cores and threads that this process may use."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """The control group's CPU quota on Linux: "QUOTA PERIOD" in microseconds, QUOTA "max" for none."""
@@ -27,6 +30,45 @@ def has_avx2(cpu_info: Path = CPU_INFO) -> bool:
     lines = cpu_info.read_text().splitlines()
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     return _LEVEL_3.issubset(flags)
+
+
+class OwnThreads:
+    """Remembers the process whose threads an object has: a fork of a process has none of its threads.
+
+    Work that is given to threads that are gone is never done, and an object that joins its threads when it is
+    freed waits for them for ever: in a forked process it is therefore never freed.
+
+    Args:
+        owner: the object with the threads.
+    """
+
+    _all: ClassVar[weakref.WeakSet[OwnThreads]] = weakref.WeakSet()
+
+    def __init__(self, owner: object) -> None:
+        self._owner, self._process = owner, os.getpid()
+        self._all.add(self)
+
+    def check(self) -> None:
+        """Check that the threads are there.
+
+        Raises:
+            RuntimeError: this process is a fork of the one with the threads.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "expected to be used in the process that the environment was made in, got a fork of it, in "
+                "which its threads are gone: make the environment in the child process, or with threads=1"
+            )
+
+    @classmethod
+    def keep_owners(cls) -> None:
+        """Never free the objects whose threads are gone."""
+        for threads in list(cls._all):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(threads._owner))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=OwnThreads.keep_owners)
 
 
 def usable_cores(cpu_max: Path = CPU_MAX) -> int:

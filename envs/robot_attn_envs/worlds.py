@@ -16,7 +16,7 @@ from mujoco import mjtWarning as _Warning
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from robot_attn_envs.cores import usable_cores
+from robot_attn_envs.cores import OwnThreads, usable_cores
 from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
@@ -112,6 +112,7 @@ class Worlds:
         self.occluders.fit(self.model, self.task)
         self.shifts.fit(self.model, self.task, self.image_size)
         self.batch = Batch(self.model, num_worlds, min(self.threads, num_worlds))
+        self._threads_of = OwnThreads(self.batch) if self.batch.nthread > 1 else None
         self._kinematics = {name: self.batch.bind(name) for name in KINEMATICS}
         self._device, self._renderer = device, renderer
         self.camera = BatchCamera(
@@ -176,7 +177,11 @@ class Worlds:
 
         Args:
             worlds: indices of the worlds, sorted.
+
+        Raises:
+            RuntimeError: this process is a fork of the one that made the worlds, with several threads.
         """
+        self._check_threads()
         self.batch.reset(worlds, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for world in worlds.tolist():
             self.task.reset(world, self.generators[world])
@@ -204,7 +209,9 @@ class Worlds:
 
         Raises:
             ValueError: actions of another shape or dtype, not finite, or out of range.
+            RuntimeError: this process is a fork of the one that made the worlds, with several threads.
         """
+        self._check_threads()
         self.task.act(self._check_actions(actions), self.steps)
         self.occluders.move(self.steps)
         # Positions are updated after the last substep, so that frame and reward are of the same state.
@@ -416,8 +423,13 @@ class Worlds:
             self._other_camera.close()
             self._other_camera = None
 
+    def _check_threads(self) -> None:
+        if self._threads_of is not None:
+            self._threads_of.check()
+
     def _refresh(self, worlds: NDArray[np.intp]) -> None:
         """Update positions and frames of some worlds after their physics state was written."""
+        self._check_threads()
         self.batch.forward(worlds, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self._render(self.camera, worlds, recolor=True)
 

@@ -20,7 +20,7 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from robot_attn_envs.cores import usable_cores
+from robot_attn_envs.cores import OwnThreads, usable_cores
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.render.lens import Lens
 from robot_attn_envs.render.scene import FreeCamera, camera_index
@@ -200,7 +200,7 @@ class BatchCamera:
             self._chunks = [(chunk, *self._caster.record(chunk)) for chunk in worlds]
         self._workers = min(self._threads, len(self._chunks)) - 1
         self._pool: ThreadPoolExecutor | None = None
-        self._process = os.getpid()
+        self._threads_of: OwnThreads | None = None
 
     def _make_caster(
         self,
@@ -262,15 +262,13 @@ class BatchCamera:
             recolor: whether `geom_rgba` was written since the last call.
 
         Raises:
-            RuntimeError: the camera was used, with several threads, before this process was forked.
+            RuntimeError: this process is a fork of the one that rendered before, with several threads.
         """
-        if self._workers and self._pool is None:
-            self._pool, self._process = ThreadPoolExecutor(self._workers), os.getpid()
-        if self._pool is not None and self._process != os.getpid():
-            raise RuntimeError(
-                "expected to render in the process that made the camera, got a fork of it, in which its "
-                "threads are gone: make environments in the child process, or with threads=1"
-            )
+        if self._threads_of is not None:
+            self._threads_of.check()
+        elif self._workers:
+            self._pool = ThreadPoolExecutor(self._workers)
+            self._threads_of = OwnThreads(self._pool)
         chunks = self._chunks
         if worlds is not None:
             chunks = [c for c in chunks if np.any((worlds >= c[0].start) & (worlds < c[0].stop))]
@@ -303,4 +301,4 @@ class BatchCamera:
         """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown()
-            self._pool = None
+            self._pool = self._threads_of = None
