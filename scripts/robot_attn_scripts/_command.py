@@ -21,6 +21,7 @@ from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 from robot_attn_scripts._errors import unknown_name
+from robot_attn_scripts._repeated import merge_repeated
 
 if TYPE_CHECKING:
     from robot_attn_scripts.options._groups import Checked
@@ -100,6 +101,8 @@ def parse(program: str, command: Command, arguments: Sequence[str]) -> Checked:
     options = options_type(command)
     if {"-h", "--help"}.intersection(arguments):
         print(_wrapped(options.__doc__ or ""), end="\n\n")
+    else:
+        arguments = merge_repeated(options.groups(), arguments)
     parsed: Any = tyro.cli(
         grouped(options),
         prog=program,
