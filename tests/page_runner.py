@@ -1,8 +1,8 @@
-"""Runs the code of a page as a reader would: its blocks in order, in one folder, in one process.
+"""Runner for the code of a page: its blocks in order, in one folder and one process, as for a reader.
 
-Python blocks run as they stand; one with a title, ```python title="ring.py", is a file that the reader saves,
-and is saved. Of the shell blocks, lines of `robot-attn` run through the command, in seconds, with the options
-of `BUDGETS`. `test_docs.py` checks every other line.
+Python blocks are executed; a block with a title, ```python title="ring.py", is saved as a file instead. In
+shell blocks, lines of `robot-attn` are run with the options of `BUDGETS`, so that they take seconds;
+`test_docs.py` checks all other lines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FENCE = re.compile(
 )
 TITLE = re.compile(r'title="([^"]+)"')
 
-# Command -> the options that a line gets on top of its own, or instead of its own of the same name.
+# Options by command that are added to a line, or replace its own of the same name.
 BUDGETS = {
     "train": "--steps 64 --eval-episodes 2 --ppo n_envs=2 n_steps=32 batch_size=32 n_epochs=1",
     "evaluate": "--episodes 2 --calibration-episodes 1 --envs 2",
@@ -38,15 +38,15 @@ BUDGETS = {
     "families": "--rounds 1 --batch 4",
     "watch": "",
 }
-# These hold NAME=VALUE pairs: a budget's are added to a line's own.
+# Options with NAME=VALUE pairs: those of a budget are added to those of the line.
 PAIRS = ("--ppo",)
 IF_GIVEN = {"--episodes": "2", "--image-size": "64"}
-"""What a replay gets instead, where its line has the option."""
+"""Values of options of a replay that are replaced only if the line has the option."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page: its language, its first line's number, the file it is, and its text."""
+    """A fenced block of a page: language, number of its first line, file name if it is one, and text."""
 
     language: str
     line: int
@@ -56,7 +56,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a page: None or what failed, with all that was printed, and the commands that ran."""
+    """Result of a page: the failure with all output, or None, and the blocks and commands that ran."""
 
     failure: str | None
     ran: tuple[str, ...]
@@ -81,11 +81,11 @@ def shell_lines(block: Block) -> list[str]:
 
 
 def within_budget(words: Sequence[str]) -> list[str]:
-    """A line of `robot-attn` as it is run here: COMMAND and its arguments, with the options of `BUDGETS`."""
+    """Replace the options of a `robot-attn` line, COMMAND and its arguments, by those of `BUDGETS`."""
     name, *rest = words
     options = _options(shlex.split(BUDGETS[name]))
     if name == "train" and "--resume" in rest:
-        options = {}  # what was begun has its settings
+        options = {}  # the run folder has the settings
     if name == "replay":
         options |= {option: [value] for option, value in IF_GIVEN.items() if option in rest}
     for option, values in options.items():
@@ -115,8 +115,8 @@ def run_page(page: Path, folder: Path, explained: Path) -> Outcome:
 
     Args:
         page: the Markdown file.
-        folder: where its commands and its Python run; it keeps what they write.
-        explained: a folder shared by all pages: what explains the same policy in the same words is run once.
+        folder: working folder of its commands and its Python.
+        explained: folder shared by all pages, a cache of `explain` commands by policy and arguments.
     """
     names: dict[str, object] = {"__name__": "__main__"}
     ran: list[str] = []
@@ -154,7 +154,7 @@ def run_page(page: Path, folder: Path, explained: Path) -> Outcome:
 def _run_command(line: str, folder: Path, explained: Path) -> None:
     from robot_attn_scripts import cli
 
-    # The shell itself expands {0,1} and takes the comment off.
+    # The shell expands {0,1} and removes the comment.
     expanded = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True, cwd=folder
     ).stdout.split("\0")[:-1]
@@ -183,7 +183,7 @@ def _run_command(line: str, folder: Path, explained: Path) -> None:
 
 @contextlib.contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """As for a script in the folder, or with PYTHONPATH=. : its files can be imported."""
+    """Make files in the folder importable, as for a script in it or with PYTHONPATH=. ."""
     inherited = os.environ.get("PYTHONPATH", "")
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{inherited}"
@@ -196,7 +196,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _not_importable(folder: Path) -> Iterator[None]:
-    """As for the installed command: what a Python block imported from the folder is not known to it."""
+    """Hide modules that Python blocks imported from the folder, as for the installed command."""
     own = {
         name: module
         for name, module in sys.modules.items()
@@ -209,7 +209,7 @@ def _not_importable(folder: Path) -> Iterator[None]:
 
 
 def serve(connection: Connection) -> None:
-    """Run the pages that come through `connection`, one after the other, until None comes."""
+    """Run the pages received through `connection`, until None is received."""
     while (job := connection.recv()) is not None:
         page, folder, explained = job
         os.environ["MINARI_DATASETS_PATH"] = str(folder / "minari")

@@ -1,6 +1,6 @@
 """The public names of the four packages, frozen: changing `api_surface.txt` changes what others import.
 
-After a change that is meant: `python tests/test_api_surface.py` writes the file anew.
+After an intended change, run `python tests/test_api_surface.py` to rewrite the file.
 """
 
 import ast
@@ -56,11 +56,11 @@ def surface() -> str:
     return "".join(f"{module}.{name}\n" for module in public_modules() for name in public_names(module))
 
 
-def test_the_public_names_are_those_of_the_file() -> None:
+def test_the_public_names_equal_the_file() -> None:
     assert SURFACE.read_text().splitlines() == surface().splitlines()
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     lost = []
     for line in SURFACE.read_text().splitlines():
         module, name = line.rsplit(".", 1)
@@ -79,7 +79,7 @@ def test_type_checkers_see_the_names_that_are_imported_lazily() -> None:
     guarded = next(
         node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
     )
-    seen = {
+    typed = {
         (node.module, alias.asname)
         for node in guarded.body
         if isinstance(node, ast.ImportFrom)
@@ -90,10 +90,10 @@ def test_type_checkers_see_the_names_that_are_imported_lazily() -> None:
         for module, names in robot_attn_policies._PUBLIC.items()
         for name in names
     }
-    assert seen == lazy
+    assert typed == lazy
 
 
-def test_importing_the_policies_costs_next_to_nothing() -> None:
+def test_importing_the_policies_is_cheap() -> None:
     code = "import sys, robot_attn_policies; print({'torch', 'stable_baselines3'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

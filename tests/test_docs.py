@@ -1,4 +1,4 @@
-"""The pages of docs/ and the README: what they show runs, what they name exists, the site builds strictly."""
+"""The pages of docs/ and the README: their code runs, all they name exists, the site builds strictly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHELL = [
 ]
 PACKAGES = ("robot_attn", "robot_attn_envs", "robot_attn_policies", "robot_attn_scripts")
 TIMEOUT = 600
-"""Seconds that a page may take before the test gives up, on a machine that is busy with something else."""
+"""Timeout per page in seconds, on a busy machine."""
 
 
 def name_of(page: Path) -> str:
@@ -42,7 +42,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], Outcome]]:
-    """A process for all pages: what they register stays in it, and torch is imported once."""
+    """One process for all pages, so that registrations stay in it and torch is imported once."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs,))
@@ -64,9 +64,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Pa
 
 @pytest.fixture(scope="module")
 def demo(run: Callable[[Path, Path], Outcome], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a reader has after `make demo`, and a video: a hardly trained run, clip.mp4.
+    """A folder as after `make demo`, with a briefly trained run and a video, clip.mp4.
 
-    It has two heads instead of eight, each of which an explanation ablates in turn.
+    The run has two heads instead of eight, since an explanation ablates each.
     """
     folder = tmp_path_factory.mktemp("demo")
     page = folder / "demo.md"
@@ -97,7 +97,7 @@ def test_everything_on_the_page_runs(
     assert len(outcome.ran) == expected
 
 
-def test_a_page_that_fails_is_told_with_its_line(
+def test_a_failing_page_is_reported_with_its_line(
     run: Callable[[Path, Path], Outcome], tmp_path: Path
 ) -> None:
     page = tmp_path / "page.md"
@@ -109,7 +109,7 @@ def test_a_page_that_fails_is_told_with_its_line(
     assert "no/such/run" in (run(page, tmp_path).failure or "")
 
 
-def test_a_file_of_the_page_is_found_by_python_and_not_by_the_command(
+def test_python_imports_a_file_of_the_page_and_the_command_does_not(
     run: Callable[[Path, Path], Outcome], tmp_path: Path
 ) -> None:
     page = tmp_path / "page.md"
@@ -162,7 +162,7 @@ def test_a_budget_replaces_options_and_keeps_the_others(line: str, expected: str
 @pytest.mark.parametrize(
     ("page", "line"), SHELL, ids=[f"{name_of(page)}: {line[:60]}" for page, line in SHELL]
 )
-def test_every_line_for_the_shell_names_what_exists(page: Path, line: str) -> None:
+def test_every_shell_line_names_existing_targets(page: Path, line: str) -> None:
     words = [word for word in line.split("#")[0].split() if not re.match(r"[A-Z]+=", word)]
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -218,7 +218,7 @@ def value_of(path: str) -> tuple[str, int]:
 
 
 @pytest.mark.slow
-def test_the_site_asks_nothing_of_another_host(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     loads = re.compile(
         r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+(?:stylesheet|preconnect)[^>]+href="https?:'
     )
@@ -227,7 +227,7 @@ def test_the_site_asks_nothing_of_another_host(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+def test_dead_links_fail_the_build(tmp_path: Path) -> None:
     settings = (ROOT / "mkdocs.yml").read_text()
     settings = re.sub(r"^(nav|hooks|not_in_nav|extra_css):.*?(?=^\w|\Z)", "", settings, flags=re.M | re.S)
     (tmp_path / "docs").mkdir()

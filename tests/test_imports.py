@@ -1,4 +1,4 @@
-"""The arrows between the packages, and what importing one of them brings along."""
+"""The imports between the packages, and what importing one of them loads."""
 
 import ast
 import importlib
@@ -70,7 +70,7 @@ def sources(package: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_arrows_are_kept(package: str) -> None:
+def test_packages_import_only_along_the_arrows(package: str) -> None:
     strangers = [
         f"{file.relative_to(ROOT)}: {name}"
         for file in sources(package)
@@ -129,7 +129,7 @@ def is_compat(file: Path) -> bool:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_private_name_crosses_the_border_of_a_package(package: str) -> None:
+def test_no_private_name_is_imported_across_packages(package: str) -> None:
     others = [
         f"{file.relative_to(ROOT)}: {name}"
         for file in sources(package)
@@ -140,7 +140,7 @@ def test_no_private_name_crosses_the_border_of_a_package(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_private_parts_of_dependencies_stand_in_compat_modules_alone(package: str) -> None:
+def test_private_parts_of_dependencies_are_used_only_in_compat_modules(package: str) -> None:
     found = [
         f"{file.relative_to(ROOT)}: {name}"
         for file in sources(package)
@@ -272,12 +272,12 @@ def modules_after(statement: str) -> frozenset[str]:
         "import robot_attn; robot_attn.build('query', (3, 32, 32))",
     ],
 )
-def test_perception_brings_torch_and_numpy_and_nothing_else(statement: str) -> None:
+def test_perception_imports_only_torch_and_numpy(statement: str) -> None:
     ours = modules_after(statement) - modules_after("import torch, numpy") - {"robot_attn"}
     assert {name for name in ours if name not in sys.stdlib_module_names} == set()
 
 
-def test_the_overview_of_commands_brings_the_standard_library_only() -> None:
+def test_the_overview_of_commands_imports_only_the_standard_library() -> None:
     brought = modules_after("from robot_attn_scripts.cli import main; main(['--help'])")
     plain = modules_after("pass")
     third_party = {name for name in brought - plain if name not in sys.stdlib_module_names}
@@ -285,7 +285,7 @@ def test_the_overview_of_commands_brings_the_standard_library_only() -> None:
     assert "robot_attn_scripts" in third_party
 
 
-def test_the_environments_bring_no_torch() -> None:
+def test_the_environments_do_not_import_torch() -> None:
     assert "torch" not in modules_after("import robot_attn_envs")
 
 

@@ -1,4 +1,4 @@
-"""The wheel: everything that is needed to work away from the checkout, and nothing more."""
+"""The wheel works outside the checkout, and contains only what is needed."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a new environment with the wheel, which sees this one's packages but not the checkout."""
+    """The Python of a new environment with the wheel and this one's packages, but without the checkout."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
@@ -52,7 +52,7 @@ def run(python: Path, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_four_packages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {*PACKAGES, f"robot_attn-{VERSION}.dist-info"}
@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None
     assert [name for name in names if name.endswith("licenses/LICENSE")]
 
 
-def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
+def test_the_wheel_contains_every_file_of_the_packages(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     parents = {"robot_attn": ROOT, "robot_attn_envs": ROOT / "envs"}
     parents |= {"robot_attn_policies": ROOT / "policies", "robot_attn_scripts": ROOT / "scripts"}

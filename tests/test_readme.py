@@ -1,4 +1,4 @@
-"""What the README and CONTRIBUTING say can be typed and found; `test_docs.py` runs it."""
+"""Commands, links and files in the README and CONTRIBUTING exist; `test_docs.py` runs the code."""
 
 import re
 import shlex

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("robot_attn", "envs", "policies", "scripts")
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
-# What shows names of the past on purpose: the table of changes, and the reader of old run folders.
+# Files that contain old names on purpose: the table of changes, and the reader of old run folders.
 HISTORY = {"CHANGELOG.md", "format_1.py"}
 PAGES = sorted(
     file for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")] if file.name not in HISTORY
@@ -105,7 +105,7 @@ def test_no_old_phrase_in_pages(file: Path) -> None:
     assert (words, found) == ([], [])
 
 
-def test_the_check_sees_what_it_is_to_see() -> None:
+def test_the_check_finds_old_names_and_phrases() -> None:
     tree = ast.parse('def f(heads: int, looks):\n    "Drawn by lot."\n    g(watch=1).Eyes\n')
     assert {name for _, name in names(tree)} & IDENTIFIERS == {"heads: int", "looks", "watch=", "Eyes"}
     assert [text for _, text in texts(tree) if re.search(PHRASES[2], text)] == ["Drawn by lot."]

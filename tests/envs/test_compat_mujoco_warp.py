@@ -1,4 +1,4 @@
-"""The parts of mujoco_warp without a public interface that the camera builds on: each is there, and works."""
+"""Contract tests of the private interfaces of mujoco_warp that the camera uses: each exists and works."""
 
 import copy
 import importlib.util
@@ -85,7 +85,7 @@ def test_a_hierarchy_of_its_own_draws_every_world() -> None:
 
 
 def _drawn(model: Any, data: Any, context: Any, worlds: int) -> np.ndarray:
-    """Which geom is seen where, [worlds, pixels]."""
+    """Geom visible at each pixel, [worlds, pixels]."""
     context.rgb_data = wp.zeros((worlds, context.total_rays), dtype=wp.uint32)
     context.seg_data = wp.zeros((worlds, context.total_rays), dtype=wp.vec2i)
     mjw.refit_bvh(model, data, context)
@@ -103,7 +103,7 @@ def test_a_kernel_is_shared_between_contexts_of_one_key() -> None:
     assert kernel_key(other) == kernel_key(context)
     share_kernel(other, kernel)
     np.testing.assert_array_equal(_drawn(model, data, other, 1), whole)
-    assert compiled_kernel(other) is kernel  # it compiled none of its own
+    assert compiled_kernel(other) is kernel  # no second kernel was compiled
 
 
 def test_contexts_that_are_drawn_otherwise_have_other_keys() -> None:

@@ -20,10 +20,10 @@ MINE = len(os.sched_getaffinity(0))
         (f"{100000 * (MINE + 3)} 100000", MINE),  # more than the affinity
     ],
 )
-def test_the_quota_of_the_control_group_is_heeded(tmp_path: Path, quota: str, expected: int) -> None:
+def test_the_control_groups_quota_limits_the_cores(tmp_path: Path, quota: str, expected: int) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
     assert usable_cores(tmp_path / "cpu.max") == expected
 
 
-def test_without_a_control_group_the_affinity_decides(tmp_path: Path) -> None:
+def test_without_a_control_group_the_affinity_limits_the_cores(tmp_path: Path) -> None:
     assert usable_cores(tmp_path / "cpu.max") == MINE

@@ -27,16 +27,16 @@ def trace(task: str, envs: int, threads: int) -> Trace:
     """Outputs of a batch in STEPS steps, with new episodes (and no new seed) after RESET_AT."""
     env = gymnasium.make_vec(task, num_envs=envs, threads=threads, **ALL)
     observation, infos = env.reset(seed=3)
-    seen = [{**observation, "mask": infos["target_mask"]}]
+    outputs = [{**observation, "mask": infos["target_mask"]}]
     for step, action in enumerate(actions(envs, env.single_action_space.shape[0])):
         if step == RESET_AT:
             observation, infos = env.reset()
-            seen.append({**observation, "mask": infos["target_mask"]})
+            outputs.append({**observation, "mask": infos["target_mask"]})
         observation, reward, terminated, truncated, infos = env.step(action)
         rest = {"reward": reward, "terminated": terminated, "truncated": truncated}
-        seen.append({**observation, "mask": infos["target_mask"], **rest})
+        outputs.append({**observation, "mask": infos["target_mask"], **rest})
     env.close()
-    return seen
+    return outputs
 
 
 def assert_same(found: Trace, expected: Trace, worlds: int) -> None:
@@ -84,15 +84,15 @@ def test_a_saved_state_restores_the_bits(task: str) -> None:
 def test_one_environment_gives_the_bits_of_the_batch(task: str) -> None:
     env = gymnasium.make(task, **ALL)
     observation, info = env.reset(seed=3)
-    seen = [{**observation, "mask": info["target_mask"]}]
+    outputs = [{**observation, "mask": info["target_mask"]}]
     for step, action in enumerate(actions(1, env.action_space.shape[0])[:, 0]):
         if step == RESET_AT:
             observation, info = env.reset()
-            seen.append({**observation, "mask": info["target_mask"]})
+            outputs.append({**observation, "mask": info["target_mask"]})
         observation, reward, terminated, truncated, info = env.step(action)
         rest = {"reward": reward, "terminated": terminated, "truncated": truncated}
-        seen.append({**observation, "mask": info["target_mask"], **rest})
-    for ours, theirs in zip(seen, trace(task, 64, 4), strict=True):
+        outputs.append({**observation, "mask": info["target_mask"], **rest})
+    for ours, theirs in zip(outputs, trace(task, 64, 4), strict=True):
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name][0], name)
     env.close()

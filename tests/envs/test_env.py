@@ -300,7 +300,7 @@ SCENES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 @pytest.mark.parametrize(("task", "options"), SCENES)
-def test_a_copy_goes_on_as_the_original(
+def test_a_copy_continues_like_the_original(
     copied: Callable[[Any], Any], task: str, options: dict[str, Any]
 ) -> None:
     env = gymnasium.make(task, **options)
@@ -324,7 +324,7 @@ def test_a_copy_goes_on_as_the_original(
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
-def test_a_copy_of_a_batch_goes_on_as_the_original(copied: Callable[[Any], Any]) -> None:
+def test_a_copy_of_a_batch_continues_like_the_original(copied: Callable[[Any], Any]) -> None:
     env = gymnasium.make_vec(ID, num_envs=3, threads=2, **OPTIONS)
     env.reset(seed=5)
     steps = actions(3)
@@ -349,7 +349,7 @@ def test_a_copy_before_the_first_episode(
     twin.close()
 
 
-def test_a_copy_of_an_ended_episode_wants_a_reset() -> None:
+def test_a_copy_of_an_ended_episode_needs_a_reset() -> None:
     env = gymnasium.make(ID).unwrapped
     twin = copy.deepcopy(env)
     with pytest.raises(gymnasium.error.ResetNeeded):
@@ -366,7 +366,7 @@ def test_a_copy_of_an_ended_episode_wants_a_reset() -> None:
         ("RobotAttn/Navigate-v0", {"obstacles": 2, "distractors": 1}),
     ],
 )
-def test_numpys_whole_numbers_are_whole_numbers(task: str, options: dict[str, Any]) -> None:
+def test_numpy_integers_are_accepted(task: str, options: dict[str, Any]) -> None:
     def whole(value: Any) -> Any:
         return tuple(map(np.int64, value)) if isinstance(value, tuple) else np.int64(value)
 

@@ -106,7 +106,7 @@ def test_moving_another_object_is_failure(far: float, failed: bool) -> None:
     assert score(worlds) == (pytest.approx(-0.5 if failed else 0.0), failed, False)
 
 
-def test_moving_the_target_or_a_parked_object_is_no_failure() -> None:
+def test_moving_the_target_or_a_parked_object_is_not_a_failure() -> None:
     worlds = make(spare_distractors=3)
     lift(worlds, 0, (0.2, 0.1, 0.0))
     lift(worlds, 6, (0.2, 0.1, 0.0))

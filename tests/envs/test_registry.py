@@ -67,7 +67,7 @@ def frames(**options: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suite", ["easy-v0", "medium-v0", "hard-v0"])
-def test_a_shift_that_is_inserted_at_the_front_changes_no_suites_frames(suite: str) -> None:
+def test_inserting_a_shift_at_the_front_keeps_the_frames_of_suites(suite: str) -> None:
     before = frames(suite=suite)
     ours = dict(registry._shifts)
     registry._shifts.clear()
@@ -140,7 +140,7 @@ def test_a_shift_that_cannot_be_registered(name: str, shift: Any, message: str) 
     assert [*SHIFTS] == OURS
 
 
-def test_a_registered_task_is_made_as_ours_are() -> None:
+def test_a_registered_task_is_made_like_the_built_in_ones() -> None:
     register_task("Mine/Pan-v0", Track)
     register_task("Mine/Pan-v0", f"{Track.__module__}:Track")  # the same again
     assert TASKS["Mine/Pan-v0"].endswith("track:Track")
@@ -184,17 +184,17 @@ def test_an_installed_package_adds_tasks_and_shifts_without_being_imported(tmp_p
     )
     code = (
         f"import sys, warnings; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "with warnings.catch_warnings(record=True) as told:\n    import robot_attn_envs\n"
+        "with warnings.catch_warnings(record=True) as caught:\n    import robot_attn_envs\n"
         "print(robot_attn_envs.TASKS['Strange/Dot-v0'], robot_attn_envs.TASKS['RobotAttn/Track-v0'])\n"
         "print(*robot_attn_envs.registry.SHIFT_PLACES)\n"
-        "print(len(told), *(str(each.message).split(':')[0] for each in told))\n"
+        "print(len(caught), *(str(each.message).split(':')[0] for each in caught))\n"
         "print([name for name in ('strange', 'mujoco', 'torch', 'warp') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    tasks, shifts, told, heavy = done.stdout.splitlines()
+    tasks, shifts, caught, heavy = done.stdout.splitlines()
     assert tasks == f"strange:Dot {TASKS['RobotAttn/Track-v0']}"
     assert shifts == " ".join([*OURS, "fog"])
-    assert told.startswith("2 the entry point 'RobotAttn/Track-v0' of strange is left out")
+    assert caught.startswith("2 the entry point 'RobotAttn/Track-v0' of strange is left out")
     assert heavy == "[]"
 
 

@@ -26,7 +26,7 @@ def worlds() -> Worlds:
     return worlds
 
 
-def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float]) -> float:
+def reward_at(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float]) -> float:
     """Reward of world 0 with the camera at (pan, tilt), rad, and the target at `target` from the head, m."""
     worlds.batch.bind("qpos")[0] = pan, tilt
     worlds.batch.bind("mocap_pos")[0, 0] = np.add(target, (0, 0, HEAD_HEIGHT))
@@ -50,7 +50,7 @@ def look(worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, fl
 def test_reward_by_hand(
     worlds: Worlds, pan: float, tilt: float, target: tuple[float, float, float], expected: float
 ) -> None:
-    assert look(worlds, pan, tilt, target) == pytest.approx(expected, abs=1e-9)
+    assert reward_at(worlds, pan, tilt, target) == pytest.approx(expected, abs=1e-9)
 
 
 @given(st.floats(0, 10), st.floats(0.1, 10))

@@ -49,7 +49,7 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_there_is_nothing_else(bare: Path) -> None:
+def test_only_the_named_packages_are_installed(bare: Path) -> None:
     code = """
 from importlib.util import find_spec
 names = ("torch", "numpy", "rich", "tyro", "mujoco", "cv2", "onnx", "scipy", "pytest")

@@ -151,8 +151,8 @@ def peak(way):
     if way == "masked":
         options["mask"] = (torch.arange(count) % 5 != 1)[None]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seen = attend_blockwise(tokens, tokens, tokens, rows=torch.tensor([0, count - 1]), **options)
-    (seen.values.square().sum() + seen.weights.square().sum()).backward()
+    attended = attend_blockwise(tokens, tokens, tokens, rows=torch.tensor([0, count - 1]), **options)
+    (attended.values.square().sum() + attended.weights.square().sum()).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 for way in sys.argv[2:]:
@@ -164,7 +164,7 @@ for way in sys.argv[2:]:
 
 
 def test_memory_is_far_below_that_of_the_full_weights() -> None:
-    """In processes of their own: 4 heads of 4,096 x 4,096 weights would take 268 MB, and gradients as much.
+    """In separate processes: 4 heads of 4,096 x 4,096 weights would take 268 MB, and gradients as much.
 
     They are forked: torch is imported once, and a peak is theirs. To one that is started, Linux hands down
     the peak of who started it.

@@ -1,4 +1,4 @@
-"""The private parts of torch that we build on: each is there, and does what we take it to do."""
+"""Contract tests of the private interfaces of torch that are used: each exists and works."""
 
 import pytest
 import torch
@@ -18,15 +18,15 @@ def test_torch_still_has() -> None:
 
 
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
-def test_a_transform_is_seen_while_it_works(transform: object) -> None:
-    seen = []
+def test_an_active_transform_is_detected(transform: object) -> None:
+    active = []
 
     def function(x: torch.Tensor) -> torch.Tensor:
-        seen.append(transforming())
+        active.append(transforming())
         return x.sum()
 
     transform(function)(torch.zeros(2))  # type: ignore[operator]
-    assert seen == [True] and not transforming()
+    assert active == [True] and not transforming()
 
 
 def test_a_torch_without_it_still_runs_a_perception(monkeypatch: pytest.MonkeyPatch) -> None:

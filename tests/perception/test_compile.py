@@ -20,9 +20,9 @@ def check(family: str, backend: str) -> None:
     compiled = torch.compile(module, fullgraph=True, backend=backend)
     frames, context = torch.rand(4, 3, 40, 56), torch.randn(4, 3)
     found = []
-    for seen in (compiled, module):
+    for run in (compiled, module):
         module.zero_grad()
-        percept = seen(frames, context)
+        percept = run(frames, context)
         assert isinstance(percept, Percept)
         percept.features.square().sum().backward()
         found.append([*percept, *(parameter.grad for parameter in module.parameters())])

@@ -20,13 +20,13 @@ MINE = sorted(os.sched_getaffinity(0))
         (f"{100000 * (len(MINE) + 3)} 100000", len(MINE)),  # more than the affinity
     ],
 )
-def test_the_quota_of_the_control_group_is_heeded(tmp_path: Path, quota: str, expected: int) -> None:
+def test_the_control_groups_quota_limits_the_cores(tmp_path: Path, quota: str, expected: int) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
     assert usable_cores(tmp_path / "cpu.max") == expected
     assert usable_core_ids(tmp_path / "cpu.max") == MINE[:expected]
 
 
-def test_the_affinity_is_heeded(tmp_path: Path) -> None:
+def test_the_affinity_limits_the_cores(tmp_path: Path) -> None:
     nowhere = tmp_path / "cpu.max"
     try:
         os.sched_setaffinity(0, MINE[-1:])

@@ -44,7 +44,7 @@ class Case(NamedTuple):
         return by_value + (attended.weights * self.by_weight[..., keys]).sum()
 
 
-def draw(
+def sample(
     b: int, h: int, q: int, n: int, d: int, v: int, shared: bool = False, dtype: torch.dtype = torch.float64
 ) -> Case:
     """Random inputs whose last query is fully masked; the heads share keys and values where `shared`.
@@ -66,10 +66,10 @@ def draw(
 
 def cases() -> Iterator[Case]:
     for dtype in (torch.float32, torch.float64):
-        yield draw(2, 3, 5, 11, 7, 13, dtype=dtype)
-        yield draw(2, 7, 3, 13, 5, 1, shared=True, dtype=dtype)
+        yield sample(2, 3, 5, 11, 7, 13, dtype=dtype)
+        yield sample(2, 7, 3, 13, 5, 1, shared=True, dtype=dtype)
     for sizes in ((3, 1, 2, 5, 3, 2), (1, 4, 1, 7, 5, 3), (0, 3, 5, 11, 7, 2)):
-        yield draw(*sizes)
+        yield sample(*sizes)
 
 
 def own_keys(n: int, group: dist.ProcessGroup | None = None) -> slice:
@@ -127,7 +127,7 @@ def check_sequence(group: dist.ProcessGroup | None = None) -> None:
 
 
 def check_values_are_the_same_bits_everywhere() -> None:
-    case = draw(2, 3, 5, 11, 7, 13, dtype=torch.float32)
+    case = sample(2, 3, 5, 11, 7, 13, dtype=torch.float32)
     values = attend_sequence_parallel(*cut(case, own_keys(11))).values.detach()
     everyone = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, values)
@@ -135,7 +135,7 @@ def check_values_are_the_same_bits_everywhere() -> None:
 
 
 def check_parameters_of_a_score() -> None:
-    case = draw(2, 3, 5, 11, 7, 13)
+    case = sample(2, 3, 5, 11, 7, 13)
     keys = own_keys(11)
     for name in sorted(LEARNED_SCORES):
         torch.manual_seed(3)
@@ -156,7 +156,7 @@ def check_parameters_of_a_score() -> None:
 
 
 def check_second_derivatives() -> None:
-    case = draw(2, 3, 2, 5, 3, 2)
+    case = sample(2, 3, 2, 5, 3, 2)
     keys = own_keys(5)
 
     def outcome(attended: Attended, query: Tensor, key: Tensor, mine: slice) -> tuple[Tensor, ...]:
@@ -174,7 +174,7 @@ def check_second_derivatives() -> None:
 
 def check_gradcheck() -> None:
     """Finite differences change a shared number on every rank at once, as a single process does."""
-    case = draw(1, 3, 2, 5, 2, 2)
+    case = sample(1, 3, 2, 5, 2, 2)
     keys = own_keys(5)
     _, key, value = (tensor.detach() for tensor in cut(case, keys))
     for mask in (None, case.mask):
@@ -192,7 +192,7 @@ def check_gradcheck() -> None:
 
 def check_half_precision() -> None:
     for dtype in (torch.float16, torch.bfloat16):
-        case = draw(2, 3, 5, 11, 64, 7, dtype=dtype)
+        case = sample(2, 3, 5, 11, 64, 7, dtype=dtype)
         query, key, value = (300 * each.detach() for each in (case.query, case.key, case.value))
         keys = own_keys(11)
         for score in sorted(SCORES):
@@ -205,7 +205,7 @@ def check_half_precision() -> None:
 
 
 def check_own_weights_of_heads() -> None:
-    case = draw(2, 7, 3, 5, 2, 2)
+    case = sample(2, 7, 3, 5, 2, 2)
     ranks, rank = dist.get_world_size(), dist.get_rank()
     mine = torch.arange(7).tensor_split(ranks)[rank]
     attended = attend_heads_parallel(case.query, case.key, case.value, gather_weights=False)
@@ -214,7 +214,7 @@ def check_own_weights_of_heads() -> None:
 
 def check_refusals() -> None:
     """An invalid input on the last rank raises on all, and the next call succeeds."""
-    case = draw(2, 3, 5, 11, 7, 13)
+    case = sample(2, 3, 5, 11, 7, 13)
     last = dist.get_rank() == dist.get_world_size() - 1
     query, key, value = cut(case, own_keys(11))
     other = f"expected valid inputs on all ranks, got on rank {dist.get_world_size() - 1}: "
@@ -273,7 +273,7 @@ def check_refusals() -> None:
 def check_a_group_of_some() -> None:
     group = dist.new_group(list(range(1, dist.get_world_size())))
     if dist.get_rank() == 0:
-        case = draw(2, 3, 5, 11, 7, 13)
+        case = sample(2, 3, 5, 11, 7, 13)
         with pytest.raises(ValueError, match="expected a process of the group"):
             attend_sequence_parallel(case.query, case.key, case.value, group=group)
         return
@@ -334,7 +334,7 @@ def test_several_processes_equal_a_single_one(ranks: int, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("function", [attend_heads_parallel, attend_sequence_parallel])
 def test_a_single_process_without_a_group_is_refused(function: Callable[..., Attended]) -> None:
-    case = draw(2, 3, 5, 11, 7, 13)
+    case = sample(2, 3, 5, 11, 7, 13)
     with pytest.raises(ValueError, match=r"call torch\.distributed\.init_process_group first"):
         function(case.query, case.key, case.value)
 

@@ -13,7 +13,7 @@ from robot_attn.attention._dynamic import DynamicAttention
 from robot_attn.families._dynamic import Dynamic
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -42,11 +42,11 @@ def written_out(
     w, u = module.cell.weight_ih.chunk(3), module.cell.weight_hh.chunk(3)
     b, c = module.cell.bias_ih.chunk(3), module.cell.bias_hh.chunk(3)
     reads = []
-    for look in range(module.glimpses):
+    for glimpse in range(module.glimpses):
         query = (state @ module.to_query.weight.T + module.to_query.bias).unflatten(1, (module.num_heads, -1))
         keys = tokens[:, None].expand(-1, module.num_heads, -1, -1)
         read = F.scaled_dot_product_attention(query[:, :, None], keys, keys, mask[:, None, None])[:, :, 0]
-        last = look == module.glimpses - 1
+        last = glimpse == module.glimpses - 1
         x = torch.cat([read.flatten(1), context if last else torch.zeros_like(context)], dim=1)
         reset = torch.sigmoid(x @ w[0].T + b[0] + state @ u[0].T + c[0])
         keep = torch.sigmoid(x @ w[1].T + b[1] + state @ u[1].T + c[1])
@@ -68,7 +68,7 @@ def test_equals_the_formulas(sizes: tuple[int, ...], glimpses: int, context_dim:
     module = DynamicAttention(
         d, state_dim=s, num_heads=h, glimpses=glimpses, context_dim=context_dim, score="scaled_dot"
     ).double()
-    tokens, state, context = draw(b, n, d), draw(b, s, seed=1), draw(b, context_dim, seed=2)
+    tokens, state, context = sample(b, n, d), sample(b, s, seed=1), sample(b, context_dim, seed=2)
     mask = torch.rand(b, n) > 0.4
     mask[:, 0] = True  # torch's own gives NaN for a fully masked row
     attended, left = module.step(tokens, state, context=context, mask=mask)
@@ -130,10 +130,12 @@ def test_a_glimpse_affects_the_next_one_and_the_context_only_the_next_step() -> 
     tokens, other = torch.randn(1, 7, 3), torch.randn(1, 7, 3)
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
     attended, state = module.step(tokens, context=zero)
-    told, told_state = module.step(tokens, context=one)
-    assert torch.equal(attended.weights, told.weights) and not torch.equal(state, told_state)
-    after, after_told = (module.step(other, left, context=zero)[0].weights for left in (state, told_state))
-    assert not torch.allclose(after, after_told, atol=1e-5)
+    with_context, context_state = module.step(tokens, context=one)
+    assert torch.equal(attended.weights, with_context.weights) and not torch.equal(state, context_state)
+    after, after_context = (
+        module.step(other, left, context=zero)[0].weights for left in (state, context_state)
+    )
+    assert not torch.allclose(after, after_context, atol=1e-5)
     # The same tokens among others: the first glimpse has the same query, so the same ratios; not the second.
     both, _ = module.step(torch.cat([tokens, other], dim=1), context=zero)
     ratio = (attended.weights / both.weights[..., :7]).log().detach()[0, 0]
@@ -141,13 +143,13 @@ def test_a_glimpse_affects_the_next_one_and_the_context_only_the_next_step() -> 
 
 
 def test_it_learns_to_search_for_an_object_shown_before() -> None:
-    """One thing is shown, then all five in another order: no fixed query finds it in more than 1 of 5."""
+    """One object is shown, then all five in another order: no fixed query finds it in more than 1 of 5."""
     torch.manual_seed(0)
     module = DynamicAttention(5, state_dim=16, score="dot")
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     kinds = torch.eye(5)
 
-    def look(batch: int) -> tuple[Tensor, Tensor]:
+    def attend_to_batch(batch: int) -> tuple[Tensor, Tensor]:
         cue = torch.randint(5, (batch,))
         order = torch.rand(batch, 5).argsort(dim=1)
         shown = kinds[cue][:, None].expand(-1, 5, -1)
@@ -155,12 +157,12 @@ def test_it_learns_to_search_for_an_object_shown_before() -> None:
         return attended.weights[1, :, 0, 0], (order == cue[:, None]).float().argmax(dim=1)
 
     for _ in range(150):
-        weights, place = look(64)
+        weights, place = attend_to_batch(64)
         optimizer.zero_grad()
         F.nll_loss(weights.log(), place).backward()
         optimizer.step()
     with torch.no_grad():
-        weights, place = look(500)
+        weights, place = attend_to_batch(500)
     assert float((weights.argmax(dim=1) == place).float().mean()) > 0.95
 
 
@@ -171,7 +173,7 @@ def test_gradients(score: str) -> None:
     starts = torch.tensor([[False], [False], [True]])
     mask = torch.ones(3, 1, 5, dtype=torch.bool)
     mask[1, 0, 1:3] = False
-    inputs = [x.requires_grad_() for x in (draw(3, 1, 5, 3), draw(1, 2, seed=1), draw(3, 1, 1, seed=2))]
+    inputs = [x.requires_grad_() for x in (sample(3, 1, 5, 3), sample(1, 2, seed=1), sample(3, 1, 1, seed=2))]
 
     def run(tokens: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         attended, states = module(tokens, state, starts=starts, context=context, mask=mask)
@@ -223,7 +225,7 @@ def test_small_batches(batch: int) -> None:
 
 
 def test_invalid_input_raises_value_error() -> None:
-    module, told = DynamicAttention(3, state_dim=5), DynamicAttention(3, state_dim=5, context_dim=2)
+    module, contextual = DynamicAttention(3, state_dim=5), DynamicAttention(3, state_dim=5, context_dim=2)
     tokens, mask = torch.rand(2, 7, 3), torch.ones(2, 7, dtype=torch.bool)
     for match, call in (
         (r"expected tokens \[B, n, 3\] .* got shape \[2, 7, 4\]", lambda: module.step(torch.rand(2, 7, 4))),
@@ -238,14 +240,14 @@ def test_invalid_input_raises_value_error() -> None:
         ("expected state of finite", lambda: module.step(tokens, torch.rand(2, 5) * math.nan)),
         (r"got torch.float64 \[2, 5\]", lambda: module.step(tokens, torch.rand(2, 5).double())),
         ("expected tokens torch.float32", lambda: module.step(tokens.half())),
-        (r"expected context torch.float32 \[2, 2\], got None", lambda: told.step(tokens)),
+        (r"expected context torch.float32 \[2, 2\], got None", lambda: contextual.step(tokens)),
         (
             r"expected context torch.float32 \[2, 2\], got .* \[2, 3\]",
-            lambda: told.step(tokens, context=torch.rand(2, 3)),
+            lambda: contextual.step(tokens, context=torch.rand(2, 3)),
         ),
         (r"expected context torch.float32 \[2, 0\]", lambda: module.step(tokens, context=torch.rand(2, 3))),
-        ("expected context of finite", lambda: told.step(tokens, context=torch.rand(2, 2) / 0)),
-        (r"expected context \[1, 2, ...\]", lambda: told(tokens[None], context=torch.rand(2, 2))),
+        ("expected context of finite", lambda: contextual.step(tokens, context=torch.rand(2, 2) / 0)),
+        (r"expected context \[1, 2, ...\]", lambda: contextual(tokens[None], context=torch.rand(2, 2))),
         (
             r"expected mask torch.bool \[2, 7\], got torch.float32",
             lambda: module.step(tokens, mask=mask.float()),
@@ -317,8 +319,8 @@ def test_past_frames_and_contexts_affect_the_attention() -> None:
     one, other, now = torch.rand(3, 1, 3, 32, 32)
     zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
     after = [
-        module.step(now, module.step(frame, None, told)[1], zeros)[0].attention
-        for frame, told in ((one, zeros), (other, zeros), (one, ones))
+        module.step(now, module.step(frame, None, context)[1], zeros)[0].attention
+        for frame, context in ((one, zeros), (other, zeros), (one, ones))
     ]
     assert not torch.allclose(after[0], after[1], atol=1e-5)
     assert not torch.allclose(after[0], after[2], atol=1e-5)

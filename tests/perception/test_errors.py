@@ -1,4 +1,4 @@
-"""The sentence for a name that is not known: the same from each package that has one."""
+"""Errors for unknown names: the same from each package."""
 
 import pytest
 
@@ -21,7 +21,7 @@ NAMES = ("cnn", "Query", "patches")
         ("3", ""),
     ],
 )
-def test_an_unknown_name_is_one_sentence(unknown_name: object, name: object, hint: str) -> None:
+def test_an_unknown_name_lists_the_known_ones(unknown_name: object, name: object, hint: str) -> None:
     assert callable(unknown_name)
     error = unknown_name("family", name, sorted(NAMES))
     assert isinstance(error, ValueError)
@@ -29,7 +29,7 @@ def test_an_unknown_name_is_one_sentence(unknown_name: object, name: object, hin
 
 
 @pytest.mark.parametrize("unknown_name", OWNERS)
-def test_the_article_goes_with_the_kind(unknown_name: object) -> None:
+def test_the_article_matches_the_kind(unknown_name: object) -> None:
     assert callable(unknown_name)
     assert str(unknown_name("option", "b", ["a"])) == "expected an option among a, got 'b'"
 

@@ -128,7 +128,7 @@ def test_failures_that_need_missing_data_are_not_searched() -> None:
     assert worst_frames(**steps(mass=np.full(EPISODE.size, NAN))).frames == ()
 
 
-def test_a_gap_between_episodes_is_no_failure() -> None:
+def test_a_gap_between_episodes_is_not_a_failure() -> None:
     data = steps()
     for episode in (0, 1):  # three steps at the end of one, three at the beginning of the next
         data["mass"][at(episode, 27) : at(episode + 1, 3)] = 0

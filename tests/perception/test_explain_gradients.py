@@ -63,7 +63,7 @@ def test_a_gradients_length_is_over_outputs_and_colours(dtype: torch.dtype) -> N
     assert torch.equal(length, expected)
 
 
-def test_what_does_not_depend_on_the_frame_has_a_gradient_of_length_0() -> None:
+def test_outputs_independent_of_the_frame_have_a_zero_gradient() -> None:
     frames, other = FRAMES.clone().requires_grad_(), torch.ones(B, 2, requires_grad=True)
     for outputs in (torch.ones(B, 2), other * 3):
         assert torch.equal(gradient_length(outputs, frames), torch.zeros(B, H, W, dtype=torch.float64))
@@ -77,7 +77,7 @@ def test_saliency_needs_no_captum(monkeypatch: pytest.MonkeyPatch) -> None:
         gradient_maps(Linear(), FRAMES, "integrated")
 
 
-def test_integrated_gradients_of_a_linear_function_are_weights_times_the_way() -> None:
+def test_integrated_gradients_of_a_linear_function_are_weights_times_the_difference() -> None:
     module = Linear()
     way = (FRAMES - blurred(FRAMES))[:, None] * module.weight.detach()
     expected = way.square().sum(dim=(1, 2)).sqrt().numpy()
@@ -117,7 +117,7 @@ class Convolved(nn.Module):
         return self.rest(self.features(frames).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-def test_grad_cam_lies_where_the_feature_that_counts_is() -> None:
+def test_grad_cam_is_on_the_relevant_feature() -> None:
     frames = torch.zeros(1, C, 40, 40)
     frames[0, 0, 8:12, 20:24] = 1.0  # red: counts
     frames[0, 1, 28:32, 4:8] = 1.0  # green: does not
@@ -138,7 +138,7 @@ def test_a_constant_function_has_a_zero_map(method: str) -> None:
     assert_array_equal(maps, np.zeros((B, H, W)))
 
 
-def test_one_output_may_come_without_an_axis() -> None:
+def test_a_single_output_needs_no_axis() -> None:
     module = Linear()
     maps = gradient_maps(lambda frames: module(frames)[:, 0], FRAMES, "saliency")
     assert_array_equal(np.argwhere(maps[0]), [[5, 7]])

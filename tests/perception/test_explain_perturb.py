@@ -209,14 +209,14 @@ def test_with_all_heads_ablated_the_features_are_constant(family: str) -> None:
     frames, context = torch.rand(6, 3, 32, 32), torch.rand(1, 2).expand(6, -1)
     heads = perception.head_inputs()
     assert len(heads.columns) == perception.num_heads
-    with torch.no_grad(), heads.recorded() as seen:
+    with torch.no_grad(), heads.recorded() as inputs:
         usual = perception(frames, context).features
-    mean = seen[0].mean(dim=0)
+    mean = inputs[0].mean(dim=0)
     with torch.no_grad(), heads.ablated(range(perception.num_heads), mean):
         blind = perception(frames, context).features
-        told = perception(frames, 1 - context).features
+        with_context = perception(frames, 1 - context).features
     assert torch.equal(blind, blind[:1].expand(6, -1))
-    assert not torch.equal(blind, told)  # what is no head's still counts
+    assert not torch.equal(blind, with_context)  # inputs that belong to no head still count
     with torch.no_grad(), heads.ablated([0], mean):
         without = perception(frames, context).features
     assert not torch.equal(without, usual)
@@ -232,11 +232,11 @@ def test_columns_belong_to_their_head(family: str, weight: str) -> None:
     torch.manual_seed(0)
     perception = robot_attn.build(family, image_shape=(3, 32, 32))
     frames, heads = torch.rand(4, 3, 32, 32), perception.head_inputs()
-    with torch.no_grad(), heads.recorded() as seen:
+    with torch.no_grad(), heads.recorded() as inputs:
         perception(frames)
         getattr(perception, weight).weight[2] *= -1
         perception(frames)
-    changed = (seen[0] != seen[1]).any(dim=0).nonzero().flatten().tolist()
+    changed = (inputs[0] != inputs[1]).any(dim=0).nonzero().flatten().tolist()
     assert set(changed) <= set(heads.columns[2])
     assert len(changed) > len(heads.columns[2]) / 2
 

@@ -36,7 +36,7 @@ def cells(*at: tuple[int, int]) -> np.ndarray:
 BAD = np.stack([np.zeros((ROWS, COLS)), np.full((ROWS, COLS), NAN), -cells((0, 0))[0]])
 
 
-def test_stretches_are_of_equal_values_in_one_episode() -> None:
+def test_stretches_have_equal_values_within_one_episode() -> None:
     flags = np.array([True, True, False, True, True, True])
     assert [tuple(part) for part in stretches(flags)] == [(0, 2), (2, 3), (3, 6)]
     assert [part.rows for part in stretches_of(flags)] == [2, 3]
@@ -80,7 +80,7 @@ def test_places_are_in_pixels() -> None:
     assert target_places(masks) == pytest.approx(np.array([[2.5, 6], [NAN, NAN]]), nan_ok=True)
 
 
-def test_jumps_are_from_the_step_before() -> None:
+def test_jumps_are_distances_from_the_previous_step() -> None:
     places = np.array([[0, 0], [3, 4], [3, 4], [NAN, NAN], [0, 0], [0, 12.0], [5, 0]])
     expected = [NAN, 5, 0, NAN, NAN, 12, 13]
     assert jumps(places) == pytest.approx(expected, nan_ok=True)
@@ -142,7 +142,7 @@ def test_a_correlation_by_hand() -> None:
     assert found.lag == 1
 
 
-def test_the_episodes_are_not_joined() -> None:
+def test_nothing_is_measured_across_episodes() -> None:
     # Within an episode nothing moves; between the two both do.
     places = np.repeat([[10.0, 10.0], [50.0, 50.0]], 20, axis=0)
     assert attention_delay(places, places).lag == 0

@@ -25,7 +25,7 @@ def run(path: Path, **inputs: Tensor) -> Percept:
     return Percept(*map(torch.from_numpy, session.run(["features", "attention"], arrays)))
 
 
-def assert_alike(one: Percept, other: Percept) -> None:
+def assert_close(one: Percept, other: Percept) -> None:
     for left, right in zip(one, other, strict=True):
         torch.testing.assert_close(left, right.detach(), rtol=0, atol=1e-4)
 
@@ -46,7 +46,7 @@ def test_onnx_gives_the_same_percept(
         if context_dim:
             inputs["context"] = torch.randn(batch, context_dim)
         percept = run(path, **inputs)
-        assert_alike(percept, module(**inputs))
+        assert_close(percept, module(**inputs))
         assert percept.attention.shape == (batch, module.num_heads, *module.grid.shape)
 
 
@@ -56,7 +56,7 @@ def test_uint8_frames_and_overwriting_a_model(tmp_path: Path) -> None:
     module = build("mask", (3, 40, 32))
     assert export_onnx(module, str(path), uint8=True) == path
     frames = torch.randint(0, 256, (5, 3, 40, 32), dtype=torch.uint8)
-    assert_alike(run(path, frames=frames), module(frames))
+    assert_close(run(path, frames=frames), module(frames))
 
 
 class Louder(Query):
@@ -75,7 +75,7 @@ def test_eval_mode_is_exported_and_the_module_stays_in_training_mode(tmp_path: P
     path = export_onnx(module, tmp_path / "a.onnx")
     assert all(each.training for each in module.modules())
     assert all(each.requires_grad and each.grad is not None for each in module.parameters())
-    assert_alike(run(path, frames=frames), module.eval()(frames))
+    assert_close(run(path, frames=frames), module.eval()(frames))
 
 
 class Undecided(Query):

@@ -32,7 +32,7 @@ def test_any_size(family: str, size: tuple[int, int], channels: int) -> None:
     torch.testing.assert_close(spread.sum((2, 3)), torch.ones(2, module.num_heads))
 
 
-def test_numpys_whole_numbers_are_whole_numbers(family: str) -> None:
+def test_numpy_integers_are_accepted(family: str) -> None:
     sizes = {
         name: parameter.default
         for name, parameter in inspect.signature(FAMILIES[family]).parameters.items()
@@ -77,7 +77,7 @@ def test_any_score(family: str, score: str) -> None:
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-def test_cell_centres_rise_within_the_frame(family: str) -> None:
+def test_cell_centres_ascend_within_the_frame(family: str) -> None:
     module = build(family, (3, 47, 83))
     grid = module.grid
     assert isinstance(grid, AttentionGrid) and grid.image_size == (47, 83)

@@ -14,7 +14,7 @@ from robot_attn.attention._folded import FOLDED_SCORES, attend_folded
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 11])
 
 
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
@@ -24,10 +24,10 @@ def inputs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens, query, to_key, to_value."""
     return (
-        draw(batch, count, size, seed=seed),
-        draw(num_heads, keys, seed=seed + 1),
-        draw(num_heads, keys, size, seed=seed + 2),
-        draw(num_heads, values, size, seed=seed + 3),
+        sample(batch, count, size, seed=seed),
+        sample(num_heads, keys, seed=seed + 1),
+        sample(num_heads, keys, size, seed=seed + 2),
+        sample(num_heads, values, size, seed=seed + 3),
     )
 
 
@@ -52,7 +52,7 @@ def test_folded_equals_unfolded(sizes: tuple[int, ...], score: str, masked: bool
     ours = [tensor.requires_grad_() for tensor in inputs(*sizes, seed=seed)]
     theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
     batch, count, _, heads, _, values = sizes
-    mask = draw(batch, 1, count, seed=seed + 4) > 0 if masked else None
+    mask = sample(batch, 1, count, seed=seed + 4) > 0 if masked else None
     attended = attend_folded(*ours, score=score, mask=mask)
     tokens, query, to_key, to_value = theirs
     expected = attend(
@@ -94,9 +94,9 @@ def test_equals_torchs_module_with_the_same_queries(
     with torch.no_grad():  # the outputs as the heads give them, to compare them head by head
         module.out_proj.weight.copy_(torch.eye(embed))
         module.v_proj_weight[:, size] = 0  # vdim differs from kdim, so that torch keeps the three apart
-    tokens = draw(batch, count, size, seed=seed, dtype=torch.float32)
-    learned = draw(1 if shared else heads, embed, seed=seed + 1, dtype=torch.float32)
-    padded = draw(batch, count, seed=seed + 2) > 0
+    tokens = sample(batch, count, size, seed=seed, dtype=torch.float32)
+    learned = sample(1 if shared else heads, embed, seed=seed + 1, dtype=torch.float32)
+    padded = sample(batch, count, seed=seed + 2) > 0
     padded[:, 0] = False
     expected, weights = module(
         learned.expand(batch, -1, -1),

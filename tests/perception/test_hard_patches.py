@@ -14,7 +14,7 @@ from robot_attn.families import _hard_patches
 from robot_attn.families._hard_patches import HardPatches, choose, votes
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -39,7 +39,7 @@ def test_votes_equal_the_column_means_of_torchs_attention(
     sizes: tuple[int, int, int], batch: int, at_a_time: int, seed: int
 ) -> None:
     q, n, d = sizes
-    query, key = draw(batch, q, d, seed=seed), draw(batch, n, d, seed=seed + 1)
+    query, key = sample(batch, q, d, seed=seed), sample(batch, n, d, seed=seed + 1)
     # Values that are the unit vectors make attention return its own weights.
     matrix = F.scaled_dot_product_attention(query, key, torch.eye(n).double().expand(batch, -1, -1))
     kept = _hard_patches.CHUNK
@@ -57,7 +57,7 @@ def test_votes_equal_the_column_means_of_torchs_attention(
     seed=st.integers(0, 2**31),
 )
 def test_the_selection_equals_the_sorted_votes(count: int, batch: int, seed: int) -> None:
-    cast = draw(batch, 13, seed=seed).softmax(1)
+    cast = sample(batch, 13, seed=seed).softmax(1)
     chosen, shares = choose(cast, count)
     for row, indices, share in zip(cast.tolist(), chosen.tolist(), shares, strict=True):
         best = sorted(range(13), key=lambda i: -row[i])[:count]
@@ -73,13 +73,13 @@ def test_the_gradient(monkeypatch: pytest.MonkeyPatch, at_a_time: int, score: st
     monkeypatch.setattr(_hard_patches, "CHUNK", at_a_time)
     torch.manual_seed(0)
     measure = build_score(score, 3, 1)
-    inputs = (draw(2, 4, 3).requires_grad_(), draw(2, 5, 3, seed=1).requires_grad_())
+    inputs = (sample(2, 4, 3).requires_grad_(), sample(2, 5, 3, seed=1).requires_grad_())
     assert torch.autograd.gradcheck(lambda q, k: choose(votes(q, k, measure), 3)[1], inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
-    query, key = ((200 * draw(2, 31, 5, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
+    query, key = ((200 * sample(2, 31, 5, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
     cast = votes(query, key, SCORES["dot"])
     assert cast.dtype == dtype
     exact = (query.detach().double() @ key.detach().double().transpose(1, 2)).softmax(2).mean(1)
@@ -131,19 +131,19 @@ def test_features_are_computed_from_locations_in_order_of_votes() -> None:
         columns = ((query @ key.t()) / query.shape[1] ** 0.5).softmax(1).sum(0).detach()
         order = columns.argsort(descending=True)[:4].tolist()
         total = sum(float(columns[i]) for i in order)
-        seen = []
+        inputs = []
         for i in order:
             weight = float(columns[i]) / total
             y, x = float(ys[i // 15]), float(xs[i % 15])
-            seen += [4 * weight * (2 * (x + 0.5) / 67 - 1), 4 * weight * (2 * (y + 0.5) / 41 - 1)]
+            inputs += [4 * weight * (2 * (x + 0.5) / 67 - 1), 4 * weight * (2 * (y + 0.5) / 41 - 1)]
             torch.testing.assert_close(percept.attention[index, 0, i // 15, i % 15].item(), weight)
-        features = torch.relu(module.project(torch.tensor(seen, dtype=torch.float64)))
+        features = torch.relu(module.project(torch.tensor(inputs, dtype=torch.float64)))
         torch.testing.assert_close(percept.features[index], features, rtol=1e-6, atol=1e-6)
 
 
 def test_unselected_patches_learn_through_the_votes() -> None:
     """The gradient of a selected patch's share reaches the keys of all patches competing for the votes."""
-    query, key = draw(1, 5, 3), draw(1, 7, 3, seed=1).requires_grad_()
+    query, key = sample(1, 5, 3), sample(1, 7, 3, seed=1).requires_grad_()
     chosen, shares = choose(votes(query, key, SCORES["dot"]), 2)
     shares[0, 0].backward()
     assert key.grad is not None and bool((key.grad.abs().sum(2) > 0).all())

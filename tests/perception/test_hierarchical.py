@@ -17,7 +17,7 @@ from robot_attn.families._hierarchical import Hierarchical
 SIZES = st.sampled_from([1, 2, 3, 5])
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -82,9 +82,9 @@ def test_equals_the_formula_written_out(
     b, h, q, d, v = sizes
     n = grid[0] * grid[1]
     top = 1 + round(part * (len(blocks_of(grid, cell)) - 1))
-    query = draw(b, h, q, d, seed=seed)
-    key = draw(b, 1 if shared in ("keys", "both") else h, n, d, seed=seed + 1)
-    value = draw(b, 1 if shared in ("values", "both") else h, n, v, seed=seed + 2)
+    query = sample(b, h, q, d, seed=seed)
+    key = sample(b, 1 if shared in ("keys", "both") else h, n, d, seed=seed + 1)
+    value = sample(b, 1 if shared in ("values", "both") else h, n, v, seed=seed + 2)
     attended = attend_hierarchical(query, key, value, grid, cell=cell, top=top)
     assert attended.values.shape == (b, h, q, v) and attended.weights.shape == (b, h, q, n)
     keys, values = key.expand(b, h, n, d), value.expand(b, h, n, v)
@@ -100,7 +100,7 @@ def test_equals_the_formula_written_out(
 
 @pytest.mark.parametrize("score", sorted(SCORES))
 def test_one_token_per_block_equals_attention(score: str) -> None:
-    query, key, value = draw(2, 3, 5, 7), draw(2, 3, 11 * 3, 7, seed=1), draw(2, 1, 11 * 3, 2, seed=2)
+    query, key, value = sample(2, 3, 5, 7), sample(2, 3, 11 * 3, 7, seed=1), sample(2, 1, 11 * 3, 2, seed=2)
     attended = attend_hierarchical(query, key, value, (11, 3), cell=1, top=33, score=score)
     for one, other in zip(attended, attend(query, key, value, score=score), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -108,7 +108,7 @@ def test_one_token_per_block_equals_attention(score: str) -> None:
 
 @pytest.mark.parametrize("score", sorted(SCORES))
 def test_a_single_block_equals_attention(score: str) -> None:
-    query, key, value = draw(2, 3, 5, 7), draw(2, 1, 25, 7, seed=1), draw(2, 3, 25, 2, seed=2)
+    query, key, value = sample(2, 3, 5, 7), sample(2, 1, 25, 7, seed=1), sample(2, 3, 25, 2, seed=2)
     attended = attend_hierarchical(query, key, value, (5, 5), cell=5, top=1, score=score)
     for one, other in zip(attended, attend(query, key, value, score=score), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -116,8 +116,8 @@ def test_a_single_block_equals_attention(score: str) -> None:
 
 def test_separate_coarse_queries_and_keys() -> None:
     """The weights of blocks are then those of `attend` with them."""
-    query, key, value = draw(2, 3, 5, 7), draw(2, 3, 15, 7, seed=1), draw(2, 3, 15, 2, seed=2)
-    coarse_query, coarse_key = draw(2, 3, 5, 4, seed=3), draw(2, 1, 6, 4, seed=4)
+    query, key, value = sample(2, 3, 5, 7), sample(2, 3, 15, 7, seed=1), sample(2, 3, 15, 2, seed=2)
+    coarse_query, coarse_key = sample(2, 3, 5, 4, seed=3), sample(2, 1, 6, 4, seed=4)
     attended = attend_hierarchical(
         query, key, value, (3, 5), cell=2, top=6, coarse_query=coarse_query, coarse_key=coarse_key
     )
@@ -128,7 +128,7 @@ def test_separate_coarse_queries_and_keys() -> None:
 
 @pytest.mark.parametrize("score", sorted(SCORES))
 def test_gradients(score: str) -> None:
-    inputs = [draw(1, 2, 3, 4), draw(1, 1, 15, 4, seed=1), draw(1, 2, 15, 2, seed=2)]
+    inputs = [sample(1, 2, 3, 4), sample(1, 1, 15, 4, seed=1), sample(1, 2, 15, 2, seed=2)]
 
     def function(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         return tuple(attend_hierarchical(query, key, value, (3, 5), cell=2, top=2, score=score))
@@ -137,8 +137,8 @@ def test_gradients(score: str) -> None:
 
 
 def test_the_gradient_reaches_both_levels() -> None:
-    query, key, value = draw(1, 2, 1, 4), draw(1, 1, 15, 4, seed=1), draw(1, 1, 15, 2, seed=2)
-    coarse = [draw(1, 2, 1, 3, seed=3).requires_grad_(), draw(1, 1, 6, 3, seed=4).requires_grad_()]
+    query, key, value = sample(1, 2, 1, 4), sample(1, 1, 15, 4, seed=1), sample(1, 1, 15, 2, seed=2)
+    coarse = [sample(1, 2, 1, 3, seed=3).requires_grad_(), sample(1, 1, 6, 3, seed=4).requires_grad_()]
     fine = [query.requires_grad_(), key.requires_grad_()]
     attend_hierarchical(
         query, key, value, (3, 5), cell=2, top=2, coarse_query=coarse[0], coarse_key=coarse[1]
@@ -150,7 +150,7 @@ def test_the_gradient_reaches_both_levels() -> None:
 @pytest.mark.parametrize("score", ["additive", "cosine", "standardized"])
 def test_learned_scores(score: str) -> None:
     module = build_score(score, 4, 3).double()  # type: ignore[attr-defined]
-    query, key, value = draw(2, 3, 5, 4), draw(2, 1, 15, 4, seed=1), draw(2, 1, 15, 2, seed=2)
+    query, key, value = sample(2, 3, 5, 4), sample(2, 1, 15, 4, seed=1), sample(2, 1, 15, 2, seed=2)
     attended = attend_hierarchical(query, key, value, (3, 5), cell=2, top=3, score=module)
     torch.testing.assert_close(attended.weights.sum(-1), torch.ones(2, 3, 5, dtype=torch.float64))
     assert bool(((attended.weights > 0).sum(-1) <= 3 * 4).all())
@@ -160,7 +160,7 @@ def test_learned_scores(score: str) -> None:
 def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
     query, key, value = (
         (3000 * tensor).clamp(-6e4, 6e4).abs().to(dtype)
-        for tensor in (draw(2, 3, 5, 64), draw(2, 3, 77, 64, seed=1), draw(2, 3, 77, 7, seed=2))
+        for tensor in (sample(2, 3, 5, 64), sample(2, 3, 77, 64, seed=1), sample(2, 3, 77, 7, seed=2))
     )
     attended = attend_hierarchical(query, 4 * key, value, (7, 11), cell=4, top=3)
     assert attended.values.dtype == attended.weights.dtype == dtype
@@ -178,7 +178,7 @@ def test_small_batches(batch: int) -> None:
 
 
 def test_invalid_input_raises_value_error() -> None:
-    query, key, value = good = draw(2, 3, 5, 7), draw(2, 3, 15, 7), draw(2, 3, 15, 2)
+    query, key, value = good = sample(2, 3, 5, 7), sample(2, 3, 15, 7), sample(2, 3, 15, 2)
     for match, arguments, options in (
         ("expected a grid of 15 cells, one for each key, got 4 x 4", (*good, (4, 4)), {}),
         ("expected a grid of 15 cells", (*good, (-3, -5)), {}),

@@ -75,10 +75,10 @@ def test_each_head_attends_to_its_own_mixture_of_words(
     tokens[:, :words] = torch.randint(1, len(WORDS) + 1, (batch, words))
     queries = module(tokens)
     for row in range(batch):
-        seen = module.words.weight[tokens[row, :words]] + module.places[:words]
+        embedded = module.words.weight[tokens[row, :words]] + module.places[:words]
         for head in range(heads):
-            weights = (seen @ module.questions[head] / size**0.5).softmax(dim=0)
-            expected = module.to_query.weight @ (weights @ seen)
+            weights = (embedded @ module.questions[head] / size**0.5).softmax(dim=0)
+            expected = module.to_query.weight @ (weights @ embedded)
             torch.testing.assert_close(queries[row, head], expected, rtol=1e-10, atol=1e-10)
 
 
@@ -123,19 +123,19 @@ def test_a_fixed_instruction_equals_the_same_text_in_every_frame() -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
-def test_each_frame_has_its_own_text_and_the_rest_of_the_context_moves_no_attention() -> None:
+def test_each_frame_has_its_text_and_other_context_does_not_affect_attention() -> None:
     torch.manual_seed(0)
     module = Instruction(SHAPE, 1 + MAX_TOKENS, instruction=None)
     frame = torch.rand(1, *SHAPE)
     texts = torch.stack([tokenize(text) for text in ("the red ball", "the blue box", "a red ball")]).float()
-    told = torch.cat([torch.tensor([[0.0], [0.0], [5.0]]), texts], dim=1)
-    together = module(frame.expand(3, -1, -1, -1), told)
+    contexts = torch.cat([torch.tensor([[0.0], [0.0], [5.0]]), texts], dim=1)
+    together = module(frame.expand(3, -1, -1, -1), contexts)
     for index in range(3):
-        for one, other in zip(module(frame, told[index : index + 1]), together, strict=True):
+        for one, other in zip(module(frame, contexts[index : index + 1]), together, strict=True):
             torch.testing.assert_close(one[0], other[index])
     assert not torch.allclose(together.attention[0], together.attention[1], atol=1e-5)
-    told[0, 0] = 3.0
-    moved = module(frame, told[:1])
+    contexts[0, 0] = 3.0
+    moved = module(frame, contexts[:1])
     torch.testing.assert_close(moved.attention[0], together.attention[0])
     assert not torch.allclose(moved.features[0], together.features[0])
 
@@ -199,8 +199,8 @@ def test_it_learns_to_attend_to_what_both_words_name() -> None:
     texts = torch.stack([tokenize(f"the {words[0][c]} {words[1][s]}") for c, s in pairs]).float()
     spots = [(top, left) for top in (4, 20, 36) for left in (4, 20)]
 
-    def draw(batch: int) -> tuple[Tensor, Tensor]:
-        """Frames, and for each of the six things the patch that covers it, [batch, 6]."""
+    def sample_batch(batch: int) -> tuple[Tensor, Tensor]:
+        """Frames, and for each of the six objects the patch that covers it, [batch, 6]."""
         frames, cells = torch.zeros(batch, 3, 48, 40), torch.zeros(batch, 6, dtype=torch.int64)
         for index in range(batch):
             for thing, spot in enumerate(torch.randperm(6).tolist()):
@@ -214,14 +214,14 @@ def test_it_learns_to_attend_to_what_both_words_name() -> None:
 
     module = Instruction((3, 48, 40), MAX_TOKENS, instruction=None, num_heads=1)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
-    frames, cells = draw(256)
+    frames, cells = sample_batch(256)
     for _ in range(150):
-        rows, asked = torch.randint(256, (48,)), torch.randint(6, (48,))
-        attention = module(frames[rows], texts[asked]).attention.flatten(1)
+        rows, targets = torch.randint(256, (48,)), torch.randint(6, (48,))
+        attention = module(frames[rows], texts[targets]).attention.flatten(1)
         optimizer.zero_grad()
-        F.nll_loss(attention.clamp_min(1e-9).log(), cells[rows, asked]).backward()
+        F.nll_loss(attention.clamp_min(1e-9).log(), cells[rows, targets]).backward()
         optimizer.step()
-    frames, cells = draw(100)
+    frames, cells = sample_batch(100)
     for thing, text in enumerate(texts):
         with torch.no_grad():
             found = module(frames, text.expand(100, -1)).attention.flatten(1).argmax(dim=1)

@@ -300,18 +300,18 @@ def test_the_map_is_attention_rollout_over_the_windows() -> None:
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     rolled = module(frames)
     matrices = []
-    look = module.attend_tokens
+    attend_tokens = module.attend_tokens
 
-    def keeping(*tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        attended = look(*tokens)
+    def recorded(*tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        attended = attend_tokens(*tokens)
         assert attended[1] is not None
         cells = every_cell(*module.grid.shape)
         matrices.append(spread_local_grid(attended[1], cells, window=(5, 5)).flatten(3).mean(1))
         return attended
 
-    module.attend_tokens = keeping  # type: ignore[method-assign]
+    module.attend_tokens = recorded  # type: ignore[method-assign]
     module(frames)
-    module.attend_tokens = look  # type: ignore[method-assign]
+    module.attend_tokens = attend_tokens  # type: ignore[method-assign]
     module.rollout = False
     pooled = module(frames)
     first, second = (0.5 * matrix + 0.5 * torch.eye(matrix.shape[-1]) for matrix in matrices)

@@ -1,4 +1,4 @@
-"""Where cells lie, and what is done to maps: worked out by hand, and what always holds."""
+"""Grids and operations on attention maps: values computed by hand, and invariants."""
 
 import copy
 import pickle
@@ -36,7 +36,7 @@ def maps_on_a_grid(draw: st.DrawFn, steps: int = 2, num_heads: int = 3) -> Atten
 # ---- The grid ----
 
 
-def test_equal_grids_are_one_key() -> None:
+def test_equal_grids_have_equal_hashes() -> None:
     same = AttentionGrid(np.array([0.5, 3.5]), torch.tensor([0.5, 2.5, 6.0]), (5, 7))
     assert same == GRID and hash(same) == hash(GRID) and {GRID: 1}[same] == 1
     for other in (
@@ -50,7 +50,7 @@ def test_equal_grids_are_one_key() -> None:
         assert again == GRID and again.shape == (2, 3)
 
 
-def test_a_grid_does_not_change_with_what_it_was_made_of() -> None:
+def test_a_grid_copies_its_centres() -> None:
     centers = np.array([0.5, 3.5], dtype=np.float32)
     grid = AttentionGrid(centers, [0.5], (5, 7))
     centers[0] = 1.0
@@ -73,7 +73,7 @@ def test_the_share_of_a_box_in_each_pixel_by_hand() -> None:
     assert AttentionGrid([2.0], [3.0], (5, 7)).spacing == (5.0, 7.0)
 
 
-def test_cells_that_share_a_frame_evenly() -> None:
+def test_an_even_grid_by_hand() -> None:
     grid = AttentionGrid.even((3, 2), (7, 5))
     assert grid.ys == pytest.approx([7 / 6 - 0.5, 3.0, 35 / 6 - 0.5])
     assert grid.xs.tolist() == [0.75, 3.25]
@@ -103,7 +103,7 @@ def test_an_invalid_grid_raises_value_error(ys: Any, size: Any, message: str) ->
 # ---- Maps ----
 
 
-def test_usable_maps_are_told_apart_and_normalised() -> None:
+def test_only_usable_maps_are_normalised() -> None:
     weights = np.ones((5, 2, 3), dtype=np.float32)
     weights[1] = 0
     weights[2, 0, 0], weights[3, 1, 1], weights[4, 0, 2] = np.nan, -1, np.inf
@@ -115,7 +115,7 @@ def test_usable_maps_are_told_apart_and_normalised() -> None:
     assert len(maps) == 5 and maps[0].weights.shape == (2, 3) and maps[0].usable.tolist() is True
 
 
-def test_a_cell_becomes_its_box_and_pixels_their_cell() -> None:
+def test_upsampling_and_pooling_by_hand() -> None:
     weights = np.array([[0.2, 0, 0.9], [0, 0.55, 0]])
     pixels = AttentionMaps(weights, GRID).upsampled()
     top = [0.04, 0.04, 0, 0, 0.04, 0.16, 0.16]  # 0.4 of the row: 0.2 / 2 and 0.9 / 2.25 of the columns
@@ -128,7 +128,7 @@ def test_a_cell_becomes_its_box_and_pixels_their_cell() -> None:
     assert cells.shape == (2, 3)
 
 
-def test_heads_as_one_by_hand() -> None:
+def test_mean_over_heads_by_hand() -> None:
     weights = np.stack([np.full((2, 3), value) for value in (1.0, 2.0, 5.0)])[None]
     maps = AttentionMaps(weights, GRID)
     assert maps.mean_over_heads().weights == pytest.approx(np.full((1, 2, 3), 8 / 3))
@@ -158,7 +158,7 @@ def test_mass_on_the_target_by_hand() -> None:
 
 
 @given(maps_on_a_grid(steps=BATCH + 3))
-def test_mass_is_kept_whole_and_in_batches(maps: AttentionMaps) -> None:
+def test_upsampling_preserves_mass_in_batches_too(maps: AttentionMaps) -> None:
     pixels = maps.upsampled()
     assert pixels.shape == (*maps.weights.shape[:2], *maps.grid.image_size) and (pixels >= 0).all()
     assert pixels.sum(axis=(2, 3)) == pytest.approx(np.ones(pixels.shape[:2]))
@@ -173,7 +173,7 @@ def test_mass_is_kept_whole_and_in_batches(maps: AttentionMaps) -> None:
 
 
 @given(maps_on_a_grid())
-def test_pooling_takes_back_what_upsampling_spread(maps: AttentionMaps) -> None:
+def test_pooling_inverts_upsampling(maps: AttentionMaps) -> None:
     pooled = AttentionMaps.pooled(np.ones((1, 3, *maps.grid.image_size)), maps.grid)
     assert pooled.weights == pytest.approx(np.ones((1, 3, *maps.grid.shape)))
     # The mean over a box of what the box alone has: its mass over its area.
@@ -202,7 +202,7 @@ def test_arrays_and_tensors_are_upsampled_to_the_same_bits(maps: AttentionMaps) 
     torch.testing.assert_close(attention.grad, torch.ones_like(attention))
 
 
-def test_what_cannot_be_upsampled_says_what_to_do() -> None:
+def test_upsampling_other_inputs_raises_value_error() -> None:
     array = np.full((1, 1, 2, 3), 1 / 6)
     with pytest.raises(ValueError, match=r"torch.Tensor, got ndarray: .*AttentionMaps\(array, grid\)"):
         upsample_attention(array, GRID)  # type: ignore[arg-type]

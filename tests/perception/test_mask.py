@@ -11,7 +11,7 @@ from torch import Tensor
 from robot_attn.families._mask import Mask, gate
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -41,7 +41,7 @@ def test_by_hand() -> None:
     seed=st.integers(0, 2**31),
 )
 def test_equals_the_formula(batch: int, count: int, temperature: float, budget: float, seed: int) -> None:
-    logits = 3 * draw(batch, count, seed=seed)
+    logits = 3 * sample(batch, count, seed=seed)
     for ours, theirs in zip(
         gate(logits, torch.tensor(temperature, dtype=torch.float64), budget),
         written_out(logits, temperature, budget),
@@ -61,20 +61,20 @@ def test_equals_the_formula(batch: int, count: int, temperature: float, budget: 
 def test_no_logits_open_more_cells_than_the_budget(
     count: int, budget: float, temperature: float, power: int, scale: float, seed: int
 ) -> None:
-    logits = scale * draw(7, count, seed=seed) ** power + draw(7, 1, seed=seed + 1)
+    logits = scale * sample(7, count, seed=seed) ** power + sample(7, 1, seed=seed + 1)
     mask, weights = gate(logits, torch.tensor(temperature, dtype=torch.float64), budget)
     assert bool(((mask > 0.5 + 1e-9).sum(1) <= budget * count).all())
     torch.testing.assert_close(weights.sum(1), torch.ones(7, dtype=torch.float64))
 
 
 def test_the_gradient() -> None:
-    inputs = (draw(2, 7).requires_grad_(), torch.tensor(1.3, dtype=torch.float64, requires_grad=True))
+    inputs = (sample(2, 7).requires_grad_(), torch.tensor(1.3, dtype=torch.float64, requires_grad=True))
     assert torch.autograd.gradcheck(lambda *x: gate(*x, 0.3), inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
-    logits = (draw(3, 41).clamp(-2, 2) * 3e4).to(dtype).requires_grad_()
+    logits = (sample(3, 41).clamp(-2, 2) * 3e4).to(dtype).requires_grad_()
     mask, weights = gate(logits, torch.tensor(2.0, dtype=dtype), 0.2)
     assert mask.dtype == weights.dtype == dtype
     exact = written_out(logits.detach().double(), 2.0, 0.2)
@@ -135,7 +135,7 @@ def test_masked_content_does_not_reach_the_features() -> None:
         module.get_parameter("log_temperature").fill_(5.0)
     frames = torch.zeros(2, 1, 64, 64)
     frames[:, :, 24:32, 24:32] = 1.0
-    frames[1, :, 48, 48] = 0.4  # seen by a patch's second number
+    frames[1, :, 48, 48] = 0.4  # visible to a patch's second number
     assert not torch.equal(*module.patches(frames))
     closed = module.mask(frames)[:, 0] == 0
     assert bool(closed[:, 12, 12].all()) and not bool(closed[:, 6, 6].any())

@@ -13,13 +13,13 @@ from robot_attn.attention._multi_head import MultiHeadAttention
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 11])
 
 
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def torchs(embed: int, num_heads: int, seed: int = 0, **options: object) -> nn.MultiheadAttention:
-    """A module of torch's whose biases are not the zeros that it starts with."""
+    """A module of torch with biases other than its initial zeros."""
     torch.manual_seed(seed)
     module = nn.MultiheadAttention(embed, num_heads, **options)  # type: ignore[arg-type]
     for parameter in module.parameters():
@@ -29,7 +29,7 @@ def torchs(embed: int, num_heads: int, seed: int = 0, **options: object) -> nn.M
 
 
 def test_by_hand() -> None:
-    """Projections that leave everything as it is: head i compares and reads the i-th numbers."""
+    """Identity projections: head i compares and reads the i-th slice of the numbers."""
     module = MultiHeadAttention(2, 2, bias=False)
     with torch.no_grad():
         for linear in (module.to_query, module.to_key, module.to_value, module.to_output):
@@ -62,10 +62,10 @@ def test_weights_round_trip_to_torchs_module(
     key_dim, value_dim = others or (embed, embed)
     theirs = torchs(embed, heads, seed, kdim=key_dim, vdim=value_dim, bias=bias, batch_first=batch_first)
     query, key, value = (
-        draw(batch, count, size, seed=seed + index)
+        sample(batch, count, size, seed=seed + index)
         for index, (count, size) in enumerate(((queries, embed), (keys, key_dim), (keys, value_dim)))
     )
-    hidden, padded = draw(queries, keys, seed=seed) > 0, draw(batch, keys, seed=seed) > 0
+    hidden, padded = sample(queries, keys, seed=seed) > 0, sample(batch, keys, seed=seed) > 0
     hidden[:, 0] = padded[:, 0] = False  # torch's module gives NaN for a fully masked row
     mask, options = torch.ones(1, 1, 1, 1, dtype=torch.bool), {}
     if masked in ("attn_mask", "both"):
@@ -100,7 +100,7 @@ def test_the_state_dict_round_trips(options: dict[str, object]) -> None:
 
 def test_self_attention_and_values_that_are_keys() -> None:
     module = MultiHeadAttention(6, 2)
-    query, key = draw(2, 3, 6), draw(2, 5, 6, seed=1)
+    query, key = sample(2, 3, 6), sample(2, 5, 6, seed=1)
     for one, other in zip(module(query), module(query, query, query), strict=True):
         assert torch.equal(one, other)
     for one, other in zip(module(query, key), module(query, key, key), strict=True):
@@ -119,7 +119,7 @@ def test_gradients(score: str) -> None:
     torch.manual_seed(0)
     module = MultiHeadAttention(6, 2, key_dim=5, value_dim=3, score=score).double()
     shapes = ((2, 3, 6), (2, 4, 5), (2, 4, 3))
-    inputs = [draw(*shape, seed=index, dtype=torch.float64) for index, shape in enumerate(shapes)]
+    inputs = [sample(*shape, seed=index, dtype=torch.float64) for index, shape in enumerate(shapes)]
     parameters = dict(module.named_parameters())
     mask = torch.ones(3, 4, dtype=torch.bool)
     mask[0, 1:3] = mask[2] = False
@@ -134,7 +134,7 @@ def test_gradients(score: str) -> None:
 
 def test_a_fully_masked_query_reads_zeros() -> None:
     module = MultiHeadAttention.from_torch(torchs(6, 2))
-    query = draw(2, 5, 6).requires_grad_()
+    query = sample(2, 5, 6).requires_grad_()
     mask = torch.ones(5, 5, dtype=torch.bool)
     mask[3] = False
     attended = module(query, mask=mask)
@@ -148,7 +148,7 @@ def test_a_fully_masked_query_reads_zeros() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
     module = MultiHeadAttention(64, 2).to(dtype)
-    attended = module(300 * draw(2, 7, 64, dtype=dtype))
+    attended = module(300 * sample(2, 7, 64, dtype=dtype))
     assert attended.values.dtype == attended.weights.dtype == dtype
     assert bool(attended.values.isfinite().all())
     torch.testing.assert_close(attended.weights.float().sum(-1), torch.ones(2, 2, 7), rtol=0, atol=0.02)
@@ -162,7 +162,7 @@ def test_small_batches(batch: int) -> None:
 
 def test_invalid_input_raises_value_error() -> None:
     module = MultiHeadAttention(6, 2, key_dim=5)
-    query, key = draw(2, 3, 6), draw(2, 7, 5)
+    query, key = sample(2, 3, 6), sample(2, 7, 5)
     for match, arguments, options in (
         (r"expected query \[batch, tokens, 6\], got shape \[3, 6\]", (query[0], key), {}),
         (r"expected key \[batch, tokens, 5\], got shape \[2, 3, 6\]", (query,), {}),
@@ -207,8 +207,8 @@ def test_options_without_an_equivalent_in_torch_are_refused() -> None:
 def test_compiles_to_one_graph_with_the_same_result(score: str) -> None:
     module = MultiHeadAttention(6, 2, score=score)
     batch = torch.export.Dim("batch", min=2, max=64)
-    inputs = (draw(2, 3, 6), draw(2, 5, 6, seed=1))
+    inputs = (sample(2, 3, 6), sample(2, 5, 6, seed=1))
     program = torch.export.export(module, inputs, dynamic_shapes=({0: batch}, {0: batch}))
-    inputs = (draw(7, 3, 6), draw(7, 5, 6, seed=1))
+    inputs = (sample(7, 3, 6), sample(7, 5, 6, seed=1))
     for one, other in zip(program.module()(*inputs), module(*inputs), strict=True):
         torch.testing.assert_close(one, other)

@@ -136,7 +136,7 @@ def test_heat_grows_brighter_with_the_level() -> None:
     assert shown[0, 255] > shown[0, 128] > shown[0, 0]
 
 
-def test_blending_a_part_is_blending_all_of_it() -> None:
+def test_blending_only_the_heated_part_equals_blending_all() -> None:
     generator = np.random.default_rng(1)
     image = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     levels = generator.integers(0, 256, (40, 50), dtype=np.uint8)  # heat everywhere
@@ -166,7 +166,7 @@ def test_the_large_panel_shows_the_best_heads_heat_and_the_target() -> None:
     scale = panel.shape[0] // H
     assert panel.shape == (H * scale, W * scale, 3)
     heat = (panel != 100).any(axis=2)
-    # Head 1 looks at cell (4, 0): rows 32 to 39, columns 0 to 7.
+    # Head 1 attends to cell (4, 0): rows 32 to 39, columns 0 to 7.
     assert heat[36 * scale, 3 * scale]
     assert not heat[36 * scale, 30 * scale]
     outline = (panel == np.array(colors.TARGET)).all(axis=2)
@@ -185,7 +185,7 @@ def test_mass_is_that_of_focus() -> None:
     assert np.isnan(replay.mass[2]).all()
 
 
-def test_every_part_is_drawn_in_its_place() -> None:
+def test_every_part_is_drawn_in_its_box() -> None:
     replay = make_replay(best_head=0)
     first, last = replay.draw(0), replay.draw(T - 1)
     layout = replay.layout
@@ -233,7 +233,7 @@ def test_nothing_overlaps_or_leaves_the_picture(
         assert box.w / box.h == pytest.approx(image_size[1] / image_size[0], rel=0.05)
 
 
-def test_uniform_attention_draws_no_heat_and_claims_nothing() -> None:
+def test_uniform_attention_has_no_heat_and_no_percentages() -> None:
     replay = make_replay(attention=np.full((T, 1, 5, 7), 1 / 35, np.float32), uniform=True)
     assert (replay.large(2) == 100).all()
     assert "%" not in replay.caption(0)
@@ -249,7 +249,7 @@ def test_captions() -> None:
 
 
 def with_bad_maps() -> np.ndarray:
-    """Of head 0 the maps of steps 0, 1, 3 and 4 cannot be drawn; head 1 has all of its own."""
+    """Attention in which the maps of head 0 are unusable in steps 0, 1, 3 and 4; head 1 is usable."""
     attention = np.repeat(one_hot([(1, 3), (4, 0)])[None], T, axis=0)
     attention[0, 0] = 0
     attention[1, 0, 2, 2] = np.nan
@@ -260,7 +260,7 @@ def with_bad_maps() -> np.ndarray:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("known", [True, False])
-def test_a_map_that_cannot_be_drawn_is_left_out_and_it_is_said(known: bool) -> None:
+def test_an_unusable_map_is_omitted_and_labelled(known: bool) -> None:
     masks = {} if known else {"target_masks": None}
     attention = with_bad_maps()
     replay, good = make_replay(attention=attention, **masks), make_replay(**masks)
@@ -326,7 +326,7 @@ def test_an_inconsistent_episode_or_replay_raises_value_error(changes: dict[str,
         make_replay().draw(T)
 
 
-def test_contact_sheet_holds_every_picture() -> None:
+def test_contact_sheet_contains_every_picture() -> None:
     pictures = [np.full((30, 50, 3), 20 * i, dtype=np.uint8) for i in range(1, 8)]
     sheet = contact_sheet(pictures, [f"moment {i}" for i in range(7)], columns=3, title="an episode")
     for picture in pictures:
@@ -342,7 +342,7 @@ def test_moments_span_the_episode() -> None:
     assert moments(3) == [0, 1, 2]
 
 
-def test_png_comes_back_in_the_right_colours(tmp_path: Path) -> None:
+def test_png_round_trip_keeps_colours(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
     write_png(tmp_path / "a.png", image)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
@@ -502,5 +502,5 @@ try:
 except ModuleNotFoundError as error:
     print(error)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert 'pip install "robot-attn[video]"' in told
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert 'pip install "robot-attn[video]"' in output

@@ -14,18 +14,18 @@ from robot_attn.families._query import pool_patches
 B, S, N, D, H, K = 3, 5, 13, 7, 2, 11
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def parameters() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return draw(B, N, S), draw(D, S, seed=1), draw(H, D, seed=2), draw(H, seed=3).exp()
+    return sample(B, N, S), sample(D, S, seed=1), sample(H, D, seed=2), sample(H, seed=3).exp()
 
 
 def test_folded_equals_unfolded() -> None:
     """Explicit queries, keys and values in `attend` give the same result as `pool_patches`."""
     patches, hidden, _, temperature = parameters()
-    queries, to_keys, to_values = draw(H, K, seed=4), draw(H, K, D, seed=5), draw(H, 17, S, seed=6)
+    queries, to_keys, to_values = sample(H, K, seed=4), sample(H, K, D, seed=5), sample(H, 17, S, seed=6)
     folded = torch.einsum("hk,hkd->hd", queries, to_keys)
     pooled, weights = pool_patches(patches, hidden, folded, temperature)
     values = torch.einsum("hvs,bhs->bhv", to_values, pooled)
@@ -35,9 +35,9 @@ def test_folded_equals_unfolded() -> None:
     spread = (logits.var(dim=-1, correction=0) + EPSILON).sqrt()
     # Taking the mean from the logits changes no softmax; the rest of the normalisation scales the query.
     query = queries * (temperature / spread)[..., None]
-    seen = attend(query[:, :, None], keys, torch.einsum("hvs,bns->bhnv", to_values, patches), score="dot")
-    torch.testing.assert_close(weights, seen.weights[:, :, 0], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(values, seen.values[:, :, 0], rtol=1e-10, atol=1e-12)
+    attended = attend(query[:, :, None], keys, torch.einsum("hvs,bns->bhnv", to_values, patches), score="dot")
+    torch.testing.assert_close(weights, attended.weights[:, :, 0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(values, attended.values[:, :, 0], rtol=1e-10, atol=1e-12)
 
 
 def test_by_hand() -> None:
@@ -69,7 +69,7 @@ def test_the_gradient_written_by_hand(
     seed=st.integers(0, 2**31),
 )
 def test_the_result_is_the_same_with_and_without_gradient(batch: int, chunk: int, seed: int) -> None:
-    patches = draw(batch, N, S, seed=seed)
+    patches = sample(batch, N, S, seed=seed)
     _, hidden, folded_query, temperature = parameters()
     kept = _query.CHUNK_BYTES
     try:

@@ -39,13 +39,13 @@ def paint(*objects: tuple[Region, tuple[int, int, int]]) -> NDArray[np.uint8]:
     return frame
 
 
-def drawn_map(seed: int, size: tuple[int, int], levels: int) -> Map:
+def quantised_map(seed: int, size: tuple[int, int], levels: int) -> Map:
     """A map of few different values, so that there are plateaus and ties."""
     return np.random.default_rng(seed).integers(0, levels, size).astype(np.float64)
 
 
 maps = st.builds(
-    drawn_map,
+    quantised_map,
     st.integers(0, 2**31),
     st.tuples(st.integers(1, 13), st.integers(1, 17)),
     st.sampled_from([2, 3, 5, 1000]),
@@ -296,9 +296,9 @@ def test_two_crossing_objects() -> None:
     for step in range(0, 41, 4):
         one, other = square(10 + step, 10), square(50 - step, 12)
         map = one.mask + 0.8 * other.mask
-        seen = regions(map)
-        assert len(seen) == (1 if abs(40 - 2 * step) <= 5 else 2)
-        tracks = tracker.update(seen, paint((other, blue), (one, red)))
+        found = regions(map)
+        assert len(found) == (1 if abs(40 - 2 * step) <= 5 else 2)
+        tracks = tracker.update(found, paint((other, blue), (one, red)))
         if step == 0:
             first = ids(tracks)
     last = ids(tracks)

@@ -46,7 +46,7 @@ def install(site: Path, monkeypatch: pytest.MonkeyPatch, name: str, entry_points
     monkeypatch.delitem(sys.modules, name, raising=False)
 
 
-def test_a_registered_family_is_found_wherever_a_name_is_taken() -> None:
+def test_a_registered_family_is_found_wherever_a_name_is_accepted() -> None:
     register_family("wink", Wink)
     register_family("wink", Wink)  # the same again, as when a notebook's cell is run twice
     assert FAMILIES["wink"] is Wink and "wink" in FAMILIES and [*FAMILIES] == [*BUILTIN_FAMILIES, "wink"]

@@ -122,10 +122,10 @@ def test_the_same_generator_gives_the_same_sample() -> None:
 def test_gradients() -> None:
     inputs = [tensor.requires_grad_() for tensor in tensors(7, (1, 2, 3, 5), (1, 2, 7, 5), (1, 2, 7, 2))]
 
-    def draw(*x: Tensor) -> tuple[Tensor, ...]:
+    def values_of(*x: Tensor) -> tuple[Tensor, ...]:
         return tuple(attend_sampled(*x, samples=4, generator=torch.Generator().manual_seed(2)))
 
-    assert torch.autograd.gradcheck(draw, inputs)
+    assert torch.autograd.gradcheck(values_of, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -40,9 +40,9 @@ def test_a_layer_equals_torchs_encoder_layer(
     ):
         other.load_state_dict(one.state_dict())
     tokens = torch.randn(batch, count, embed, dtype=dtype)
-    seen, _ = ours.to(dtype)(tokens, lambda *parts: (F.scaled_dot_product_attention(*parts), None))
+    ours_attended, _ = ours.to(dtype)(tokens, lambda *parts: (F.scaled_dot_product_attention(*parts), None))
     close = {"rtol": 1e-6, "atol": 1e-6 if dtype == torch.float32 else 1e-10}
-    torch.testing.assert_close(seen, theirs.to(dtype)(tokens), **close)
+    torch.testing.assert_close(ours_attended, theirs.to(dtype)(tokens), **close)
 
 
 def test_rollout_equals_the_product_of_the_layers() -> None:
@@ -50,7 +50,7 @@ def test_rollout_equals_the_product_of_the_layers() -> None:
     module = SelfAttention((3, 41, 53), layers=2, num_layer_heads=2, rollout=True).double()
     frames = torch.rand(3, 3, 41, 53, dtype=torch.float64)
     matrices = []
-    look = module.attend_tokens
+    attend_tokens = module.attend_tokens
 
     def written_out(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
         weights = (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(-1)
@@ -60,7 +60,7 @@ def test_rollout_equals_the_product_of_the_layers() -> None:
     rolled = module(frames)
     module.attend_tokens = written_out  # type: ignore[method-assign]
     by_hand = module(frames)
-    module.attend_tokens = look  # type: ignore[method-assign]
+    module.attend_tokens = attend_tokens  # type: ignore[method-assign]
     module.rollout = False
     pooled = module(frames)
     first, second = (0.5 * matrix + 0.5 * torch.eye(matrix.shape[-1]) for matrix in matrices)

@@ -13,7 +13,7 @@ from robot_attn import SCORES, build_score
 from robot_attn.families._slots import SlotAttention, Slots, compete
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -37,8 +37,8 @@ def test_equals_equations_1_and_2(
 ) -> None:
     slots, count, size = sizes
     query, key = (
-        draw(batch, slots, size, seed=seed).to(dtype),
-        draw(batch, count, size, seed=seed + 1).to(dtype),
+        sample(batch, slots, size, seed=seed).to(dtype),
+        sample(batch, count, size, seed=seed + 1).to(dtype),
     )
     scores = torch.einsum("bnd,bkd->bnk", key, query) / math.sqrt(size)
     attn = scores.exp() / scores.exp().sum(2, keepdim=True)
@@ -59,7 +59,7 @@ def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
 def test_equals_algorithm_1(rounds: int) -> None:
     torch.manual_seed(0)
     module = SlotAttention(5, slots=3, slot_dim=7, rounds=rounds).double()
-    tokens = draw(2, 11, 5)
+    tokens = sample(2, 11, 5)
     inputs = norm(tokens, module.norm_tokens)
     slots = module.first.expand(2, -1, -1)
     cell = module.cell
@@ -94,15 +94,15 @@ def test_a_slot_without_tokens_still_has_a_map() -> None:
 def test_the_gradient(score: str) -> None:
     torch.manual_seed(0)
     measure = build_score(score, 3, 1)
-    inputs = (draw(2, 4, 3).requires_grad_(), draw(2, 5, 3, seed=1).requires_grad_())
+    inputs = (sample(2, 4, 3).requires_grad_(), sample(2, 5, 3, seed=1).requires_grad_())
     assert torch.autograd.gradcheck(lambda q, k: compete(q, k, measure), inputs)
     module = SlotAttention(3, slots=2, slot_dim=3, rounds=2, score=score).double()
-    assert torch.autograd.gradcheck(module, draw(1, 5, 3).requires_grad_())
+    assert torch.autograd.gradcheck(module, sample(1, 5, 3).requires_grad_())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_large_numbers_in_half_precision(dtype: torch.dtype) -> None:
-    query, key = ((200 * draw(2, 5, 7, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
+    query, key = ((200 * sample(2, 5, 7, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
     weights = compete(query, key, SCORES["dot"])
     assert weights.dtype == dtype
     scores = query.detach().double() @ key.detach().double().transpose(1, 2)
@@ -169,7 +169,7 @@ def test_the_decoder_reconstructs_frames_of_any_size(shape: tuple[int, int, int]
     assert module.reconstruct(frames[:0])[0].shape == (0, *shape)
 
 
-def test_the_decoder_and_all_before_it_learn_from_the_reconstruction() -> None:
+def test_reconstruction_trains_the_decoder_and_all_layers_before_it() -> None:
     torch.manual_seed(0)
     module = Slots((3, 40, 40), decoder=True)
     module.reconstruction_loss(torch.rand(3, 3, 40, 40)).backward()

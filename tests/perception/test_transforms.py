@@ -1,4 +1,4 @@
-"""`torch.func` and `torch.jit.trace` over every family, against the module called plainly."""
+"""`torch.func` and `torch.jit.trace` on every family, compared with direct calls of the module."""
 
 import copy
 from typing import Any
@@ -43,7 +43,7 @@ def test_vmap_over_frames_is_the_batch(family: str, options: dict[str, Any]) -> 
     module, (frames, context) = module_of(family, options), inputs(options)
     expected = module(frames, context)
     for given in (frames, frames / 255):
-        features, attention = vmap(lambda one, told: tuple(module(one[None], told[None])))(given, context)
+        features, attention = vmap(lambda one, vector: tuple(module(one[None], vector[None])))(given, context)
         assert_close(features[:, 0], expected.features)
         assert_close(attention[:, 0], expected.attention)
 
@@ -88,8 +88,8 @@ def test_gradients_of_each_frame_alone(family: str, options: dict[str, Any]) -> 
     frames, context = frames.double() / 255, context.double()
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
 
-    def alone(state: dict[str, Tensor], frame: Tensor, told: Tensor) -> Tensor:
-        return loss(module, state, frame[None], told[None]).sum()
+    def alone(state: dict[str, Tensor], frame: Tensor, vector: Tensor) -> Tensor:
+        return loss(module, state, frame[None], vector[None]).sum()
 
     found = vmap(grad(alone), in_dims=(None, 0, 0))(weights, frames, context)
     for i in range(B):

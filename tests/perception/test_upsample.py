@@ -23,7 +23,7 @@ def test_by_hand() -> None:
     st.sampled_from([7, 13, 32]),
     st.integers(0, 2**31),
 )
-def test_mass_is_kept(rows: int, cols: int, height: int, width: int, seed: int) -> None:
+def test_mass_is_preserved(rows: int, cols: int, height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     attention = torch.rand(2, 3, rows, cols, generator=generator, dtype=torch.float64)
     ys = torch.sort(torch.rand(rows, generator=generator, dtype=torch.float64)).values * (height - 1)

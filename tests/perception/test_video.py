@@ -40,11 +40,11 @@ def decode(path: Path) -> list[np.ndarray]:
 def test_the_format_plays_in_a_browser(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     assert write_video(path, frames(), 12.5) == 7
-    told = describe(path)
-    assert re.search(r"Video: h264 \(High\)", told)
-    assert "yuv420p(tv, bt709" in told
-    assert "12.50 fps" in told
-    assert "96x64" in told
+    output = describe(path)
+    assert re.search(r"Video: h264 \(High\)", output)
+    assert "yuv420p(tv, bt709" in output
+    assert "12.50 fps" in output
+    assert "96x64" in output
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # it starts before it is loaded
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
@@ -148,5 +148,5 @@ try:
 except ModuleNotFoundError as error:
     print(error)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert 'pip install "robot-attn[video]"' in told
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert 'pip install "robot-attn[video]"' in output

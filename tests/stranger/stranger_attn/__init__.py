@@ -1,1 +1,1 @@
-"""A family, a task and a visual shift that are not robot-attn's."""
+"""A family, a task and a visual shift in another package than robot-attn."""

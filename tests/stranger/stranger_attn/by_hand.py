@@ -1,4 +1,4 @@
-"""The same without an installation: importing this module registers the task and the shift."""
+"""Registration without an installation: importing this module registers the task and the shift."""
 
 from robot_attn_envs import register_shift, register_task
 

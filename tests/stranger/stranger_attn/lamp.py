@@ -17,7 +17,7 @@ FIELD = math.radians(60)
 
 
 class Lamp(Task):
-    """The lamp stands still, `spread` rad at most to the side of where the camera looks at first."""
+    """The lamp stands still, at most `spread` rad to either side of the camera's initial axis."""
 
     camera = "eye"
     horizon = 20
@@ -115,5 +115,5 @@ class Lamp(Task):
 
     def _put(self, world: int, slots: NDArray[np.int64]) -> None:
         azimuth = self._azimuths[world, slots]
-        height = np.where(slots == 0, 1.0, 2.2)  # boxes hang above the lamp, and never hide it
+        height = np.where(slots == 0, 1.0, 2.2)  # boxes hang above the lamp and never occlude it
         self._places[world, slots] = np.stack([4 * np.cos(azimuth), 4 * np.sin(azimuth), height], axis=1)

@@ -1,4 +1,4 @@
-"""A family: learned queries that meet a linear view of each patch."""
+"""A family: attention with learned queries over linear keys of the patches."""
 
 from __future__ import annotations
 
