@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from robot_attn_policies.compat.stable_baselines3 import distribution_of
+from robot_attn_policies.sb3.adam import Adam
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
 from robot_attn_policies.sb3.sharded import Sharded
 from robot_attn_policies.training.presets import TrainConfig
@@ -84,6 +85,7 @@ def policy_kwargs(config: TrainConfig) -> dict[str, Any]:
         "share_features_extractor": config.ppo.share_features_extractor,
         "features_extractor_class": PerceptionExtractor,
         "features_extractor_kwargs": {"perception": config.perception, **config.options},
+        "optimizer_class": Adam,
         "optimizer_kwargs": {"eps": config.ppo.adam_eps},
     }
 
@@ -102,7 +104,7 @@ def build_policy(
         observation_space: the policy's observation space, with channel-first images.
         action_space: the policy's action space.
         init: False for a policy that weights are loaded into: it skips SB3's orthogonal initialisation and
-            the optimiser, whose first use takes torch more than a second.
+            the optimiser.
 
     Raises:
         ValueError: an unknown perception family, or an option that it does not have.
