@@ -7,8 +7,8 @@ Importing this package registers the tasks with Gymnasium:
     env = gymnasium.make("RobotAttn/Track-v0", masks=True)
     envs = gymnasium.make_vec("RobotAttn/Track-v0", num_envs=24)
 
-The names below are all that a task or a visual shift of your own needs. `Task`, `Objects`, `Shift` and others
-that need MuJoCo are imported on first use; registering needs no MuJoCo.
+The names below suffice to write a task or a visual shift in another package. `Task`, `Objects`, `Shift` and
+others that need MuJoCo are imported on first use, so registering does not need MuJoCo.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The error for an unknown name."""
+"""Error messages shared by the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """The error for an unknown name, with the known names and the closest of them.
+    """Build the error for an unknown name, with the known names and the nearest of them.
 
     Args:
         kind: kind of thing that the name is for, such as "visual shift".

@@ -1,4 +1,4 @@
-"""Registry of tasks and visual shifts by name, those of other packages included; imports on first use.
+"""Registry of tasks and visual shifts by name, including other packages'; classes are imported on first use.
 
 Another package adds its own in one of two ways:
 
@@ -26,18 +26,18 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 TASK_ENTRY_POINTS, SHIFT_ENTRY_POINTS = "robot_attn.tasks", "robot_attn.shifts"
-"""Groups of entry points with which installed packages add tasks and shifts: name = "module:Class"."""
+"""Entry-point groups in which installed packages declare tasks and shifts: name = "module:Class"."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 _tasks: dict[str, str] = {}
 TASKS: Mapping[str, str] = MappingProxyType(_tasks)
-"""The place of every task's class, "module:Class", by the task's id."""
+"""Path of every task's class, "module:Class", by task id."""
 
 _shifts: dict[str, str | type[Any]] = {}
 SHIFT_PLACES: Mapping[str, str | type[Any]] = MappingProxyType(_shifts)
-"""Every visual shift's class, or its place, by the shift's name. `robot_attn_envs.SHIFTS` has the classes."""
+"""Class, or path "module:Class", of every visual shift by name. `robot_attn_envs.SHIFTS` has the classes."""
 
 
 def register_task(task_id: str, task: str | type[Any]) -> None:
@@ -52,7 +52,7 @@ def register_task(task_id: str, task: str | type[Any]) -> None:
         task: "module:Class", imported when the task is first made; or the class, a subclass of `Task`.
 
     Raises:
-        ValueError: an id that is taken or invalid, or an invalid place.
+        ValueError: an id in use or invalid, or an invalid path.
     """
     place = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
     _check_place("task", place)
@@ -86,8 +86,7 @@ def register_shift(name: str, shift: str | type[Any]) -> None:
             a `stream` that no other shift has.
 
     Raises:
-        ValueError: a name that is taken or invalid, or an invalid place. The class itself is checked when it
-            is first used.
+        ValueError: a name in use or invalid, or an invalid path. The class is checked when it is first used.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a shift name of letters, digits, '-', '_' and '.', got {name!r}")
@@ -123,7 +122,7 @@ def load(kind: str, place: str | type[Any]) -> Any:
 
 
 def register_installed() -> None:
-    """Register the entry points of installed packages, with a warning for each that cannot be."""
+    """Register the entry points of installed packages; warn about each that cannot be registered."""
     register: Mapping[str, Callable[[str, str], None]] = {
         TASK_ENTRY_POINTS: register_task,
         SHIFT_ENTRY_POINTS: register_shift,
@@ -134,7 +133,7 @@ def register_installed() -> None:
                 add(point.name, point.value)
             except ValueError as error:
                 package = "" if point.dist is None else f" of {point.dist.name}"
-                warnings.warn(f"the entry point {point.name!r}{package} is left out: {error}", stacklevel=2)
+                warnings.warn(f"the entry point {point.name!r}{package} is ignored: {error}", stacklevel=2)
 
 
 def _check_place(kind: str, place: str) -> None:

@@ -194,7 +194,7 @@ def test_an_installed_package_adds_tasks_and_shifts_without_being_imported(tmp_p
     tasks, shifts, caught, heavy = done.stdout.splitlines()
     assert tasks == f"strange:Dot {TASKS['RobotAttn/Track-v0']}"
     assert shifts == " ".join([*OURS, "fog"])
-    assert caught.startswith("2 the entry point 'RobotAttn/Track-v0' of strange is left out")
+    assert caught.startswith("2 the entry point 'RobotAttn/Track-v0' of strange is ignored")
     assert heavy == "[]"
 
 

@@ -223,7 +223,7 @@ class Shifts:
             steps: control steps done in each world's episode, int64 [num_worlds].
 
         Returns:
-            Kinematics as the camera shall see them.
+            The shifted kinematics.
         """
         shifted = dict(kinematics)
         self._settings["gain"] = 1.0

@@ -1,4 +1,4 @@
-"""The target and the distractors of a task: which geom is which in an episode, and in which colour."""
+"""The target and the distractors of a task: their geoms and colours in each episode."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Objects:
         episode: the arrays above that are sampled for each episode, by name.
 
     Raises:
-        ValueError: an unknown kind of instruction, or one that none of the shapes can be the target of.
+        ValueError: an unknown kind of instruction, or shapes none of which it can name.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Objects:
 
         Args:
             world: index of the world.
-            count: how many to add; if fewer are spare, all of them.
+            count: number to add; all spare ones if there are fewer.
             rng: generator of the shift that adds them.
 
         Returns:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from robot_attn_envs.tasks.task import Task
 
 MAX_OCCLUDERS = 8
-MAX_STAY = 2.0  # s, the longest that the screen stays, and so the longest that it hides the target
-MAX_FRACTION = 0.6  # of its part of the episode, the longest that the screen stays
+MAX_STAY = 2.0  # s, longest time that the screen stays and hides the target
+MAX_FRACTION = 0.6  # longest stay as a fraction of the screen's part of the episode
 RAMP = 0.15  # fraction of the stay spent sliding in, and again sliding out
 NEARNESS = 0.5  # position of the screen between the camera (0) and the target (1)
 HALF_WIDTH, HALF_HEIGHT = 1.5, 2.0  # in radii of the target

@@ -47,13 +47,13 @@ class Table:
         num_worlds: number of worlds.
         distractors: number of objects beside the target, 0 to 32; up to about 12 stand `SPACING` apart.
         spare_distractors: number of spare ones, 0 to 32, for the shift that adds distractors.
-        instruction: how the target is chosen, see `Objects`.
+        instruction: see `Objects`.
         kinds: geom type, size (m) and height of the centre when standing (m) of each slot, repeated in this
             order.
 
     Attributes:
         objects: which object is the target, and the objects' colours.
-        starts: where the objects' centres were put at the start, float64 [num_worlds, slots, 3], m.
+        starts: initial positions of the objects' centres, float64 [num_worlds, slots, 3], m.
         episode: what was sampled for the running episodes, arrays [num_worlds, ...].
 
     Raises:
