@@ -29,7 +29,16 @@ def run(options: Options) -> dict[str, object]:
     resumed = (options.out / CONFIG).is_file()
 
     console.rule(f"1 of 3   {'Resume training' if resumed else 'Train'} the policy")
-    train.run(TrainOptions("track", steps=options.steps, seed=options.seed, out=options.out, resume=resumed))
+    train.run(
+        TrainOptions(
+            "track",
+            steps=options.steps,
+            stop_score=options.stop_score,
+            seed=options.seed,
+            out=options.out,
+            resume=resumed,
+        )
+    )
     console.rule("2 of 3   Evaluate it")
     figures = evaluate.evaluate(EvaluateOptions(options.out, episodes=options.episodes))
     for path in (scores, options.json):

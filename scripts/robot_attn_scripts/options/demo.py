@@ -24,7 +24,9 @@ class Training:
     """Training and evaluation budget."""
 
     steps: int = TrainConfig.steps
-    """Environment steps to train for."""
+    """Most environment steps to train for."""
+    stop_score: float = 0.97
+    """Score of the training's own evaluations at which the policy is good enough: training stops."""
     episodes: int = 64
     """Evaluation episodes."""
     seed: int = TrainConfig.seed
@@ -40,7 +42,7 @@ class Options(Training, Output, Checked):
     """
 
     def check(self) -> None:
-        TrainConfig("track", steps=self.steps, seed=self.seed)
+        TrainConfig("track", steps=self.steps, stop_score=self.stop_score, seed=self.seed)
         _groups.check_range(self, ("episodes",), 1)
 
     def check_files(self) -> None:
