@@ -404,7 +404,13 @@ def test_a_run_records_the_versions_of_libraries() -> None:
         run.versions["torch"] == torch.__version__.partition("+")[0]
         or run.versions["torch"] == torch.__version__
     )
-    assert {"python", "numpy", "gymnasium", "stable-baselines3"} <= set(run.versions)
+    assert {"python", "numpy", "gymnasium", "stable-baselines3", "warp-lang"} <= set(run.versions)
+
+
+@pytest.mark.parametrize("renderer", [None, "tiled"])
+def test_a_run_names_its_renderer(tmp_path: Path, renderer: str | None) -> None:
+    write_config(tmp_path, describe_run(CONFIG, OBSERVATION, ACTION, renderer))
+    assert read_config(tmp_path).renderer == renderer
 
 
 def test_a_perception_of_another_module_is_imported_only_if_a_person_names_it_too(

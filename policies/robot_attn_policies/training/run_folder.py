@@ -1,6 +1,6 @@
 """Run folders: read and write the configuration, policies and checkpoint of a training run.
 
-    config.json              the resolved `TrainConfig`, the spaces, library versions, git commit
+    config.json              the resolved `TrainConfig`, the spaces, library versions, git commit, renderer
     policy.safetensors       the last policy
     best/policy.safetensors  the best policy on the evaluation seeds, with its score in best/score.json
     trainer.pt               the checkpoint to resume from, for `torch.load(..., weights_only=True)`
@@ -70,7 +70,7 @@ _MAX_JSON = 1 << 20
 _MAX_HEADER = 1 << 20
 _MAX_TRAINER = 1 << 33
 _ZIP_END = b"PK\x05\x06"
-_LIBRARIES = ("robot-attn", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "mujoco-warp")
+_LIBRARIES = ("robot-attn", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "warp-lang")
 
 
 class RunError(ValueError):
@@ -91,6 +91,8 @@ class Run:
     """Versions of Python and of the libraries that results depend on."""
     git_commit: str | None
     """Commit of robot-attn, with "-dirty" if files differ from it; None outside a checkout."""
+    renderer: str | None = None
+    """What drew the frames, by the environment's metadata; None if it does not say."""
     format: int = FORMAT
     """Format of the folder; its policies refer to the configuration by the hash of that format."""
 
@@ -104,10 +106,13 @@ class Run:
 
 
 def describe_run(
-    config: TrainConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    config: TrainConfig,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    renderer: str | None = None,
 ) -> Run:
     """The content of config.json for a new run, with the installed library versions and the git commit."""
-    return Run(config, observation_space, action_space, library_versions(), _git_commit())
+    return Run(config, observation_space, action_space, library_versions(), _git_commit(), renderer)
 
 
 def library_versions() -> dict[str, str]:
@@ -131,6 +136,7 @@ def write_config(folder: Path, run: Run) -> None:
         "action_space": space_to_json(run.action_space),
         "versions": dict(run.versions),
         "git_commit": run.git_commit,
+        "renderer": run.renderer,
     }
     data["sha256"] = json_hash(data)
     write_file(folder / CONFIG, (json.dumps(data, indent=2) + "\n").encode())
@@ -161,7 +167,7 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
         )
     try:
         fields = {"format", "config", "observation_space", "action_space", "versions", "git_commit"}
-        if set(data) != fields:
+        if set(data) - {"renderer"} != fields:
             raise ValueError(f"expected the fields {sorted(fields)}, got {sorted(data)!s:.200}")
         config = from_json(TrainConfig, data["config"])
         if data["format"] == 1:
@@ -173,6 +179,7 @@ def read_config(folder: str | os.PathLike[str]) -> Run:
             action_space=space_from_json(data["action_space"]),
             versions=from_json(Mapping[str, str], data["versions"]),
             git_commit=from_json(str | None, data["git_commit"]),
+            renderer=from_json(str | None, data.get("renderer")),
             format=data["format"],
         )
     except (ValueError, OverflowError) as error:

@@ -270,7 +270,8 @@ class Training:
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer = deque(maxlen=100)
         self.model.ep_success_buffer = deque(maxlen=100)
-        self.run: Run = describe_run(config, self.env.observation_space, self.env.action_space)
+        renderer = (self.env.env.metadata or {}).get("renderer")
+        self.run: Run = describe_run(config, self.env.observation_space, self.env.action_space, renderer)
         self.evaluations: list[Evaluation] = []
         self.seconds = 0.0
         self._progress = _ProgressLog(folder)
