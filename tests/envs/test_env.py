@@ -376,3 +376,25 @@ def test_numpy_integers_are_accepted(task: str, options: dict[str, Any]) -> None
     np.testing.assert_equal(env.reset(seed=3), plain.reset(seed=3))
     env.close()
     plain.close()
+
+
+@pytest.mark.parametrize("renderer", [None, "tiled", "mujoco_warp"])
+def test_metadata_name_what_draws_the_frames(renderer: str | None) -> None:
+    for env in (
+        gymnasium.make("RobotAttn/Track-v0", renderer=renderer),
+        gymnasium.make_vec("RobotAttn/Track-v0", num_envs=2, renderer=renderer),
+    ):
+        assert env.metadata["renderer"] == (renderer or "tiled")
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"renderer": "opengl"}, "expected a renderer among tiled, mujoco_warp, got 'opengl'"),
+        ({"device": "abacus"}, "expected a device among cpu"),
+    ],
+)
+def test_what_cannot_draw_is_refused(options: dict[str, str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        gymnasium.make("RobotAttn/Track-v0", **options)
