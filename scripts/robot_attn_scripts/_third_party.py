@@ -93,17 +93,42 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
 
 
 class OwnContext(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Draws in the environment's own OpenGL context.
+    """Render in the environment's own OpenGL context, and delete its objects there.
 
-    Gymnasium's MuJoCo renderer draws in the current one: that of the environment which drew its first frame
-    last, and none at all once that environment is closed.
+    Gymnasium's MuJoCo renderer renders in the current context: that of the environment which rendered its
+    first frame last, and none once that environment is closed. It deletes its OpenGL objects in the current
+    context too, whenever the garbage collector finds them. They are numbers that mean another environment's
+    objects there, whose frames are black from then on.
     """
 
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._deleted = False
+
     def render(self) -> Any:
-        viewer = self.get_wrapper_attr("mujoco_renderer").viewer
+        viewer = self._viewer
         if viewer is not None:
             viewer.make_context_current()
         return self.env.render()
+
+    def close(self) -> None:
+        self._delete_objects()
+        self.env.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # as the interpreter ends, OpenGL may be gone already
+            self._delete_objects()
+
+    @property
+    def _viewer(self) -> Any:
+        return self.get_wrapper_attr("mujoco_renderer").viewer
+
+    def _delete_objects(self) -> None:
+        viewer = self._viewer
+        if viewer is not None and not self._deleted:
+            viewer.make_context_current()
+            viewer.con.free()  # later calls, by the garbage collector, do nothing
+            self._deleted = True
 
 
 def _seeing(env: Env, name: str, size: tuple[int, int]) -> Env:

@@ -1,5 +1,6 @@
 """Environments without a line of ours: Gymnasium's Reacher-v5 through its renderer, and somebody's own."""
 
+import gc
 import json
 import os
 import shutil
@@ -117,7 +118,8 @@ def reacher(**options: Any) -> gymnasium.Env[Any, Any]:
     """Reacher by Gymnasium alone; the state at the first frame decides where its camera stands."""
     _third_party._choose_opengl()
     env = gymnasium.make("Reacher-v5", render_mode="rgb_array", width=64, height=64, max_episode_steps=STEPS)
-    # Another test's environment takes the OpenGL context with it, whenever the garbage collector gets to it.
+    # A renderer of another test that is collected later would delete this one's OpenGL objects: collect it now.
+    gc.collect()
     env = _third_party.OwnContext(env)
     env.reset(seed=0)
     env.render()
@@ -176,6 +178,21 @@ def frames_of(video: Path) -> int:
     return count
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_end_of_one_environment_leaves_anothers_frames(closed: bool) -> None:
+    first, second = reacher(), reacher()
+    frame = second.render()
+    assert frame.any()
+    if closed:
+        first.close()
+        np.testing.assert_array_equal(second.render(), frame)
+    del first
+    gc.collect()
+    np.testing.assert_array_equal(second.render(), frame)
+    second.close()
+    second.close()  # once more is no error
+
+
 # The extractor alone.
 
 
@@ -195,6 +212,11 @@ def test_the_extractor_learns_on_reacher_from_pixels(with_state: bool) -> None:
         },
     )
     model.learn(32)
+    assert (
+        model.rollout_buffer.observations["pixels"].any()
+        if with_state
+        else model.rollout_buffer.observations.any()
+    )
     # By its moving mean of gradients: a step of a tiny one may be rounded away.
     seen, state = model.policy.features_extractor.named_parameters(), model.policy.optimizer.state
     assert [name for name, weights in seen if not state[weights]["exp_avg"].any()] == []
