@@ -118,7 +118,7 @@ def reacher(**options: Any) -> gymnasium.Env[Any, Any]:
     """Reacher by Gymnasium alone; the state at the first frame decides where its camera stands."""
     _third_party._choose_opengl()
     env = gymnasium.make("Reacher-v5", render_mode="rgb_array", width=64, height=64, max_episode_steps=STEPS)
-    # A renderer of another test that is collected later would delete this one's OpenGL objects: collect it now.
+    # A renderer of another test that is collected later would delete this one's OpenGL objects.
     gc.collect()
     env = _third_party.OwnContext(env)
     env.reset(seed=0)
@@ -212,11 +212,8 @@ def test_the_extractor_learns_on_reacher_from_pixels(with_state: bool) -> None:
         },
     )
     model.learn(32)
-    assert (
-        model.rollout_buffer.observations["pixels"].any()
-        if with_state
-        else model.rollout_buffer.observations.any()
-    )
+    stored = model.rollout_buffer.observations
+    assert (stored["pixels"] if with_state else stored).any()  # black frames give no gradient
     # By its moving mean of gradients: a step of a tiny one may be rounded away.
     seen, state = model.policy.features_extractor.named_parameters(), model.policy.optimizer.state
     assert [name for name, weights in seen if not state[weights]["exp_avg"].any()] == []
