@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.render.draw import Lights, Maps, draw_kernel
 from robot_attn_envs.render.lens import MountedLens
+from robot_attn_envs.render.lens_kernels import paint
 from robot_attn_envs.render.meshes import Mesh, Range, draw_triangles
 from robot_attn_envs.render.pixels import Colors, Output, make_output
 from robot_attn_envs.render.place import (
@@ -271,8 +272,11 @@ class TiledRayCaster:
             if self._lens is not None:
                 self._lens.launch(worlds, self._rays, inputs["eye_xmat"], buffers["packed"], output)
 
-        for kernel in (place_shapes, list_tiles, draw_triangles, self._draw):
-            wp.load_module(kernel.module, device="cpu")
+        # Compiled, or loaded from the cache, before they are recorded: side by side.
+        used = [place_shapes, self._draw]
+        used += [draw_triangles] if len(self._mesh.ranges) else []
+        used += [paint] if self._lens else []
+        wp.force_load(device="cpu", modules=[kernel.module for kernel in used])
         with wp.ScopedCapture("cpu") as capture:
             launch()
         return capture.graph, output
