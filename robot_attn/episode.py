@@ -156,7 +156,9 @@ class Episode:
         for name in ("actions", "rewards", "values"):
             array = getattr(self, name)
             if array is not None and not np.isfinite(array).all():
-                raise EpisodeError(f"expected {name} of finite numbers, got NaN or infinity")
+                raise EpisodeError(
+                    f"expected {name} of finite numbers, got NaN or infinity: check what computes them"
+                )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -162,7 +162,10 @@ def _shifted(offset: int, size: int) -> tuple[slice, slice]:
 
 def _check(maps: Floats, masks: Bools) -> None:
     if masks.dtype != np.bool_:
-        raise ValueError(f"expected target masks of bool, True on the target, got {masks.dtype}")
+        raise ValueError(
+            f"expected target masks of bool, True on the target, got {masks.dtype}: convert them by "
+            "astype(bool)"
+        )
     if maps.ndim != 4 or masks.ndim != 3 or maps.shape[:1] + maps.shape[2:] != masks.shape:
         raise ValueError(
             f"expected maps [T, K, H, W] and masks [T, H, W] of the same frames, "

@@ -102,7 +102,8 @@ class Perception(nn.Module):
         if self.num_heads == 1:
             raise ValueError(f"expected a family with at least two heads to ablate one, got {name} with one")
         raise ValueError(
-            f"expected {name} to separate its {self.num_heads} heads: override head_inputs to ablate one"
+            f"expected {name} to separate its {self.num_heads} heads, got no head_inputs: override it to "
+            "ablate one"
         )
 
 

@@ -364,7 +364,7 @@ def _as_floats(values: Any, name: str) -> Floats:
     array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
     array = np.asarray(array, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"expected {name} of finite numbers, got NaN or infinity")
+        raise ValueError(f"expected {name} of finite numbers, got NaN or infinity: check what computes it")
     return array
 
 

@@ -152,10 +152,12 @@ def _even(height: int, width: int) -> str:
 
 def _check(frame: NDArray[Any], shape: tuple[int, ...]) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        raise ValueError(f"expected frames uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
+        raise ValueError(
+            f"expected frames uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}: convert them to RGB"
+        )
     if frame.shape != shape:
         raise ValueError(
-            f"expected frames of the same size, got {shape[:2]} first and {frame.shape[:2]} later"
+            f"expected frames of one size, got {shape[:2]} first and {frame.shape[:2]} later: resize them"
         )
 
 
@@ -228,7 +230,9 @@ class VideoReader:
             _check_size(self._name, (int(height), int(width)))  # before a frame of that size is allocated
             self._next = self._decode()
             if self._next is None:
-                raise VideoError(f"expected at least one frame, got none that can be decoded in {source}")
+                raise VideoError(
+                    f"expected at least one frame in {source}, got none that can be decoded: check the file"
+                )
             self.size: tuple[int, int] = self._next.shape[0], self._next.shape[1]
             """(H, W) of the frames, in pixels."""
             _check_size(self._name, self.size)
@@ -360,5 +364,6 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
     if not (shorter >= MIN_VIDEO_SIDE and longer <= MAX_VIDEO_SIDE and longer <= _MAX_ASPECT_RATIO * shorter):
         raise VideoError(
             f"expected frames with sides from {MIN_VIDEO_SIDE} to {MAX_VIDEO_SIDE} pixels and an "
-            f"aspect ratio of at most {_MAX_ASPECT_RATIO}, got {size[1]} x {size[0]} in {name}"
+            f"aspect ratio of at most {_MAX_ASPECT_RATIO}, got {size[1]} x {size[0]} in {name}: "
+            "crop or resize them"
         )

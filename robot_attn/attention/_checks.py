@@ -61,7 +61,9 @@ def check_finite(**tensors: Tensor) -> None:
         # One pass and no copy: a sum over NaN or infinity is not finite. Half precision is summed in float32.
         total = tensor.detach().sum(dtype=torch.float32 if tensor.element_size() < 4 else None)
         if not math.isfinite(total.item()):
-            raise ValueError(f"expected {name} of finite numbers, got NaN or infinity")
+            raise ValueError(
+                f"expected {name} of finite numbers, got NaN or infinity: check what computes it"
+            )
 
 
 def check_mask(mask: Tensor, shape: torch.Size, axes: str = "[B, h, q, n]") -> None:
@@ -71,7 +73,10 @@ def check_mask(mask: Tensor, shape: torch.Size, axes: str = "[B, h, q, n]") -> N
         ValueError: another dtype, or a shape that does not broadcast.
     """
     if mask.dtype != torch.bool:
-        raise ValueError(f"expected mask of bool, True where a query may attend, got {mask.dtype}")
+        raise ValueError(
+            f"expected mask of bool, True where a query may attend, got {mask.dtype}: convert it by "
+            "mask.bool()"
+        )
     try:
         fits = mask.expand(shape).shape == shape
     except RuntimeError:

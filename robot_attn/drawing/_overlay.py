@@ -107,7 +107,8 @@ def _one_map(attention: NDArray[Any], head: int | None) -> NDArray[np.float64]:
         heads = heads[head : head + 1]
     if not np.isfinite(heads).all() or heads.min() < 0:
         raise ValueError(
-            f"expected attention of finite, non-negative weights, got {heads.min():g} to {heads.max():g}"
+            f"expected attention of finite, non-negative weights, got {heads.min():g} to {heads.max():g}: "
+            "pass weights, not scores"
         )
     if heads.max() == 0:
         raise ValueError("expected attention with a weight above 0, got all zero: there is nothing to draw")

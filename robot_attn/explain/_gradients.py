@@ -186,7 +186,8 @@ def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, fr
             handle.remove()
     if not found:
         raise ValueError(
-            f"expected a module with a layer of feature maps [B, C, rows, cols], got {type(module).__name__}"
+            f"expected a module with a layer of feature maps [B, C, rows, cols], got "
+            f"{type(module).__name__}: use another method"
         )
     return found[-1]
 

@@ -72,9 +72,17 @@ def test_a_video_advances_with_the_steps(tmp_path: Path) -> None:
     [
         (None, b"", r"expected backgrounds to be a folder of images and videos, got '.*nowhere'"),
         ("notes.txt", b"x", r"expected images or videos in .*, got none: add files that end in one of \.avi"),
-        ("broken.png", b"no image", r"expected an image or a video, cannot read '.*broken\.png'"),
-        ("empty.jpg", b"", r"expected an image or a video, cannot read '.*empty\.jpg'"),
-        ("broken.mp4", b"no video", r"expected an image or a video, cannot read '.*broken\.mp4'"),
+        (
+            "broken.png",
+            b"no image",
+            r"expected an image or a video, got '.*broken\.png', which cannot be read",
+        ),
+        ("empty.jpg", b"", r"expected an image or a video, got '.*empty\.jpg', which cannot be read"),
+        (
+            "broken.mp4",
+            b"no video",
+            r"expected an image or a video, got '.*broken\.mp4', which cannot be read",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_used_raises(

@@ -175,7 +175,9 @@ def test_a_family_made_of_the_public_blocks() -> None:
 
 
 def test_a_family_describes_the_contribution_of_its_heads() -> None:
-    with pytest.raises(ValueError, match="expected Pair to separate its 2 heads: override head_inputs"):
+    with pytest.raises(
+        ValueError, match="expected Pair to separate its 2 heads, got no head_inputs: override"
+    ):
         build(Pair, (3, 32, 32)).head_inputs()
     heads = build(TellsApart, (3, 32, 32), 3).head_inputs()
     # Two values of 5 numbers, two positions (x, y), and 3 numbers of context.

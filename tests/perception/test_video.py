@@ -73,7 +73,7 @@ def test_invalid_input_leaves_the_existing_file(tmp_path: Path) -> None:
     wide = [np.zeros((64, 96, 3), np.uint8), np.zeros((64, 98, 3), np.uint8)]
     for bad, message in (
         ([], "got no frames"),
-        (wide, "expected frames of the same size"),
+        (wide, "expected frames of one size"),
         ([np.zeros((64, 96, 3), np.float32)], "uint8"),
         ([np.zeros((64, 96), np.uint8)], r"\[64, 96\]"),
     ):

@@ -47,7 +47,9 @@ def read_clips(folder: str | Path) -> Clips:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"expected backgrounds to be a folder of images and videos, got {str(folder)!r}")
+        raise ValueError(
+            f"expected backgrounds to be a folder of images and videos, got {str(folder)!r}: check its path"
+        )
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES | VIDEOS)
     if not files:
         known = " ".join(sorted(IMAGES | VIDEOS))
@@ -71,7 +73,8 @@ def _read(file: Path) -> list[NDArray[np.uint8]]:
         video.release()
     if not frames or frames[0] is None:
         raise ValueError(
-            f"expected an image or a video, cannot read {str(file)!r}: remove it from the folder"
+            f"expected an image or a video, got {str(file)!r}, which cannot be read: remove it from "
+            "the folder"
         )
     side = (PICTURE_SIDE, PICTURE_SIDE)
     small = [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
