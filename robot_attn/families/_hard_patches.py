@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
@@ -46,12 +46,14 @@ def votes(query: Tensor, key: Tensor, score: Score) -> Tensor:
     rows, count = query.shape[1], key.shape[1]
     if recording():
         return _add_votes(query, key, score) / rows
+    parameters = score.parameters() if isinstance(score, nn.Module) else ()
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
     at_a_time = max(1, CHUNK // count)
     frames = max(1, at_a_time // rows)
     parts = []
     for some, keys in zip(torch.split(query, frames), torch.split(key, frames), strict=True):
         added = [
-            checkpoint(_add_votes, part, keys, score, use_reentrant=False, preserve_rng_state=False)
+            _RecomputedVotes.apply(score, part, keys, *learned)  # type: ignore[no-untyped-call]
             for part in torch.split(some, at_a_time, dim=1)
         ]
         parts.append(torch.stack(added).sum(dim=0))
@@ -64,6 +66,29 @@ def _add_votes(query: Tensor, key: Tensor, score: Score) -> Tensor:
         score(query[:, None].float(), key[:, None].float()) if half else score(query[:, None], key[:, None])
     )
     return logits.softmax(dim=-1).sum(dim=(1, 2)).to(key.dtype)
+
+
+class _RecomputedVotes(torch.autograd.Function):
+    """`_add_votes` that recomputes the weights for the gradient, as `torch.utils.checkpoint` does.
+
+    torch's imports its compiler, which takes a second, and spends more on a chunk's bookkeeping.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Score, query: Tensor, key: Tensor, *learned: Tensor) -> Tensor:
+        device = query.device.type
+        ctx.score, ctx.learned = score, learned
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        ctx.save_for_backward(query, key)
+        return _add_votes(query, key, score)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        with torch.enable_grad(), torch.autocast(*ctx.autocast):
+            again = _add_votes(query, key, ctx.score)
+        return None, *torch.autograd.grad(again, (query, key, *ctx.learned), gradient)
 
 
 def choose(votes: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -182,3 +182,18 @@ def test_compiles_to_one_graph_with_the_same_result() -> None:
     program = torch.export.export(module, (frames, context))
     for one, other in zip(program.module()(frames, context), module(frames, context), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_gradient_under_autocast_recomputes_in_its_precision() -> None:
+    query, key = (sample(2, 31, 5, seed=seed).float().requires_grad_() for seed in (0, 1))
+    weight = sample(2, 31, seed=2).float()
+
+    def gradients(cast: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((cast * weight).sum(), (query, key))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, plain = votes(query, key, SCORES["dot"]), _hard_patches._add_votes(query, key, SCORES["dot"])
+    exact = gradients(_hard_patches._add_votes(query, key, SCORES["dot"]) / 31)
+    for found, expected, other in zip(gradients(ours), gradients(plain / 31), exact, strict=True):
+        torch.testing.assert_close(found, expected)
+        assert not torch.allclose(found, other, rtol=1e-4, atol=1e-6)  # autocast did make a difference
