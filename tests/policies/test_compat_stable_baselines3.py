@@ -44,6 +44,7 @@ PARTS = {
         "_current_progress_remaining",
         "_update_current_progress_remaining",
         "_update_learning_rate",
+        "_update_info_buffer",
     ),
     "policy": ("_get_action_dist_from_latent", "_predict"),
     "environments": ("_seeds", "_options", "_reset_seeds", "_reset_options", "_get_indices"),

@@ -64,6 +64,32 @@ def test_updates_equal_sb3s(box: bool, discrete: bool, target_kl: float | None) 
         assert found._n_updates < 9  # stopped early
 
 
+@pytest.mark.parametrize(("box", "discrete"), [(False, False), (True, True)])
+def test_rollouts_equal_sb3s(box: bool, discrete: bool) -> None:
+    """Also the values of episodes that the time limit cut off, which are computed together here."""
+    models = []
+    for kind in (PPO, PerceptionPPO):
+        model = kind(
+            PerceptionPolicy,
+            BatchVecEnv(ToyEnv(3, box=box, discrete=discrete), channels_first=True),
+            n_steps=40,  # three episodes or more
+            batch_size=60,
+            seed=3,
+            policy_kwargs={"features_extractor_class": PerceptionExtractor},
+        )
+        model.train = lambda: None  # type: ignore[method-assign]
+        model.learn(120)
+        models.append(model)
+    theirs, ours = models
+    for name in ("actions", "episode_starts", "rewards", "values", "log_probs", "advantages", "returns"):
+        expected, found = (getattr(model.rollout_buffer, name) for model in models)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert ours.rollout_buffer.episode_starts[1:].sum() > 3
+    assert ours.num_timesteps == theirs.num_timesteps == 120
+    assert [episode["r"] for episode in ours.ep_info_buffer] == [e["r"] for e in theirs.ep_info_buffer]
+    assert list(ours.ep_success_buffer) == list(theirs.ep_success_buffer)
+
+
 def test_stop_interrupts_an_update() -> None:
     model = PerceptionPPO(
         PerceptionPolicy,

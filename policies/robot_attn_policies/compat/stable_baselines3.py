@@ -67,6 +67,11 @@ def start_rollout_from(model: OnPolicyAlgorithm, observation: Any, episode_start
     model._last_obs, model._last_episode_starts = observation, episode_starts
 
 
+def count_episodes(model: OnPolicyAlgorithm, infos: list[dict[str, Any]], dones: NDArray[np.bool_]) -> None:
+    """Keep the returns, lengths and successes of the episodes that ended in a step."""
+    model._update_info_buffer(infos, dones)
+
+
 def updates_done(model: OnPolicyAlgorithm) -> int:
     """Number of updates, counted in passes over a rollout."""
     return model._n_updates

@@ -105,5 +105,5 @@ class Adam:
 
     def _split(self, vector: Tensor) -> list[Tensor]:
         """Views of the parts of a vector that belong to each parameter, in its shape."""
-        parts = vector.split([parameter.numel() for parameter in self._parameters])
+        parts = torch.split(vector, [parameter.numel() for parameter in self._parameters])
         return [part.view_as(parameter) for part, parameter in zip(parts, self._parameters, strict=True)]

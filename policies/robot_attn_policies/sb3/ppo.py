@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
 from robot_attn_policies.compat.stable_baselines3 import (
     UnwrappingPPO,
     apply_learning_rate,
+    count_episodes,
     progress_remaining,
+    rollout_start,
     set_updates_done,
+    start_rollout_from,
     updates_done,
 )
 from robot_attn_policies.sb3.rollout_buffer import FrameRolloutBuffer
@@ -46,6 +54,62 @@ class PerceptionPPO(UnwrappingPPO):
     def keeps_env(cls, env: GymEnv) -> bool:
         # The channel order of a `BatchVecEnv` is known; SB3 would guess it from the shape.
         return isinstance(env, BatchVecEnv) and env.channels_first
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout as SB3 does, but with one call of the critic for all episodes cut off in a step.
+
+        Environments that are stepped together are often cut off together, and SB3 calls the critic for each.
+
+        Returns:
+            Whether the rollout was completed; False if the callback ended it.
+        """
+        if self.use_sde:  # which samples its noise between steps
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        policy, space = self.policy, self.action_space
+        policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        observation, episode_starts = rollout_start(self)
+        for _ in range(n_rollout_steps):
+            with torch.no_grad():
+                sampled, values, log_probs = policy(obs_as_tensor(observation, self.device))
+            actions = sampled.cpu().numpy()
+            following, rewards, dones, infos = env.step(
+                actions.clip(space.low, space.high) if isinstance(space, spaces.Box) else actions
+            )
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            if dones.any():
+                count_episodes(self, infos, dones)
+                self._bootstrap(rewards, infos)
+            rollout_buffer.add(observation, actions, rewards, episode_starts, values, log_probs)
+            observation, episode_starts = following, dones
+            start_rollout_from(self, observation, episode_starts)
+        with torch.no_grad():
+            values = policy.predict_values(obs_as_tensor(observation, self.device))
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap(self, rewards: NDArray[Any], infos: list[dict[str, Any]]) -> None:
+        """Add the discounted value of the last observation to the rewards of episodes that were cut off."""
+        cut_off = [i for i, info in enumerate(infos) if info.get("TimeLimit.truncated", False)]
+        if not cut_off:
+            return
+        last = [infos[i]["terminal_observation"] for i in cut_off]
+        stacked = (
+            {key: np.stack([one[key] for one in last]) for key in last[0]}
+            if isinstance(last[0], dict)
+            else np.stack(last)
+        )
+        with torch.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(stacked, self.device))
+        rewards[cut_off] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
         """Update the policy from the rollout buffer.
