@@ -1,4 +1,4 @@
-"""The tests of trust pass a policy that lives by what it looks at, and catch those that do not."""
+"""Faithfulness verdicts: yes for a policy that depends on its attention, no for adversarial controls."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,10 +30,10 @@ SEEDS = list(range(500, 512))
 
 
 class Circling(VectorEnv[Any, Any, Any]):
-    """A camera over a plane on which a red disc and a blue one circle; to see the red one centred pays.
+    """A camera over a plane with a circling red target and a circling blue distractor.
 
-    An action moves the camera by up to 4 pixels. The reward is 1 with the red disc in the frame's centre,
-    and 0 from 12 pixels on.
+    An action moves the camera by up to 4 pixels. The reward is 1 with the target at the frame's centre, and
+    falls linearly to 0 at a distance of 12 pixels.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -47,7 +47,7 @@ class Circling(VectorEnv[Any, Any, Any]):
         )
 
     def _places(self) -> np.ndarray:
-        """Of both discs in the frame, (y, x) [2, N, 2]."""
+        """Positions (y, x) of both discs in the frame, [2, N, 2]."""
         angles = self.phases + self.time * np.array([0.10, -0.13])[:, None]
         around = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
         return np.array([24.0, 20.0])[:, None, None] * around - self.camera + (SIZE - 1) / 2
@@ -84,10 +84,10 @@ class Circling(VectorEnv[Any, Any, Any]):
         }
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        drawn = [np.random.default_rng(each) for each in seed]
-        self.phases = np.array([rng.uniform(0, 2 * np.pi, 2) for rng in drawn]).T
+        rngs = [np.random.default_rng(each) for each in seed]
+        self.phases = np.array([rng.uniform(0, 2 * np.pi, 2) for rng in rngs]).T
         self.time, self.camera = 0, np.zeros((self.num_envs, 2))
-        self.camera = self._places()[0] - (SIZE - 1) / 2 + [rng.uniform(-5, 5, 2) for rng in drawn]
+        self.camera = self._places()[0] - (SIZE - 1) / 2 + [rng.uniform(-5, 5, 2) for rng in rngs]
         return self._observe()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -108,25 +108,25 @@ def blueness(image: np.ndarray) -> np.ndarray:
 
 
 def attention(values: np.ndarray) -> torch.Tensor:
-    """Values of pixels [N, H, W] as a map of one head [N, 1, rows, cols]."""
+    """Pool pixel values [N, H, W] to a map of one head [N, 1, rows, cols]."""
     cells = values.reshape(len(values), SIZE // 2, 2, SIZE // 2, 2).sum(axis=(2, 4)) + 1e-6
     return torch.from_numpy(cells / cells.sum(axis=(1, 2), keepdims=True))[:, None]
 
 
-def follows_red(image: np.ndarray) -> np.ndarray:
-    """Turn to the mean place of what is red; stay where nothing is."""
+def track_red(image: np.ndarray) -> np.ndarray:
+    """Move towards the mean position of red pixels; stay if there are none."""
     red, at = redness(image), np.arange(SIZE) - (SIZE - 1) / 2
     total = np.maximum(red.sum(axis=(1, 2)), 1e-9)
     place = np.stack([red.sum(axis=2) @ at, red.sum(axis=1) @ at], axis=1) / total[:, None]
     return np.clip(place / 4, -1, 1).astype(np.float32)
 
 
-def policy(look: Callable[[np.ndarray], np.ndarray]) -> ev.Actor:
-    """One that follows what is red, and says that it looks where `look` does."""
+def policy(attend: Callable[[np.ndarray], np.ndarray]) -> ev.Actor:
+    """A policy that tracks red, with `attend` of the image as its attention."""
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
         image = observation["image"]
-        return follows_red(image), Percept(torch.zeros(len(image), 1), attention(look(image)))
+        return track_red(image), Percept(torch.zeros(len(image), 1), attention(attend(image)))
 
     return act
 
@@ -141,7 +141,7 @@ def random_weights() -> ev.Actor:
         with torch.no_grad():
             percept = perception(torch.from_numpy(np.moveaxis(observation["image"], -1, 1).copy()))
             actions = torch.tanh(head(percept.features)).numpy()
-        # On the cells of the other policies, so that one set of cells serves all.
+        # Padded to the grid of the other policies.
         pad = (0, SIZE // 2 - cols, 0, SIZE // 2 - rows)
         return actions, Percept(percept.features, torch.nn.functional.pad(percept.attention, pad))
 
@@ -149,7 +149,7 @@ def random_weights() -> ev.Actor:
 
 
 HONEST = policy(redness)
-PLANTED = {
+CONTROLS = {
     "ignores its map": policy(lambda image: np.roll(redness(image), (SIZE // 2, SIZE // 2), (1, 2))),
     "uniform": policy(lambda image: np.ones(image.shape[:3])),
     "follows a distractor": policy(blueness),
@@ -166,51 +166,51 @@ def random(env: Circling) -> np.ndarray:
     return ev.rollout_episodes(random_actor(env.action_space), env, SEEDS).returns
 
 
-def judged(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
+def judge(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
     names = ("deleted", "kept", "random", "centred")
-    erased = fa.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
-    assert erased.focus is not None
-    edits = fa.measure_interventions(act, env, SEEDS, GRID, every=8)
-    return fa.judge_focus(erased.focus), fa.judge_faithfulness(erased), fa.judge_interventions(edits)
+    ablation = fa.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
+    assert ablation.focus is not None
+    effects = fa.measure_interventions(act, env, SEEDS, GRID, every=8)
+    return fa.judge_focus(ablation.focus), fa.judge_faithfulness(ablation), fa.judge_interventions(effects)
 
 
-def test_a_policy_that_lives_by_what_it_looks_at_is_trusted(env: Circling, random: np.ndarray) -> None:
-    focused, faithful, follows = judged(HONEST, env, random)
-    assert (focused.outcome, faithful.outcome, follows.outcome) == ("yes", "yes", "yes")
-    assert focused.failed == faithful.failed == follows.failed == ()
+def test_a_policy_that_depends_on_its_attention_passes(env: Circling, random: np.ndarray) -> None:
+    localised, faithful, specific = judge(HONEST, env, random)
+    assert (localised.outcome, faithful.outcome, specific.outcome) == ("yes", "yes", "yes")
+    assert localised.failed == faithful.failed == specific.failed == ()
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_planted_policies_are_caught(name: str, env: Circling, random: np.ndarray) -> None:
-    focused, faithful, follows = judged(PLANTED[name], env, random)
-    assert (focused.outcome, faithful.outcome) == ("no", "no")
-    left = next(check for check in faithful.failed if "the most-attended pixels deleted" in check.text)
-    assert left.figure.low > 0.75  # nothing was lost with the pixels that the map names
-    # Their actions follow the target, as the honest policy's do: it is attention that does not.
-    assert {check.outcome for check in follows.checks if "action" in check.text} == {"yes"}
-    assert follows.outcome == "no"
-    assert all("attention" in check.text or "attended" in check.text for check in follows.failed)
+@pytest.mark.parametrize("name", CONTROLS)
+def test_adversarial_controls_fail(name: str, env: Circling, random: np.ndarray) -> None:
+    localised, faithful, specific = judge(CONTROLS[name], env, random)
+    assert (localised.outcome, faithful.outcome) == ("no", "no")
+    deletion = next(check for check in faithful.failed if "the most-attended pixels deleted" in check.text)
+    assert deletion.figure.low > 0.75  # the attended pixels do not matter
+    # Their actions respond to the target, as the honest policy's do; their attention does not.
+    assert {check.outcome for check in specific.checks if "action" in check.text} == {"yes"}
+    assert specific.outcome == "no"
+    assert all("attention" in check.text or "attended" in check.text for check in specific.failed)
 
 
-def test_random_weights_are_caught(env: Circling, random: np.ndarray) -> None:
-    focused, faithful, follows = judged(random_weights(), env, random)
-    assert focused.outcome == "no"
+def test_random_weights_fail(env: Circling, random: np.ndarray) -> None:
+    localised, faithful, specific = judge(random_weights(), env, random)
+    assert localised.outcome == "no"
     assert faithful.outcome != "yes"
-    assert follows.outcome == "no"
+    assert specific.outcome == "no"
 
 
-def test_a_map_of_the_centre_is_caught_though_the_target_is_there(env: Circling, random: np.ndarray) -> None:
+def test_a_map_of_the_centre_fails_although_the_target_is_there(env: Circling, random: np.ndarray) -> None:
     def centre(image: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.pad(np.ones((4, 4)), SIZE // 2 - 2), image.shape[:3])
 
-    focused, faithful, follows = judged(policy(centre), env, random)
-    # A target that is kept at the centre is where this map is; one that leaves a hole there is seen again.
-    assert (focused.outcome, faithful.outcome, follows.outcome) == ("yes", "no", "no")
+    localised, faithful, specific = judge(policy(centre), env, random)
+    # A tracked target is at the centre, so on the map; once it leaves the deleted pixels it is visible again.
+    assert (localised.outcome, faithful.outcome, specific.outcome) == ("yes", "no", "no")
     assert ["the most-attended pixels deleted" in check.text for check in faithful.failed] == [True]
-    assert {check.figure for check in follows.checks if "change in attention" in check.text} == {(0.5,) * 3}
+    assert {check.figure for check in specific.checks if "change in attention" in check.text} == {(0.5,) * 3}
 
 
-def test_what_earns_as_much_without_its_map_is_unfaithful_even_if_that_is_little() -> None:
+def test_an_unchanged_return_is_unfaithful_even_if_it_is_low() -> None:
     full, zero = np.array([4.0, -2.0, 3.0, -3.0, 1.0, 0.0]), np.zeros(6)
     same = dict.fromkeys(("deleted", "kept", "random", "centred"), full)
     verdict = fa.judge_faithfulness(fa.PixelAblation(0.1, full, zero, same, None))
@@ -223,16 +223,16 @@ def test_what_earns_as_much_without_its_map_is_unfaithful_even_if_that_is_little
         assert ([check.text for check in verdict.checks], verdict.outcome) == ([gain.text], outcome)
 
 
-def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray) -> None:
-    shown: list[np.ndarray] = []
+def test_each_ablation_deletes_the_pixels_that_it_names(env: Circling, random: np.ndarray) -> None:
+    observed: list[np.ndarray] = []
 
     def act(observation: Any) -> tuple[np.ndarray, Percept | None]:
-        shown.append(observation["image"])
+        observed.append(observation["image"])
         return HONEST(observation)
 
     for name in fa.PIXEL_ABLATIONS:
-        shown.clear()
-        met: list[np.ndarray] = []
+        observed.clear()
+        frames: list[np.ndarray] = []
         fa.run_pixel_ablation(
             act,
             env,
@@ -240,16 +240,19 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
             GRID,
             random[:6],
             names=[name],
-            on_rollout=lambda _, met=met: lambda step: met.append(np.array(step.observation["image"])),
+            on_rollout=lambda _, frames=frames: (
+                lambda step: frames.append(np.array(step.observation["image"]))
+            ),
         )
-        erased = shown[STEPS:]  # after the episodes as they are
-        # Where the policy has looked, each frame is met whole, and then what is left of it.
-        whole, left = np.stack(met[STEPS:]), np.stack(erased[1::2] if name in fa.LOOKED else erased)
-        gone = (whole != left).any(axis=-1)
+        ablated = observed[STEPS:]  # after the unchanged episodes
+        # An attention-based ablation first passes the policy each frame whole, then its remaining pixels.
+        whole = np.stack(frames[STEPS:])
+        remaining = np.stack(ablated[1::2] if name in fa.ATTENTION_BASED else ablated)
+        deleted = (whole != remaining).any(axis=-1)
         count = {"blind": SIZE**2, "kept": SIZE**2 - 102}.get(name, 102)
-        assert gone.sum(axis=(2, 3)).max() <= count  # 10 % of 1024 pixels are 102
+        assert deleted.sum(axis=(2, 3)).max() <= count  # 10 % of 1024 pixels are 102
         red = redness(whole) > 0
-        hidden = (gone & red).sum() / red.sum()
+        hidden = (deleted & red).sum() / red.sum()
         low, high = {
             "deleted": (0.99, 1.0),
             "kept": (0.0, 0.01),
@@ -259,53 +262,53 @@ def test_what_is_erased_is_what_its_name_says(env: Circling, random: np.ndarray)
         assert low <= hidden <= high, name
 
 
-def test_returns_are_paired_and_put_between_random_and_full(env: Circling, random: np.ndarray) -> None:
-    erased = fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["kept"])
-    assert np.array_equal(erased.full, ev.rollout_episodes(HONEST, env, SEEDS).returns)
-    assert np.array_equal(erased.random, random)
-    halved = replace(erased, erased={"kept": (erased.full + random) / 2})
-    assert halved.above_random("kept") == pytest.approx((0.5, 0.5, 0.5))
-    assert replace(erased, erased={"kept": erased.full / 4}).plain("kept") == pytest.approx(
+def test_returns_are_paired_and_normalised(env: Circling, random: np.ndarray) -> None:
+    ablation = fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["kept"])
+    assert np.array_equal(ablation.full, ev.rollout_episodes(HONEST, env, SEEDS).returns)
+    assert np.array_equal(ablation.random, random)
+    halved = replace(ablation, ablated={"kept": (ablation.full + random) / 2})
+    assert halved.normalised_return("kept") == pytest.approx((0.5, 0.5, 0.5))
+    assert replace(ablation, ablated={"kept": ablation.full / 4}).relative_return("kept") == pytest.approx(
         (0.25, 0.25, 0.25)
     )
 
 
-def test_frames_may_come_channel_first_and_alone() -> None:
+def test_frames_are_replaced_in_arrays_and_mappings_channels_first_or_last() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     filled = fa.ablate_pixels(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
     first, filled_first = np.moveaxis(image, -1, 1), np.moveaxis(filled, -1, 1)
     for given, expected in ((image, filled), (first, filled_first)):
         assert np.array_equal(frames_of(given, "image", GRID), image)
         assert np.array_equal(with_frames(given, "image", GRID, filled), expected)
-        told = with_frames({"image": given, "state": np.ones(2)}, "image", GRID, filled)
-        assert isinstance(told, dict)
-        assert np.array_equal(told["image"], expected)
-        assert told["state"].tolist() == [1, 1]
-    with pytest.raises(ValueError, match=r"no frames by the name 'eye', only \['image'\]"):
+        observation = with_frames({"image": given, "state": np.ones(2)}, "image", GRID, filled)
+        assert isinstance(observation, dict)
+        assert np.array_equal(observation["image"], expected)
+        assert observation["state"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"expected an observation with 'eye', got the entries \['image'\]"):
         frames_of({"image": image}, "eye", GRID)
     with pytest.raises(ValueError, match=r"frames of \(32, 32\) pixels"):
         frames_of(image[:, 1:], "image", GRID)
 
 
-def test_what_cannot_be_tested_is_refused(env: Circling, random: np.ndarray) -> None:
+def test_bad_input_is_rejected(env: Circling, random: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'delete'"):
         fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["delete"])
     with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
         fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random[:5])
-    with pytest.raises(ValueError, match="2 environments"):
+    with pytest.raises(ValueError, match=r"expected at least 2 environments.*got 1"):
         fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)
-    with pytest.raises(ValueError, match="no attention"):
+    with pytest.raises(ValueError, match="expected attention to test, got none"):
         fa.run_pixel_ablation(random_actor(env.action_space), env, SEEDS, GRID, random)
-    mute = Circling(2)
-    mute.render_counterfactual = None  # type: ignore[assignment, method-assign]
+    without = Circling(2)
+    without.render_counterfactual = None  # type: ignore[assignment, method-assign]
     with pytest.raises(
         ValueError, match="expected an environment with `render_counterfactual`, got one without"
     ):
-        fa.measure_interventions(HONEST, mute, SEEDS, GRID)
+        fa.measure_interventions(HONEST, without, SEEDS, GRID)
 
 
-def test_the_head_that_decides_is_found(env: Circling) -> None:
-    """Three keypoints, made by hand: the second one finds what is red, and the action goes there."""
+def test_the_head_that_drives_the_action_is_found(env: Circling) -> None:
+    """Three hand-made keypoints: the second one finds red, and the action moves towards it."""
     torch.manual_seed(0)
     perception = robot_attn.build(
         "keypoints", image_shape=(3, SIZE, SIZE), num_heads=3, patch_dim=4, features_dim=4
@@ -329,15 +332,15 @@ def test_the_head_that_decides_is_found(env: Circling) -> None:
         x, y = (percept.features[:, [0, 2]] - percept.features[:, [1, 3]]).T.numpy()
         return np.clip(4 * np.stack([y, x], axis=1), -1, 1), percept
 
-    silenced = fa.run_head_ablation(act, env, SEEDS, heads)
-    assert silenced.action_change == pytest.approx([0.0, 1.0, 0.0])
-    assert silenced.weights == pytest.approx([0.0, 1.0, 0.0])
-    assert silenced.full.mean() > 0.6 * STEPS
+    ablation = fa.run_head_ablation(act, env, SEEDS, heads)
+    assert ablation.action_change == pytest.approx([0.0, 1.0, 0.0])
+    assert ablation.weights == pytest.approx([0.0, 1.0, 0.0])
+    assert ablation.full.mean() > 0.6 * STEPS
     for head in (0, 2):
-        assert np.array_equal(silenced.without[head], silenced.full)
-        assert silenced.alone[head].mean() < 0.5 * silenced.full.mean()
-    assert np.array_equal(silenced.alone[1], silenced.full)
-    assert silenced.without[1].mean() < 0.5 * silenced.full.mean()
+        assert np.array_equal(ablation.without[head], ablation.full)
+        assert ablation.alone[head].mean() < 0.5 * ablation.full.mean()
+    assert np.array_equal(ablation.alone[1], ablation.full)
+    assert ablation.without[1].mean() < 0.5 * ablation.full.mean()
     assert fa.run_head_ablation(act, env, SEEDS[:6], heads, returns=False).without.size == 0
 
 
@@ -355,13 +358,15 @@ def test_the_head_that_decides_is_found(env: Circling) -> None:
         ((np.nan, np.nan, np.nan), False, "undecided"),
     ],
 )
-def test_a_check_says_no_and_says_when_it_cannot_tell(figure: Any, at_least: bool, outcome: str) -> None:
+def test_a_check_is_undecided_if_its_interval_contains_the_limit(
+    figure: Any, at_least: bool, outcome: str
+) -> None:
     check = fa.Check("a share", Interval(*figure), 0.85, at_least)
     assert check.outcome == outcome
     assert str(check).endswith(f"at {'least' if at_least else 'most'} 0.85 required: {outcome}")
 
 
-def test_a_verdict_is_as_good_as_its_worst_check() -> None:
+def test_a_verdict_has_the_outcome_of_its_worst_check() -> None:
     checks = [
         fa.Check(text, Interval(v, v, v), 1.0, True) for text, v in (("a", 2.0), ("b", np.nan), ("c", 0.0))
     ]

@@ -1,4 +1,4 @@
-"""The probe of a policy: the actions, attention or gradients of any algorithm."""
+"""Policy probes: actions, attention or gradients of any algorithm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from toy_frames import H, RandomFrames, W
 
-from robot_attn_policies.probing.probe import GRID, action_gradient_maps, decision, probe_policy, remembering
+from robot_attn_policies.probing.probe import (
+    GRID,
+    action_gradient_maps,
+    decision,
+    probe_policy,
+    stateful_actor,
+)
 from robot_attn_policies.rollouts.rollout import policy_actor
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
 
@@ -47,26 +53,26 @@ def make(
         (QRDQN, DISCRETE, 1),
     ],
 )
-def test_a_policy_without_attention_shows_gradients(
+def test_a_policy_without_attention_is_probed_by_gradients(
     algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], outputs: int
 ) -> None:
     model = make(algorithm, actions)
     probe = probe_policy(model)
     assert probe.kind == "gradient" and probe.num_heads == 1 and probe.grid.image_size == (H, W)
-    done, percept = probe.act(FRAMES)
+    actions_taken, percept = probe.act(FRAMES)
     assert percept is not None
-    assert_array_equal(done, model.predict(FRAMES, deterministic=True)[0])
+    assert_array_equal(actions_taken, model.predict(FRAMES, deterministic=True)[0])
     assert percept.attention.shape == (4, 1, GRID, GRID) and percept.attention.min() >= 0
     assert_allclose(percept.attention.sum(dim=(2, 3)), 1, rtol=1e-5)
-    assert percept.attention.amax() > 1.5 / GRID**2, "a map that is uniform says nothing"
+    assert percept.attention.amax() > 1.5 / GRID**2, "expected maps that are not uniform"
     frames, decide = decision(model.policy, FRAMES, None)
     assert decide(frames).shape == (4, outputs)
     values = probe.values(FRAMES)
     assert values is not None and values.shape == (4,) and len(set(values.tolist())) == 4
-    assert_array_equal(values, probe.values(FRAMES))  # of the action without its noise
+    assert_array_equal(values, probe.values(FRAMES))  # of the deterministic action
 
 
-def test_a_recurrent_policy_decides_as_at_the_start_and_has_no_values() -> None:
+def test_a_recurrent_policy_starts_from_its_initial_state_and_has_no_values() -> None:
     model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8})
     probe = probe_policy(model)
     frames, decide = decision(model.policy, FRAMES, None)
@@ -80,13 +86,13 @@ def test_a_recurrent_policy_decides_as_at_the_start_and_has_no_values() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gradient", "attention"])
-def test_a_recurrent_policy_remembers_from_step_to_step(kind: str) -> None:
+def test_a_recurrent_policy_carries_its_state_from_step_to_step(kind: str) -> None:
     options: dict[str, Any] = {"lstm_hidden_size": 8}
     if kind == "attention":
         options |= {"features_extractor_class": PerceptionExtractor}
     model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs=options)
     probe = probe_policy(model)
-    act, state = remembering(probe), None
+    act, state = stateful_actor(probe), None
     for _ in range(3):
         expected, state = model.predict(FRAMES, state=state, deterministic=True)
         actions, percept = act(FRAMES)
@@ -98,13 +104,13 @@ def test_a_recurrent_policy_remembers_from_step_to_step(kind: str) -> None:
         assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
 
 
-def test_a_policy_that_remembers_nothing_acts_as_ever() -> None:
+def test_the_actor_of_a_policy_without_state_is_unchanged() -> None:
     probe = probe_policy(make(PPO, CONTINUOUS))
-    assert remembering(probe) is probe.act
+    assert stateful_actor(probe) is probe.act
 
 
 class Flat(BaseFeaturesExtractor):
-    """The frame's pixels, as they are."""
+    """The flattened frame."""
 
     def __init__(self, space: spaces.Box) -> None:
         super().__init__(space, 3 * H * W)
@@ -124,28 +130,28 @@ def linear(weights: Tensor) -> BaseAlgorithm:
     return model
 
 
-def test_of_a_linear_policy_the_map_is_the_length_of_its_weights() -> None:
+def test_the_map_of_a_linear_policy_is_the_norm_of_its_weights() -> None:
     weights = torch.zeros(2, 3, H, W)
-    weights[0, 0, 5, 7], weights[1, 2, 5, 7] = 3.0, -4.0  # length 5
+    weights[0, 0, 5, 7], weights[1, 2, 5, 7] = 3.0, -4.0  # norm 5
     weights[0, 1, 30, 40] = 10.0
     maps = action_gradient_maps(linear(weights).policy, FRAMES, None)
     expected = nn.functional.adaptive_avg_pool2d(weights.square().sum(dim=(0, 1)).sqrt()[None, None], GRID)
     assert_allclose(maps, (expected / expected.sum()).expand(4, 1, -1, -1)[:, 0], rtol=1e-5)
 
 
-def test_a_policy_that_the_frame_does_not_move_gets_a_uniform_map() -> None:
+def test_a_policy_that_ignores_the_frame_gets_a_uniform_map() -> None:
     assert_allclose(action_gradient_maps(linear(torch.zeros(2, 3, H, W)).policy, FRAMES, None), 1 / GRID**2)
 
 
-def test_cells_lie_where_their_pixels_do() -> None:
-    """Averaged over each cell, a picture of every pixel's own place gives the cells' centres."""
+def test_cells_are_at_the_mean_position_of_their_pixels() -> None:
+    """Pooling the pixels' coordinates gives the cells' centres."""
     grid = probe_policy(make(PPO, DISCRETE)).grid
     for length, centers in ((H, grid.ys), (W, grid.xs)):
         pixels = torch.arange(length, dtype=torch.float32)[None]
         assert_allclose(centers, nn.functional.adaptive_avg_pool1d(pixels, GRID)[0], rtol=1e-6)
 
 
-def test_more_frames_come_with_the_other_entries_repeated() -> None:
+def test_decide_repeats_the_other_entries_for_more_frames() -> None:
     model = make(PPO, CONTINUOUS, "MultiInputPolicy")
     state = np.random.default_rng(1).uniform(-1, 1, (4, 2)).astype(np.float32)
     frames, decide = decision(model.policy, {"image": FRAMES, "state": state}, "image")
@@ -156,7 +162,7 @@ def test_more_frames_come_with_the_other_entries_repeated() -> None:
 
 
 @pytest.mark.parametrize("perception", ["query", "cnn"])
-def test_attention_where_there_is_some(perception: str) -> None:
+def test_a_policy_with_attention_is_probed_by_its_attention(perception: str) -> None:
     kwargs = {
         "features_extractor_class": PerceptionExtractor,
         "features_extractor_kwargs": {"perception": perception},
@@ -171,6 +177,6 @@ def test_attention_where_there_is_some(perception: str) -> None:
     assert probe_policy(model).kind == ("gradient" if perception == "cnn" else "attention")
 
 
-def test_a_policy_must_see() -> None:
-    with pytest.raises(ValueError, match="expected a policy that sees images"):
+def test_a_policy_without_images_is_rejected() -> None:
+    with pytest.raises(ValueError, match="expected a policy that observes images"):
         probe_policy(PPO("MlpPolicy", "Pendulum-v1"))

@@ -201,7 +201,7 @@ def test_of_a_stack_the_newest_frame_is_kept(channels: int, count: int) -> None:
     if channels == 3:
         assert_array_equal(record(model, env, seed=3, stack=1 + 1).images, expected)
     else:
-        with pytest.raises(ValueError, match="say in stack="):
+        with pytest.raises(ValueError, match="set stack="):
             record(model, env, stack=2 * count)
 
 
@@ -298,7 +298,7 @@ def test_of_a_batch_that_has_them_states_and_names_are_kept() -> None:
     ("env", "options", "message"),
     [
         ("CartPole-v1", {}, "expected an environment, got str"),
-        (Noise(channels=1), {}, "the policy sees them, got an environment of frames .37, 53, 1."),
+        (Noise(channels=1), {}, "the policy observes, got an environment with frames .37, 53, 1."),
         (Noise(vector=True), {}, "expected frames of three axes"),
         (SyncVectorEnv([Noise] * 2), {}, "batch of one environment, got 2"),
         (Noise(), {"max_steps": 0}, "expected max_steps of at least 1, got 0"),
@@ -313,10 +313,10 @@ def test_what_cannot_be_recorded_says_why(env: Any, options: dict[str, Any], mes
 def test_floats_without_bounds_cannot_be_shown() -> None:
     env = Noise(high=np.inf, first=True)
     model = make(PPO, env, policy_kwargs={"normalize_images": False})
-    with pytest.raises(ValueError, match="what is white is not known"):
+    with pytest.raises(ValueError, match="expected frames that are uint8 or bounded, got float32"):
         record(model, env)
 
 
 def test_a_policy_that_sees_no_frames_has_nothing_to_record() -> None:
-    with pytest.raises(ValueError, match="a policy that sees images"):
+    with pytest.raises(ValueError, match="a policy that observes images"):
         record(PPO("MlpPolicy", "CartPole-v1"), gymnasium.make("CartPole-v1"))

@@ -1,4 +1,4 @@
-"""Steps that are kept: which rows, in which order, and how many."""
+"""Collected rollout steps: rows, order and number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ H, W = 5, 7
 GRID = AttentionGrid.even((2, 2), (H, W))
 
 
-def played(
+def make_step(
     episode: list[int], running: list[bool], mark: int, masks: bool = True, dicts: bool = True
 ) -> Step:
     """A step of two environments whose every number is 10 x `mark` + the environment."""
@@ -37,80 +37,80 @@ def played(
     )
 
 
-def kept(steps: list[Step], horizon: int = 4, episodes: int = 3) -> StepBatch:
-    keeper = StepCollector(horizon, episodes, GRID)
+def collect(steps: list[Step], horizon: int = 4, episodes: int = 3) -> StepBatch:
+    collector = StepCollector(horizon, episodes, GRID)
     for step in steps:
-        keeper(step)
-    return keeper.seen()
+        collector(step)
+    return collector.batch()
 
 
 STEPS = [
     ([0, 1], [True, True], 0),
     ([0, 1], [False, True], 1),
     ([0, 1], [False, True], 2),
-    ([2, 2], [True, False], 3),  # three episodes in two environments: one has nothing left to do
+    ([2, 2], [True, False], 3),  # three episodes in two environments: one is surplus
     ([2, 2], [True, False], 4),
 ]
 
 
-def test_rows_that_count_come_episode_by_episode() -> None:
-    seen = kept([played(*step) for step in STEPS])
-    assert_array_equal(seen.episode, [0, 1, 1, 1, 2, 2])
-    assert_array_equal(seen.step, [0, 0, 1, 2, 0, 1])
-    assert_array_equal(seen.rewards, [0, 1, 11, 21, 30, 40])
-    assert_array_equal(seen.actions[:, 0], seen.rewards)
-    assert isinstance(seen.observation, dict)
-    assert_array_equal(seen.observation["state"][:, 0], seen.rewards)
-    assert_array_equal(seen.observation["image"][:, 0, 0, 0], seen.rewards)
-    assert_array_equal(seen.maps.weights[:, 2, 1, 1], seen.rewards)
-    assert_allclose(seen.together.weights[:, 1, 1], seen.rewards)
-    assert seen.masks is not None
-    assert_array_equal(seen.masks[:, 3, 3], [True, False, False, False, True, True])
+def test_running_rows_are_sorted_by_episode_and_time() -> None:
+    batch = collect([make_step(*step) for step in STEPS])
+    assert_array_equal(batch.episode, [0, 1, 1, 1, 2, 2])
+    assert_array_equal(batch.step, [0, 0, 1, 2, 0, 1])
+    assert_array_equal(batch.rewards, [0, 1, 11, 21, 30, 40])
+    assert_array_equal(batch.actions[:, 0], batch.rewards)
+    assert isinstance(batch.observation, dict)
+    assert_array_equal(batch.observation["state"][:, 0], batch.rewards)
+    assert_array_equal(batch.observation["image"][:, 0, 0, 0], batch.rewards)
+    assert_array_equal(batch.maps.weights[:, 2, 1, 1], batch.rewards)
+    assert_allclose(batch.combined.weights[:, 1, 1], batch.rewards)
+    assert batch.masks is not None
+    assert_array_equal(batch.masks[:, 3, 3], [True, False, False, False, True, True])
 
 
-def test_heads_count_by_their_weights() -> None:
-    step = played(*STEPS[0])
+def test_maps_are_combined_with_the_heads_weights() -> None:
+    step = make_step(*STEPS[0])
     assert step.percept is not None
     scaled = step.percept.attention * torch.tensor([1.0, 2.0, 4.0])[:, None, None] + 1
-    keeper = StepCollector(4, 1, GRID)
-    keeper(step._replace(percept=step.percept._replace(attention=scaled)))
-    assert_allclose(keeper.seen(np.array([1.0, 0.0, 3.0])).together.weights[:, 0, 0], [1, 1 + 13 / 4])
+    collector = StepCollector(4, 1, GRID)
+    collector(step._replace(percept=step.percept._replace(attention=scaled)))
+    assert_allclose(collector.batch(np.array([1.0, 0.0, 3.0])).combined.weights[:, 0, 0], [1, 1 + 13 / 4])
 
 
-def test_without_masks_and_without_keys() -> None:
-    seen = kept([played(*step, masks=False, dicts=False) for step in STEPS])
-    assert seen.masks is None
-    assert isinstance(seen.observation, np.ndarray) and seen.observation.shape == (6, H, W, 3)
+def test_array_observations_without_masks() -> None:
+    batch = collect([make_step(*step, masks=False, dicts=False) for step in STEPS])
+    assert batch.masks is None
+    assert isinstance(batch.observation, np.ndarray) and batch.observation.shape == (6, H, W, 3)
 
 
-def test_what_is_kept_does_not_change_with_the_environment() -> None:
-    """Environments write their next frames where the last ones were."""
-    step = played(*STEPS[0], dicts=False)
+def test_collected_steps_are_copies() -> None:
+    """The environment may write its next frames into the same memory."""
+    step = make_step(*STEPS[0], dicts=False)
     frames: Any = np.array(step.observation)
-    keeper = StepCollector(4, 1, GRID)
-    keeper(step._replace(observation=frames))
+    collector = StepCollector(4, 1, GRID)
+    collector(step._replace(observation=frames))
     frames[:] = 99
-    observation = keeper.seen().observation
+    observation = collector.batch().observation
     assert isinstance(observation, np.ndarray) and observation.max() == 1
 
 
-def test_of_too_many_steps_every_nth_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_nth_step_is_kept_beyond_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     row = H * W * 3 + 4 + H * W + 4 * 3 * 4
-    monkeypatch.setattr(module, "LARGEST", 4 * 3 * row // 2)  # half of 4 steps of 3 episodes
-    seen = kept([played(*step) for step in STEPS])
-    assert_array_equal(seen.episode, [0, 1, 1, 2])
-    assert_array_equal(seen.step, [0, 0, 2, 0])
+    monkeypatch.setattr(module, "MAX_BYTES", 4 * 3 * row // 2)  # half of 4 steps of 3 episodes
+    batch = collect([make_step(*step) for step in STEPS])
+    assert_array_equal(batch.episode, [0, 1, 1, 2])
+    assert_array_equal(batch.step, [0, 0, 2, 0])
 
 
-def test_some_are_spread_evenly() -> None:
-    seen = kept([played(*step) for step in STEPS])
-    assert_array_equal(seen.some(3).rewards, [0, 11, 40])
-    assert_array_equal(seen.some(100).rewards, seen.rewards)
-    assert_array_equal(seen.take(np.array([4, 0])).episode, [2, 0])
+def test_subsampled_steps_are_evenly_spaced() -> None:
+    batch = collect([make_step(*step) for step in STEPS])
+    assert_array_equal(batch.subsample(3).rewards, [0, 11, 40])
+    assert_array_equal(batch.subsample(100).rewards, batch.rewards)
+    assert_array_equal(batch.take(np.array([4, 0])).episode, [2, 0])
 
 
-def test_there_must_be_steps_and_attention() -> None:
-    with pytest.raises(ValueError, match="no step was played"):
-        kept([])
-    with pytest.raises(ValueError, match="gave no attention"):
-        kept([played(*STEPS[0])._replace(percept=None)])
+def test_no_steps_and_no_attention_are_rejected() -> None:
+    with pytest.raises(ValueError, match="expected at least one step, got none"):
+        collect([])
+    with pytest.raises(ValueError, match="expected attention, got none"):
+        collect([make_step(*STEPS[0])._replace(percept=None)])

@@ -1,4 +1,4 @@
-"""A report with all that one can hold, from figures drawn by lot and judged as those of a policy are."""
+"""A report with every kind of content, from random figures."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ def focus_totals(rng: np.random.Generator) -> FocusTotals:
     return FocusTotals(share * visible[:, None], hits.astype(float), chance, visible, FRAMES - visible)
 
 
-def erased_returns(rng: np.random.Generator) -> PixelAblation:
+def pixel_ablation(rng: np.random.Generator) -> PixelAblation:
     full, random = rng.normal(136, 6, EPISODES), rng.normal(31, 8, EPISODES)
-    left = {"deleted": 0.11, "kept": 0.93, "random": 0.97, "centred": 0.86}
-    left |= {"centre": 0.42, "borrowed": 0.38, "blind": 0.02}
-    erased = {
-        name: random + (full - random) * rng.normal(left[name], 0.12, EPISODES) for name in PIXEL_ABLATIONS
+    remaining = {"deleted": 0.11, "kept": 0.93, "random": 0.97, "centred": 0.86}
+    remaining |= {"centre": 0.42, "borrowed": 0.38, "blind": 0.02}
+    ablated = {
+        name: random + (full - random) * rng.normal(remaining[name], 0.12, EPISODES)
+        for name in PIXEL_ABLATIONS
     }
-    return PixelAblation(0.1, full, random, erased, focus_totals(rng))
+    return PixelAblation(0.1, full, random, ablated, focus_totals(rng))
 
 
-def edit_effects(rng: np.random.Generator) -> dict[tuple[str, str], InterventionEffect]:
+def intervention_effects(rng: np.random.Generator) -> dict[tuple[str, str], InterventionEffect]:
     frames = rng.integers(8, 15, EPISODES).astype(float)
     action = {"target": {"moved": 0.9, "recoloured": 0.55, "removed": 0.7}, "distractor": {}}
     effects = {}
     for thing in THINGS:
         for edit in INTERVENTIONS:
-            usual = action[thing].get(edit, 0.12 if edit == "moved" else 0.3)
-            rows = frames * rng.normal(usual, 0.1, (2, EPISODES)).clip(0, 1)
+            mean = action[thing].get(edit, 0.12 if edit == "moved" else 0.3)
+            rows = frames * rng.normal(mean, 0.1, (2, EPISODES)).clip(0, 1)
             effects[thing, edit] = InterventionEffect(
                 frames, *rows, rng.binomial(frames.astype(int), 0.84).astype(float)
             )
@@ -57,7 +58,7 @@ def edit_effects(rng: np.random.Generator) -> dict[tuple[str, str], Intervention
 
 
 def frame(rng: np.random.Generator, size: int = 320) -> NDArray[np.uint8]:
-    """A scene of discs on a floor, with the noise of a camera and warm heat over one of them."""
+    """A scene of discs on a floor, with camera noise and a heat map over one of them."""
     y, x = np.mgrid[:size, :size] / size
     image = np.stack([110 + 60 * y, 120 + 50 * y, 128 + 40 * y], axis=-1)
     for _ in range(5):
@@ -70,10 +71,10 @@ def frame(rng: np.random.Generator, size: int = 320) -> NDArray[np.uint8]:
 
 def toy_report() -> Report:
     rng = np.random.default_rng(0)
-    erased, effects = erased_returns(rng), edit_effects(rng)
-    assert erased.focus is not None
+    ablation, effects = pixel_ablation(rng), intervention_effects(rng)
+    assert ablation.focus is not None
     return Report(
-        "Where does runs/track/query-0 look, and does it matter?",
+        "What does runs/track/query-0 attend to, and does it matter?",
         (
             ("Task", "RobotAttn/Track-v0"),
             ("Scene", "distractors 6"),
@@ -82,25 +83,25 @@ def toy_report() -> Report:
             ("Episodes", f"{EPISODES} of {FRAMES} steps, seeds 10000 to {9999 + EPISODES}"),
         ),
         (
-            "It looks at its target, and lives by what it sees there: without the 10 % of pixels that it "
-            "attends to most it keeps a tenth of its return.",
-            "Where it fails: action and attention follow a distractor that is recoloured or removed half as "
-            "much as the target, and one head of four does nothing.",
+            "Attention is localised on the target, and the return depends on the attended pixels: without "
+            "the most-attended 10 %, a tenth of the return remains.",
+            "Where it fails: actions and attention respond to a recoloured or removed distractor half as "
+            "much as to the target, and one head of four has no effect.",
         ),
         (
-            focus_section(erased.focus),
-            faithful_section(erased),
+            focus_section(ablation.focus),
+            faithfulness_section(ablation),
             Section(
-                "reason",
-                "Does it follow the target, and only the target?",
+                "interventions",
+                "Causally specific: do actions and attention respond to the target alone?",
                 (
-                    "In the simulator one thing was moved, recoloured or removed, and the policy was shown "
-                    "the frame as it would then be. Action and attention should follow the target, and "
-                    "leave a distractor alone.",
+                    "One object was moved, recoloured or removed in the simulator, and the policy was given "
+                    "the counterfactual frame. Actions and attention should change with the target and not "
+                    "with a distractor.",
                 ),
                 judge_interventions(effects),
                 pictures=tuple(
-                    Picture(frame(rng), f"The target {edit}, as the policy saw it") for edit in INTERVENTIONS
+                    Picture(frame(rng), f"Counterfactual frame: the target {edit}") for edit in INTERVENTIONS
                 ),
             ),
             weights_section(),
@@ -108,11 +109,11 @@ def toy_report() -> Report:
             time_section(rng),
             Section(
                 "clusters",
-                "What does it look at?",
-                ("All frames in 6 groups by their maps: the frame in the middle of each.",),
+                "What does it attend to?",
+                ("The maps of all frames in 6 clusters, with the medoid of each.",),
                 pictures=tuple(
-                    Picture(frame(rng), f"Group {group}: {share} % of the frames, most at steps 20 to 60")
-                    for group, share in enumerate((41, 22, 15, 12, 7, 3), start=1)
+                    Picture(frame(rng), f"Cluster {cluster}: {share} % of the frames, most at steps 20 to 60")
+                    for cluster, share in enumerate((41, 22, 15, 12, 7, 3), start=1)
                 ),
             ),
         ),
@@ -130,52 +131,56 @@ def focus_section(totals: FocusTotals) -> Section:
     )
     return Section(
         "focus",
-        "Does it look at the target?",
-        ("The target was in view in 88 % of the frames. The verdict is about the heads together.",),
+        "Localised: is attention on the target?",
+        ("The target was visible in 88 % of the frames. The verdict uses the mean map of all heads.",),
         judge_focus(totals),
         (Table("Each head", ("head", "mass on target", "times chance"), rows),),
     )
 
 
-def faithful_section(erased: PixelAblation) -> Section:
-    left = {name: erased.above_random(name) for name in erased.erased}
-    value, low, high = np.array(list(left.values())).T
+def faithfulness_section(ablation: PixelAblation) -> Section:
+    remaining = {name: ablation.normalised_return(name) for name in ablation.ablated}
+    value, low, high = np.array(list(remaining.values())).T
     shares = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
     curves = {"deleted": 0.1, "kept": 0.95, "random": 0.99, "centred": 0.9}
     return Section(
         "faithful",
-        "Does what it looks at decide what it earns?",
+        "Faithful: does the return depend on the attended pixels?",
         (
-            "The policy plays on while pixels are taken from its frames and their surroundings continued "
-            "over them: those that its maps name, or as many others. If looking decides, it must lose its "
-            "return without the first and keep it without the others.",
+            "The policy acts while pixels are deleted from its frames: the most-attended ones, or as many "
+            "others. If the policy depends on what it attends to, the return falls in the first case and not "
+            "in the others.",
         ),
-        judge_faithfulness(erased),
+        judge_faithfulness(ablation),
         (
             Table(
                 "Return",
-                ("what is erased", "return left"),
-                tuple((PIXEL_ABLATIONS[name], left[name]) for name in left),
+                ("ablation", "remaining return"),
+                tuple((PIXEL_ABLATIONS[name], remaining[name]) for name in remaining),
             ),
         ),
         (
             Chart(
-                "Return left with 10 % of the pixels erased",
-                "what is erased",
-                "share of the return above the random policy's",
-                (Series("return left", [PIXEL_ABLATIONS[name] for name in left], value, low, high),),
+                "Remaining return under each ablation, with 10 % of the pixels",
+                "ablation",
+                "return (0: random policy, 1: no ablation)",
+                (
+                    Series(
+                        "remaining return", [PIXEL_ABLATIONS[name] for name in remaining], value, low, high
+                    ),
+                ),
                 "bars",
-                (("as it is", 1.0),),
+                (("no ablation", 1.0),),
             ),
             Chart(
-                "Return left as more pixels are erased",
-                "share of the pixels",
-                "share of the return above the random policy's",
+                "Remaining return by fraction of the pixels",
+                "fraction of the pixels",
+                "return (0: random policy, 1: no ablation)",
                 tuple(
                     Series(name, shares, y := 1 - (1 - end) * shares**0.3, y - 0.04, y + 0.03)
                     for name, end in curves.items()
                 ),
-                limits=(("asked of controls", 0.85),),
+                limits=(("required of baselines", 0.85),),
             ),
         ),
     )
@@ -183,20 +188,20 @@ def faithful_section(erased: PixelAblation) -> Section:
 
 def weights_section() -> Section:
     layers = ["policy head", "value head", "readout", "tokens", "second convolution", "first convolution"]
-    likeness = np.array([1.0, 1.0, 0.31, 0.22, 0.08, 0.03])
+    correlation = np.array([1.0, 1.0, 0.31, 0.22, 0.08, 0.03])
     return Section(
         "weights",
-        "Does the map depend on the weights?",
-        ("Weights are drawn anew layer by layer, from the last: a map that stays says nothing of them.",),
+        "Weight-dependent: do the maps depend on the learned weights?",
+        ("The weights are randomised layer by layer, from the output to the input.",),
         Verdict(
-            "Does the map depend on the weights?",
-            (Check("rank correlation with the map of new weights", Interval(0.12, 0.07, 0.18), 0.5, False),),
+            "Weight-dependent: do the maps depend on the learned weights?",
+            (Check("rank correlation with maps of random weights", Interval(0.12, 0.07, 0.18), 0.5, False),),
         ),
         charts=(
             Chart(
-                "Likeness to the trained map", "layer", "rank correlation",
+                "Similarity to the trained map", "layer", "rank correlation",
                 (
-                    Series("the map", layers, likeness, likeness - 0.04, likeness + 0.04),
+                    Series("the map", layers, correlation, correlation - 0.04, correlation + 0.04),
                     Series("edges of the frame", layers[2:], np.array([0.2, 0.21, 0.2, 0.19])),
                 ),
                 "bars",
@@ -209,12 +214,18 @@ def heads_section(rng: np.random.Generator) -> Section:
     returns = bootstrap_interval(rng.normal(0.7, 0.1, EPISODES))
     return Section(
         "heads",
-        "Which head carries the decision?",
-        ("Head 0 changes the action most when it is silenced.",),
+        "Which head drives the actions?",
+        ("Ablating head 0 changes the action most.",),
         tables=(
             Table(
-                "Each head silenced",
-                ("head", "frames", "change in action (1: all silenced)", "return left without it", "alone"),
+                "Each head ablated",
+                (
+                    "head",
+                    "frames",
+                    "change in action (1: all ablated)",
+                    "remaining return without it",
+                    "alone",
+                ),
                 tuple(
                     (f"head {head}", 3600, change, returns, None if head == 3 else 0.4)
                     for head, change in enumerate((0.81, 0.34, 0.1, 0.0))
@@ -230,8 +241,8 @@ def time_section(rng: np.random.Generator) -> Section:
     entropy[60:72] = np.nan
     return Section(
         "time",
-        "When does it look where?",
-        ("Attention follows a move of the target within 2 steps. Between steps 60 and 72 there was no map.",),
+        "How does attention move?",
+        ("The delay behind the target is 2 steps. There was no map in steps 60 to 72.",),
         charts=(
             Chart(
                 "Entropy of the maps", "step", "entropy, nats",

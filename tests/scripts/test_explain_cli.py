@@ -40,7 +40,7 @@ def test_the_report_is_a_page_and_its_figures(explained: Path, capsys: pytest.Ca
     assert set(told["sections"]) >= {
         "focus",
         "faithful",
-        "reason",
+        "interventions",
         "heads",
         "failures",
         "weights",

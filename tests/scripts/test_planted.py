@@ -69,7 +69,7 @@ def test_the_honest_policy_tracks_and_is_trusted(
     assert score_of("honest", env, random, oracle) > 0.7
     verdicts = verdicts_of("honest", env)
     said = {name: verdict.outcome for name, verdict in verdicts.items()}
-    assert said == {"focus": "yes", "faithful": "yes", "reason": "yes", "weights": "yes"}, verdicts
+    assert said == {"focus": "yes", "faithful": "yes", "interventions": "yes", "weights": "yes"}, verdicts
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,10 @@ def test_the_others_are_not(
 ) -> None:
     verdicts = verdicts_of(name, env)
     said = {section: verdict.outcome for section, verdict in verdicts.items()}
-    assert said == {"focus": focused, "faithful": faithful, "reason": "no", "weights": weights}, verdicts
-    without = verdicts["reason"].failed
+    assert said == {"focus": focused, "faithful": faithful, "interventions": "no", "weights": weights}, (
+        verdicts
+    )
+    without = verdicts["interventions"].failed
     acts_on_red = "shows" in planted.POLICIES[name] and "follows" not in planted.POLICIES[name]
     # It is what they say that is wrong, of the four that do as the honest one does; of another what it does.
     if acts_on_red:

@@ -153,7 +153,7 @@ def test_the_answer_comes_first_and_contents_stay_beside_it_where_there_is_room(
     assert answer["y"] + answer["height"] < contents["y"] < focus["y"]
     answer, contents, focus = tops[1280]
     assert contents["x"] + contents["width"] < answer["x"] == focus["x"]
-    page.locator("nav a", has_text="When does it look where?").click()
+    page.locator("nav a", has_text="How does attention move?").click()
     assert page.url.endswith("#time")
     page.wait_for_timeout(50)
     assert page.locator("nav").bounding_box()["y"] == pytest.approx(20, abs=1)

@@ -93,8 +93,8 @@ def test_it_is_explained_with_interventions_and_heads(site: Path, trained: Path,
     few = ["--episodes", "2", "--calibration-episodes", "1", "--no-curves"]
     robot_attn("explain", str(trained), "--out", str(out), *few, path=site)
     told = json.loads(out.with_suffix(".json").read_text())
-    assert {"focus", "faithful", "reason", "heads", "weights"} <= set(told["sections"])
-    for section in ("focus", "reason"):
+    assert {"focus", "faithful", "interventions", "heads", "weights"} <= set(told["sections"])
+    for section in ("focus", "interventions"):
         assert told["sections"][section]["verdict"]["outcome"] in ("yes", "no", "undecided")
 
 

@@ -1,8 +1,8 @@
-"""The report on a policy: what it looks at, whether that decides what it does, and where it fails.
+"""The report on a policy: what it attends to, whether that drives its actions, and where it fails.
 
-`explain` plays episodes, as they are and with things taken away or changed, and puts what was found into a
-`Report`: one section a question, each with figures, and a verdict where one can be given. `explain_steps` is
-the part of it that needs no environment, only steps that were kept.
+`explain` runs episodes, unchanged and with ablations and interventions, and collects the findings in a
+`Report`: one section per question, with figures and, where possible, a verdict. `explain_steps` makes the
+sections that need recorded steps only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn.explain import HeadInputs, InsensitivePolicyError
 from robot_attn_policies.pages.report import Report, Section
-from robot_attn_policies.probing import report_sections
+from robot_attn_policies.probing import rollout_sections, step_sections
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
     SHARE,
@@ -33,14 +33,14 @@ from robot_attn_policies.probing.faithfulness import (
 )
 from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_policy
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
-from robot_attn_policies.recording.record import Show
+from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 from robot_attn_policies.sb3.extractor import find_extractor
 
 SHARES = (0.02, 0.05, 0.2, 0.4)
-"""Of the pixels, in the curves of return, beside `SHARE`."""
+"""Fractions of the pixels in the curves of return, besides `SHARE`."""
 
 
 def explain(
@@ -57,62 +57,67 @@ def explain(
     max_steps: int = 10_000,
     start_progress: StartProgress | None = None,
 ) -> Report:
-    """Play the episodes of `seeds`, and explain a policy by them.
+    """Run the episodes of `seeds` and report what drives a policy's actions.
 
         report = explain(PPO("CnnPolicy", env).learn(100_000), env)
         write_report("explanation.html", report)
 
-    What the environment does not offer is left out, and the report says so: target masks in its infos
-    (focus), `render_counterfactual` (one thing changed, and nothing else), two environments or more (maps of
-    other episodes).
+    The report omits what the environment cannot provide, and says so: target masks in its infos (focus),
+    `render_counterfactual` (interventions), two environments or more (maps of other episodes).
 
     Args:
-        source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, or `probe_policy` one.
-        env: what it acts in: a batch of environments (a Gymnasium `VectorEnv`), which is quicker, a single
-            one, or a `VecEnv` of one. It stays open.
-        seeds: one an episode. What is found holds for these; none of them should have been trained on.
-        title: heading of the report.
-        facts: names and values that stand below it.
-        calibration: seeds of other episodes, on which heads are weighed by how much each changes the action
-            (`HeadAblation.weights`); by default all count equally.
-        curves: whether to play on for the curves of return, 16 times all episodes.
-        ablations: of `PIXEL_ABLATIONS`, beside "deleted", "kept", "random" and "centred", which the verdict
-            needs.
-        stack: how many frames one observation holds, as `record` takes it.
-        max_steps: where an episode that does not end is cut.
-        start_progress: told of every part, for a progress bar.
+        source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, or its probe.
+        env: the policy's environment: a batch (a Gymnasium `VectorEnv`), which is faster, a single
+            environment, or a `VecEnv` of one. It is not closed.
+        seeds: one episode per seed. The report holds for these episodes; do not use seeds of the training.
+        title: heading of the report; the policy's class by default.
+        facts: names and values to list below the heading.
+        calibration: seeds of other episodes, on which each head is weighted by how much it changes the action
+            (`HeadAblation.weights`). If empty, all heads have equal weight.
+        curves: whether to measure the curves of return, which take 16 more runs of all episodes.
+        ablations: which of `PIXEL_ABLATIONS` to run besides "deleted", "kept", "random" and "centred", which
+            the verdict needs.
+        stack: number of frames in one observation, as `record` takes it.
+        max_steps: an episode that does not end by itself is truncated after this many steps.
+        start_progress: called before each set of rollouts, for a progress bar.
+
+    Returns:
+        The report.
 
     Raises:
-        ValueError: as `rollout_episodes`; a policy whose actions do not depend on what it sees; or one that
-            remembers, as these tests ask what it would do at once.
+        ValueError: an error of `rollout_episodes`; a policy whose actions do not depend on its observations;
+            or a recurrent policy, since the tests change single frames.
         ModuleNotFoundError: the extra "explain" is not installed.
     """
-    if set(calibration) & set(seeds):
-        raise ValueError("heads are weighed on other episodes than those of the report: use other seeds")
-    stage, show = _stage(source, env, seeds, stack, max_steps, start_progress)
-    stage = replace(stage, weights=stage.weigh(calibration))
-    probe = stage.probe
+    shared = sorted(set(calibration) & set(seeds))
+    if shared:
+        raise ValueError(
+            f"expected calibration seeds other than the report's, got {shared} in both: use other seeds"
+        )
+    setup, to_rgb = _set_up(source, env, seeds, stack, max_steps, start_progress)
+    setup = replace(setup, weights=setup.head_weights(calibration))
+    probe = setup.probe
 
-    erased, seen = stage.ablate_pixels(ablations)
-    at_shares = {SHARE: erased}
+    ablation, steps = setup.ablate_pixels(ablations)
+    by_share = {SHARE: ablation}
     if curves:
-        at_shares |= {share: stage.ablate_share(share, erased.random) for share in SHARES}
+        by_share |= {share: setup.ablate_share(share, ablation.random) for share in SHARES}
     sections = [
-        report_sections.focus_section(seen, erased, len(seeds)),
-        report_sections.faithful_section(erased, dict(sorted(at_shares.items()))),
-        report_sections.reason_section(stage.edit()),
+        rollout_sections.focus_section(steps, ablation, len(seeds)),
+        rollout_sections.faithfulness_section(ablation, dict(sorted(by_share.items()))),
+        rollout_sections.interventions_section(setup.intervene()),
     ]
-    silenced = stage.ablate_heads()
-    if silenced is not None:
-        sections.append(report_sections.heads_section(silenced))
-    sections += explain_steps(probe, seen, show(seen.observation), seeds)
-    about = [
+    head_ablation = setup.ablate_heads()
+    if head_ablation is not None:
+        sections.append(rollout_sections.heads_section(head_ablation))
+    sections += explain_steps(probe, steps, to_rgb(steps.observation), seeds)
+    method = [
         ("Maps", MAP_KINDS[probe.kind]),
-        ("Heads", "count equally" if stage.weights is None else "count by how much they change the action"),
+        ("Heads", "equal weights" if setup.weights is None else "weighted by their effect on the action"),
         ("Episodes", f"{len(seeds)}, seeds {min(seeds)} to {max(seeds)}"),
     ]
     title = title or type(probe.policy).__name__
-    return Report(title, (*facts, *about), _summary(probe, sections), tuple(sections))
+    return Report(title, (*facts, *method), _summary(probe, sections), tuple(sections))
 
 
 def explain_episode(
@@ -126,70 +131,87 @@ def explain_episode(
     max_steps: int = 10_000,
     start_progress: StartProgress | None = None,
 ) -> Report:
-    """What can be told of one episode in seconds: all but what it would have earned otherwise.
+    """Report on one episode, in seconds: everything but returns with ablations.
 
-    It comes without verdicts, as one episode says nothing about others. Arguments and errors: `explain`.
+    It has no verdicts, since one episode does not generalise to others.
+
+    Args:
+        source: a policy, its algorithm, or its probe, as `explain` takes it.
+        env: the policy's environment, as `explain` takes it.
+        seed: seed of the episode.
+        title: heading of the report; the policy's class by default.
+        facts: names and values to list below the heading.
+        stack: number of frames in one observation, as `record` takes it.
+        max_steps: an episode that does not end by itself is truncated after this many steps.
+        start_progress: called before each set of rollouts, for a progress bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: an error of `explain`.
+        ModuleNotFoundError: the extra "explain" is not installed.
     """
-    stage, show = _stage(source, env, [seed], stack, max_steps, start_progress)
-    probe, keeper = stage.probe, StepCollector(stage.horizon, 1, stage.probe.grid)
-    rollout_episodes(probe.act, stage.env, [seed], on_step=stage.part("the episode as it is", keeper))
-    silenced = stage.ablate_heads(returns=False)
-    seen = keeper.seen(None if silenced is None else silenced.weights)
-    stage = replace(stage, weights=seen.weights)
+    setup, to_rgb = _set_up(source, env, [seed], stack, max_steps, start_progress)
+    probe, collector = setup.probe, StepCollector(setup.horizon, 1, setup.probe.grid)
+    rollout_episodes(probe.act, setup.env, [seed], on_step=setup.on_step("the unchanged episode", collector))
+    head_ablation = setup.ablate_heads(returns=False)
+    steps = collector.batch(None if head_ablation is None else head_ablation.weights)
+    setup = replace(setup, weights=steps.weights)
     sections = [
-        report_sections.reason_section(stage.edit()),
-        *([] if silenced is None else [report_sections.heads_section(silenced)]),
-        *explain_steps(probe, seen, show(seen.observation), [seed]),
+        rollout_sections.interventions_section(setup.intervene()),
+        *([] if head_ablation is None else [rollout_sections.heads_section(head_ablation)]),
+        *explain_steps(probe, steps, to_rgb(steps.observation), [seed]),
     ]
-    said = [section.text[0] for section in sections if section.name == "failures"]
+    failures = [section.text[0] for section in sections if section.name == "failures"]
     return Report(
         title or type(probe.policy).__name__,
         (*facts, ("Maps", MAP_KINDS[probe.kind]), ("Seed", str(seed))),
-        (*said, "One episode says nothing about others: `explain` gives verdicts, on many."),
+        (*failures, "One episode does not generalise to others: `explain` gives verdicts over many."),
         tuple(replace(section, verdict=None) for section in sections),
     )
 
 
-def _stage(
+def _set_up(
     source: PolicyProbe | BaseAlgorithm | BasePolicy,
     env: Environment,
     seeds: Sequence[int],
     stack: int | None,
     max_steps: int,
     start_progress: StartProgress | None,
-) -> tuple[_Stage, Show]:
-    """Where it is played, and how frames are shown."""
+) -> tuple[_Setup, RGBConverter]:
+    """Return what runs the episodes, and what converts their frames for pictures."""
     probe = source if isinstance(source, PolicyProbe) else probe_policy(source)
     if hasattr(probe.policy, "lstm_actor"):
         raise ValueError(
-            f"{type(probe.policy).__name__} remembers what it saw, and these tests change single frames: "
-            "explain a policy without memory"
+            f"expected a policy without memory, since the tests change single frames, got the recurrent "
+            f"{type(probe.policy).__name__}: explain a feed-forward policy"
         )
-    show = Show(env, probe, stack)
+    to_rgb = RGBConverter(env, probe, stack)
     batch: Any = env if isinstance(env, VectorEnv) else BatchOfOne(env, max_steps)
     spec = attribute(env, "spec")
     horizon = getattr(batch, "horizon", None) or getattr(spec, "max_episode_steps", None) or max_steps
-    return _Stage(probe, batch, seeds, horizon, start_progress), show
+    return _Setup(probe, batch, seeds, horizon, start_progress), to_rgb
 
 
 def explain_steps(
-    probe: PolicyProbe, seen: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]
+    probe: PolicyProbe, steps: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]
 ) -> list[Section]:
-    """What can be told from steps that were kept, without playing on.
+    """Make the sections that need recorded steps only.
 
     Args:
-        eyes: of the policy.
-        seen: the steps.
-        pictures: [N, H, W, 3] their frames, as they can be shown.
-        seeds: of the episodes.
+        probe: the policy.
+        steps: its steps.
+        pictures: uint8 [N, H, W, 3], the frame of each step as RGB.
+        seeds: seed of each episode.
     """
     return [
-        report_sections.failures_section(seen, pictures, seeds),
-        report_sections.weights_section(probe, seen),
-        report_sections.action_section(probe, seen),
-        report_sections.gradients_section(probe, seen),
-        report_sections.clusters_section(seen, pictures),
-        report_sections.time_section(seen),
+        step_sections.failures_section(steps, pictures, seeds),
+        step_sections.weights_section(probe, steps),
+        step_sections.action_section(probe, steps),
+        step_sections.gradients_section(probe, steps),
+        step_sections.clusters_section(steps, pictures),
+        step_sections.time_section(steps),
     ]
 
 
@@ -204,7 +226,7 @@ _ANSWERS: dict[str, dict[str, str]] = {
         "no": "the return does not depend on the attended pixels alone",
         "undecided": "whether the return depends on the attended pixels is undecided",
     },
-    "reason": {
+    "interventions": {
         "yes": "actions and attention respond to the target and not to distractors",
         "no": "actions and attention do not respond to the target alone",
         "undecided": "whether actions and attention respond to the target alone is undecided",
@@ -215,28 +237,32 @@ _ANSWERS: dict[str, dict[str, str]] = {
         "undecided": "whether the maps depend on the learned weights is undecided",
     },
 }
-"""What a section's verdict says of the policy."""
+"""Sentences of the summary, by section and by its verdict's outcome."""
 
 
 def _summary(probe: PolicyProbe, sections: Sequence[Section]) -> tuple[str, ...]:
-    """The answer in sentences: what was found, where it fails, and of which maps that holds."""
+    """Summarise the verdicts, the failures, and the kind of the maps in sentences."""
     verdicts = {section.name: section.verdict for section in sections if section.verdict is not None}
-    answers = [_ANSWERS[name][verdict.outcome] for name, verdict in verdicts.items()]
-    said = [_sentence("; ".join(answers))] if answers else []
-    failures = [section.text[0] for section in sections if section.name == "failures"]
-    said += [f"Where it fails: {text}" for text in failures]
+    answers = "; ".join(_ANSWERS[name][verdict.outcome] for name, verdict in verdicts.items())
+    sentences = [f"{answers[0].upper()}{answers[1:]}."] if answers else []
+    sentences += [f"Where it fails: {section.text[0]}" for section in sections if section.name == "failures"]
     if probe.kind != "attention":
-        said.append(f"The maps are the {MAP_KINDS[probe.kind]}.")
-    return tuple(said)
-
-
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+        sentences.append(f"Maps: {MAP_KINDS[probe.kind]}.")
+    return tuple(sentences)
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """Where everything is played: a policy, its environments and the episodes."""
+class _Setup:
+    """A policy, its environments and the seeds of its episodes.
+
+    Attributes:
+        probe: the policy.
+        env: a batch of environments.
+        seeds: one episode per seed.
+        horizon: longest possible episode, in steps.
+        start_progress: called before each set of rollouts, or None.
+        weights: float64 [heads], weight of each head; None for equal weights.
+    """
 
     probe: PolicyProbe
     env: Any
@@ -244,48 +270,50 @@ class _Stage:
     horizon: int
     start_progress: StartProgress | None
     weights: NDArray[np.float64] | None = None
-    """[heads] how much each counts; None for equal weights."""
 
-    def part(self, name: str, keeper: StepCollector | None = None) -> Callable[[Step], None] | None:
-        """What to call after each step of all episodes, the part called `name`; it may be kept."""
-        after = (
+    def on_step(self, name: str, collector: StepCollector | None = None) -> Callable[[Step], None] | None:
+        """Start the progress of the rollouts `name`, and return their `on_step`, which may collect steps."""
+        progress = (
             None if self.start_progress is None else self.start_progress(name, len(self.seeds) * self.horizon)
         )
-        if keeper is None:
-            return after
+        if collector is None:
+            return progress
 
-        def keep(step: Step) -> None:
-            keeper(step)
-            if after is not None:
-                after(step)
+        def collect(step: Step) -> None:
+            collector(step)
+            if progress is not None:
+                progress(step)
 
-        return keep
+        return collect
 
     @property
     def image(self) -> str:
         return self.probe.image or "image"
 
     def ablate_pixels(self, ablations: Sequence[str]) -> tuple[PixelAblation, StepBatch]:
-        """Returns with a tenth of the pixels deleted, and the steps of the unchanged episodes."""
+        """Ablate a tenth of the pixels; also return the steps of the unchanged episodes."""
         act = random_actor(self.env.action_space)
-        random = rollout_episodes(act, self.env, self.seeds, on_step=self.part("random actions")).returns
-        keeper = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
+        random = rollout_episodes(act, self.env, self.seeds, on_step=self.on_step("random actions")).returns
+        collector = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
 
         def on_rollout(name: str) -> Callable[[Step], None] | None:
-            words = PIXEL_ABLATIONS.get(name, "the episodes as they are")
-            return self.part(words, keeper if name == "full" else None)
+            description = PIXEL_ABLATIONS.get(name, "the unchanged episodes")
+            return self.on_step(description, collector if name == "full" else None)
 
-        wanted = dict.fromkeys([*report_sections.CURVE, *ablations])
-        names = [name for name in wanted if name != "borrowed" or self.env.num_envs > 1]
-        return self._play(random, names, SHARE, on_rollout), keeper.seen(self.weights)
+        requested = dict.fromkeys([*rollout_sections.CURVE_ABLATIONS, *ablations])
+        names = [name for name in requested if name != "borrowed" or self.env.num_envs > 1]
+        return self._ablate(random, names, SHARE, on_rollout), collector.batch(self.weights)
 
     def ablate_share(self, share: float, random: NDArray[np.float64]) -> PixelAblation:
-        """Returns with another share of the pixels deleted."""
-        return self._play(
-            random, report_sections.CURVE, share, lambda name: self.part(f"{share:.0%} of the pixels, {name}")
+        """Ablate another fraction of the pixels."""
+        return self._ablate(
+            random,
+            rollout_sections.CURVE_ABLATIONS,
+            share,
+            lambda name: self.on_step(f"{share:.0%} of the pixels, {name}"),
         )
 
-    def _play(
+    def _ablate(
         self, random: NDArray[np.float64], names: Sequence[str], share: float, on_rollout: OnRollout
     ) -> PixelAblation:
         return run_pixel_ablation(
@@ -301,11 +329,10 @@ class _Stage:
             on_rollout=on_rollout,
         )
 
-    def edit(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
-        """Effects of one changed object; None where the environment renders no counterfactuals."""
+    def intervene(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
+        """Measure the interventions; None if the environment renders no counterfactuals."""
         if ability(self.env, HasInterventions) is None:
             return None
-        after = self.part("one thing changed")
         return measure_interventions(
             self.probe.act,
             self.env,
@@ -313,16 +340,16 @@ class _Stage:
             self.probe.grid,
             weights=self.weights,
             image=self.image,
-            on_step=after,
+            on_step=self.on_step("interventions"),
         )
 
-    def weigh(self, seeds: Sequence[int]) -> NDArray[np.float64] | None:
-        """How much each head changes the action in the episodes of `seeds`; None where that is not known."""
-        silenced = replace(self, seeds=seeds).ablate_heads(returns=False) if seeds else None
-        return None if silenced is None else silenced.weights
+    def head_weights(self, seeds: Sequence[int]) -> NDArray[np.float64] | None:
+        """Weight each head by its effect on the action on `seeds`; None without seeds or separable heads."""
+        ablation = replace(self, seeds=seeds).ablate_heads(returns=False) if seeds else None
+        return None if ablation is None else ablation.weights
 
     def ablate_heads(self, *, returns: bool = True) -> HeadAblation | None:
-        """What each head carries; None where heads cannot be told apart, or none carries anything."""
+        """Ablate each head; None if heads cannot be ablated singly or none affects the actions."""
         heads = self._heads()
         if heads is None:
             return None
@@ -333,7 +360,7 @@ class _Stage:
                 self.seeds,
                 heads,
                 returns=returns,
-                on_rollout=lambda name: self.part(f"heads: {name}"),
+                on_rollout=lambda name: self.on_step(f"heads: {name}"),
             )
         except InsensitivePolicyError:
             return None

@@ -2,14 +2,13 @@
 
 Three tests, with thresholds that were fixed before anything was measured with them:
 
-- *Deletion and insertion.* The policy acts while pixels are deleted from its frames: the most-attended ones,
-  and as many others (`run_pixel_ablation`; Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, section
-  3.2, here on return). The map is always that of the whole frame, the action that of
-  what is left of it.
-- *Head ablation.* Heads are ablated, one at a time and all but one (`run_head_ablation`).
-- *Interventions.* In the simulator one object is moved, recoloured or removed, and nothing else
-  (`measure_interventions`; Atrey et al. 2020, https://arxiv.org/abs/1912.05743, ask for such tests of
-  saliency).
+- *Deletion and insertion* (`run_pixel_ablation`). The policy acts while the most-attended pixels are deleted
+  from its frames, and while as many others are (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421,
+  section 3.2; measured here on the return). The map is computed on the whole frame, the action on what is
+  left of it.
+- *Head ablation* (`run_head_ablation`). Heads are ablated one at a time, and all but one.
+- *Interventions* (`measure_interventions`). One object is moved, recoloured or removed in the simulator
+  (Atrey et al. 2020, https://arxiv.org/abs/1912.05743, ask for such tests of saliency maps).
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ from robot_attn.focus import FocusMeter, FocusTotals, center_bias_map, pointing_
 from robot_attn_policies.evaluation.evaluate import normalised_score
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
 from robot_attn_policies.probing.probe import frames_of, with_frames
-from robot_attn_policies.probing.steps import joined
+from robot_attn_policies.probing.steps import concatenate_observations
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, rollout_episodes
 
 SHARE = 0.1
-"""Of the frame's pixels: what the verdict is about."""
+"""Fraction of the frame's pixels that the verdict's ablations delete."""
 
 Outcome: TypeAlias = Literal["yes", "no", "undecided"]
 OnRollout: TypeAlias = Callable[[str], "Callable[[Step], None] | None"]
@@ -60,49 +59,51 @@ PIXEL_ABLATIONS: dict[str, str] = {
     "borrowed": "the pixels deleted that are most attended to in another episode",
     "blind": "all pixels deleted",
 }
-"""What is taken from the frames, by name.
+"""Pixel ablations by name, with a description of each.
 
-"centre" and "borrowed" are no controls where the policy keeps its target at a fixed place in the frame, as
-one that tracks does: they hide the target. They tell what deletion at the target's usual place costs,
-whatever the frame shows; a map that says more than that costs more when its pixels go.
+"centre" and "borrowed" are not baselines for a policy that keeps its target at a fixed position in the frame,
+such as one that tracks it: they hide the target. They measure what deleting the target's usual position costs
+whatever the frame shows. A map that carries more information than that costs more when its pixels go.
 """
 
-
-LOOKED = ("deleted", "kept", "borrowed")
-"""Of `PIXEL_ABLATIONS`, those that depend on where the policy looks."""
+ATTENTION_BASED = ("deleted", "kept", "borrowed")
+"""The pixel ablations that depend on the policy's attention."""
 
 
 @dataclass(frozen=True)
 class PixelAblation:
-    """Returns of E episodes: unchanged, with pixels deleted, and of random actions; on the same seeds."""
+    """Returns of E episodes with and without pixel ablation, and of random actions, on the same seeds.
+
+    Attributes:
+        share: fraction of the pixels that each ablation but "blind" deletes, or keeps for "kept".
+        full: float64 [E], returns without ablation.
+        random: float64 [E], returns of the random policy.
+        ablated: float64 [E] for each ablation, by its name in `PIXEL_ABLATIONS`.
+        focus: focus of two maps in the episodes without ablation: 0 is the map that selects the pixels, 1 the
+            centre-bias map. None where the environment gives no target masks.
+    """
 
     share: float
-    """Of the pixels, in all but "blind"."""
     full: NDArray[np.float64]
-    """[E] returns."""
     random: NDArray[np.float64]
-    """[E] returns of the random policy."""
-    erased: dict[str, NDArray[np.float64]]
-    """[E] returns by the name of the ablation."""
+    ablated: dict[str, NDArray[np.float64]]
     focus: FocusTotals | None
-    """Of two maps, in the episodes as they are: the one that pixels are chosen by, and the centre-biased one.
-    None where the environment gives no target masks."""
 
-    def plain(self, name: str) -> Interval:
-        """The share of its return that the policy keeps; NaN where it earned nothing above 0."""
-        return bootstrap_interval(np.stack([self.erased[name], self.full], axis=1), ratio_of_sums)
+    def relative_return(self, name: str) -> Interval:
+        """Return with an ablation, divided by the full return; NaN where the full return is not positive."""
+        return bootstrap_interval(np.stack([self.ablated[name], self.full], axis=1), ratio_of_sums)
 
-    def above_random(self, name: str) -> Interval:
-        """The same with the random policy's return as zero: what a policy has that sees nothing.
+    def normalised_return(self, name: str) -> Interval:
+        """Return with an ablation, on a scale from 0 (random policy) to 1 (no ablation).
 
         Raises:
-            ValueError: the policy earned no more than the random one.
+            ValueError: the full return does not exceed the random policy's.
         """
-        return normalised_score(self.erased[name], self.random, self.full)
+        return normalised_score(self.ablated[name], self.random, self.full)
 
     @property
     def gain(self) -> Interval:
-        """Return above the random policy's."""
+        """Full return minus the random policy's."""
         return bootstrap_interval(self.full - self.random)
 
 
@@ -120,71 +121,89 @@ def run_pixel_ablation(
     seed: int = 0,
     on_rollout: OnRollout | None = None,
 ) -> PixelAblation:
-    """Play the episodes of `seeds` unchanged, and once for each of `names` with pixels deleted.
+    """Run the episodes of `seeds` unchanged, and once with each pixel ablation.
 
     Args:
-        act: the policy, which must say where it looks.
-        env: its environment, of two or more at once for "borrowed".
-        seeds: of the episodes.
-        grid: where the cells of its maps lie.
-        random: [E] the random policy's returns on these seeds.
-        names: of `PIXEL_ABLATIONS`.
-        share: of the pixels.
-        weights: [heads] for `spread`; None for their mean.
-        image: the observation's entry with the frames, where it is a mapping.
-        seed: random seed.
-        on_rollout: called with "full" and each of `names`.
+        act: the policy; it must return a `Percept`.
+        env: its environments; at least two for "borrowed".
+        seeds: one episode per seed.
+        grid: positions of the maps' cells in the frame.
+        random: float64 [E], returns of the random policy on these seeds.
+        names: which of `PIXEL_ABLATIONS` to run.
+        share: fraction of the pixels to delete, in [0, 1].
+        weights: float64 [heads], weight of each head in the map; None for equal weights.
+        image: key of the frames in dict observations.
+        seed: random seed of random discs and of ties between pixels.
+        on_rollout: called with "full" and with each of `names`.
+
+    Returns:
+        The returns, and the focus of the unchanged episodes.
 
     Raises:
-        ValueError: as `rollout_episodes` and `spread`; an unknown name; random returns of other seeds; no
-            attention; frames of another size than the maps'; or "borrowed" from a single environment.
+        ValueError: an error of `rollout_episodes` or `spread`; an unknown name; a number of random returns
+            that differs from that of the seeds; a policy without attention; frames of another size than the
+            grid's; or "borrowed" with a single environment.
     """
     unknown = [name for name in names if name not in PIXEL_ABLATIONS]
     if unknown:
         raise unknown_name("pixel ablation", unknown[0], PIXEL_ABLATIONS)
     if len(random) != len(seeds):
         raise ValueError(
-            f"expected a return of the random policy for each of {len(seeds)} seeds, got {len(random)}"
+            f"expected a return of the random policy for each of {len(seeds)} seeds, got {len(random)}: "
+            "run the random policy on the same seeds"
         )
     if "borrowed" in names and env.num_envs < 2:
-        raise ValueError("a map is borrowed from another episode of the batch: use 2 environments or more")
+        raise ValueError(
+            'expected at least 2 environments for the ablation "borrowed", which takes maps from another '
+            f"episode of the batch, got {env.num_envs}: use more environments, or leave it out"
+        )
     on_rollout = on_rollout or (lambda name: None)
-    center = center_bias_map(grid.image_size)[None]
+    center_bias = center_bias_map(grid.image_size)[None]
     meter = FocusMeter(len(seeds), 2)
-    measured = False
-    after = on_rollout("full")
+    has_masks = False
+    callback = on_rollout("full")
 
-    def see(step: Step) -> None:
-        nonlocal measured
-        maps = _maps(step.percept, grid, weights)[step.running]
+    def measure_focus(step: Step) -> None:
+        nonlocal has_masks
+        maps = _pixel_maps(step.percept, grid, weights)[step.running]
         if "target_mask" in step.info:
-            measured = True
-            pair = np.stack([maps, np.broadcast_to(center, maps.shape)], axis=1)
+            has_masks = True
+            pair = np.stack([maps, np.broadcast_to(center_bias, maps.shape)], axis=1)
             meter.add(step.episode[step.running], pair, step.info["target_mask"][step.running])
-        if after is not None:
-            after(step)
+        if callback is not None:
+            callback(step)
 
-    full = rollout_episodes(act, env, seeds, on_step=see).returns
-    erased = {}
+    full = rollout_episodes(act, env, seeds, on_step=measure_focus).returns
+    ablated = {}
     for name in names:
         rng = np.random.default_rng(seed)
 
         def act_ablated(
             observation: ObservationBatch, name: str = name, rng: np.random.Generator = rng
         ) -> tuple[NDArray[Any], Percept | None]:
-            percept = act(observation)[1] if name in LOOKED else None
+            uses_attention = name in ATTENTION_BASED
+            percept = act(observation)[1] if uses_attention else None
             frames = frames_of(observation, image, grid)
-            maps = _maps(percept, grid, weights) if name in LOOKED else np.empty(frames.shape[:3])
-            left = ablate_pixels(frames, _holes(name, maps, share, rng))
-            actions, _ = act(with_frames(observation, image, grid, left))
+            maps = _pixel_maps(percept, grid, weights) if uses_attention else np.empty(frames.shape[:3])
+            remaining = ablate_pixels(frames, _deleted_pixels(name, maps, share, rng))
+            actions, _ = act(with_frames(observation, image, grid, remaining))
             return actions, percept
 
-        erased[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_rollout(name)).returns
-    return PixelAblation(share, full, random, erased, meter.totals() if measured else None)
+        ablated[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_rollout(name)).returns
+    return PixelAblation(share, full, random, ablated, meter.totals() if has_masks else None)
 
 
-def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The pixels that this ablation deletes, bool [B, H, W]."""
+def _deleted_pixels(
+    name: str, maps: NDArray[np.float64], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Select the pixels that an ablation deletes, bool [B, H, W].
+
+    Args:
+        name: the ablation.
+        maps: float64 [B, H, W]; only the shape matters to ablations that do not use attention.
+        share: fraction of the pixels.
+        rng: random generator.
+    """
     count, size = len(maps), (maps.shape[1], maps.shape[2])
     if name == "blind":
         return np.ones(maps.shape, np.bool_)
@@ -200,30 +219,35 @@ def _holes(name: str, maps: NDArray[np.float64], share: float, rng: np.random.Ge
     return ~top if name == "kept" else top
 
 
-def _maps(
+def _pixel_maps(
     percept: Percept | None, grid: AttentionGrid, weights: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
+    """Combine the heads of a percept into one smooth map per frame, float64 [B, H, W]."""
     if percept is None:
-        raise ValueError("the policy gives no attention to test; give an actor that returns a Percept")
+        raise ValueError("expected attention to test, got none: give an actor that returns a Percept")
     return spread(AttentionMaps(percept.attention.numpy(force=True), grid), weights)
 
 
 @dataclass(frozen=True)
 class HeadAblation:
-    """What heads carry: returns on the same seeds, and the change in action in the episodes as they are."""
+    """Returns of E episodes with ablated heads, on the same seeds, and the change in action.
+
+    Attributes:
+        full: float64 [E], returns without ablation.
+        without: float64 [heads, E], returns with one head ablated; [heads, 0] if only actions were compared.
+        alone: float64 [heads, E], returns with all other heads ablated; likewise.
+        action_change: float64 [heads], mean change in action with one head ablated, in the observations of
+            the episodes without ablation, relative to the change with all heads ablated.
+    """
 
     full: NDArray[np.float64]
-    """[E] returns."""
     without: NDArray[np.float64]
-    """[heads, E] returns with one head ablated."""
     alone: NDArray[np.float64]
-    """[heads, E] returns with all other heads ablated."""
     action_change: NDArray[np.float64]
-    """[heads] mean change in action with one head ablated, relative to that with all heads ablated."""
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """[heads] their shares in the change in action, with sum 1: weights for `spread`."""
+        """float64 [heads], `action_change` scaled to sum 1: weights for `spread`."""
         return np.asarray(self.action_change / self.action_change.sum())
 
 
@@ -236,49 +260,54 @@ def run_head_ablation(
     returns: bool = True,
     on_rollout: OnRollout | None = None,
 ) -> HeadAblation:
-    """Play the episodes of `seeds` as they are, without each head, and with each head alone.
+    """Run the episodes of `seeds` unchanged, without each head, and with each head alone.
 
-    An ablated head passes on its mean output over the unchanged episodes. Heads that attend to the same
-    object are redundant: ablating one of them costs little, and either alone may suffice.
+    An ablated head outputs its mean over the unchanged episodes. Heads that attend to the same object are
+    redundant: ablating one of them costs little, and either alone may suffice.
 
     Args:
-        act: the policy whose perception `heads` is of.
-        env: its environment.
-        seeds: of the episodes.
+        act: the policy whose perception has these heads.
+        env: its environments.
+        seeds: one episode per seed.
         heads: `Perception.head_inputs` of its perception.
-        returns: whether to play on without heads. Else only actions are compared, and returns are empty.
-        on_rollout: called with "full", and "without 3" or "only 3" for head 3.
+        returns: whether to run episodes with ablated heads. If False, only actions are compared.
+        on_rollout: called with "full", and with "without 3" and "only 3" for head 3.
+
+    Returns:
+        The returns and the changes in action.
 
     Raises:
-        NoDecision: the actions do not depend on any head.
-        ValueError: as `rollout_episodes`.
+        InsensitivePolicyError: the actions do not depend on any head.
+        ValueError: an error of `rollout_episodes`.
     """
     on_rollout = on_rollout or (lambda name: None)
     every = range(len(heads.columns))
-    met: list[tuple[ObservationBatch, NDArray[Any], NDArray[np.bool_]]] = []
-    after = on_rollout("full")
+    steps: list[tuple[ObservationBatch, NDArray[Any], NDArray[np.bool_]]] = []
+    callback = on_rollout("full")
 
-    def see(step: Step) -> None:
-        met.append((step.observation, step.actions, step.running))
-        if after is not None:
-            after(step)
+    def keep(step: Step) -> None:
+        steps.append((step.observation, step.actions, step.running))
+        if callback is not None:
+            callback(step)
 
-    with heads.recorded() as seen:
-        full = rollout_episodes(act, env, seeds, on_step=see).returns
-    usual = torch.cat(seen).mean(dim=0)
+    with heads.recorded() as outputs:
+        full = rollout_episodes(act, env, seeds, on_step=keep).returns
+    mean_output = torch.cat(outputs).mean(dim=0)
 
-    observed = [joined([observation for observation, _, _ in some]) for some in _batches(met)]
-    done, on = (np.concatenate([row[i] for row in met]) for i in (1, 2))
+    batches = [
+        concatenate_observations([observation for observation, _, _ in chunk]) for chunk in _chunks(steps)
+    ]
+    full_actions, running = (np.concatenate([row[i] for row in steps]) for i in (1, 2))
 
-    def change(silent: Sequence[int]) -> float:
-        with heads.ablated(silent, usual):
-            actions = np.concatenate([act(observation)[0] for observation in observed])
-        return float(action_change(done, actions)[on].mean())
+    def change(ablated: Sequence[int]) -> float:
+        with heads.ablated(ablated, mean_output):
+            actions = np.concatenate([act(observation)[0] for observation in batches])
+        return float(action_change(full_actions, actions)[running].mean())
 
-    def play(name: str, silent: Sequence[int]) -> NDArray[np.float64]:
+    def run(name: str, ablated: Sequence[int]) -> NDArray[np.float64]:
         if not returns:
             return np.empty(0)
-        with heads.ablated(silent, usual):
+        with heads.ablated(ablated, mean_output):
             return rollout_episodes(act, env, seeds, on_step=on_rollout(name)).returns
 
     scale = change(every)
@@ -286,17 +315,17 @@ def run_head_ablation(
         raise InsensitivePolicyError("the actions are the same with all heads ablated: no head affects them")
     return HeadAblation(
         full,
-        np.stack([play(f"without {head}", [head]) for head in every]),
-        np.stack([play(f"only {head}", [other for other in every if other != head]) for head in every]),
+        np.stack([run(f"without {head}", [head]) for head in every]),
+        np.stack([run(f"only {head}", [other for other in every if other != head]) for head in every]),
         np.array([change([head]) for head in every]) / scale,
     )
 
 
-def _batches(met: list[Any]) -> Iterator[list[Any]]:
-    """Steps by the few, so that a policy looks at some 64 frames at a time and not at one."""
-    size = max(1, 64 // len(met[0][1]))
-    for start in range(0, len(met), size):
-        yield met[start : start + size]
+def _chunks(steps: list[Any]) -> Iterator[list[Any]]:
+    """Group steps so that the policy gets about 64 frames in one forward pass."""
+    size = max(1, 64 // len(steps[0][1]))
+    for start in range(0, len(steps), size):
+        yield steps[start : start + size]
 
 
 INTERVENTIONS: dict[str, dict[str, Any]] = {
@@ -304,27 +333,32 @@ INTERVENTIONS: dict[str, dict[str, Any]] = {
     "recoloured": {"rgba": (0.45, 0.45, 0.5, 1.0)},
     "removed": {"removed": True},
 }
-"""What is done to a thing, as arguments of an environment's `render_counterfactual`."""
+"""Interventions by name, as arguments of an environment's `render_counterfactual`."""
 THINGS: tuple[Thing, ...] = ("target", "distractor")
-SMALLEST = 8
-"""Pixels: of a thing of which less is seen, no change is expected to be noticed."""
+MIN_PIXELS = 8
+"""Smallest visible area of an object, in pixels, for a frame to count."""
 
 
 @dataclass(frozen=True)
 class InterventionEffect:
-    """What one edit of one thing did, as sums over the frames of E episodes that count, [E] each.
+    """Effect of one intervention on one object, as sums over the frames that count in each of E episodes.
 
-    A frame counts where the thing is seen, and the target too. A thing that is moved must stay in view. An
-    edit of a distractor must leave the target as it was seen: what uncovers or hides it edits the target.
+    A frame counts if both the object and the target are visible. An object that is moved must stay in view.
+    An intervention on a distractor must leave the target's visible pixels as they were: uncovering or hiding
+    the target would be an intervention on the target.
+
+    Attributes:
+        frames: float64 [E], number of frames that count.
+        action: float64 [E], sum of the changes in action.
+        attention: float64 [E], sum of the fractions of the map that moved: half the sum of absolute
+            differences, in [0, 1].
+        hits: float64 [E], sum of the pointing-game scores on the object after the intervention.
     """
 
     frames: NDArray[np.float64]
     action: NDArray[np.float64]
-    """Change in action."""
     attention: NDArray[np.float64]
-    """Share of the map that moved: half the sum of absolute differences, in [0, 1]."""
     hits: NDArray[np.float64]
-    """Score of the pointing game on the thing, where it is seen after the edit."""
 
 
 def measure_interventions(
@@ -338,20 +372,23 @@ def measure_interventions(
     image: str = "image",
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[tuple[Thing, str], InterventionEffect]:
-    """Play the episodes of `seeds`, and render counterfactuals at intervals: by (object, edit).
+    """Run the episodes of `seeds` and render counterfactual frames at intervals.
 
     Args:
-        act: the policy, which must say where it looks.
-        env: its environment, which can show what would be seen otherwise (`HasInterventions`).
-        seeds: of the episodes.
-        grid: where the cells of its maps lie.
+        act: the policy; it must return a `Percept`.
+        env: its environments, which can render counterfactuals (`HasInterventions`).
+        seeds: one episode per seed.
+        grid: positions of the maps' cells in the frame.
         every: steps between two counterfactuals.
-        weights: [heads] for `spread`; None for their mean.
-        image: the observation's entry with the frames.
+        weights: float64 [heads], weight of each head in the map; None for equal weights.
+        image: key of the frames in dict observations.
         on_step: called after each step.
 
+    Returns:
+        The effect of each intervention, by (object, name of the intervention).
+
     Raises:
-        ValueError: as `rollout_episodes` and `spread`; or the environment renders no counterfactuals.
+        ValueError: an error of `rollout_episodes` or `spread`, or the environment renders no counterfactuals.
     """
     simulator = ability(env, HasInterventions)
     if simulator is None:
@@ -361,81 +398,88 @@ def measure_interventions(
         )
     sums = {(thing, edit): np.zeros((4, len(seeds))) for thing in THINGS for edit in INTERVENTIONS}
     pending: dict[tuple[Thing, str], NDArray[np.float64]] = {}
-    clock = 0
+    step_count = 0
 
     def act_and_intervene(observation: ObservationBatch) -> tuple[NDArray[Any], Percept | None]:
-        nonlocal clock
+        nonlocal step_count
         actions, percept = act(observation)
-        if clock % every == 0:
-            maps = _maps(percept, grid, weights)
+        if step_count % every == 0:
+            maps = _pixel_maps(percept, grid, weights)
             for thing, edit in sums:
                 counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
                 frames = counterfactual["image"]
-                changed, seen = act(with_frames(observation, image, grid, frames))
-                rows = _effects(actions, changed, maps, _maps(seen, grid, weights), counterfactual)
+                new_actions, new_percept = act(with_frames(observation, image, grid, frames))
+                new_maps = _pixel_maps(new_percept, grid, weights)
+                rows = _effects(actions, new_actions, maps, new_maps, counterfactual)
                 pending[thing, edit] = rows * _counts(thing, edit, counterfactual)
-        clock += 1
+        step_count += 1
         return actions, percept
 
-    def see(step: Step) -> None:
+    def accumulate(step: Step) -> None:
         for which, rows in pending.items():
             sums[which][:, step.episode[step.running]] += rows[:, step.running]
         pending.clear()
         if on_step is not None:
             on_step(step)
 
-    rollout_episodes(act_and_intervene, env, seeds, on_step=see)
+    rollout_episodes(act_and_intervene, env, seeds, on_step=accumulate)
     return {which: InterventionEffect(*rows) for which, rows in sums.items()}
 
 
 def _effects(
     actions: NDArray[Any],
-    changed: NDArray[Any],
+    new_actions: NDArray[Any],
     maps: NDArray[np.float64],
-    others: NDArray[np.float64],
+    new_maps: NDArray[np.float64],
     counterfactual: Mapping[str, NDArray[Any]],
 ) -> NDArray[np.float64]:
-    """The rows of an `InterventionEffect` for one step, [4, N]."""
+    """Terms of the fields of an `InterventionEffect` for one step of N environments, float64 [4, N]."""
     return np.stack(
         [
             np.ones(len(maps)),
-            action_change(actions, changed),
-            np.abs(others - maps).sum(axis=(1, 2)) / 2,
-            pointing_game(others[:, None], counterfactual["after"])[:, 0],
+            action_change(actions, new_actions),
+            np.abs(new_maps - maps).sum(axis=(1, 2)) / 2,
+            pointing_game(new_maps[:, None], counterfactual["after"])[:, 0],
         ]
     )
 
 
 def _counts(thing: Thing, edit: str, counterfactual: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Which of the N frames count for an edit."""
+    """Whether each of the N frames counts for an intervention, bool [N]."""
     pixels = {name: counterfactual[name].sum(axis=(1, 2)) for name in ("before", "after", "target")}
-    counts = (pixels["before"] >= SMALLEST) & (pixels["target"] >= SMALLEST)
+    counts = (pixels["before"] >= MIN_PIXELS) & (pixels["target"] >= MIN_PIXELS)
     if edit == "moved":
-        counts &= pixels["after"] >= SMALLEST
+        counts &= pixels["after"] >= MIN_PIXELS
     if thing == "distractor":
         counts &= (counterfactual["target"] == counterfactual["target_after"]).all(axis=(1, 2))
     return np.asarray(counts)
 
 
 POINTING, OVER_CENTRE = 0.5, 2.0
-"""Localised: the map's maximum is on the target in at least half of the frames in which that is seen, and the
-map has at least twice the mass there that one has which always looks at the centre."""
+"""Localised: in at least half of the frames in which the target is visible, the most-attended pixel is on it;
+and the attention mass on the target is at least twice that of a centre-bias map."""
 MAX_DELETION_RETURN, MIN_INSERTION_RETURN = 0.25, 0.85
-"""Faithful: without the most-attended pixels at most a quarter of the return above the random policy's is
-left; with nothing but them, and without as many others, 85 % or more."""
+"""Faithful, with returns on a scale from 0 (random policy) to 1 (no ablation): at most 0.25 with the
+most-attended pixels deleted, and at least 0.85 with only those kept, or with as many others deleted."""
 SHARE_OF_CHANGE = 0.75
-"""Causally specific: an edit of the target changes action and attention at least three times as much as
-the same edit of a distractor, so that three quarters of both changes are the target's; and the map's maximum
-is on the target, where that was moved to, in at least half of the frames."""
-
+"""Causally specific: an intervention on the target changes actions and attention at least three times as much
+as the same one on a distractor, so that three quarters of both changes are due to the target. In at least
+half of the frames the most-attended pixel is on the target after it was moved."""
 MAX_RANK_CORRELATION = 0.5
-"""Weight-dependent: the rank correlation of the policy's maps with those of random weights is at most this
-(parameter randomisation: Adebayo et al. 2018, https://arxiv.org/abs/1810.03292)."""
+"""Weight-dependent: largest rank correlation between the policy's maps and those of random weights (parameter
+randomisation: Adebayo et al. 2018, https://arxiv.org/abs/1810.03292)."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A figure, and the threshold that was fixed before it was measured."""
+    """A figure, and the threshold that was fixed before it was measured.
+
+    Attributes:
+        text: what the figure is.
+        figure: its value and confidence interval.
+        limit: the threshold.
+        at_least: True if the figure must be at least the threshold, False if at most.
+    """
 
     text: str
     figure: Interval
@@ -444,7 +488,7 @@ class Check:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the whole interval is on the right side of the limit, or on the wrong one."""
+        """Return "yes" or "no" if the whole interval is on one side of the limit, else "undecided"."""
         low, high = (
             (self.figure.low, self.figure.high) if self.at_least else (-self.figure.high, -self.figure.low)
         )
@@ -459,20 +503,25 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer, and the checks that it comes from."""
+    """The outcome of a test, with its checks.
+
+    Attributes:
+        question: name of the test.
+        checks: the checks that decide it.
+    """
 
     question: str
     checks: tuple[Check, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """No where one check says no, undecided where one is undecided or there is none, else yes."""
+        """Return "no" if a check fails, "undecided" if one is undecided or there are none, else "yes"."""
         outcomes = {check.outcome for check in self.checks} or {"undecided"}
         return "no" if "no" in outcomes else "undecided" if "undecided" in outcomes else "yes"
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The checks that did not say yes: where it fails."""
+        """The checks whose outcome is not "yes"."""
         return tuple(check for check in self.checks if check.outcome != "yes")
 
     def __str__(self) -> str:
@@ -480,7 +529,7 @@ class Verdict:
 
 
 def judge_focus(focus: FocusTotals) -> Verdict:
-    """Whether attention is localised on the target; `focus` as `PixelAblation` has it."""
+    """Judge whether attention is localised on the target, from `PixelAblation.focus`."""
     pointing = bootstrap_interval(np.stack(focus.pointing(0), axis=1), ratio_of_sums)
     over = bootstrap_interval(np.stack(focus.mass_over(0, 1), axis=1), ratio_of_sums)
     return Verdict(
@@ -492,13 +541,13 @@ def judge_focus(focus: FocusTotals) -> Verdict:
     )
 
 
-def judge_faithfulness(erased: PixelAblation) -> Verdict:
-    """Whether the return depends on the attended pixels.
+def judge_faithfulness(ablation: PixelAblation) -> Verdict:
+    """Judge whether the return depends on the attended pixels.
 
-    A policy whose return does not exceed that of random actions is not tested further: it has nothing to
+    A policy whose return does not exceed that of random actions is not tested further: there is no return to
     lose.
     """
-    gain = Check("return above the random policy's", erased.gain, 0.0, True)
+    gain = Check("return above the random policy's", ablation.gain, 0.0, True)
     if gain.figure.value <= 0:
         return Verdict("Faithful (deletion and insertion)", (gain,))
     limits = {
@@ -514,7 +563,7 @@ def judge_faithfulness(erased: PixelAblation) -> Verdict:
             *(
                 Check(
                     f"share of the return left, {PIXEL_ABLATIONS[name]}",
-                    erased.above_random(name),
+                    ablation.normalised_return(name),
                     limit,
                     at_least,
                 )
@@ -525,15 +574,15 @@ def judge_faithfulness(erased: PixelAblation) -> Verdict:
 
 
 def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect]) -> Verdict:
-    """Whether action and attention follow the target, and leave distractors alone."""
+    """Judge whether actions and attention respond to the target and not to distractors."""
     checks = []
     for edit in INTERVENTIONS:
         target, distractor = effects["target", edit], effects["distractor", edit]
-        for name, ours, theirs in (
+        for name, target_change, distractor_change in (
             ("action", target.action, distractor.action),
             ("attention", target.attention, distractor.attention),
         ):
-            rows = np.stack([ours, target.frames, theirs, distractor.frames], axis=1)
+            rows = np.stack([target_change, target.frames, distractor_change, distractor.frames], axis=1)
             text = f"change in {name} with the target {edit}, as a share of that and of a distractor's"
             checks.append(Check(text, bootstrap_interval(rows, _share_of_change), SHARE_OF_CHANGE, True))
     moved = effects["target", "moved"]
@@ -544,16 +593,25 @@ def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect])
     )
 
 
-def judge_weights(likeness: Interval) -> Verdict:
-    """Whether maps are about what was learned; `likeness` of those with other weights, in [-1, 1]."""
+def judge_weights(correlation: Interval) -> Verdict:
+    """Judge whether the maps depend on the learned weights.
+
+    Args:
+        correlation: rank correlation of the maps with those of random weights, in [-1, 1].
+    """
     text = "rank correlation of the maps with those of random weights"
     return Verdict(
-        "Weight-dependent (parameter randomisation)", (Check(text, likeness, MAX_RANK_CORRELATION, False),)
+        "Weight-dependent (parameter randomisation)", (Check(text, correlation, MAX_RANK_CORRELATION, False),)
     )
 
 
 def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Means [..., 0] / [..., 1] and [..., 2] / [..., 3]: the first over their sum, a half if both are 0."""
+    """Share of the first of two ratios in their sum; 0.5 if both are 0.
+
+    Args:
+        rows: [..., 4], numerators and denominators of the two ratios, to be summed over `axis`.
+        axis: axis of the episodes.
+    """
     ours, theirs = ratio_of_sums(rows[..., :2], axis), ratio_of_sums(rows[..., 2:], axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(ours + theirs == 0, 0.5, ours / (ours + theirs))

@@ -1,4 +1,4 @@
-"""What a Stable-Baselines3 policy does and where it looks: its attention, or gradients where it has none."""
+"""Actions and maps of a Stable-Baselines3 policy: its attention, or gradients if it has none."""
 
 from __future__ import annotations
 
@@ -29,36 +29,41 @@ MapKind: TypeAlias = Literal["attention", "gradient", "uniform"]
 MAP_KINDS: dict[MapKind, str] = {
     "attention": "attention",
     "gradient": "gradient of the action: this policy has no attention",
-    "uniform": "uniform: this policy does not say where it looks",
+    "uniform": "uniform: this policy has no attention",
 }
-"""What maps are, in words."""
+"""The kinds of maps, with a description of each."""
 
 GRID = 16
-"""Rows and columns of gradient maps, or one a pixel in frames smaller than that."""
+"""Rows and columns of gradient maps; in smaller frames, one for each pixel."""
 
 
 @dataclass(frozen=True)
 class PolicyProbe:
-    """A policy, as everything that watches it wants it."""
+    """Access to a policy's actions, maps and values, whatever its algorithm.
+
+    Attributes:
+        policy: the policy.
+        act: maps observations to deterministic actions and a `Percept`.
+        grid: positions of the maps' cells in the frame.
+        image: key of the frames in dict observations, or None where the observation is the frame.
+        num_heads: number of maps per frame.
+        kind: kind of the maps.
+    """
 
     policy: BasePolicy
     act: Actor
-    """Without exploration noise."""
     grid: AttentionGrid
-    """Where the cells of its maps lie."""
     image: str | None
-    """The key of the frames where observations have keys."""
     num_heads: int
     kind: MapKind
-    """What its maps are."""
 
     @property
     def uniform(self) -> bool:
-        """Its maps say nothing."""
+        """Whether the maps are uniform by construction."""
         return self.kind == "uniform"
 
     def values(self, observation: ObservationBatch) -> NDArray[np.float64] | None:
-        """What the policy expects to earn from here on, [B]; None where it does not say."""
+        """Return the policy's value estimates, float64 [B], or None where it has no value function."""
         tensors, _ = self.policy.obs_to_tensor(cast(Any, observation))
         with torch.no_grad():
             values = _values(self.policy, tensors)
@@ -66,18 +71,21 @@ class PolicyProbe:
 
 
 def probe_policy(source: BaseAlgorithm | BasePolicy, *, gradients: bool = True) -> PolicyProbe:
-    """The eyes of any policy that sees images.
+    """Probe any policy that observes images.
 
-    Those of a policy without attention are `action_gradient_maps`: they say which cells of the frame would
-    change the action, not what the policy attends to.
+    The maps of a policy without attention are `action_gradient_maps`: they show which cells of the frame
+    would change the action, not what the policy attends to.
 
     Args:
-        source: an algorithm or its policy; channel-first frames, as Stable-Baselines3 makes them.
-        gradients: whether to give gradients in place of attention that is uniform by construction, as that
-            of the family "cnn".
+        source: an algorithm or its policy, with channel-first frames as Stable-Baselines3 makes them.
+        gradients: whether to return gradients instead of attention that is uniform by construction, as that
+            of the family "cnn" is.
+
+    Returns:
+        The probe.
 
     Raises:
-        ValueError: a policy that sees no images.
+        ValueError: the policy observes no images.
     """
     policy = source.policy if isinstance(source, BaseAlgorithm) else source
     try:
@@ -111,75 +119,105 @@ def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int
 
 
 def _percept(maps: Tensor) -> Percept:
-    """Maps [B, rows, cols] as what one head looked at, without features."""
+    """Wrap maps [B, rows, cols] as the attention of one head, without features."""
     return Percept(maps.new_empty((len(maps), 0)), maps[:, None])
 
 
 def frames_of(observation: ObservationBatch, image: str, grid: AttentionGrid) -> NDArray[Any]:
-    """The observation's frames as [B, H, W, C], whichever way round it has them."""
-    frames, axis = _stored(observation, image, grid)
+    """Return the frames of an observation, channels last.
+
+    Args:
+        observation: a batch of frames, or a mapping with one, channels first or last.
+        image: key of the frames in a mapping.
+        grid: the grid of the policy's maps.
+
+    Returns:
+        [B, H, W, C].
+
+    Raises:
+        ValueError: no such key, or frames of another size than the grid's.
+    """
+    frames, axis = _frames_and_axis(observation, image, grid)
     return frames if axis == -1 else channels_to_back(frames)
 
 
 def with_frames(
     observation: ObservationBatch, image: str, grid: AttentionGrid, frames: NDArray[Any]
 ) -> ObservationBatch:
-    """The observation with these frames [B, H, W, C] replacing its frames."""
-    _, axis = _stored(observation, image, grid)
+    """Return the observation with its frames replaced by `frames` [B, H, W, C]; arguments as `frames_of`."""
+    _, axis = _frames_and_axis(observation, image, grid)
     frames = frames if axis == -1 else channels_to_front(frames)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames
 
 
-def _stored(observation: ObservationBatch, image: str, grid: AttentionGrid) -> tuple[NDArray[Any], int]:
-    """The observation's frames as they are, and which of their axes is that of the channels."""
+def _frames_and_axis(
+    observation: ObservationBatch, image: str, grid: AttentionGrid
+) -> tuple[NDArray[Any], int]:
+    """Return the frames as the observation has them, and the axis of their channels."""
     if not isinstance(observation, Mapping):
         frames = observation
     elif image in observation:
         frames = observation[image]
     else:
-        raise ValueError(f"the observation has no frames by the name {image!r}, only {sorted(observation)}")
+        raise ValueError(
+            f"expected an observation with {image!r}, got the entries {sorted(observation)}: name the entry "
+            "with the frames"
+        )
     axis = channel_axis(frames.shape, grid.image_size) if frames.ndim == 4 else None
     if axis is None:
         raise ValueError(
-            f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}"
+            f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}: "
+            "resize them as in training"
         )
     return frames, axis
 
 
-def remembering(probe: PolicyProbe) -> Actor:
-    """Act through one episode, with what a recurrent policy remembers carried from step to step.
+def stateful_actor(probe: PolicyProbe) -> Actor:
+    """Return an actor for one episode, which carries a recurrent policy's state from step to step.
 
-    `eyes.act` itself meets every observation as an episode's first. For a policy that remembers nothing it is
+    `probe.act` treats every observation as the first of an episode. For a policy without state, the two are
     the same.
     """
     policy = probe.policy
-    memory: Memory | None = None
+    state: Memory | None = None
     if not hasattr(policy, "lstm_actor"):
         return probe.act
 
-    def attentive(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        nonlocal memory
-        actions, percept, memory = act(policy, observation, memory)
+    def act_with_attention(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
+        nonlocal state
+        actions, percept, state = act(policy, observation, state)
         return actions, percept
 
-    def differentiated(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        nonlocal memory
-        before = memory
+    def act_with_gradients(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
+        nonlocal state
+        before = state
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
-        memory = cast(Memory, after)
+        state = cast(Memory, after)
         return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
 
-    return differentiated if probe.kind == "gradient" else attentive
+    return act_with_gradients if probe.kind == "gradient" else act_with_attention
 
 
 def action_gradient_maps(
     policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
 ) -> Tensor:
-    """How much each cell of the frame would change the action, [B, rows, cols], each with sum 1.
+    """Measure how much each cell of the frame would change the action.
 
-    The length of the gradient of `decision` with respect to a pixel, over actions and colours (Simonyan et
-    al. 2013, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034, section 3), averaged
-    over each cell. A policy that the frame does not move at all gets a uniform map.
+    The norm of the gradient of `decision` with respect to a pixel, over actions and colours (Simonyan et al.
+    2013, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034, section 3), averaged over
+    each cell. A policy that ignores the frame gets a uniform map.
+
+    Args:
+        policy: the policy.
+        observation: a batch of observations as the environment returns them.
+        image: key of the frames, or None where the observation is the frames.
+        memory: state of a recurrent policy, as `decision` takes it.
+
+    Returns:
+        [B, rows, cols], each of sum 1, with at most `GRID` rows and columns.
+
+    Raises:
+        ValueError: an error of `decision`.
     """
     frames, decide = decision(policy, observation, image, memory=memory)
     frames.requires_grad_()
@@ -195,51 +233,50 @@ def action_gradient_maps(
 def decision(
     policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """What a policy is about to do, as a function of its frames that can be differentiated.
+    """Return a policy's decision as a differentiable function of its frames.
 
-    Of continuous actions it is their means [B, A] (before SAC's tanh). Of choices it is how far the score of
-    the chosen one (its logit, or its Q-value) is above the mean of all, [B, 1], or [B, choices] of several
-    at once.
+    For continuous actions, the decision is their means [B, A] (before SAC's tanh). For a discrete action, it
+    is the highest score (logit or Q-value) minus the mean of all, [B, 1]; for several, [B, actions]. For
+    binary actions it is their logits [B, actions].
 
     Args:
         policy: the policy.
-        observation: a batch as the environment gives it, or one observation.
-        image: the key of the frames, None where the observation is the frames.
-        memory: what a recurrent policy remembers, as its `predict` gives it; by default it decides as at an
-            episode's start.
+        observation: a batch of observations as the environment returns them, or a single one.
+        image: key of the frames, or None where the observation is the frames.
+        memory: state of a recurrent policy, as its `predict` returns it; None for the start of an episode.
 
     Returns:
-        The frames, float [B, C, H, W] in [0, 1], and the function. It takes n B frames too: the observation's
-        other entries are repeated n times over.
+        The frames, float [B, C, H, W] in [0, 1], and the function. The function also takes n x B frames; it
+        then repeats the observation's other entries n times.
 
     Raises:
-        ValueError: a policy whose kind of action is not known.
+        ValueError: a policy with neither a distribution, an actor nor a Q-network.
     """
     policy.set_training_mode(False)
     tensors, _ = policy.obs_to_tensor(cast(Any, observation))
-    seen = cast(Any, tensors) if image is None else cast(Any, tensors)[image]
-    whole = seen.dtype == torch.uint8
-    frames = to_float(seen, torch.float32) if whole else seen.detach().clone()
-    # Stable-Baselines3 divides what its space says are bytes, whatever they come as; ours does not.
-    divides = whole and policy.normalize_images and not isinstance(policy, PerceptionPolicy)
+    observed = cast(Any, tensors) if image is None else cast(Any, tensors)[image]
+    is_uint8 = observed.dtype == torch.uint8
+    frames = to_float(observed, torch.float32) if is_uint8 else observed.detach().clone()
+    # Stable-Baselines3 divides by 255 if the space is uint8, whatever the dtype; `PerceptionPolicy` does not.
+    divides = is_uint8 and policy.normalize_images and not isinstance(policy, PerceptionPolicy)
 
     def decide(frames: Tensor) -> Tensor:
-        given = frames * 255 if divides else frames
-        count = len(frames) // len(seen)
+        scaled = frames * 255 if divides else frames
+        count = len(frames) // len(observed)
         if image is None:
-            return _scores(policy, given, memory, count)
+            return _scores(policy, scaled, memory, count)
         others = {
             name: entry.repeat(count, *[1] * (entry.ndim - 1)) if count > 1 else entry
             for name, entry in cast(Mapping[str, Tensor], tensors).items()
             if name != image
         }
-        return _scores(policy, {**others, image: given}, memory, count)
+        return _scores(policy, {**others, image: scaled}, memory, count)
 
     return frames, decide
 
 
 def _scores(policy: Any, observation: Any, memory: Memory | None, count: int) -> Tensor:
-    """`decision`, of an observation as tensors, which holds what the memory goes with `count` times."""
+    """Compute `decision` for tensors that repeat the observations of `memory` `count` times."""
     if hasattr(policy, "lstm_actor"):
         return _of_distribution(_recurrent_distribution(policy, observation, memory, count))
     if isinstance(policy, ActorCriticPolicy):
@@ -253,8 +290,8 @@ def _scores(policy: Any, observation: Any, memory: Memory | None, count: int) ->
     if hasattr(policy, "quantile_net"):
         return _margin(policy.quantile_net(observation).mean(dim=1))
     raise ValueError(
-        f"{type(policy).__name__} has no actor, no distribution and no Q-network: what it decides cannot be "
-        "differentiated"
+        f"expected a policy with an actor, a distribution or a Q-network, got {type(policy).__name__}: "
+        "its decision cannot be differentiated"
     )
 
 
@@ -273,7 +310,7 @@ def _recurrent_distribution(policy: Any, observation: Any, memory: Memory | None
 
 def _of_distribution(distribution: Any) -> Tensor:
     inner = distribution.distribution
-    if isinstance(inner, list):  # several choices at once
+    if isinstance(inner, list):  # MultiDiscrete
         return torch.cat([_margin(part.logits) for part in inner], dim=1)
     if isinstance(inner, torch.distributions.Categorical):
         return _margin(inner.logits)
@@ -288,7 +325,7 @@ def _margin(scores: Tensor) -> Tensor:
 
 def _values(policy: Any, observation: Any) -> Tensor | None:
     if hasattr(policy, "lstm_actor"):
-        return None  # its value depends on what it remembers
+        return None  # its value depends on its state
     if isinstance(policy, ActorCriticPolicy):
         return policy.predict_values(observation)
     if hasattr(policy, "critic"):
@@ -304,17 +341,19 @@ def _values(policy: Any, observation: Any) -> Tensor | None:
 
 
 def _image(space: spaces.Space[Any]) -> tuple[str | None, tuple[int, int]]:
-    """The key of the first image of a space, and the size of its frames."""
+    """Return the key of a space's first image, and the (H, W) of its frames."""
     entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
     for key, entry in entries:
         if is_image_space(entry) or (isinstance(entry, spaces.Box) and len(entry.shape) == 3):
             assert entry.shape is not None
             return key, (entry.shape[1], entry.shape[2])
-    raise ValueError(f"expected a policy that sees images, got one that observes {space}")
+    raise ValueError(
+        f"expected a policy that observes images, got one that observes {space}: train it on frames"
+    )
 
 
 def _centers(length: int) -> NDArray[np.float32]:
-    """The centres in pixels of the cells that `adaptive_avg_pool2d` makes of an axis."""
+    """Centres, in pixels, of the cells of `adaptive_avg_pool2d` along an axis of `length` pixels."""
     cells = min(GRID, length)
     i = np.arange(cells)
     return ((i * length // cells + -(-(i + 1) * length // cells) - 1) / 2).astype(np.float32)

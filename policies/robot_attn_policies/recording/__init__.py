@@ -1,1 +1,1 @@
-"""Episodes, recorded and kept as files."""
+"""Recorded episodes and their files."""
