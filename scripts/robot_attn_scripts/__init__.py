@@ -14,13 +14,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `robot-attn`.
 
     Args:
-        argv: the arguments; those of the process by default.
+        argv: command-line arguments without the program's name. Default: those of the process.
 
     Returns:
-        The exit code: 0 done, 2 for an error that one line on stderr explains, 130 for Ctrl-C.
+        The exit code: 0 for success, 2 for an error that one line on stderr explains, 130 for Ctrl-C.
     """
-    from robot_attn_scripts import (
-        cli,
-    )  # only now: `python -m robot_attn_scripts.cli` runs it as the main module
+    # Not at the top: `python -m robot_attn_scripts.cli` would warn that the module is imported already.
+    from robot_attn_scripts import cli
 
     return cli.main(argv)

@@ -1,10 +1,11 @@
-"""What a command is, and how a line of arguments becomes one call.
+"""Dispatch of the command line: choose a command, parse its options and run it.
 
-A command is two modules of the same name: in `robot_attn_scripts.options` the one with `Options`, a frozen
-dataclass whose docs are the help, and in `robot_attn_scripts` the one with `run(options)`. A group is a
-module with `COMMANDS`, a table of further commands. Nothing of either is imported until it is chosen, so
-the overview costs the standard library only; what computes is imported once the options are known to be
-right.
+A command has two modules of the same name. The one in `robot_attn_scripts.options` defines `Options`, a
+frozen dataclass whose docstrings are the help. The one in `robot_attn_scripts` defines `run(options)`. A
+group is a module with `COMMANDS`, a table of further commands.
+
+Nothing is imported before it is needed. The overview uses the standard library only, and a command's module
+is imported once its options are valid.
 """
 
 from __future__ import annotations
@@ -45,28 +46,42 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "rerun": ("rerun",),
     "minari": ("minari", "h5py"),
 }
-"""The modules that each extra of pyproject.toml brings itself. `train` includes `sim`."""
+"""The modules that each extra of pyproject.toml installs directly. `train` includes `sim`."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the overview tells of a command."""
+    """A command, described without importing it.
+
+    Args:
+        module: name of its module in `robot_attn_scripts`, and of its options' module in
+            `robot_attn_scripts.options`.
+        summary: one line for the overview.
+        extras: extras of this package that the command needs.
+        group: whether the module has subcommands, in `COMMANDS`.
+    """
 
     module: str
-    """Its module in `robot_attn_scripts`, and that of its options in `robot_attn_scripts.options`."""
     summary: str
     extras: tuple[str, ...] = ()
-    """What `pip install "robot-attn[...]"` must name for it to run."""
     group: bool = False
-    """Whether its module has subcommands, in `COMMANDS`."""
 
 
 def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
-    """Run the command that `arguments` begin with and return its exit code.
+    """Run the command named by the first argument.
+
+    Args:
+        program: what has been typed so far, such as "robot-attn benchmark".
+        commands: the commands by name.
+        arguments: the command's name and its arguments.
+
+    Returns:
+        The exit code.
 
     Raises:
-        ValueError: no such command; the nearest is named.
-        ModuleNotFoundError: the command's extra is not installed; the line that installs it is named.
+        ValueError: the command is unknown, or its options are invalid.
+        ModuleNotFoundError: an extra of the command is not installed. The message has the line that installs
+            it.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview(program, commands), file=sys.stdout if arguments else sys.stderr)
@@ -91,12 +106,21 @@ def dispatch(program: str, commands: Mapping[str, Command], arguments: Sequence[
 
 
 def parse(program: str, command: Command, arguments: Sequence[str]) -> Checked:
-    """The options of a command that `arguments` give. Help, and what tyro refuses, end the process.
+    """Parse and validate the options of a command.
+
+    Args:
+        program: what has been typed so far, such as "robot-attn train".
+        command: the command.
+        arguments: the arguments after its name.
+
+    Returns:
+        The command's `Options`.
 
     Raises:
-        ValueError: a value out of its range, or two that do not go together.
+        SystemExit: help was requested, or tyro could not parse the arguments.
+        ValueError: a value is out of range, two options conflict, or one is repeated.
     """
-    import tyro  # only now: a base install has none
+    import tyro  # not at the top: a base install does not have it
 
     options = options_type(command)
     if {"-h", "--help"}.intersection(arguments):
@@ -110,26 +134,26 @@ def parse(program: str, command: Command, arguments: Sequence[str]) -> Checked:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
     )
-    given = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
-    return options(**given)
+    values = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    return options(**values)
 
 
 def options_type(command: Command) -> type[Checked]:
-    """The class `Options` of a command."""
+    """Import the `Options` class of a command."""
     module: Any = importlib.import_module(f"robot_attn_scripts.options.{command.module}")
-    found: type[Checked] = module.Options
-    return found
+    options: type[Checked] = module.Options
+    return options
 
 
 def grouped(options: type[Checked]) -> type[Any]:
-    """A class with the groups of `options` side by side, by which help shows them under headings."""
+    """Make a dataclass with a field for each group of `options`, so that help shows each under a heading."""
     return make_dataclass("Groups", [(group.__name__.lower(), group) for group in options.groups()])
 
 
 def missing_modules(extras: Sequence[str]) -> list[str]:
-    """Name the modules that `extras` should have brought and that are not installed; import none of them."""
-    brought = {*extras, "sim"} if "train" in extras else set(extras)
-    modules = [module for extra, names in EXTRAS.items() if extra in brought for module in names]
+    """List the modules of `extras` that are not installed, without importing any."""
+    needed = {*extras, "sim"} if "train" in extras else set(extras)
+    modules = [module for extra, names in EXTRAS.items() if extra in needed for module in names]
     return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
@@ -144,7 +168,7 @@ def _overview(program: str, commands: Mapping[str, Command]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """A docstring for the terminal: its paragraphs and list items filled, which tyro leaves as they are."""
+    """Wrap the paragraphs and list items of a docstring to the terminal's width, which tyro does not do."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines = []
     for block in re.split(r"\n(?=\n|- )", inspect.cleandoc(text)):

@@ -1,4 +1,4 @@
-"""One sentence for a name that is not known; it costs help and refusals the standard library only."""
+"""The error for an unknown name. Only the standard library is imported, to keep option errors quick."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, also: Mapping[str, str] | None = None, more: str = ""
 ) -> ValueError:
-    """The error for a name that is not among those known; it gives the nearest and all of them.
+    """Make the error for an unknown name. It lists the known names and suggests the nearest.
 
     Args:
-        kind: what the name should have named, such as "task".
-        name: the name.
-        known: the names that are listed, in this order.
-        also: further spellings that the name may be near, and the name that each stands for.
-        more: what else could have been named, to stand behind the list.
+        kind: what the name is of, such as "task".
+        name: the unknown name.
+        known: the names to list, in this order.
+        also: further spellings to search for the nearest, and the name that each stands for.
+        more: text to put after the list of names, such as another way to give a name.
 
     Returns:
-        The error, to be raised.
+        The error to raise.
     """
     import difflib
 

@@ -28,18 +28,21 @@ if TYPE_CHECKING:
     from robot_attn_policies.rollouts.rollout import Step
 
 SPACE, ESCAPE = ord(" "), 27
-_PAUSED_MS = 30  # between two looks at the keyboard while paused
+_PAUSED_MS = 30  # between two checks of the keyboard while paused
 
 
 class WindowClosed(Exception):
-    """The person at the window has seen enough."""
+    """The user closed the window, or pressed q or Esc."""
 
 
 class Window:
-    """A window of opencv's; a context manager.
+    """OpenCV window as a context manager.
+
+    Args:
+        name: title of the window.
 
     Raises:
-        ValueError: there is no display to open it on.
+        ValueError: on entering, if no window can be opened.
     """
 
     def __init__(self, name: str = "robot-attn") -> None:
@@ -47,9 +50,8 @@ class Window:
 
     def __enter__(self) -> Window:
         check_display()
-        os.environ.setdefault(
-            "QT_LOGGING_RULES", "default.warning=false"
-        )  # it misses fonts that we do not use
+        # Qt warns of missing fonts, which we do not use.
+        os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         cv2 = import_cv2()
         cv2.namedWindow(self._name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         return self
@@ -58,11 +60,11 @@ class Window:
         import_cv2().destroyWindow(self._name)
 
     def show(self, picture: Image) -> None:
-        """Show an RGB picture."""
+        """Show a picture, uint8 [H, W, 3] RGB."""
         import_cv2().imshow(self._name, picture[..., ::-1])
 
     def wait(self, milliseconds: int) -> int:
-        """The key that was pressed within that time, -1 for none, Esc where the window was closed."""
+        """Wait for a key and return it: -1 if none was pressed, Esc if the window was closed."""
         cv2 = import_cv2()
         key: int = cv2.waitKey(milliseconds)
         closed = cv2.getWindowProperty(self._name, cv2.WND_PROP_VISIBLE) < 1
@@ -70,17 +72,16 @@ class Window:
 
 
 class LiveView:
-    """Draws each step of a batch of one environment as it happens; to `watch` with.
+    """Draw each step of a batch of one environment as it happens: an `on_step` callback.
 
     Args:
-        eyes: whose maps are drawn.
-        best_head: the head to show large.
-        show: takes a picture, uint8 [h, w, 3] RGB.
-        wait: waits so many milliseconds for a key, and gives it, or -1.
-        dt: seconds a step is shown, so that the window keeps the pace of the episode; as fast as it goes
-            where it is not known.
-        size: about the height of the picture in pixels.
-        title: what is shown.
+        probe: the policy.
+        best_head: head to show large.
+        show: called with each picture, uint8 [h, w, 3] RGB.
+        wait: waits for so many milliseconds and returns the key that was pressed, or -1.
+        dt: seconds for which each step is shown. Default: as short as possible.
+        size: approximate height of the picture in pixels.
+        title: title of the picture.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class LiveView:
         size: int = 720,
         title: str = "",
     ) -> None:
-        self._eyes, self._best, self._show, self._wait = probe, best_head, show, wait
+        self._probe, self._best, self._show, self._wait = probe, best_head, show, wait
         self._dt, self._title = dt or 0.0, title
         layout = plan(probe.grid.image_size, probe.num_heads, size)
         self._large, self._small = (layout.main.h, layout.main.w), (layout.tiles[0].h, layout.tiles[0].w)
@@ -107,7 +108,7 @@ class LiveView:
         """Show a step.
 
         Raises:
-            Stopped: q or Esc was pressed, or the window closed.
+            WindowClosed: q or Esc was pressed, or the window was closed.
         """
         self._total += float(step.rewards[0])
         self._show(self.draw(step))
@@ -122,11 +123,11 @@ class LiveView:
             raise WindowClosed(f"stopped at step {self._count}")
 
     def draw(self, step: Step) -> Image:
-        """The picture of a step: the best head large, all heads small."""
-        seen = step.observation
-        frame = (seen[self._eyes.image or "image"] if isinstance(seen, Mapping) else seen)[0]
+        """Draw a step, the best head large and all heads small: uint8 [h, w, 3] RGB."""
+        batch = step.observation
+        frame = (batch[self._probe.image or "image"] if isinstance(batch, Mapping) else batch)[0]
         maps = None
-        if step.percept is not None and not self._eyes.uniform:
+        if step.percept is not None and not self._probe.uniform:
             maps = step.percept.attention[0].numpy(force=True)
         mask = step.info["target_mask"][0] if "target_mask" in step.info else None
 
@@ -141,10 +142,10 @@ class LiveView:
             return drawn
 
         clock = f"step {self._count + 1}"
-        told = f"reward {float(step.rewards[0]):.2f}   return {self._total:.1f}"
+        rewards = f"reward {float(step.rewards[0]):.2f}   return {self._total:.1f}"
         left = contact_sheet(
             [picture(self._large, self._best)],
-            [f"{clock}   {told}" if maps is None else f"{clock}   {self._name(self._best)}   {told}"],
+            [f"{clock}   {rewards}" if maps is None else f"{clock}   {self._name(self._best)}   {rewards}"],
             most_width=self._large[1],
             title=self._title or " ",
         )
@@ -159,29 +160,30 @@ class LiveView:
         )
         sides = [left, right]
         height = max(len(side) for side in sides)
-        return np.concatenate([_lengthened(side, height) for side in sides], axis=1)
+        return np.concatenate([_padded(side, height) for side in sides], axis=1)
 
     def _name(self, head: int) -> str:
-        return "gradient" if self._eyes.kind == "gradient" else f"head {head}"
+        return "gradient" if self._probe.kind == "gradient" else f"head {head}"
 
 
-def _lengthened(picture: Image, height: int) -> Image:
-    ground: Image = np.empty((height, *picture.shape[1:]), dtype=np.uint8)
-    ground[:] = picture[0, 0]
-    ground[: len(picture)] = picture
-    return ground
+def _padded(picture: Image, height: int) -> Image:
+    """Pad a picture at the bottom with its background colour."""
+    padded: Image = np.empty((height, *picture.shape[1:]), dtype=np.uint8)
+    padded[:] = picture[0, 0]
+    padded[: len(picture)] = picture
+    return padded
 
 
 def check_display() -> None:
-    """Check that a window can be opened, in a separate process: where it cannot, opencv ends the process.
+    """Check that a window can be opened, in a separate process, as OpenCV may abort the process.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: no window can be opened.
     """
     code = "import cv2; cv2.namedWindow('robot-attn'); cv2.destroyAllWindows()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode != 0:
         raise ValueError(
-            "--live opens a window, and none can be opened here: it takes a display, and opencv-python, not "
-            "its headless kind; leave --live out, and watch the video"
+            "expected a display and opencv-python (not opencv-python-headless) to open a window, got none: "
+            "omit --live and play the video"
         )

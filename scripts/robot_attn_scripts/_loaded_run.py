@@ -1,4 +1,4 @@
-"""What `evaluate`, `compare` and `replay` share: a run's policy, and the scenes it is put in."""
+"""Load the policy of a run, create environments for it, and run it: shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Baselines(NamedTuple):
-    """The two ends of the score, on the same seeds."""
+    """Rollouts that define the normalised score, on the same seeds.
+
+    Attributes:
+        random: rollouts of the random policy, whose mean return has score 0.
+        oracle: rollouts of the scripted oracle, whose mean return has score 1.
+    """
 
     random: Rollouts
     oracle: Rollouts
@@ -26,16 +31,21 @@ class Baselines(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A trained policy, ready to act."""
+    """A trained policy.
+
+    Attributes:
+        probe: the policy, which returns actions and attention.
+        config: configuration of its training.
+        name: run folder and checkpoint, for titles.
+    """
 
     probe: PolicyProbe
     config: TrainConfig
     name: str
-    """The run's folder and which policy of it, for titles."""
 
     @property
     def held_out_from(self) -> set[int]:
-        """Seeds that training has used: those of its environments and of its evaluations."""
+        """Seeds that training used, for its environments and its evaluations."""
         config = self.config
         return {
             *range(config.seed, config.seed + config.ppo.n_envs),
@@ -46,18 +56,18 @@ class LoadedPolicy:
 def load(
     run: Path, which: Literal["best", "last"], modules: Sequence[str] = (), *, gradients: bool = False
 ) -> LoadedPolicy:
-    """The policy in the run folder `run`.
+    """Load the policy of a run folder.
 
     Args:
-        run: the folder.
-        which: the best policy of the run, or its last.
-        modules: what is imported first, such as another package's module that registers the environment, or
-            has the perception: what a folder names is not imported unless a person names it too.
-        gradients: whether to give gradients in place of attention that is uniform by construction.
+        run: run folder.
+        which: checkpoint to load, the best one or the last.
+        modules: modules to import first, such as those that define the run's task and perception. A module
+            that only the run folder names is not imported, as that would run its code.
+        gradients: whether to return gradients in place of attention that is uniform by construction.
 
     Raises:
-        ValueError: a module that cannot be imported; the folder is incomplete, damaged or edited; or its
-            environment or perception is in a module that is not among `modules`.
+        ValueError: a module cannot be imported; the folder is incomplete, damaged or edited; or its task or
+            perception is in a module that is not in `modules`.
     """
     from robot_attn_policies.probing.probe import probe_policy
     from robot_attn_policies.training.run_folder import load_policy, read_config
@@ -67,7 +77,7 @@ def load(
     needed = [module for module in dict.fromkeys(named) if module and module not in modules]
     if needed:
         raise ValueError(
-            f"the task of {run} is {config.task!r} and its perception {config.perception!r}: importing "
+            f"the task of {run} is {config.task!r} and its perception {config.perception!r}; importing "
             f"{' and '.join(needed)} runs code: if you trust it, add --module {' '.join(needed)}"
         )
     import_modules(modules)
@@ -78,9 +88,12 @@ def load(
 def scene(
     trained: Mapping[str, Json], pairs: Sequence[str] = (), suite: str | None = None
 ) -> dict[str, Json]:
-    """Options of the environment: those that a run was trained with, and what is asked for in their place.
+    """Make the options of an environment from those of training.
 
-    A suite takes the place of the shifts of training.
+    Args:
+        trained: options in training.
+        pairs: NAME=VALUE for each option to change.
+        suite: suite of visual shifts, which replaces the shifts of training. Default: the shifts of training.
 
     Raises:
         ValueError: as `parse_pairs`.
@@ -92,10 +105,10 @@ def scene(
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import the modules that `--module` names.
+    """Import the modules of `--module`.
 
     Raises:
-        ValueError: one cannot be imported.
+        ValueError: a module cannot be imported.
     """
     if names:
         from robot_attn_scripts._tasks import import_module
@@ -105,40 +118,40 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
-    """A batch of environments of the task, with target masks if it has them to give."""
+    """Create a batch of environments of a task, with target masks if the task has them."""
     from robot_attn_scripts._tasks import make_batch, with_masks
 
     return make_batch(task, with_masks(task, options), num_envs)
 
 
 def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
-    """How many environments run side by side: `envs`, or as many as suit the task, and no idle ones."""
+    """Return the number of parallel environments: `envs` or the task's default, at most one per episode."""
     from robot_attn_scripts._tasks import steps_many
 
     return min(envs or (32 if steps_many(task) else 8), episodes)
 
 
 def has_masks(env: Any) -> bool:
-    """Whether the environments tell where the target is."""
+    """Return whether the environments' infos have target masks."""
     return "target_mask" in env.reset(seed=0)[1]
 
 
 def has_oracle(env: Any) -> bool:
-    """Whether the environments know what to do."""
+    """Return whether the environments have a scripted oracle."""
     from robot_attn_policies.rollouts.protocols import HasOracle, ability
 
     return ability(env, HasOracle) is not None
 
 
-def calibrated(
+def calibrate_policy(
     policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, start_progress: StartProgress
 ) -> Calibration:
-    """The best head, chosen in the scene that the policy was trained in, whatever it is scored in."""
+    """Choose the best head of a policy in the scene of its training, also if it is scored in another."""
     from robot_attn_policies.evaluation.evaluate import calibrate
 
     with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
-        watcher = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
-        return calibrate(policy.probe.act, env, seeds, policy.probe.grid, on_step=watcher)
+        on_step = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
+        return calibrate(policy.probe.act, env, seeds, policy.probe.grid, on_step=on_step)
 
 
 def score(
@@ -148,25 +161,25 @@ def score(
     calibration_seeds: Sequence[int],
     start_progress: StartProgress,
 ) -> tuple[Rollouts, Focus]:
-    """What the policy earns in `env` on `seeds`, and where it looks."""
+    """Run a policy for one episode per seed; score its return and its attention on the target."""
     from robot_attn_policies.evaluation.evaluate import evaluate_policy
 
-    calibration = calibrated(policy, calibration_seeds, env.num_envs, start_progress)
-    watcher = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
-    return evaluate_policy(policy.probe.act, env, seeds, policy.probe.grid, calibration, on_step=watcher)
+    calibration = calibrate_policy(policy, calibration_seeds, env.num_envs, start_progress)
+    on_step = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
+    return evaluate_policy(policy.probe.act, env, seeds, policy.probe.grid, calibration, on_step=on_step)
 
 
-def ends(env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Baselines:
-    """What the random policy and the oracle earn in `env` on `seeds`.
+def baselines(env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Baselines:
+    """Run the random policy and the oracle for one episode per seed.
 
     Raises:
-        ValueError: there is no oracle.
+        ValueError: the environment has no oracle.
     """
     from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor
 
     if not has_oracle(env):
         raise ValueError(
-            "expected an environment with an oracle to put scores on a scale with, got one without "
+            "expected an environment with an oracle, to normalise scores, got one without "
             "`oracle_actions`: use another task, or give its class that method"
         )
     random = play("random", random_actor(env.action_space), env, seeds, start_progress)
@@ -174,31 +187,38 @@ def ends(env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Basel
 
 
 def play(name: str, act: Actor, env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Rollouts:
-    """What `act`, called `name`, earns in `env` on `seeds`."""
+    """Run a policy for one episode per seed; `name` is for the progress bar."""
     from robot_attn_policies.rollouts.rollout import rollout_episodes
 
-    watcher = start_progress(f"evaluation: {name}", len(seeds) * int(env.horizon))
-    return rollout_episodes(act, env, seeds, on_step=watcher)
+    on_step = start_progress(f"evaluation: {name}", len(seeds) * int(env.horizon))
+    return rollout_episodes(act, env, seeds, on_step=on_step)
 
 
 def seeds_from(first: int, count: int, used: set[int], what: str) -> list[int]:
-    """`count` seeds from `first` on, none of which is in `used`.
+    """Return `count` consecutive seeds.
+
+    Args:
+        first: first seed.
+        count: number of seeds.
+        used: seeds that may not be among them.
+        what: purpose of the seeds, for the error.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: a seed is in `used`.
     """
     seeds = list(range(first, first + count))
     shared = sorted(used.intersection(seeds))
     if shared:
         raise ValueError(
-            f"{what} seed {shared[0]} has been used before, in training or calibration; name another"
+            f"expected {what} seeds that training and calibration have not used, got {shared[0]}: choose "
+            "other seeds"
         )
     return seeds
 
 
 @contextmanager
 def step_bar(console: Any) -> Iterator[StartProgress]:
-    """A progress bar: call it with a name and a number of steps to get something to `watch` with."""
+    """Show progress bars: yields a function that starts one and returns its `on_step` callback."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (

@@ -1,8 +1,8 @@
-"""Episodes as a Minari dataset, whole and lossless, through Minari's own functions.
+"""Write episodes as a Minari dataset, complete and lossless, with Minari's own functions.
 
-The format is HDF5: it keeps the shape and the type of every array as they are, and reading it takes nothing
-that our own episodes do not. Frames are left out of Minari's JPEG encoding, which is lossy and its default.
-A dataset is made in a hidden folder beside its place, and put there once what is in it is whole.
+The format is HDF5, which keeps the shape and dtype of every array. Minari's JPEG encoding, its default, is
+lossy and is switched off. A dataset is written to a hidden folder and moved to its final place once it is
+complete.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _PATH = "MINARI_DATASETS_PATH"
 _REQUIRED = ("robot-attn", "mujoco", "mujoco-warp", "gymnasium")
 
 
-def minari_module() -> Any:
-    """Minari, if it is installed and can keep frames as they are.
+def import_minari() -> Any:
+    """Import Minari, in a version that keeps frames unchanged.
 
     Raises:
-        ModuleNotFoundError: it is not, or is too old.
+        ModuleNotFoundError: Minari or h5py is not installed, or Minari is too old.
     """
-    # Its HDF5 storage needs h5py, and Minari asks for it too late.
+    # Minari's HDF5 storage needs h5py, and Minari imports it only once there are episodes to write.
     import_optional("h5py", needs="--minari needs h5py", extra="minari")
     minari = import_optional("minari", needs="--minari needs Minari", extra="minari")
     if tuple(map(int, minari.__version__.split(".")[:3])) < (0, 5, 4):
@@ -50,103 +50,119 @@ def minari_module() -> Any:
     return minari
 
 
-def place_of(name: str) -> Path:
-    """Where the dataset called `name` goes: below MINARI_DATASETS_PATH, or ~/.minari/datasets.
+def new_dataset_folder(name: str) -> Path:
+    """Return the folder of a new dataset, below MINARI_DATASETS_PATH or ~/.minari/datasets.
 
     Raises:
-        ValueError: Minari takes no such name, or there is something already.
+        ValueError: Minari does not accept the name, or the dataset exists.
     """
     parts = name.split("/")
     try:
-        whole = namespace_of(name) is None or all(part not in ("", DATA_FOLDER) for part in parts)
+        valid = namespace_of(name) is None or all(part not in ("", DATA_FOLDER) for part in parts)
     except ValueError:
-        whole = False
-    if not whole:
+        valid = False
+    if not valid:
         raise ValueError(
-            "a Minari dataset has a name like track/query-v0, of letters, digits, - and _: namespaces of two "
-            f"letters or more if any, a name, and a version, got {name!r}"
+            "expected the name of a Minari dataset such as track/query-v0 (letters, digits, - and _; any "
+            f"namespaces of two letters or more; a version), got {name!r}"
         )
-    place = dataset_path(name)
-    if place.exists():
+    folder = dataset_path(name)
+    if folder.exists():
         raise ValueError(
-            f"there is a Minari dataset {name} already, at {place}: name another version, or delete it with "
-            f"minari delete {name}"
+            f"expected the name of a new Minari dataset, got {name}, which exists at {folder}: name another "
+            f"version, or delete it with minari delete {name}"
         )
     for end in range(1, len(parts)):
         if (dataset_path("/".join(parts[:end])) / DATA_FOLDER).exists():
-            raise ValueError(f"{'/'.join(parts[:end])} is a Minari dataset, and no namespace for {name}")
-    return place
+            raise ValueError(
+                f"expected a namespace for {name}, got the Minari dataset {'/'.join(parts[:end])}: name "
+                "another namespace"
+            )
+    return folder
 
 
 # ---- The dataset ----
 
 
 @dataclass(frozen=True)
-class About:
-    """What a dataset says of itself."""
+class DatasetInfo:
+    """Metadata of a dataset.
+
+    Attributes:
+        env: the environment that `recover_environment` recreates; None if that is not possible.
+        observation_space: space of a single observation.
+        action_space: space of a single action.
+        algorithm: name of the policy.
+        description: text about the dataset.
+        more: further metadata, plain JSON.
+    """
 
     env: gymnasium.Env[Any, Any] | None
-    """The environment, as `recover_environment` is to make it; None where that cannot be done."""
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     algorithm: str
     description: str
     more: Mapping[str, Any]
-    """Further entries of its metadata, plain JSON."""
 
 
 @contextmanager
-def new_dataset(name: str, about: About) -> Iterator[Callable[[Sequence[Any]], None]]:
-    """Give what takes episodes, as Minari's buffers, into the dataset called `name`.
+def new_dataset(name: str, info: DatasetInfo) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """Write a new dataset.
 
-    However the block is left, by an error or Ctrl-C too, the episodes that were taken are then a dataset;
-    where there are none there is no dataset, and nothing is left behind.
+    On leaving the context, also by an error or Ctrl-C, the episodes added so far become the dataset. Without
+    any episode there is no dataset and nothing is left behind.
+
+    Args:
+        name: name of the dataset, such as "track/query-v0".
+        info: metadata.
+
+    Yields:
+        A function that adds episodes, given as Minari's `EpisodeBuffer`s.
 
     Raises:
-        ValueError: as `place_of`.
-        OSError: it cannot be written; then there is no dataset.
+        ValueError: as `new_dataset_folder`.
+        OSError: the dataset cannot be written; there is none then.
     """
-    place = place_of(name)
-    root = place.parents[name.count("/")]
+    folder = new_dataset_folder(name)
+    root = folder.parents[name.count("/")]
     staged = Path(tempfile.mkdtemp(prefix=".robot-attn-", dir=root))
     dataset: Any = None
-    whole = False
+    complete = False
 
     def add(episodes: Sequence[Any]) -> None:
-        nonlocal dataset, whole
-        whole = False
+        nonlocal dataset, complete
+        complete = False
         if dataset is None:
-            dataset = _create(name, staged, episodes, about)
+            dataset = _create(name, staged, episodes, info)
         else:
             dataset.update_dataset_from_buffer(list(episodes))
-        whole = True
+        complete = True
 
     try:
         yield add
     finally:
         try:
-            if whole:
-                _put(name, staged / name, place)
+            if complete:
+                _move(name, staged / name, folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _create(name: str, staged: Path, episodes: Sequence[Any], about: About) -> Any:
+def _create(name: str, staged: Path, episodes: Sequence[Any], info: DatasetInfo) -> Any:
     before = os.environ.get(_PATH)
     os.environ[_PATH] = str(staged)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # about the author and the like, which we do not know
-            dataset = minari_module().create_dataset_from_buffers(
+            # Minari warns of missing metadata that we do not know, such as the author.
+            warnings.simplefilter("ignore", UserWarning)
+            dataset = import_minari().create_dataset_from_buffers(
                 name,
                 list(episodes),
-                env=about.env,
-                algorithm_name=about.algorithm,
-                observation_space=about.observation_space,
-                action_space=about.action_space,
-                description=about.description,
+                env=info.env,
+                algorithm_name=info.algorithm,
+                observation_space=info.observation_space,
+                action_space=info.action_space,
+                description=info.description,
                 data_format="hdf5",
                 requirements=_requirements(),
                 jpeg_encoding=False,
@@ -156,15 +172,15 @@ def _create(name: str, staged: Path, episodes: Sequence[Any], about: About) -> A
             del os.environ[_PATH]
         else:
             os.environ[_PATH] = before
-    dataset.storage.update_metadata(dict(about.more))
+    dataset.storage.update_metadata(dict(info.more))
     return dataset
 
 
-def _put(name: str, made: Path, place: Path) -> None:
+def _move(name: str, source: Path, folder: Path) -> None:
     namespace, _, _ = name.rpartition("/")
     if namespace:
         make_namespace(namespace)
-    made.rename(place)
+    source.rename(folder)
 
 
 def _requirements() -> list[str]:
@@ -173,15 +189,17 @@ def _requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in _REQUIRED]
 
 
-def recoverable(env: VectorEnv[Any, Any, Any], options: Mapping[str, Any]) -> gymnasium.Env[Any, Any] | None:
-    """One environment like those of a batch, made of nothing but a spec that JSON can hold.
+def recoverable_env(
+    env: VectorEnv[Any, Any, Any], options: Mapping[str, Any]
+) -> gymnasium.Env[Any, Any] | None:
+    """Make a single environment like those of a batch from a spec that can be stored as JSON.
 
     Args:
-        env: the batch.
-        options: those that it was made with, where it steps many worlds in one call.
+        env: batch of environments.
+        options: options of the batch, if one call steps all of its worlds.
 
     Returns:
-        The environment, or None where no such spec says enough.
+        The environment, or None if a JSON spec cannot describe it.
     """
     single = getattr(env.unwrapped, "envs", [None])[0]
     spec = None if single is None else single.spec
@@ -193,12 +211,12 @@ def recoverable(env: VectorEnv[Any, Any, Any], options: Mapping[str, Any]) -> gy
         wrappers = tuple(
             replace(wrapper, kwargs=_plain(wrapper.kwargs))
             for wrapper in spec.additional_wrappers
-            if wrapper.kwargs is not None  # ours, which is for several environments in one process
+            if wrapper.kwargs is not None  # our wrapper, needed only for several environments in a process
         )
         plain = replace(spec, kwargs=_plain(spec.kwargs), additional_wrappers=wrappers)
         plain.to_json()
         return gymnasium.make(plain)
-    except Exception:  # whatever another's environment raises
+    except Exception:  # environments of other packages may raise anything
         return None
 
 
@@ -209,18 +227,17 @@ def _plain(options: Mapping[str, Any] | None) -> dict[str, Any]:
 # ---- Episodes ----
 
 
-class Collector(VectorWrapper[Any, Any, Any, Any, Any]):
-    """A batch of environments, and all that it gives while `rollout_episodes` plays one episode a seed.
+class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Collect whole episodes from a batch of environments during `rollout_episodes`.
 
-    The infos of an episode, one for every observation, the last one included, are those that the environment
-    gives with every observation, as numbers of one shape; and the policy's maps, under the name of their
-    kind.
+    Every observation of an episode, its last one included, has infos: the numeric arrays that the environment
+    returns with every observation in one shape and dtype, and the policy's maps under the name of their kind.
 
     Args:
-        env: the batch.
-        eyes: the policy's.
-        seeds: of the episodes.
-        take: gets the episodes as Minari's buffers, in the order of their seeds.
+        env: batch of environments.
+        probe: the policy.
+        seeds: seeds of the episodes.
+        on_episodes: called with finished episodes as Minari's `EpisodeBuffer`s, in the order of their seeds.
     """
 
     def __init__(
@@ -228,10 +245,10 @@ class Collector(VectorWrapper[Any, Any, Any, Any, Any]):
         env: VectorEnv[Any, Any, Any],
         probe: PolicyProbe,
         seeds: Sequence[int],
-        take: Callable[[Sequence[Any]], None],
+        on_episodes: Callable[[Sequence[Any]], None],
     ) -> None:
         super().__init__(env)
-        self._eyes, self._seeds, self._take = probe, seeds, take
+        self._probe, self._seeds, self._on_episodes = probe, seeds, on_episodes
         self._step: Any = None
         self._open: dict[int, _Recording] = {}
         self._done: dict[int, _Recording] = {}
@@ -240,39 +257,39 @@ class Collector(VectorWrapper[Any, Any, Any, Any, Any]):
         self._step = super().step(actions)
         return self._step
 
-    def watch(self, step: Step) -> None:
-        """Keep a step; to `watch` with."""
+    def on_step(self, step: Step) -> None:
+        """Keep a step; the `on_step` callback of `rollout_episodes`."""
         _, _, terminated, truncated, after = self._step
         for i in np.flatnonzero(step.running).tolist():
             episode = self._open.setdefault(int(step.episode[i]), _Recording())
             maps = None if step.percept is None else step.percept.attention[i].numpy(force=True)
-            episode.see(_row(step.observation, i), self._infos(_row_of_infos(step.info, i), maps))
+            episode.add(_row(step.observation, i), self._infos(_row_of_infos(step.info, i), maps))
             episode.actions.append(np.array(step.actions[i]))
             episode.rewards.append(step.rewards[i])
             episode.terminations.append(bool(terminated[i]))
             episode.truncations.append(bool(truncated[i]))
             if step.done[i]:
                 last = _row(after["final_obs"], i)
-                _, percept = self._eyes.act(as_batch(last))
+                _, percept = self._probe.act(as_batch(last))
                 maps = None if percept is None else percept.attention[0].numpy(force=True)
-                episode.see(last, self._infos(_row_of_infos(after["final_info"], i), maps))
+                episode.add(last, self._infos(_row_of_infos(after["final_info"], i), maps))
                 self._done[int(step.episode[i])] = self._open.pop(int(step.episode[i]))
         if not self._open:
             self.flush()
 
     def flush(self) -> int:
-        """Hand on the episodes that have ended; how many of them there are."""
+        """Pass the finished episodes to `on_episodes` and return their number."""
         done, self._done = self._done, {}
         if done:
-            self._take([done[i].as_buffer(int(self._seeds[i])) for i in sorted(done)])
+            self._on_episodes([done[i].as_buffer(int(self._seeds[i])) for i in sorted(done)])
         return len(done)
 
     def _infos(self, infos: dict[str, Any], maps: NDArray[np.float32] | None) -> dict[str, Any]:
-        return infos if maps is None or self._eyes.uniform else {**infos, self._eyes.kind: maps}
+        return infos if maps is None or self._probe.uniform else {**infos, self._probe.kind: maps}
 
 
 class _Recording:
-    """An episode as it grows."""
+    """An unfinished episode."""
 
     def __init__(self) -> None:
         self.observations: list[Any] = []
@@ -282,7 +299,7 @@ class _Recording:
         self.terminations: list[bool] = []
         self.truncations: list[bool] = []
 
-    def see(self, observation: Any, infos: dict[str, Any]) -> None:
+    def add(self, observation: Any, infos: dict[str, Any]) -> None:
         self.observations.append(observation)
         self.infos.append(infos)
 
@@ -292,7 +309,7 @@ class _Recording:
         names = [
             name
             for name, first in self.infos[0].items()
-            if all(name in row and _alike(row[name], first) for row in self.infos)
+            if all(name in row and _same_form(row[name], first) for row in self.infos)
         ]
         return EpisodeBuffer(
             seed=seed,
@@ -306,17 +323,17 @@ class _Recording:
 
 
 def _row(observation: ObservationBatch, i: int) -> Any:
-    """Observation i of a batch, copied: an environment may write the next one where this one lies."""
+    """Copy observation i of a batch, as an environment may reuse the memory for the next one."""
     if isinstance(observation, Mapping):
         return {name: np.array(entry[i]) for name, entry in observation.items()}
-    row = observation[i]  # Gymnasium's batches keep the last observations as one object each
+    row = observation[i]  # Gymnasium's final observations are an array of objects
     return (
         {name: np.array(entry) for name, entry in row.items()} if isinstance(row, Mapping) else np.array(row)
     )
 
 
 def _row_of_infos(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """What the infos of a batch tell of environment i in numbers."""
+    """Copy the numeric infos of environment i in a batch."""
     return {
         name: np.array(values[i])
         for name, values in infos.items()
@@ -327,7 +344,7 @@ def _row_of_infos(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
     }
 
 
-def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
+def _same_form(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype
 
 

@@ -1,4 +1,4 @@
-"""A trained policy that plays episodes of a task, which are recorded with what it looked at."""
+"""Run a trained policy in a task and record its episodes with their attention maps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Player:
-    """A policy in the scene in which it plays."""
+    """A policy and its environment.
+
+    Attributes:
+        policy: the policy.
+        env: batch of one environment.
+        env_args: arguments that recreate the environment, as in `Episode.env_args`.
+        best_head: index of the head that was chosen on calibration episodes; 0 if there are no target masks.
+    """
 
     policy: _loaded_run.LoadedPolicy
     env: Any
-    """A batch of one environment."""
     env_args: Mapping[str, Any]
-    """What makes that environment again."""
     best_head: int
-    """Chosen on calibration episodes; the first where the target is not known."""
 
     def play(self, seed: int, on_step: Callable[[Step], None] | None = None) -> Episode:
-        """Play the episode of a seed, calling `on_step` after every step, and keep all of it."""
+        """Run and record the episode of a seed, calling `on_step` after every step."""
         from robot_attn_policies.recording.episode_file import record_episode
 
         probe = self.policy.probe
@@ -54,7 +58,7 @@ class Player:
 
 
 @contextmanager
-def player_of(
+def make_player(
     policy: _loaded_run.LoadedPolicy,
     task: str,
     scene: Mapping[str, Json],
@@ -63,18 +67,18 @@ def player_of(
     calibration_episodes: int,
     progress: Console,
 ) -> Iterator[Player]:
-    """A player of `policy` in the task with the options `scene`; its environment is closed at the end.
+    """Create the environment of a policy and choose its best head; close the environment at the end.
 
     Args:
-        policy: whose head to show is chosen in the scene of its training.
-        task: as `_tasks.env_id` takes it.
+        policy: the policy. Its best head is chosen in the scene of its training.
+        task: task, as for `_tasks.env_id`.
         scene: options of the environment.
-        seeds: those to be played, which calibration leaves alone.
-        calibration_episodes: how many, at least 1.
-        progress: where the bar goes.
+        seeds: seeds of the episodes, which are not used for calibration.
+        calibration_episodes: number of calibration episodes, at least 1.
+        progress: console for the progress bar.
 
     Raises:
-        ValueError: no such task or option; or the policy does not fit the task.
+        ValueError: the task or an option is unknown, or the policy does not fit the task.
     """
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
     from robot_attn_scripts._tasks import env_id
@@ -86,8 +90,8 @@ def player_of(
             count = max(1, calibration_episodes)
             others = range(CALIBRATION_SEED, CALIBRATION_SEED + count + len(seeds))
             chosen = [seed for seed in others if seed not in seeds][:count]
-            with _loaded_run.step_bar(progress) as watch:
-                best_head = _loaded_run.calibrated(policy, chosen, 32, watch).best_head
+            with _loaded_run.step_bar(progress) as start_progress:
+                best_head = _loaded_run.calibrate_policy(policy, chosen, 32, start_progress).best_head
         yield Player(policy, env, {"env_name": env_id(task), "env_kwargs": dict(scene)}, best_head)
 
 
@@ -97,25 +101,31 @@ def check_fit(
     env: gymnasium.vector.VectorEnv[Any, Any, Any],
     task: str,
 ) -> None:
-    """Check that a policy with these spaces, its images channel-first, can play the task.
+    """Check that a policy fits the observations and actions of a task.
+
+    Args:
+        observations: observation space of the policy, with channel-first images.
+        actions: action space of the policy.
+        env: batch of environments of the task.
+        task: name of the task, for the error.
 
     Raises:
-        ValueError: it cannot; what differs is named.
+        ValueError: a space differs.
     """
     from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
-    seen = BatchVecEnv(env, channels_first=True)
-    trained, given = _parts(observations), _parts(seen.observation_space)
-    trained["action"], given["action"] = _form(actions), _form(seen.action_space)
+    batch = BatchVecEnv(env, channels_first=True)
+    trained, offered = _parts(observations), _parts(batch.observation_space)
+    trained["action"], offered["action"] = _form(actions), _form(batch.action_space)
     different = [
-        f"{name} {trained.get(name, 'nothing')} where {task} has {given.get(name, 'nothing')}"
-        for name in sorted(trained.keys() | given.keys())
-        if trained.get(name) != given.get(name)
+        f"{name} {offered.get(name, 'nothing')} where the policy has {trained.get(name, 'nothing')}"
+        for name in sorted(trained.keys() | offered.keys())
+        if trained.get(name) != offered.get(name)
     ]
     if different:
         raise ValueError(
-            f"the policy does not fit the task: it was trained with {'; '.join(different)}; name a task with "
-            "the same observations and actions, or change the task's with --env"
+            f"expected a task with the policy's spaces, got {task} with {'; '.join(different)}: name a task "
+            "with the same observations and actions, or change the task's with --env"
         )
 
 
@@ -126,5 +136,5 @@ def _parts(space: spaces.Space[Any]) -> dict[str, str]:
 
 
 def _form(space: spaces.Space[Any]) -> str:
-    """What two spaces must have in common: shape and kind of number, or the choices."""
+    """Describe what two spaces must share: dtype and shape, or the choices."""
     return f"{space.dtype} {list(space.shape or ())}" if isinstance(space, spaces.Box) else str(space)

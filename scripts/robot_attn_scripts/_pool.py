@@ -1,7 +1,7 @@
-"""Independent pieces of work in processes of their own, each on its share of the cores.
+"""Independent jobs in separate processes, each bound to its share of the cores.
 
-Processes, since rollouts hold the interpreter most of the time. Cores of their own, since the simulator,
-the camera and torch each take as many threads as there are cores that the process may use.
+Processes, because rollouts hold Python's global lock most of the time. Bound to cores, because the simulator,
+the camera and torch each start as many threads as the process has cores.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ from typing import Any, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Tell = Callable[[Any], None]
-"""Says how far a job is, in what can be pickled, such as the steps done since it last said so."""
-ENDED = "a worker process ended; see its output above"
+ReportProgress = Callable[[Any], None]
+"""Reports the progress of a job as a picklable value, such as the steps done since the last report."""
+ENDED = "expected a result, got the end of the worker process: see its output above"
 
 
 @contextmanager
 def child(
     serve: Callable[..., None], *arguments: Any, cores: Sequence[int] | None = None, patience: float = 0.0
 ) -> Iterator[Connection]:
-    """A separate process that runs `serve(*arguments, connection)`; this gives the connection's other end.
+    """Run `serve(*arguments, connection)` in a separate process.
 
-    When this is left, by an error or Ctrl-C too, the connection is closed, and the process is gone.
+    On leaving the context, also by an error or Ctrl-C, the connection is closed and the process ended.
 
     Args:
-        serve: a function of a module, as another process imports it.
-        *arguments: what can be pickled. Their modules are imported before the cores are bound.
-        cores: what the process may run on; None: as this one.
-        patience: seconds that the process has to end by itself when this is left. With 0 it does not hear
-            Ctrl-C either: we end it. Only a process with patience may start others.
+        serve: a module-level function, which the process imports.
+        *arguments: picklable arguments. Their modules are imported before the process is bound to its cores.
+        cores: cores that the process may use. Default: those of this process.
+        patience: seconds that the process gets to end by itself before it is killed. With 0 it also ignores
+            Ctrl-C, and may not start further processes.
+
+    Yields:
+        Our end of the connection.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_bound, args=(serve, arguments, cores, theirs), daemon=patience == 0)
-    with nullcontext() if patience else _deaf():
+    with nullcontext() if patience else _ignoring_interrupts():
         process.start()
     theirs.close()
     try:
@@ -53,8 +56,8 @@ def child(
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started here do not hear Ctrl-C, not even while they import."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Have processes that are started in this context ignore Ctrl-C, even during their imports."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -69,13 +72,13 @@ def _bound(
     connection: Connection,
 ) -> None:
     if cores is not None:
-        os.sched_setaffinity(0, cores)  # before any library counts them
-    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the other end is gone, or was stopped
+        os.sched_setaffinity(0, cores)  # before a library counts the cores
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the other end is closed, or interrupted
         serve(*arguments, connection)
 
 
 def run_jobs(
-    work: Callable[[Job, Tell], Result],
+    work: Callable[[Job, ReportProgress], Result],
     jobs: Sequence[Job],
     processes: int,
     *,
@@ -83,30 +86,30 @@ def run_jobs(
     on_result: Callable[[int, Result], None],
     on_error: Callable[[int, str], None] | None = None,
 ) -> None:
-    """Call `work(job, tell)` for each job, `processes` at a time, in their order.
+    """Call `work(job, report_progress)` for each job, in order, several at a time in separate processes.
 
-    When this is left, by an error or Ctrl-C too, no process is left. When this process is killed, the others
-    end at the next step that they tell of.
+    All processes have ended on return, also after an error or Ctrl-C. If this process is killed, they end at
+    their next report of progress.
 
     Args:
-        work: a function of a module, as other processes import it.
-        jobs: what can be pickled.
-        processes: how many.
-        on_progress: called with a job's place and what it tells.
-        on_result: called with a job's place and result as soon as there is one.
-        on_error: called with a job's place and what kept it from a result, and the other jobs go on. None:
-            the first error is raised.
+        work: a module-level function, which the processes import.
+        jobs: picklable jobs.
+        processes: number of processes.
+        on_progress: called with a job's index and what it reports.
+        on_result: called with a job's index and result as soon as it is done.
+        on_error: called with a job's index and its error message; the other jobs continue. Default: raise the
+            first error.
 
     Raises:
-        ValueError: from a job; or a process ended without a word.
+        ValueError: a job raised it, or its process ended without a result.
     """
-    # Not above: a job's process binds its cores before it imports torch, which counts them.
+    # Not at the top: a process must bind its cores before it imports torch, which counts them.
     from robot_attn.cores import usable_core_ids
 
-    def fail(place: int, message: str) -> None:
+    def fail(index: int, message: str) -> None:
         if on_error is None:
             raise ValueError(message)
-        on_error(place, message)
+        on_error(index, message)
 
     processes = min(processes, len(jobs))
     cores = usable_core_ids()
@@ -120,35 +123,35 @@ def run_jobs(
             shares[connection] = share
             return connection
 
-        def give(connection: Connection) -> None:
+        def send_next(connection: Connection) -> None:
             if waiting:
                 busy[connection], job = waiting.popleft()
                 connection.send(job)
 
         for number in range(processes):
-            give(start(cores[number::processes] or [cores[number % len(cores)]]))
+            send_next(start(cores[number::processes] or [cores[number % len(cores)]]))
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 try:
-                    what, value = ready.recv()
+                    kind, value = ready.recv()
                 except EOFError:
                     fail(busy.pop(ready), ENDED)
                     if waiting:
-                        give(start(shares[ready]))
+                        send_next(start(shares[ready]))
                     continue
-                if what == "step":
+                if kind == "step":
                     on_progress(busy[ready], value)
                     continue
-                place = busy.pop(ready)
-                if what == "error":
-                    fail(place, value)
+                index = busy.pop(ready)
+                if kind == "error":
+                    fail(index, value)
                 else:
-                    on_result(place, value)
-                give(ready)
+                    on_result(index, value)
+                send_next(ready)
 
 
-def _serve(work: Callable[[Any, Tell], Any], connection: Connection) -> None:
+def _serve(work: Callable[[Any, ReportProgress], Any], connection: Connection) -> None:
     while True:
         job = connection.recv()
         try:

@@ -1,4 +1,4 @@
-"""Figures as JSON: what every command that prints figures writes for `--json PATH`."""
+"""Figures with units: the JSON that commands write for `--json PATH`, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ Figure = dict[str, "float | str | None"]
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written, before hours of work rely on it; nothing is left behind.
+    """Check that a file can be written, before hours of work rely on it. Nothing is written.
 
     Raises:
-        OSError: it cannot.
+        OSError: the file cannot be written.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+        raise IsADirectoryError(f"expected a file to write, got the folder {path}: name a file in it")
     check_folder(path.parent, path)
 
 
 def check_folder(folder: Path, path: Path | None = None) -> None:
-    """Check that files can be written in a folder, or in the one that it would be made in.
+    """Check that files can be written in a folder, or that the folder can be created.
+
+    Args:
+        folder: the folder, which need not exist.
+        path: file to name in the error. Default: the folder.
 
     Raises:
-        OSError: they cannot; it names `path`, or else the folder.
+        OSError: files cannot be written there.
     """
     nearest = folder
     while not os.path.lexists(nearest) and nearest != nearest.parent:
@@ -49,37 +53,43 @@ def check_folder(folder: Path, path: Path | None = None) -> None:
 
 
 def write_json(path: Path, figures: Mapping[str, object]) -> None:
-    """Write `figures` to `path`, whole or not at all. Missing folders are made.
+    """Write figures to a JSON file. Missing folders are created.
+
+    Args:
+        path: the file. An existing one is replaced only once the new one is complete.
+        figures: plain JSON values; NaN and infinity are not allowed.
 
     Raises:
-        ValueError: a figure is not a plain JSON value (NaN and infinity are none).
-        OSError: the folder cannot be written, or the disk is full. What was at `path` is then still there.
+        ValueError: a figure is not a plain, finite JSON value.
+        OSError: the folder cannot be written, or the disk is full.
     """
-    # Here, because it brings torch, which the overview and a wrong option can do without.
+    # Not at the top: it imports torch, which the overview and option errors do not need.
     from robot_attn.files import replacing
 
     try:
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the figures for {path} must be plain, finite JSON values: {error}") from error
+        raise ValueError(
+            f"expected plain, finite JSON values for {path}, got one that is not: {error}"
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def figure(value: float, unit: str) -> dict[str, object]:
-    """A single figure as JSON."""
+    """Make the JSON of a single figure."""
     return {"value": value, "unit": unit}
 
 
 def interval(found: Interval, unit: str) -> Figure:
-    """A figure and its interval as JSON; one that does not exist (nothing to divide by) is null."""
+    """Make the JSON of a figure with its interval. NaN, from a division by nothing, becomes null."""
     values = {name: value if value == value else None for name, value in found._asdict().items()}
     return {"value": values["value"], "unit": unit, "low": values["low"], "high": values["high"]}
 
 
 def interval_text(figure: Mapping[str, Any], digits: int, *, factor: float = 1, sign: str = "") -> str:
-    """What `interval` gave, for a table: `52.1 [50.3,53.9]`; with `sign` "+", `+0.2 [-0.1,+0.5]`."""
+    """Format a figure of `interval`: `52.1 [50.3,53.9]`, or with `sign` "+" `+0.2 [-0.1,+0.5]`."""
     if figure["value"] is None:
         return "-"
     value, low, high = (
@@ -90,26 +100,26 @@ def interval_text(figure: Mapping[str, Any], digits: int, *, factor: float = 1, 
 
 
 def figure_table(*columns: str, title: str | None = None, left: int = 1) -> Table:
-    """A table of figures that fits in 80 columns, which is what a pipe has.
+    """Make an empty table in the style of all commands.
 
     Args:
-        columns: their headings.
-        title: what the table is of.
-        left: how many columns, of names, are aligned to the left.
+        *columns: headings. To be readable in a pipe, a table should fit in 80 columns of text.
+        title: title of the table.
+        left: number of columns to align to the left; they hold names.
     """
     from rich.table import Table
 
-    made = Table(
+    table = Table(
         title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
     )
     for index, column in enumerate(columns):
-        # Folded where there is no room at all: a name or a figure that was cut is none.
-        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
-    return made
+        # Fold rather than truncate: a truncated name or figure would be wrong.
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    return table
 
 
 def spread(values: Sequence[float], unit: str) -> dict[str, object]:
-    """Median, least and greatest of the figures of a benchmark's rounds, and those figures."""
+    """Make the JSON of a figure measured in several rounds: median, minimum, maximum and all values."""
     return {
         "median": statistics.median(values),
         "min": min(values),
@@ -120,9 +130,15 @@ def spread(values: Sequence[float], unit: str) -> dict[str, object]:
 
 
 def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> RenderableType:
-    """A table of median, least and greatest of each row that has values, written with `form`.
+    """Make a table of the median, minimum and maximum of each row. Rows without values are left out.
 
-    Prints nothing where no row has any.
+    Args:
+        title: title of the table.
+        rows: values by name of the row.
+        form: format of a value, such as "{:,.1f}".
+
+    Returns:
+        The table, or something that prints nothing if no row has values.
     """
     from rich.console import Group
 
@@ -136,7 +152,7 @@ def spread_table(title: str, rows: Mapping[Any, Sequence[float]], form: str) -> 
 
 
 def machine(*packages: str) -> dict[str, object]:
-    """What a measurement was taken on: processor, cores that we may use, and the versions of `packages`."""
+    """Describe this machine: processor, usable cores, and the versions of Python and of `packages`."""
     from robot_attn.cores import usable_cores
 
     cpu = platform.machine()

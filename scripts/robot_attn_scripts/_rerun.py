@@ -1,20 +1,22 @@
-"""An episode as a Rerun recording: `rerun out.rrd` opens it, already laid out.
+"""Write an episode as a recording for the Rerun viewer, with a layout: `rerun out.rrd` opens it.
 
-On the timelines "step", and "time" where the length of a step is known:
+Entities, on the timelines "step" and, if the length of a step is known, "time":
 
-| entity            | what it is                                                                     |
+| entity            | content                                                                        |
 |-------------------|--------------------------------------------------------------------------------|
-| camera/frame      | what the policy saw                                                            |
+| camera/frame      | the policy's camera frame                                                      |
 | camera/target     | the target's pixels, as a segmentation image                                   |
-| camera/regions    | boxes around what the best head looks at (`robot_attn.regions`)                |
-| view              | the same steps from another camera, where one is given                         |
-| maps/head_<k>     | the weights of each head, one number a cell                                    |
-| focus/head_<k>    | the share of the map on the target, where the target is seen                   |
+| camera/regions    | boxes around the best head's regions of attention (`robot_attn.regions`)       |
+| view              | the same steps from another camera, if one is given                            |
+| maps/head_<k>     | the attention weights of each head, one number per cell                        |
+| focus/head_<k>    | the head's attention mass on the target, where the target is visible           |
 | focus/chance      | the target's share of the frame                                                |
-| reward            | of each step; return: their sum so far; value: what the policy expects to earn |
-| action/<name>     | one number of the action                                                       |
+| reward            | reward of each step                                                            |
+| return            | sum of the rewards so far                                                      |
+| value             | the policy's value estimate                                                    |
+| action/<name>     | one component of the action                                                    |
 
-Nothing is sent anywhere: the file is all there is.
+The recording is written to the file only; nothing is sent to a viewer or server.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
 
 
 def rerun_module() -> Any:
-    """The module `rerun`.
+    """Import `rerun`.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: rerun-sdk is not installed.
     """
     return import_optional("rerun", needs="a Rerun recording needs rerun-sdk", extra="rerun")
 
@@ -52,14 +54,14 @@ def write_rerun(
     title: str = "",
     view: View | None = None,
 ) -> None:
-    """Write the recording of an episode, whole or not at all.
+    """Write the recording of an episode. The file appears only once it is complete.
 
     Args:
-        path: where to; ends in .rrd.
-        episode: what to write.
-        mass: [T, heads] the share of each map on the target, NaN where there is none.
-        title: the recording's name in the viewer.
-        view: the same steps from another camera.
+        path: output file, ending in .rrd.
+        episode: the episode of T steps.
+        mass: float [T, heads] in [0, 1], attention mass on the target, NaN where the target is not visible.
+        title: name of the recording in the viewer.
+        view: frames of the same steps from another camera.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full.
@@ -67,7 +69,7 @@ def write_rerun(
     """
     rr = rerun_module()
     lenient = not rr.strict_mode()
-    rr.set_strict_mode(True)  # what cannot be written is an error, not a warning
+    rr.set_strict_mode(True)  # raise errors, which Rerun otherwise logs as warnings
     try:
         with replacing(path) as temporary, rr.RecordingStream("robot-attn") as stream:
             stream.set_log_tick_enabled(False)
@@ -89,7 +91,7 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
         return [*columns, rr.TimeColumn("time", duration=at * episode.dt)] if episode.dt else columns
 
     def pictures(entity: str, archetype: Any, pixels: NDArray[Any], **still: Any) -> None:
-        """Raw bytes a step; their format, and what else stays, once."""
+        """Log raw bytes for each step, and their format and the `still` fields once."""
         height, width = pixels.shape[1:3]
         kind = rr.components.ImageFormat(
             width=width,
@@ -101,9 +103,9 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
         rows = archetype.columns(buffer=pixels.reshape(len(pixels), -1).view(np.uint8))
         stream.send_columns(entity, indexes=timelines(steps), columns=rows)
 
-    def numbers(entity: str, values: NDArray[np.floating], **look: Any) -> None:
-        if look:
-            stream.log(entity, rr.SeriesLines(**look), static=True)
+    def numbers(entity: str, values: NDArray[np.floating], **style: Any) -> None:
+        if style:
+            stream.log(entity, rr.SeriesLines(**style), static=True)
         known = np.flatnonzero(np.isfinite(values))
         columns = rr.Scalars.columns(scalars=values[known])
         stream.send_columns(entity, indexes=timelines(known), columns=columns)
@@ -129,7 +131,7 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
     if episode.uniform:
         return
     known = episode.attention[np.isfinite(episode.attention)]
-    highest = float(known.max(initial=0)) or 1.0  # one scale of colour for all heads and steps
+    highest = float(known.max(initial=0)) or 1.0  # one colour scale for all heads and steps
     for head in range(episode.attention.shape[1]):
         pictures(
             f"maps/head_{head}",
@@ -149,7 +151,7 @@ def _log(rr: Any, stream: Any, episode: Episode, mass: NDArray[np.floating], vie
 
 
 def _boxes(episode: Episode) -> list[list[tuple[int, int, int, int]]]:
-    """(x, y, w, h) in pixels of what the shown head looks at, for each step."""
+    """Find the regions of the best head at each step, as (x, y, w, h) in pixels."""
     from robot_attn.regions import regions
 
     shown = episode.attention_maps[:, episode.best_head, None].cleaned()
@@ -157,7 +159,7 @@ def _boxes(episode: Episode) -> list[list[tuple[int, int, int, int]]]:
 
 
 def _layout(rr: Any, episode: Episode, view: View | None) -> Any:
-    """Camera and other views on the left, the heads in the middle, curves on the right."""
+    """Lay out cameras on the left, heads in the middle and curves on the right."""
     rrb = rr.blueprint
     cameras = [rrb.Spatial2DView(origin="camera", name="Camera")]
     if view is not None:

@@ -1,6 +1,6 @@
-"""Pictures of an episode beside other pictures: those of another camera, or of another policy.
+"""Draw an episode beside frames of another camera, or beside another policy's episode.
 
-All are drawn step by step, as `robot_attn.drawing.Replay` is.
+Pictures are drawn step by step, as by `robot_attn.drawing.Replay`.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from robot_attn.drawing.colors import ACCENT, BLUE, FAINT
 from robot_attn.optional import import_cv2
 
 COLORS: tuple[Color, Color] = (ACCENT, BLUE)
-"""Of the first policy and of the second."""
+"""Colours of the first and the second policy."""
 _WIDTH = 2  # of a curve
-_BELOW = 42  # pixels of a contact sheet below its last picture
-_DARKER = 0.45  # of a picture that stands still, its episode having ended
+_BELOW = 42  # pixels below the last picture of a contact sheet
+_DARKER = 0.45  # brightness of the last picture of an episode that has ended
 
 
 class Pictures(Protocol):
-    """What is drawn step by step."""
+    """Pictures of an episode, drawn step by step."""
 
     def __len__(self) -> int: ...
 
     def draw(self, step: int) -> Image:
-        """The picture of a step, all of one size."""
+        """Draw a step, uint8 [H, W, 3] RGB; all pictures have one size."""
 
     def large(self, step: int) -> Image:
-        """The part of it that a contact sheet shows."""
+        """Draw the part of a step that a contact sheet shows, uint8 [h, w, 3] RGB."""
 
     def caption(self, step: int) -> str:
-        """What the contact sheet says below."""
+        """Return the text below a step in a contact sheet."""
 
 
 class WithCamera:
-    """A replay, and to its right the same steps from another camera: clean, since no map belongs to it.
+    """A replay with the same steps from another camera to its right, without attention maps.
 
     Args:
-        replay: what the policy saw and did.
-        name: the other camera's.
-        frames: uint8 [T, H, W, 3].
+        replay: the replay.
+        name: name of the other camera.
+        frames: frames of the other camera, uint8 [T, H, W, 3] RGB.
     """
 
     def __init__(self, replay: Replay, name: str, frames: NDArray[np.uint8]) -> None:
@@ -71,7 +71,7 @@ class WithCamera:
         sheet = contact_sheet([frame], [""], most_width=self._size[1], title=f"camera {self.name}")
         right: Image = np.empty((len(left), sheet.shape[1], 3), dtype=np.uint8)
         right[:] = left[0, 0]
-        top = self.replay.layout.main.y + len(frame) + _BELOW - len(sheet)  # frames begin at one height
+        top = self.replay.layout.main.y + len(frame) + _BELOW - len(sheet)  # align the tops of the frames
         right[top : top + len(sheet)] = sheet
         return np.concatenate([left, right], axis=1)
 
@@ -83,14 +83,14 @@ class WithCamera:
 
 
 class SideBySide:
-    """Two policies from the same seed: both large panels, and both returns in one plot.
+    """Two policies on the same seed: both large panels, and both returns in one plot.
 
-    An episode that ends before the other stands still, darker, on its last step.
+    After the shorter episode has ended, its last step stays on the screen, darkened.
 
     Args:
-        replays: of the two.
-        names: of the two policies.
-        title: what is shown.
+        replays: the two replays.
+        names: names of the two policies.
+        title: title of the pictures.
     """
 
     def __init__(self, replays: Sequence[Replay], names: Sequence[str], title: str = "") -> None:
@@ -99,14 +99,14 @@ class SideBySide:
         self._panel = max(box.h for box in boxes), max(box.w for box in boxes)
         height, width, _ = self.draw_panels(0).shape
         self._strip = Box(0, 0, width, max(150, replays[0].layout.height - height))
-        self._still = self._draw_still()
+        self._background = self._draw_background()
 
     def __len__(self) -> int:
         return max(len(replay) for replay in self.replays)
 
     def draw(self, step: int) -> Image:
         cv2 = import_cv2()
-        strip = self._still.copy()
+        strip = self._background.copy()
         for i, replay in enumerate(self.replays):
             last = min(step, len(replay) - 1)
             corners = self._corners(i)
@@ -125,7 +125,7 @@ class SideBySide:
         return "   ".join(f"{'AB'[i]} {replay.returns[at]:.1f}" for i, (replay, at) in enumerate(shown))
 
     def draw_panels(self, step: int) -> Image:
-        """Both large panels with what is said about them."""
+        """Draw both large panels with their captions, uint8 [h, w, 3] RGB."""
         captions = [
             f"{'AB'[i]}  {f'ended after {len(replay)} steps   ' if step >= len(replay) else ''}{name}"
             for i, (replay, name) in enumerate(zip(self.replays, self.names, strict=True))
@@ -156,13 +156,14 @@ class SideBySide:
         return Box(left, 20, self._strip.w - left - 24, self._strip.h - 44)
 
     def _corners(self, i: int) -> NDArray[np.int32]:
-        """The return's curve [T, 2] in the strip, both on the same axes."""
+        """Return the curve of the return, int32 [T, 2] in pixels of the strip; both share their axes."""
         returns = [replay.returns for replay in self.replays]
         low = min(0.0, *(float(np.nanmin(curve)) for curve in returns))
         high = max(low + 1e-9, *(float(np.nanmax(curve)) for curve in returns))
         return place_curve(returns[i], self._inside(), low, high, steps=len(self))
 
-    def _draw_still(self) -> Image:
+    def _draw_background(self) -> Image:
+        """Draw the part of the plot that all steps share."""
         inside = self._inside()
         strip: Image = np.empty((self._strip.h, self._strip.w, 3), dtype=np.uint8)
         strip[:] = self.draw_panels(0)[0, 0]

@@ -1,7 +1,8 @@
-"""Tasks by the name that a person types: ours, those of other packages, and whatever Gymnasium knows.
+"""Find tasks by name and create their environments: ours, those of other packages, and any of Gymnasium's.
 
-Two kinds of environments are made: those that step many worlds in one call (every task registered with
-`robot_attn_envs`, and any vector environment that says so), and all others, one beside the other.
+There are two kinds of batches. Some environments step many worlds in one call: every task registered with
+`robot_attn_envs`, and vector environments that reset in the last step of an episode. All others are created
+as single environments and stepped one by one.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from robot_attn_envs import TASKS
 from robot_attn_scripts._errors import unknown_name
 
 NAMESPACE = "RobotAttn"
-"""Ids in it have a short name too, as all of `TASKS` have."""
+"""Namespace of our tasks. Its ids also have a short name, as all ids in `TASKS` have."""
 
 
 def import_module(name: str, what: str) -> None:
-    """Import a module that a person named.
+    """Import a module that an option names.
+
+    Args:
+        name: name of the module.
+        what: description of the module for the error.
 
     Raises:
-        ValueError: it cannot be imported; `what` says whose it is.
+        ValueError: the module cannot be imported.
     """
     try:
         importlib.import_module(name)
@@ -38,13 +43,15 @@ def import_module(name: str, what: str) -> None:
 
 
 def env_id(task: str) -> str:
-    """The Gymnasium id of a task's newest version: "track" -> "RobotAttn/Track-v0".
+    """Return the Gymnasium id of a task: "track" -> "RobotAttn/Track-v0".
 
-    A task of another package has a short name too, "dot" for "Mine/Dot-v0". Any other id stays as it is;
-    "module:id" names one that importing the module registers.
+    Args:
+        task: a short name, which stands for the newest version; an id in Gymnasium's registry; or
+            "module:id" for an id that importing the module registers. Tasks of other packages have short
+            names too, such as "dot" for "Mine/Dot-v0".
 
     Raises:
-        ValueError: no such task, the nearest is named; or several of that name.
+        ValueError: the task is unknown, or several tasks have that name.
     """
     module, colon, name = task.rpartition(":")
     if colon:
@@ -56,9 +63,11 @@ def env_id(task: str) -> str:
     if task in short:
         ids = short[task]
         if NAMESPACE not in ids and len(ids) > 1:
-            raise ValueError(f"several tasks are called {task!r}: give the id, {' or '.join(ids.values())}")
+            raise ValueError(
+                f"expected one task called {task!r}, got {len(ids)}: give the id, {' or '.join(ids.values())}"
+            )
         return ids.get(NAMESPACE) or next(iter(ids.values()))
-    # Ours have one name each, so that a run folder, a seed and a result are found again by it.
+    # Ours go by their short name only, as run folders and results are named after it.
     whole = {spec.id: spec.id for spec in gymnasium.registry.values() if spec.namespace != NAMESPACE}
     if name in whole:
         return name
@@ -72,7 +81,7 @@ def env_id(task: str) -> str:
 
 
 def steps_many(task: str) -> bool:
-    """Whether the task's environment steps many worlds in one call, as `spec_steps_many`.
+    """Return whether the task's environment steps many worlds in one call.
 
     Raises:
         ValueError: as `env_id`.
@@ -81,29 +90,29 @@ def steps_many(task: str) -> bool:
 
 
 def spec_steps_many(spec: EnvSpec) -> bool:
-    """Whether an environment steps many worlds in one call, each reset in the step that ends its episode.
+    """Return whether an environment steps many worlds in one call and resets each in its last step.
 
-    Every task of `robot_attn_envs.register_task` does. So does any id whose vector environment says so: its
-    class has the metadata `autoreset_mode` `SAME_STEP`. An id without a single environment leaves no choice.
+    This holds for every task of `robot_attn_envs.register_task`, for vector environments whose class has the
+    metadata `autoreset_mode` `SAME_STEP`, and for ids that have no single environment.
     """
     return spec.id in TASKS or _vector_class(spec) is not None
 
 
 def training_of(task: str) -> Mapping[str, Any]:
-    """What the task says of how a policy is trained on it: its class attribute `training`, or nothing.
+    """Return the training presets of a task: the attribute `training` of its class, or an empty mapping.
 
     Raises:
-        ValueError: as `env_id`; or its class cannot be imported.
+        ValueError: as `env_id`, or the task's class cannot be imported.
     """
-    found = getattr(_class(gymnasium.spec(env_id(task))), "training", None)
-    return found if isinstance(found, Mapping) else {}
+    training = getattr(_class(gymnasium.spec(env_id(task))), "training", None)
+    return training if isinstance(training, Mapping) else {}
 
 
 def with_masks(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, and `masks=True` where the task takes it: where the target is, is then among its infos.
+    """Add `masks=True` to the options of a task that accepts it, so that its infos have target masks.
 
     Raises:
-        ValueError: as `env_id`; or its class cannot be imported.
+        ValueError: as `env_id`, or the task's class cannot be imported.
     """
     spec = gymnasium.spec(env_id(task))
     takes = spec.id in TASKS or _takes(_class(spec), "masks")
@@ -111,52 +120,62 @@ def with_masks(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_batch(task: str, options: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """A batch of environments that reset in the step that ends an episode.
+    """Create a batch of environments. Each resets in the last step of its episode.
 
-    It has `horizon`, the most steps of an episode, and `dt`, the seconds of one, None where they are not
-    known.
+    Args:
+        task: task, as for `env_id`.
+        options: options of the environment.
+        num_envs: number of environments.
+
+    Returns:
+        The batch. It has the attributes `horizon`, the largest number of steps of an episode, and `dt`, the
+        seconds of a step or None if unknown.
 
     Raises:
-        ValueError: as `env_id`; an unknown option; or as `_third_party.make_batch`.
+        ValueError: as `env_id` or `_third_party.make_batch`, or an option is unknown.
     """
     name = env_id(task)
     if not steps_many(task):
         from robot_attn_scripts import _third_party
 
-        with explained(name, options):
+        with creation_errors(name, options):
             return _third_party.make_batch(name, options, num_envs)
-    with explained(name, options):
+    with creation_errors(name, options):
         env: Any = gymnasium.make_vec(name, num_envs=num_envs, **options)
     if not isinstance(getattr(env, "horizon", None), int):
         env.close()
         raise ValueError(
-            f"expected the vector environment of {name} to have a `horizon`, the most steps of an episode: "
-            "give its class one"
+            f"expected the vector environment of {name} to have a `horizon`, the largest number of steps of "
+            "an episode, got none: give its class one"
         )
     if not hasattr(env, "dt"):
         env.dt = None
-    made: VectorEnv[Any, Any, Any] = env
-    return made
+    batch: VectorEnv[Any, Any, Any] = env
+    return batch
 
 
 @contextmanager
-def explained(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Have whatever an environment raises when it is made as one sentence: each fails in its own way.
+def creation_errors(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Turn any exception from the creation of an environment into a ValueError of one sentence.
+
+    Args:
+        name: id of the environment.
+        options: its options.
 
     Raises:
-        ValueError: it was raised; or the environment could not be made.
+        ValueError: the environment could not be created.
     """
     try:
         yield
     except ValueError:
         raise
     except Exception as error:
-        told = f" with {', '.join(f'{key}={value!r}' for key, value in options.items())}" if options else ""
-        raise ValueError(f"{name} cannot be made{told}: {error}") from error
+        pairs = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"{name} cannot be made{f' with {pairs}' if pairs else ''}: {error}") from error
 
 
 def _class(spec: EnvSpec) -> Any:
-    """What a task is made by: the class of a task of `robot_attn_envs`, or what makes the environment."""
+    """Return the class of a task of `robot_attn_envs`, or the creator of any other environment."""
     if spec.id in TASKS:
         from robot_attn_envs.make import load_task
 
@@ -164,21 +183,21 @@ def _class(spec: EnvSpec) -> Any:
     many, one = _vector_class(spec), spec.entry_point
     if many is not None or not isinstance(one, str):
         return one if many is None else many
-    with explained(spec.id, {}):
+    with creation_errors(spec.id, {}):
         return load_env_creator(one)
 
 
 def _vector_class(spec: EnvSpec) -> Any:
-    """What makes the vector environment of an id; None where a single one is to be made.
+    """Return the creator of an id's vector environment, or None if single environments are to be used.
 
-    It is preferred where it resets in the step that ends an episode, and where there is no single one.
+    The vector environment is used if it resets in the last step of an episode, or if there is no single one.
     """
     creator: Any = spec.vector_entry_point
     if isinstance(creator, str):
         try:
             creator = load_env_creator(creator)
         except (ImportError, AttributeError, gymnasium.error.Error):
-            return None  # some of Gymnasium's own need a library that is not there
+            return None  # some of Gymnasium's own need a library that is not installed
     mode = getattr(creator, "metadata", {}).get("autoreset_mode")
     return creator if mode == AutoresetMode.SAME_STEP or spec.entry_point is None else None
 

@@ -1,4 +1,4 @@
-"""Environments that know nothing of us, made to observe images: any that is registered with Gymnasium."""
+"""Give any environment of Gymnasium's registry image observations and actions in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -19,28 +19,36 @@ from gymnasium.wrappers import AddRenderObservation, RescaleAction, ResizeObserv
 from robot_attn_scripts._render_peers import opengl
 
 IMAGE_SIZE = 64
-"""Height and width of drawn frames in pixels, where `image_size` asks for no other."""
+"""Default height and width of rendered frames in pixels."""
 
 EGL = "libEGL.so.1"
-"""The library that draws where there is no display."""
+"""The OpenGL library that renders without a display."""
 
 Env = gymnasium.Env[Any, Any]
 
 
 class Batch(VectorWrapper[Any, Any, Any, Any, Any]):
-    """A batch of environments, with what those of our own tasks tell of themselves."""
+    """A batch of environments with the attributes of our own tasks' batches.
+
+    Args:
+        env: batch of environments made by `make_env`.
+
+    Attributes:
+        horizon: largest number of steps of an episode.
+        dt: seconds of a step; None if unknown.
+    """
 
     def __init__(self, env: SyncVectorEnv) -> None:
         super().__init__(env)
         spec = env.envs[0].spec
-        assert spec is not None and spec.max_episode_steps is not None, "make_env sees to it"
+        assert spec is not None and spec.max_episode_steps is not None, "make_env checks it"
         self.horizon = spec.max_episode_steps
         fps = env.metadata.get("render_fps")
         self.dt = 1 / fps if fps else None
 
 
 def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> Batch:
-    """As many of `make_env`, stepped one after the other, each reset in the step that ends its episode.
+    """Create a batch of `make_env`, stepped one by one; each resets in the last step of its episode.
 
     Raises:
         ValueError: as `make_env`.
@@ -52,19 +60,20 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> Batch:
 
 
 def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
-    """The environment with the id `name`, with images for observations, and actions in [-1, 1].
+    """Create an environment with image observations and actions in [-1, 1].
 
-    One that observes images (uint8, height x width x RGB, alone or in a `Dict`) is left as it is. Any other
-    observes the frames that it renders, and nothing else. Actions without finite bounds stay as they are.
+    An environment with image observations (uint8 [height, width, RGB], alone or in a `Dict`) keeps them. Any
+    other one gets the frames that it renders as its only observation. Actions without finite bounds are kept.
 
     Args:
         name: id in Gymnasium's registry.
-        image_size: of the frames, pixels or [height, width]: MuJoCo tasks of Gymnasium draw at that size,
-            others are scaled to it. An environment that has an option of this name gets it.
-        **options: of the environment, and of `gymnasium.make`, such as max_episode_steps.
+        image_size: size of the frames in pixels, a number or [height, width]. Gymnasium's MuJoCo tasks render
+            at that size, other frames are scaled to it. An environment with an option of this name gets it.
+        **options: options of the environment and of `gymnasium.make`, such as max_episode_steps.
 
     Raises:
-        ValueError: it gives no images, or there is no OpenGL to draw them; its episodes have no limit.
+        ValueError: the environment has no images, or OpenGL is missing, or its episodes have no limit of
+            steps.
     """
     entry = gymnasium.spec(name).entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
@@ -79,13 +88,15 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
     env: Env = gymnasium.make(name, **{**drawing, **options})
     if env.spec is None or env.spec.max_episode_steps is None:
         raise ValueError(
-            f"{name} sets no limit of steps, so that an episode of an untrained policy may never end: give "
-            "it one, such as --env max_episode_steps=1000"
+            f"expected an environment with a limit of steps, got {name} without one, in which an untrained "
+            "policy's episode may never end: set it, such as --env max_episode_steps=1000"
         )
     if not _has_images(env.observation_space):
-        env = _seeing(env, name, (height, width))
+        env = _observe_frames(env, name, (height, width))
     elif image_size is not None:
-        raise ValueError(f"{name} observes images of a fixed size: leave image_size out")
+        raise ValueError(
+            f"expected no image_size for {name}, whose images have a fixed size, got one: omit it"
+        )
     actions = env.action_space
     if isinstance(actions, spaces.Box) and actions.is_bounded() and np.issubdtype(actions.dtype, np.floating):
         env = RescaleAction(env, np.float32(-1), np.float32(1))
@@ -93,12 +104,12 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
 
 
 class OwnContext(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Render in the environment's own OpenGL context, and delete its objects there.
+    """Make the environment's own OpenGL context current to render and to delete its OpenGL objects.
 
-    Gymnasium's MuJoCo renderer renders in the current context: that of the environment which rendered its
-    first frame last, and none once that environment is closed. It deletes its OpenGL objects in the current
-    context too, whenever the garbage collector finds them. They are numbers that mean another environment's
-    objects there, whose frames are black from then on.
+    Gymnasium's MuJoCo renderer uses the current context. That belongs to the environment that was the last to
+    render its first frame, and there is none after that environment is closed. It also deletes its OpenGL
+    objects in the current context, whenever the garbage collector finds them. They are numbers that stand for
+    another environment's objects there, whose frames are black from then on.
     """
 
     def __init__(self, env: Env) -> None:
@@ -131,21 +142,21 @@ class OwnContext(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._deleted = True
 
 
-def _seeing(env: Env, name: str, size: tuple[int, int]) -> Env:
-    """The environment with the frames that it renders, of `size`, for observations."""
+def _observe_frames(env: Env, name: str, size: tuple[int, int]) -> Env:
+    """Replace the observations of an environment by the frames that it renders, of size (height, width)."""
     if env.render_mode != "rgb_array":
         modes = env.metadata.get("render_modes", [])
         raise ValueError(
-            f"{name} neither observes images nor renders them: expected 'rgb_array' among its render modes, "
-            f"got {modes}"
+            f"expected an environment that observes or renders images, got {name} with render modes {modes}: "
+            "choose one with 'rgb_array'"
         )
-    # MuJoCo's free camera is placed at the first frame, by the state that it finds: always the same one.
+    # The first frame places MuJoCo's free camera by the state at that time, so use a fixed one.
     env.reset(seed=0)
     if env.has_wrapper_attr("mujoco_renderer"):
         env = OwnContext(env)
         with opengl():
             if os.environ["MUJOCO_GL"] == "egl":
-                ctypes.CDLL(EGL)  # ahead of a viewer, which also fails at its end if it was never whole
+                ctypes.CDLL(EGL)  # a viewer without it would raise again when it is deleted
             env.render()
     env = AddRenderObservation(env)
     return env if env.observation_space.shape == (*size, 3) else ResizeObservation(env, size)
@@ -160,16 +171,16 @@ def _has_images(space: spaces.Space[Any]) -> bool:
 def _sides(image_size: Any) -> tuple[int, int]:
     sides = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError(f"image_size is a number of pixels or [height, width], got {image_size!r}")
+        raise ValueError(f"expected image_size in pixels, a number or [height, width], got {image_size!r}")
     return sides[0], sides[1]
 
 
 def _renders(creator: Any) -> bool:
-    """Whether what makes the environment takes render_mode="rgb_array", as far as it says."""
+    """Return whether the creator of an environment accepts render_mode="rgb_array", as far as it declares."""
     modes = getattr(creator, "metadata", {}).get("render_modes", ["rgb_array"])
-    taken = inspect.signature(creator).parameters.values()
+    parameters = inspect.signature(creator).parameters.values()
     return "rgb_array" in modes and any(
-        parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD for parameter in taken
+        parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
     )
 
 
@@ -180,12 +191,13 @@ def _is_mujoco(creator: Any) -> bool:
 
 
 def _choose_opengl() -> None:
-    """Have MuJoCo draw with EGL, which needs no display, where there is one and MUJOCO_GL names no other.
+    """Have MuJoCo render with EGL, which needs no display, if it is installed and MUJOCO_GL is not set.
 
-    Here, since mujoco reads the variable when it is imported, and that fails where what it names is missing.
+    This must happen before mujoco is imported: it reads the variable then, and fails if the library is
+    missing.
 
     Raises:
-        ValueError: MUJOCO_GL names EGL, and there is none.
+        ValueError: MUJOCO_GL is set to EGL, which is not installed.
     """
     if os.environ.get("MUJOCO_GL") == "egl":
         with opengl():

@@ -1,4 +1,4 @@
-"""What a trained policy attends to in a frame of any size: its map, the places that stand out, a picture."""
+"""Probe a trained policy with video frames of any size: attention map, regions of attention, picture."""
 
 from __future__ import annotations
 
@@ -23,25 +23,29 @@ if TYPE_CHECKING:
     from robot_attn_policies.probing.probe import PolicyProbe
 
 CAPTION = 26
-"""Height in pixels of the line below a picture."""
+"""Height in pixels of the caption below a picture."""
 LEAST_MASS = 0.05
-"""A part of the frame with a smaller share of the attention gets no box."""
+"""The smallest share of the attention, in [0, 1], for which a region gets a box."""
 
 
-class Watcher:
-    """A policy that looks at frames of any size, and a picture of what it attends to.
+class VideoProbe:
+    """Run a policy on video frames of any size and draw its attention over them.
 
     Args:
-        eyes: the policy.
-        width: of the pictures, in pixels.
-        head: the one to show; None for the mean of all.
-        instruction: what to look for, where the policy reads that.
-        boxes: whether to find and draw regions. Gradients have none: they are too scattered.
-        title: goes below every picture.
+        probe: the policy.
+        width: width of the pictures in pixels.
+        head: head to show. Default: the mean over all heads.
+        instruction: language instruction, required if and only if the policy reads one.
+        boxes: whether to find and draw regions of attention. Gradients are too scattered to have any.
+        title: text below every picture.
+
+    Attributes:
+        probe: the policy.
+        unknown: names of the observations that a video does not have; they are set to zero.
 
     Raises:
-        ValueError: no such head; an instruction where none is read, or none where one is; or a policy that
-            does not see RGB.
+        ValueError: the head does not exist, the instruction is missing or not needed, or the policy's frames
+            are not RGB.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Watcher:
         title: str = "",
     ) -> None:
         if head is not None and not 0 <= head < probe.num_heads:
-            raise ValueError(f"there is no head {head}: the heads are 0 to {probe.num_heads - 1}")
+            raise ValueError(f"expected --head from 0 to {probe.num_heads - 1}, got {head}")
         self.probe, self._width, self._head = probe, width, head
         self._rest, self.unknown = _rest(probe, instruction)
         self._tracker = Tracker() if boxes and probe.kind == "attention" else None
@@ -67,38 +71,69 @@ class Watcher:
         self._canvas: Image | None = None
 
     def fit(self, frame: Image) -> Image:
-        """What the policy sees of a frame: its middle, at the policy's size."""
+        """Crop a frame at its centre and scale it to the policy's size.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+
+        Returns:
+            uint8 [h, w, 3] RGB, the policy's input.
+        """
         cv2 = import_cv2()
         height, width = self.probe.grid.image_size
         part = crop((frame.shape[0], frame.shape[1]), (height, width))
         smaller = part.h > height
         mode = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        seen: Image = cv2.resize(part.of(frame), (width, height), interpolation=mode)
-        return seen
+        fitted: Image = cv2.resize(part.of(frame), (width, height), interpolation=mode)
+        return fitted
 
-    def look(self, seen: Image) -> NDArray[np.float32] | None:
-        """The map [rows, cols] of what `fit` gave, with sum 1; None where it cannot be drawn."""
-        observation = seen[None]
+    def attend(self, fitted: Image) -> NDArray[np.float32] | None:
+        """Run the policy on a frame.
+
+        Args:
+            fitted: frame returned by `fit`, uint8 [h, w, 3] RGB.
+
+        Returns:
+            The attention map, float32 [rows, cols] with sum 1, or None if it is not finite.
+        """
+        observation = fitted[None]
         _, percept = self.probe.act(
             observation if self.probe.image is None else {**self._rest, self.probe.image: observation}
         )
-        assert percept is not None, "eyes say where they look"
+        assert percept is not None, "a probe returns a percept"
         heads: NDArray[np.float32] = percept.attention[0].numpy(force=True)
         weights = heads.mean(axis=0) if self._head is None else heads[self._head]
         return weights if usable_maps(weights) else None
 
-    def find(self, weights: NDArray[np.float32] | None, seen: Image) -> list[Track]:
-        """The places that stand out in a map, as objects that keep their numbers from frame to frame."""
+    def find_regions(self, weights: NDArray[np.float32] | None, fitted: Image) -> list[Track]:
+        """Find the regions that stand out in an attention map and track them from frame to frame.
+
+        Args:
+            weights: map returned by `attend`.
+            fitted: its frame, uint8 [h, w, 3] RGB.
+
+        Returns:
+            The regions in this frame, each with an id that it keeps in later frames.
+        """
         if self._tracker is None:
             return []
         found = []
         if weights is not None:
-            spread = AttentionMaps(weights, self.probe.grid).upsampled()
-            found = [region for region in regions(spread) if region.mass >= LEAST_MASS]
-        return [track for track in self._tracker.update(found, seen) if track.missed == 0]
+            upsampled = AttentionMaps(weights, self.probe.grid).upsampled()
+            found = [region for region in regions(upsampled) if region.mass >= LEAST_MASS]
+        return [track for track in self._tracker.update(found, fitted) if track.missed == 0]
 
     def draw(self, frame: Image, weights: NDArray[np.float32] | None, tracks: list[Track]) -> Image:
-        """The picture of a frame; the next one takes its place in memory."""
+        """Draw the attention and the boxes over a frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB; all frames have one size.
+            weights: map returned by `attend`.
+            tracks: regions returned by `find_regions`.
+
+        Returns:
+            uint8 RGB picture. The next call overwrites it.
+        """
         cv2, grid = import_cv2(), self.probe.grid
         if self._canvas is None:
             size = frame.shape[0], frame.shape[1]
@@ -119,22 +154,22 @@ class Watcher:
         return self._canvas
 
     def __call__(self, frame: Image) -> tuple[Image, int]:
-        """The picture of the next frame, and how many boxes are in it."""
-        seen = self.fit(frame)
-        weights = self.look(seen)
-        tracks = self.find(weights, seen)
+        """Process the next frame, uint8 [H, W, 3] RGB, and return its picture and the number of boxes."""
+        fitted = self.fit(frame)
+        weights = self.attend(fitted)
+        tracks = self.find_regions(weights, fitted)
         return self.draw(frame, weights, tracks), len(tracks)
 
 
 def crop(size: tuple[int, int], shape: tuple[int, int]) -> Box:
-    """The largest part in the middle of a frame of `size` (H, W) with the proportions of `shape` (h, w)."""
+    """Return the largest centred box in a frame of `size` (H, W) with the aspect ratio of `shape` (h, w)."""
     scale = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (max(1, round(scale * side)) for side in shape)
     return Box((size[1] - width) // 2, (size[0] - height) // 2, width, height)
 
 
 def _beside(whole: Box, part: Box) -> list[Box]:
-    """What of `whole` is left and right of, or above and below `part`."""
+    """Return the parts of `whole` left, right, above and below of `part`, without empty ones."""
     right, below = part.x + part.w, part.y + part.h
     sides = [
         Box(0, 0, part.x, whole.h),
@@ -173,22 +208,25 @@ def _draw_boxes(image: Image, tracks: list[Track], image_size: tuple[int, int]) 
 
 
 def _rest(probe: PolicyProbe, instruction: str | None) -> tuple[Mapping[str, NDArray[Any]], tuple[str, ...]]:
-    """What the policy reads beside the frame, a batch of one, and which of it is not known.
+    """Make the observations beside the frame, as a batch of one, and list those that are unknown.
 
     Raises:
-        ValueError: as `Watcher`.
+        ValueError: as `VideoProbe`.
     """
     space = probe.policy.observation_space
     entries = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     frames = entries.pop(probe.image) if probe.image is not None else space
     if not isinstance(frames, spaces.Box) or frames.shape[0] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"expected a policy that sees RGB frames of bytes, got one that sees {frames}")
+        raise ValueError(f"expected a policy with uint8 RGB frames, got one with {frames}")
     tokens = entries.pop(TOKENS, None)
     if tokens is None and instruction is not None:
-        raise ValueError("this policy reads no instruction: leave --instruction out")
+        raise ValueError(
+            f"expected no --instruction for this policy, got {instruction!r}: it reads none, omit the option"
+        )
     if tokens is not None and instruction is None:
         raise ValueError(
-            'this policy reads an instruction: say what to look for, as --instruction "the red box"'
+            "expected an --instruction, which this policy reads, got none: add one, such as "
+            '--instruction "the red box"'
         )
     rest = {name: _zero(entry)[None] for name, entry in entries.items()}
     unknown = tuple(rest)
@@ -198,7 +236,7 @@ def _rest(probe: PolicyProbe, instruction: str | None) -> tuple[Mapping[str, NDA
 
 
 def _zero(space: spaces.Space[Any]) -> NDArray[Any]:
-    """Zeros, or what is nearest to them in the space."""
+    """Return zeros, or the point of the space that is nearest to them."""
     if isinstance(space, spaces.Box):
         return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
     return np.zeros(space.shape or (), space.dtype)

@@ -38,33 +38,40 @@ IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game
 
 @dataclass(frozen=True)
 class CellJob:
-    """One cell of the comparison, to be measured in a worker process."""
+    """One cell of the comparison, to be measured in a worker process.
+
+    Args:
+        path: file of the cell.
+        question: what is measured in it.
+        run: run folder of the policy; None for the baselines of the score (random policy and oracle).
+        which: checkpoint to load.
+        envs: number of parallel environments.
+        modules: modules to import first.
+    """
 
     path: Path
     question: Question
     run: Path | None
-    """None for the baselines of the score (random policy and oracle)."""
     which: Literal["best", "last"]
     envs: int
     modules: tuple[str, ...] = ()
-    """Imported first."""
 
     @property
     def episodes(self) -> int:
-        """The number of episodes to run: evaluation and calibration, or those of both baselines."""
+        """Number of episodes to run: evaluation and calibration, or both baselines."""
         question = self.question
         more = question.episodes if question.calibration is None else question.calibration["episodes"]
         return question.episodes + more
 
     def answer(self) -> Scores | Baselines | None:
-        """The cell's result, or None if it is not measured yet."""
+        """Read the cell's result; None if it is not measured yet."""
         from robot_attn_policies.evaluation.result_cache import Baselines, Scores, read_cell
 
         return read_cell(self.path, self.question, Baselines if self.run is None else Scores)
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure the cells that are missing, print the tables, write the files, and return the figures.
+    """Measure the missing cells, print the tables, write the files, and return the figures.
 
     Raises:
         ValueError: the runs cannot be compared.
@@ -120,11 +127,11 @@ def run(options: Options) -> dict[str, object]:
 
 
 def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
-    """The policies of the runs, by their folders.
+    """Load the policies of the runs, by run folder.
 
     Raises:
-        ValueError: a folder is not a run folder, is named twice or has no policy, or its training used one of
-            the evaluation seeds.
+        ValueError: a folder is not a run folder, is named twice or has no policy, or its training used an
+            evaluation seed.
     """
     named: set[Path] = set()
     policies = {}
@@ -138,10 +145,10 @@ def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
 
 
 def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
-    """Evaluation and calibration seeds, none of which is in `used`.
+    """Return the evaluation and the calibration seeds.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: a seed is in `used`.
     """
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
 
@@ -154,10 +161,19 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
 def plan(
     options: Options, configs: Mapping[str, TrainConfig], folder: Path
 ) -> dict[tuple[str, str], tuple[CellJob, CellJob]]:
-    """For each scene and run, the cell of its scores and that of the baselines, which equal scenes share.
+    """List the cells of the comparison.
 
-    A cell's file is named after arm, seed and scene: a run that was retrained replaces its own cells, and
-    other comparisons in the folder stay.
+    A cell's file is named after arm, seed and scene, so that a retrained run replaces its own cells and other
+    comparisons in the folder are kept.
+
+    Args:
+        options: options of the command.
+        configs: configuration of each run, by run folder.
+        folder: folder of the cells.
+
+    Returns:
+        For each scene and run, the cell of its scores and the cell of the baselines. Runs with the same
+        environment share the latter.
     """
     from robot_attn_policies.evaluation.compare import TRAINED, arm_config
     from robot_attn_policies.evaluation.result_cache import Question, policy_identity
@@ -169,9 +185,9 @@ def plan(
     for scene in dict.fromkeys((TRAINED, *options.suite)):
         for run, config in configs.items():
             env = _loaded_run.scene(config.env, suite=None if scene == TRAINED else scene)
-            ends = Question(config.task, scene, env, evaluation[0], len(evaluation), versions)
+            baselines = Question(config.task, scene, env, evaluation[0], len(evaluation), versions)
             scores = replace(
-                ends,
+                baselines,
                 policy=policy_identity(Path(run), options.which),
                 trained_env=config.env,
                 calibration={"first_seed": calibration[0], "episodes": len(calibration)},
@@ -183,32 +199,32 @@ def plan(
             )
             table[scene, run] = (
                 CellJob(folder / files[0], scores, Path(run), options.which, options.envs, options.module),
-                CellJob(folder / files[1], ends, None, options.which, options.envs, options.module),
+                CellJob(folder / files[1], baselines, None, options.which, options.envs, options.module),
             )
     return table
 
 
 def check_scenes(jobs: Iterable[CellJob]) -> dict[Path, int]:
-    """Make each scene once, so that a wrong name or option is reported before any work.
+    """Create each environment once, so that a wrong name or option is reported before any work.
 
     Returns:
-        The largest number of steps in an episode of each job, by the path of its cell.
+        The largest number of steps of an episode, by the path of the cell.
     """
     from robot_attn_policies.training.run_folder import json_hash
 
     horizons: dict[str, int] = {}
-    found = {}
+    by_path = {}
     for job in jobs:
         key = json_hash(dict(job.question.env))
         if key not in horizons:
             with closing(_loaded_run.make_env(job.question.task, job.question.env, 1)) as env:
                 horizons[key] = int(env.horizon)
-        found[job.path] = horizons[key]
-    return found
+        by_path[job.path] = horizons[key]
+    return by_path
 
 
 def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: int, console: Console) -> None:
-    """Measure the cells in processes, under a progress bar, and write each as soon as it is measured."""
+    """Measure the cells in several processes with a progress bar, and write each as soon as it is done."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     from robot_attn.cores import usable_cores
@@ -223,20 +239,20 @@ def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: in
         task = progress.add_task(f"0 of {len(jobs)} cells", total=sum(left.values()), pace="starting")
         started, steps, done = time.monotonic(), 0, 0
 
-        def on_progress(place: int, more: int) -> None:
+        def on_progress(index: int, more: int) -> None:
             nonlocal steps
             steps += more
-            left[jobs[place].path] -= more
+            left[jobs[index].path] -= more
             rate = steps / (time.monotonic() - started)
             progress.update(task, advance=more, pace=pace(rate, sum(left.values())))
 
-        def on_result(place: int, answer: Scores | Baselines) -> None:
+        def on_result(index: int, answer: Scores | Baselines) -> None:
             nonlocal done
             done += 1
-            write_cell(jobs[place].path, jobs[place].question, answer)
+            write_cell(jobs[index].path, jobs[index].question, answer)
             # The remaining steps of episodes that ended early.
             progress.update(
-                task, advance=left.pop(jobs[place].path), description=f"{done} of {len(jobs)} cells"
+                task, advance=left.pop(jobs[index].path), description=f"{done} of {len(jobs)} cells"
             )
 
         _pool.run_jobs(
@@ -244,33 +260,34 @@ def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: in
         )
 
 
-def measure_cell(job: CellJob, tell: _pool.Tell) -> Scores | Baselines:
-    """Measure the cell of a job, in this process."""
+def measure_cell(job: CellJob, report_progress: _pool.ReportProgress) -> Scores | Baselines:
+    """Measure a cell in this process."""
     from robot_attn_policies.evaluation.result_cache import baselines_of, scores_of
     from robot_attn_policies.rollouts.rollout import Step
 
-    def watch(name: str, steps: int) -> Any:
-        def see(step: Step) -> None:
-            tell(int(step.running.sum()))
+    def start_progress(name: str, steps: int) -> Any:
+        def on_step(step: Step) -> None:
+            report_progress(int(step.running.sum()))
 
-        return see
+        return on_step
 
     _loaded_run.import_modules(job.modules)
     question = job.question
     seeds = range(question.first_seed, question.first_seed + question.episodes)
     with closing(_loaded_run.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
         if job.run is None:
-            return baselines_of(*_loaded_run.ends(env, seeds, watch))
+            return baselines_of(*_loaded_run.baselines(env, seeds, start_progress))
         assert question.calibration is not None
         first, count = question.calibration["first_seed"], question.calibration["episodes"]
         policy = _loaded_run.load(job.run, job.which, job.modules)
-        return scores_of(*_loaded_run.score(policy, env, seeds, range(first, first + count), watch))
+        calibration = range(first, first + count)
+        return scores_of(*_loaded_run.score(policy, env, seeds, calibration, start_progress))
 
 
 def figures_of(
     comparison: Comparison, options: Options, arms: Mapping[str, Mapping[str, TrainConfig]]
 ) -> dict[str, object]:
-    """The figures as JSON, with their units, and the configurations that they belong to."""
+    """Make the JSON of the figures, with their units, and of the configurations."""
     from robot_attn_policies.evaluation.compare import METRICS
     from robot_attn_policies.evaluation.result_cache import policy_identity
     from robot_attn_policies.training.run_folder import library_versions
@@ -311,8 +328,8 @@ def figures_of(
         },
         "differences": {
             scene: [
-                {"arms": list(pair), **_report.interval(found, METRICS["normalised_score"].unit)}
-                for pair, found in pairs.items()
+                {"arms": list(pair), **_report.interval(difference, METRICS["normalised_score"].unit)}
+                for pair, difference in pairs.items()
             ]
             for scene, pairs in comparison.differences.items()
         },
@@ -320,12 +337,12 @@ def figures_of(
 
 
 def headline(figures: Any) -> str:
-    """The title: task and number of episodes."""
+    """Make the title: task and number of episodes."""
     return f"{figures['task'].capitalize()}, {figures['episodes']['value']} episodes a cell"
 
 
 def _notes(figures: Any) -> list[str]:
-    """Notes that a reader needs to interpret the tables."""
+    """List the notes that a reader needs to interpret the tables."""
     counts = {arm: len(entry["runs"]) for arm, entry in figures["arms"].items()}
     uniform = [arm for arm, entry in figures["arms"].items() if entry["uniform_attention"]]
     single = [arm for arm, count in counts.items() if count == 1]
@@ -389,7 +406,7 @@ def show(figures: Any, console: Console) -> None:
 
 
 def markdown(figures: Any) -> str:
-    """The figures as Markdown tables."""
+    """Format the figures as Markdown tables."""
     headings = ["scene", "arm (runs)", *(heading for heading, *_ in COLUMNS)]
     scores = [[scene, *row] for scene in figures["scenes"] for row in _rows(figures, scene, COLUMNS)]
     differences = [[scene, *row] for scene in figures["scenes"] for row in _differences(figures, scene)]

@@ -7,7 +7,7 @@ from robot_attn_scripts.options.curves import Options
 
 
 def run(options: Options) -> dict[str, object]:
-    """Plot the curves, print how soon each run reached the score, and return these figures.
+    """Plot the curves, print how soon each run reached the score, and return the figures.
 
     Raises:
         ValueError: a folder is not a run folder, or its training was never evaluated.

@@ -12,7 +12,7 @@ def run(options: Options) -> dict[str, object]:
     """Train, evaluate and replay; print the score table and the paths of the results; return the scores.
 
     Raises:
-        ValueError: the folder has something other than a run of the demo.
+        ValueError: the folder contains something other than a run of the demo.
         KeyboardInterrupt: interrupted; the training is saved, and the next call resumes it.
     """
     from rich.console import Console

@@ -28,7 +28,7 @@ def run(options: Options) -> dict[str, object]:
 
 
 def evaluate(options: Options) -> dict[str, object]:
-    """The figures of `run`, without printing tables or writing files."""
+    """Return the figures of `run`, without printing tables or writing files."""
     from rich.console import Console
 
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
@@ -46,16 +46,16 @@ def evaluate(options: Options) -> dict[str, object]:
     focus = oracle = None
     with (
         closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
-        _loaded_run.step_bar(Console(stderr=True)) as watch,
+        _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
         if _loaded_run.has_masks(env):
-            rollouts, focus = _loaded_run.score(policy, env, seeds, calibration_seeds, watch)
+            rollouts, focus = _loaded_run.score(policy, env, seeds, calibration_seeds, start_progress)
         else:
-            rollouts = _loaded_run.play("the policy", policy.probe.act, env, seeds, watch)
+            rollouts = _loaded_run.play("the policy", policy.probe.act, env, seeds, start_progress)
         if _loaded_run.has_oracle(env):
-            random, oracle = _loaded_run.ends(env, seeds, watch)
+            random, oracle = _loaded_run.baselines(env, seeds, start_progress)
         else:
-            random = _loaded_run.play("random", random_actor(env.action_space), env, seeds, watch)
+            random = _loaded_run.play("random", random_actor(env.action_space), env, seeds, start_progress)
 
     return {
         "run": str(options.run),
@@ -152,7 +152,7 @@ def _means(means: RatioOfSums, unit: str) -> _report.Figure:
 
 
 def show(figures: Any, console: Any) -> None:
-    """Print the figures of `evaluate` as tables that fit in 80 columns, the width of a pipe."""
+    """Print the figures of `evaluate` as tables that fit in 80 columns, the width in a pipe."""
     from rich.text import Text
 
     seeds = figures["seeds"]
@@ -235,12 +235,12 @@ def show(figures: Any, console: Any) -> None:
     calibration = focus["calibration"]["episodes"]
     console.print(
         f"The attention mass of head {best['head']}, chosen on {calibration} other episodes, on the target "
-        f"is {_plain(best['mass_over_chance'])} times chance, "
-        f"{_plain(best['mass_over_center_bias'])} times that of the centre-bias map "
-        f"and {_plain(best['mass_over_prior'])} times that of the target's average place.",
+        f"is {_number(best['mass_over_chance'])} times chance, "
+        f"{_number(best['mass_over_center_bias'])} times that of the centre-bias map "
+        f"and {_number(best['mass_over_prior'])} times that of the target's average place.",
         highlight=False,
     )
 
 
-def _plain(figure: Any) -> str:
+def _number(figure: Any) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.1f}"

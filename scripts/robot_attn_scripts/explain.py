@@ -12,7 +12,7 @@ def run(options: Options) -> dict[str, object]:
     """Run the episodes, write the report, print its verdicts, and return its figures.
 
     Raises:
-        ValueError: a seed has been used before, or the run or its environment cannot be loaded.
+        ValueError: training or calibration used a seed, or the run or its environment cannot be loaded.
     """
     from rich.console import Console
 
@@ -29,7 +29,7 @@ def run(options: Options) -> dict[str, object]:
     envs = _loaded_run.batch_size(policy.config.task, len(seeds), options.envs)
     with (
         closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
-        _loaded_run.step_bar(Console(stderr=True)) as watch,
+        _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
         report = explain(
             policy.probe,
@@ -40,10 +40,10 @@ def run(options: Options) -> dict[str, object]:
             facts=[
                 ("Policy", policy.name),
                 ("Task", policy.config.task),
-                ("Scene", ", ".join(f"{name} {value}" for name, value in scene.items()) or "as it comes"),
+                ("Scene", ", ".join(f"{name} {value}" for name, value in scene.items()) or "default options"),
             ],
             curves=options.curves,
-            start_progress=watch,
+            start_progress=start_progress,
         )
     write_report(options.out, report)
     console = Console()

@@ -1,4 +1,4 @@
-"""The families of perception modules: what each is good for, and what it costs on one thread."""
+"""List the perception families: what each is good for, and what it costs on one thread."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Facts = dict[str, Any]
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure, print the table, write the JSON if asked to, and return the figures.
+    """Measure, print the table, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: nothing to measure, or frames of a size that no family takes.
+        ValueError: a family does not accept frames of this size.
     """
-    console = Console(stderr=options.markdown)  # where a table is piped to, nothing else is to be
+    console = Console(stderr=options.markdown)  # Markdown is often piped: keep stdout for the table
     with console.status("measuring"):
         families = measure(options.image_size, options.batch, options.rounds)
     if options.markdown:
@@ -49,7 +49,16 @@ def run(options: Options) -> dict[str, object]:
 
 
 def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, Facts]:
-    """What there is to say of each family: what it is good for, heads and grid, and figures with units."""
+    """Measure each family.
+
+    Args:
+        image_size: height and width of the frames in pixels.
+        batch: frames in a batch, for the forward and backward passes.
+        rounds: repetitions of each measurement.
+
+    Returns:
+        For each family what it is good for, its number of heads and grid, and figures with units.
+    """
     image_shape = (CHANNELS, *image_size)
     modules = {name: robot_attn.build(name, image_shape) for name in sorted(robot_attn.FAMILIES)}
     one, many = torch.rand(1, *image_shape), torch.rand(batch, *image_shape)
@@ -57,12 +66,12 @@ def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, F
     def forward(module: robot_attn.Perception) -> TimedStep:
         return torch.no_grad()(lambda: module(one))
 
-    def both_ways(module: robot_attn.Perception) -> TimedStep:
+    def forward_backward(module: robot_attn.Perception) -> TimedStep:
         return forward_and_backward(lambda: module(many).features, list(module.parameters()))
 
     with one_thread():
         single = take_turns({name: forward(module) for name, module in modules.items()}, rounds)
-        batched = take_turns({name: both_ways(module) for name, module in modules.items()}, rounds)
+        batched = take_turns({name: forward_backward(module) for name, module in modules.items()}, rounds)
     return {
         name: {
             "good_for": module.good_for,
@@ -78,11 +87,13 @@ def measure(image_size: tuple[int, int], batch: int, rounds: int) -> dict[str, F
 
 
 def count_flops(module: robot_attn.Perception) -> int:
-    """FLOPs of the matrix products and convolutions of one forward pass over one frame.
+    """Count the FLOPs of the matrix products and convolutions of one forward pass over one frame.
 
-    Without a gradient: families then compute in plain operations, which are all that the counter sees.
+    Gradients are disabled, since families then use plain operations, and the counter counts only those.
     """
-    module = copy.deepcopy(module).requires_grad_(False)  # the counter fails on views of what has a gradient
+    module = copy.deepcopy(module).requires_grad_(
+        False
+    )  # the counter fails on views of tensors that require a gradient
     frames = torch.rand(1, *module.image_shape)
     context = torch.zeros(1, module.context_dim) if module.context_dim else None
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -91,7 +102,7 @@ def count_flops(module: robot_attn.Perception) -> int:
 
 
 def markdown(families: Mapping[str, Facts]) -> str:
-    """Lay all facts out as a table in Markdown."""
+    """Format all facts as a Markdown table."""
     columns = [*_columns(families), "good for"]
     rows = [[*row, facts["good_for"]] for row, facts in zip(_rows(families), families.values(), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *rows))
@@ -105,7 +116,7 @@ def _table(title: str, families: Mapping[str, Facts]) -> Table:
 
 
 def _purposes(families: Mapping[str, Facts]) -> Table:
-    """What each is good for, below the figures: beside them a terminal has no room."""
+    """Make a table of what each family is good for. It is separate, to fit in a terminal."""
     table = Table.grid(padding=(0, 2))
     for name, facts in families.items():
         table.add_row(name, facts["good_for"])

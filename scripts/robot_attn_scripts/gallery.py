@@ -20,53 +20,60 @@ from robot_attn_scripts._tasks import env_id
 from robot_attn_scripts.options.gallery import Options
 
 SHOWN = 256
-"""Width of a view on a task's sheet in pixels: smaller frames are enlarged, in whole steps, up to it."""
+"""Width of a view on a task's sheet in pixels. Smaller frames are enlarged by a whole factor, up to it."""
 SCREEN = "screen"
-"""The caption of views of which some are to hide the target."""
+"""Caption of the views with an occluder, some of which do not show the target."""
 COMPACT = 112
 """Width of a view on the compact sheet in pixels."""
 CROSSINGS = 3
-"""How often the screen crosses: its first time is then early, before an oracle has done its task."""
+"""Crossings of the screen in an episode: the first is then early, before the oracle has finished the task."""
 TRIED = 8
-"""Episodes that are tried for each that is shown, to find those that show the target, or hide it."""
+"""Episodes to search, for each one shown, for a target that is visible, or hidden by the screen."""
 AROUND = 5
-"""Steps before the target is hidden, and after, that are shown too."""
+"""Steps to show before and after the target is hidden."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one or several views show."""
+    """The scene of one or several views.
+
+    Args:
+        caption: caption of the views.
+        options: options of the environment.
+        views: number of views: one for each episode, or with a screen all from one episode.
+    """
 
     caption: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the environment."""
     views: int = 1
-    """Episodes; where a screen crosses, moments of one."""
 
 
 class Moment(NamedTuple):
-    """A step of an episode."""
+    """A step of an episode.
+
+    Attributes:
+        frame: the policy's camera frame, uint8 [H, W, 3] RGB.
+        target: mask of the visible target, bool [H, W].
+        words: the instruction, or "".
+        screened: whether the screen is in view and the target is not.
+    """
 
     frame: NDArray[np.uint8]
-    """[H, W, 3], what the policy sees."""
     target: NDArray[np.bool_]
-    """[H, W], where it sees the target."""
     words: str
-    """The instruction, or ""."""
     screened: bool
-    """Whether the screen is in view and the target is not."""
 
 
 Cell = tuple[str, Moment]
-"""A view with its caption."""
+"""Caption and view."""
 
 
 def run(options: Options) -> list[Path]:
-    """Draw the sheets, print their paths and which views do not show the target; return the paths.
+    """Draw the sheets and return their paths. Also print the paths and the views without a visible target.
 
     Raises:
-        ValueError: an unknown task, or an option out of its range.
-        OSError: the sheets cannot be written.
+        ValueError: a task is unknown.
+        OSError: a sheet cannot be written.
     """
     from rich.console import Console
     from rich.progress import track
@@ -103,7 +110,7 @@ def run(options: Options) -> list[Path]:
 
 
 def everything(intensities: Sequence[float]) -> list[Scene]:
-    """All that a task can look like, row by row."""
+    """List the scenes of a task's sheet, row by row."""
     from robot_attn_envs.shifts import SHIFTS, SUITES
 
     views = len(intensities)
@@ -122,7 +129,7 @@ def everything(intensities: Sequence[float]) -> list[Scene]:
 
 
 def strongest(intensities: Sequence[float]) -> list[Scene]:
-    """The row of a task on the compact sheet."""
+    """List the scenes of a task's row on the compact sheet."""
     from robot_attn_envs.shifts import SHIFTS
 
     shifts = [Scene(shift, {"shift": shift, "intensity": max(intensities)}) for shift in SHIFTS]
@@ -130,7 +137,7 @@ def strongest(intensities: Sequence[float]) -> list[Scene]:
 
 
 def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
-    """The scene's views."""
+    """Draw the views of a scene."""
     instruction = scene.options.get("instruction", False)
     seeds: Sequence[int]
     seeds = in_sight(name, len(options.intensities), options.seed, options.steps, instruction)[: scene.views]
@@ -146,9 +153,19 @@ def draw_scene(name: str, scene: Scene, options: Options) -> list[Cell]:
 def in_sight(
     name: str, count: int, first: int, steps: int, instruction: InstructionOption
 ) -> tuple[int, ...]:
-    """`count` seeds from `first` on, those first whose episode without a shift shows the target at some time.
+    """Choose seeds whose episode without a shift shows the target at some step, as far as there are any.
 
-    A shift has no say in it: one under which the target is never seen is to be found out.
+    Episodes under a shift are not considered, so that a shift that hides the target shows up in the sheet.
+
+    Args:
+        name: id of the task.
+        count: number of seeds to choose.
+        first: first seed to consider.
+        steps: steps of an episode to consider.
+        instruction: whether the task has a language instruction.
+
+    Returns:
+        The seeds, those that show the target first.
     """
     seeds = range(first, first + TRIED * count)
     episodes = record_episodes(name, seeds, steps, MIN_SIZE, {"instruction": instruction})
@@ -159,14 +176,14 @@ def in_sight(
 def record_episodes(
     name: str, seeds: Sequence[int], steps: int | None, size: int, scene: dict[str, Any]
 ) -> list[list[Moment]]:
-    """An episode of each seed, in which the oracle acts: the first of its moments, or all for None."""
+    """Run the oracle for one episode per seed; return the steps up to `steps`, or all of them for None."""
     batch: Any = gymnasium.make_vec(name, num_envs=len(seeds), masks=True, image_size=size, **scene)
     episodes: list[list[Moment]] = [[] for _ in seeds]
     running = np.ones(len(seeds), np.bool_)
     with closing(batch):
         observation, infos = batch.reset(seed=list(seeds))
         words = infos.get("instruction", [""] * len(seeds))
-        worlds, screen = batch.worlds, -2  # no geom, and not the -1 of none
+        worlds, screen = batch.worlds, -2  # neither a geom nor the background, which is -1
         if "occluders" in scene:
             screen = worlds.model.geom("screen").id
         for _ in range(1 + (batch.horizon if steps is None else steps)):
@@ -182,16 +199,17 @@ def record_episodes(
 
 
 def typical(episode: Sequence[Moment]) -> Moment:
-    """The moment at which the target is of middling size among those that show it; the first if none does."""
-    seen = [moment for moment in episode if moment.target.any()]
-    seen.sort(key=lambda moment: int(moment.target.sum()))
-    return seen[len(seen) // 2] if seen else episode[0]
+    """Choose the step with the median size of the target, among those that show it; else the first step."""
+    visible = [moment for moment in episode if moment.target.any()]
+    visible.sort(key=lambda moment: int(moment.target.sum()))
+    return visible[len(visible) // 2] if visible else episode[0]
 
 
 def hiding(episodes: Sequence[Sequence[Moment]], count: int) -> list[Moment]:
-    """`count` moments evenly from before to after the screen hides the target for the longest time.
+    """Choose evenly spaced steps from before to after the longest time for which the screen hides the target.
 
-    One after which the episode goes on is preferred. Where there is none they are from all of the first.
+    Times after which the episode continues are preferred. If the target is never hidden, the steps are from
+    the whole first episode.
     """
     from robot_attn.stretches import stretches_of
 

@@ -1,4 +1,4 @@
-"""Play episodes of a trained policy and keep all of them."""
+"""Run episodes of a trained policy and save them in full."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from robot_attn_scripts._player import Player
 
 FEWEST = 4
-"""Episodes for which another process, which takes seconds to start, is worth it."""
+"""The smallest number of episodes for which another process, which takes seconds to start, pays off."""
 BATCH = 16
-"""Environments side by side; what they have seen is in memory until all of their episodes have ended."""
+"""Parallel environments for a dataset. Their episodes stay in memory until all of them have ended."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Record, say what there is, write the JSON if asked to, and return the figures.
+    """Record the episodes, print what was written, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: options out of range, a name that Minari does not take, or files that are there already.
+        ValueError: Minari does not accept the name, or files or dataset exist.
         ModuleNotFoundError: Minari is not installed.
-        KeyboardInterrupt: interrupted, after what is there was printed.
+        KeyboardInterrupt: interrupted, after a message that says what was written.
     """
     from rich.console import Console
 
@@ -46,11 +46,11 @@ def _scene(options: Options, policy: _loaded_run.LoadedPolicy) -> dict[str, Json
     return _loaded_run.scene(policy.config.env, options.env, options.suite)
 
 
-# ---- A file an episode ----
+# ---- One file per episode ----
 
 
 class RecordJob(NamedTuple):
-    """Episodes for one process."""
+    """Episodes for one process to record."""
 
     options: Options
     out: Path
@@ -62,20 +62,23 @@ def _write_files(
     options: Options, seeds: Sequence[int], console: Console, progress: Console
 ) -> dict[str, object]:
     from robot_attn.cores import usable_cores
-    from robot_attn_scripts._player import player_of
+    from robot_attn_scripts._player import make_player
 
     out = options.out or Path("episodes")
     present = [path for path in (_path(out, seed) for seed in seeds) if path.exists()]
     if present:
-        raise ValueError(f"{present[0]} is there already: name another folder with --out, or other seeds")
+        raise ValueError(
+            f"expected new episode files, got {present[0]}, which exists: name another folder with --out, or "
+            "choose other seeds"
+        )
     policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     scene = _scene(options, policy)
     processes = min(options.at_once or usable_cores(), math.ceil(len(seeds) / FEWEST))
     out.mkdir(parents=True, exist_ok=True)
-    told: dict[int, dict[str, object]] = {}
+    summaries: dict[int, dict[str, object]] = {}
     try:
         with (
-            player_of(
+            make_player(
                 policy,
                 policy.config.task,
                 scene,
@@ -87,30 +90,30 @@ def _write_files(
         ):
             jobs = [RecordJob(options, out, seeds[i::processes], player.best_head) for i in range(processes)]
             if processes == 1:
-                told |= _play(player, jobs[0], advance)
+                summaries |= _play(player, jobs[0], advance)
             else:
                 _pool.run_jobs(
                     record_job,
                     jobs,
                     processes,
-                    on_progress=lambda place, steps: advance(steps),
-                    on_result=lambda place, episodes: told.update(episodes),
+                    on_progress=lambda index, steps: advance(steps),
+                    on_result=lambda index, episodes: summaries.update(episodes),
                 )
     finally:
         paths = [_path(out, seed) for seed in seeds]
         for path in paths:
             for half in out.glob(f".{path.stem}.*.tmp{path.suffix}"):
-                half.unlink(missing_ok=True)  # of a process that was ended while it wrote
-        _tell(console, sum(path.exists() for path in paths), len(seeds), out)
+                half.unlink(missing_ok=True)  # left by a process that was killed while writing
+        _print_count(console, sum(path.exists() for path in paths), len(seeds), out)
     return {
         "scene": scene,
-        "episodes": [told[seed] for seed in seeds],
+        "episodes": [summaries[seed] for seed in seeds],
         "files": [str(path) for path in paths],
     }
 
 
-def record_job(job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]:
-    """Record the job's episodes, in a separate process, and return a summary by seed."""
+def record_job(job: RecordJob, report_progress: _pool.ReportProgress) -> dict[int, dict[str, object]]:
+    """Record the episodes of a job in a worker process, and return their summaries by seed."""
     from robot_attn_scripts._player import Player
     from robot_attn_scripts._tasks import env_id
 
@@ -119,19 +122,21 @@ def record_job(job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]
     scene = _scene(options, policy)
     with closing(_loaded_run.make_env(policy.config.task, scene, 1)) as env:
         env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
-        return _play(Player(policy, env, env_args, job.best_head), job, tell)
+        return _play(Player(policy, env, env_args, job.best_head), job, report_progress)
 
 
-def _play(player: Player, job: RecordJob, tell: _pool.Tell) -> dict[int, dict[str, object]]:
+def _play(
+    player: Player, job: RecordJob, report_progress: _pool.ReportProgress
+) -> dict[int, dict[str, object]]:
     from robot_attn_policies.recording.episode_file import save_episode
     from robot_attn_policies.training.run_folder import library_versions
 
-    told: dict[int, dict[str, object]] = {}
+    summaries: dict[int, dict[str, object]] = {}
     for seed in job.seeds:
-        episode = player.play(seed, lambda step: tell(1))
+        episode = player.play(seed, lambda step: report_progress(1))
         save_episode(_path(job.out, seed), episode, library_versions())
-        told[seed] = _figures(seed, len(episode), float(episode.rewards.sum()), episode.success)
-    return told
+        summaries[seed] = _figures(seed, len(episode), float(episode.rewards.sum()), episode.success)
+    return summaries
 
 
 def _path(out: Path, seed: int) -> Path:
@@ -151,24 +156,24 @@ def _write_dataset(
 
     assert options.minari is not None
     name = options.minari
-    _minari.minari_module()
-    place = _minari.place_of(name)
+    _minari.import_minari()
+    folder = _minari.new_dataset_folder(name)
     policy = _loaded_run.load(options.run, options.which, options.module)
     config, probe, scene = policy.config, policy.probe, _scene(options, policy)
     task, policy_name = env_id(config.task), f"{options.run.name} ({options.which})"
-    kept: list[dict[str, object]] = []
+    summaries: list[dict[str, object]] = []
     try:
         with ExitStack() as stack:
             env = stack.enter_context(
                 closing(_loaded_run.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
             )
-            single = _minari.recoverable(env, with_masks(config.task, scene))
+            single = _minari.recoverable_env(env, with_masks(config.task, scene))
             if single is None:
-                told = "the environment cannot be described in JSON: the dataset is without it"
-                console.print(told, style="yellow", highlight=False)
+                warning = "the environment cannot be described in JSON: the dataset is without it"
+                console.print(warning, style="yellow", highlight=False)
             else:
                 stack.enter_context(closing(single))
-            about = _minari.About(
+            info = _minari.DatasetInfo(
                 env=single,
                 observation_space=env.single_observation_space,
                 action_space=env.single_action_space,
@@ -176,32 +181,31 @@ def _write_dataset(
                 description=f"{policy_name} in {task}, without exploration noise.",
                 more={"token_centers": {"ys": probe.grid.ys.tolist(), "xs": probe.grid.xs.tolist()}},
             )
-            take = stack.enter_context(_minari.new_dataset(name, about))
+            add = stack.enter_context(_minari.new_dataset(name, info))
 
-            def keep(episodes: Sequence[Any]) -> None:
-                take(episodes)
-                kept.extend(
+            def on_episodes(episodes: Sequence[Any]) -> None:
+                add(episodes)
+                summaries.extend(
                     _figures(each.seed, len(each), float(each.rewards.sum()), _success(each.infos))
                     for each in episodes
                 )
 
-            collector = _minari.Collector(env, probe, seeds, keep)
+            collector = _minari.EpisodeCollector(env, probe, seeds, on_episodes)
             stack.callback(collector.flush)
             stopped = stack.enter_context(stop_on_signal())
             advance = stack.enter_context(_bar(progress, int(env.horizon) * len(seeds)))
 
-            def see(step: Step) -> None:
-                collector.watch(step)
+            def on_step(step: Step) -> None:
+                collector.on_step(step)
                 advance(int(step.running.sum()))
                 if stopped():
                     raise KeyboardInterrupt
 
-            rollout_episodes(probe.act, collector, seeds, on_step=see)
+            rollout_episodes(probe.act, collector, seeds, on_step=on_step)
     finally:
-        _tell(
-            console, len(kept) if place.exists() else 0, len(seeds), f"the Minari dataset {name}, at {place}"
-        )
-    return {"scene": scene, "episodes": kept, "dataset": name, "files": [str(place)]}
+        count = len(summaries) if folder.exists() else 0
+        _print_count(console, count, len(seeds), f"the Minari dataset {name}, at {folder}")
+    return {"scene": scene, "episodes": summaries, "dataset": name, "files": [str(folder)]}
 
 
 def _success(infos: Mapping[str, Any]) -> bool | None:
@@ -211,12 +215,12 @@ def _success(infos: Mapping[str, Any]) -> bool | None:
     return None
 
 
-# ---- Words and bars ----
+# ---- Messages and progress ----
 
 
-def _tell(console: Console, count: int, wanted: int, where: object) -> None:
-    part = f"{count} of {wanted} episodes"
-    console.print(f"{part} in {where}" if count else "no episode has ended", highlight=False, soft_wrap=True)
+def _print_count(console: Console, count: int, total: int, where: object) -> None:
+    message = f"{count} of {total} episodes in {where}" if count else "no episode has ended"
+    console.print(message, highlight=False, soft_wrap=True)
 
 
 def _figures(seed: int, steps: int, total: float, success: bool | None) -> dict[str, object]:
@@ -230,7 +234,7 @@ def _figures(seed: int, steps: int, total: float, success: bool | None) -> dict[
 
 @contextmanager
 def _bar(console: Console, steps: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of so many steps at most: call it with the steps more that were done."""
+    """Show a progress bar for at most `steps` steps; yields a function that adds finished steps."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("recording"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))

@@ -1,4 +1,4 @@
-"""Draw an episode: camera frame, each head's heat over it, target's outline, action, reward and return."""
+"""Draw an episode: camera frame, attention map of each head, target outline, action, reward and return."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
     from robot_attn_scripts._side_by_side import Pictures
 
 DEFAULT_FPS = 20.0
-"""Frames a second for an episode that does not say how long its steps are."""
+"""Frames a second for an episode with an unknown length of step."""
 
 VIEW_HEIGHT = 256
-"""Pixels of the frames of another camera, where `--image-size` asks for no other."""
+"""Height in pixels of another camera's frames without --image-size."""
 
 FRAMES = ("image_size", "depth")
-"""Options of an environment that decide what frames a policy gets, whatever the task."""
+"""Options of an environment that determine the policy's frames; they are kept in another task."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Write the files, print their paths, write the JSON if asked to, and return what was drawn.
+    """Draw the episodes, print the paths, write the JSON file of --json, and return the figures.
 
-    Interrupted, it leaves the episodes that it has finished.
+    On an interrupt, finished episodes are kept.
+
+    Raises:
+        ValueError: an episode or a policy cannot be loaded, drawn or compared.
+        ModuleNotFoundError: an optional dependency is not installed.
     """
     from rich.console import Console
 
@@ -56,7 +60,7 @@ def run(options: Options) -> dict[str, object]:
     figures: dict[str, object] = {"source": str(options.source)}
     if options.compare is not None:
         figures["compare"] = str(options.compare)
-    told: list[dict[str, object]] = []
+    summaries: list[dict[str, object]] = []
     try:
         with ExitStack() as stack:
             if not recorded:
@@ -67,40 +71,43 @@ def run(options: Options) -> dict[str, object]:
                     episodes, reports, written = _load(sources), [], []
                 else:
                     try:
-                        episodes = [_play(one, progress, window, options.size, seed) for one in players]
+                        episodes = [_play(player, progress, window, options.size, seed) for player in players]
                     except WindowClosed as stop:
                         console.print(f"seed {seed}: {stop}, nothing of it is written", highlight=False)
                         break
-                    reports = [_explain(one, seed, progress) for one in players] if options.explain else []
+                    if options.explain:
+                        reports = [_explain(player, seed, progress) for player in players]
+                    else:
+                        reports = []
                     written = _save(out, episodes)
                 number = seed if options.episodes > 1 else None
                 written += _draw(options, out, number, episodes, reports, progress)
-                told += [_tell(episode, console) for episode in episodes]
+                summaries += [_summarise(episode, console) for episode in episodes]
                 for path in written:
                     console.print(f"  {path}", highlight=False, soft_wrap=True)
                 files += written
     finally:
-        figures |= {"episodes": told, "files": [str(path) for path in files]}
-        if options.json is not None and told:
+        figures |= {"episodes": summaries, "files": [str(path) for path in files]}
+        if options.json is not None and summaries:
             _report.write_json(options.json, figures)
     return figures
 
 
-# ---- Playing ----
+# ---- Running the policy ----
 
 
 def _players(
     options: Options, folders: list[Path], seeds: Sequence[int], progress: Console, stack: ExitStack
 ) -> tuple[list[Player], Window | None]:
-    """One player of each run, all in the scene of the first; and the window if there is one."""
+    """Create a player for each run, all in the scene of the first, and the window of --live."""
     from robot_attn_scripts._live_window import Window
-    from robot_attn_scripts._player import player_of
+    from robot_attn_scripts._player import make_player
 
     policies = [_loaded_run.load(folder, options.which, options.module, gradients=True) for folder in folders]
     base = policies[0].config
     players = [
         stack.enter_context(
-            player_of(
+            make_player(
                 policy,
                 options.task or base.task,
                 _scene(options, base, policy.config),
@@ -116,7 +123,7 @@ def _players(
 
 
 def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> Episode:
-    """The episode of a seed, under a progress bar, and in the window if there is one."""
+    """Run and record an episode, with a progress bar and in the window if there is one."""
     from robot_attn_scripts._live_window import LiveView
 
     live = None
@@ -125,32 +132,40 @@ def _play(player: Player, progress: Console, window: Window | None, size: int, s
         live = LiveView(
             probe, player.best_head, window.show, window.wait, dt=player.env.dt, size=size, title=title
         )
-    with _loaded_run.step_bar(progress) as watch:
-        advance = watch(f"recording seed {seed}", int(player.env.horizon))
+    with _loaded_run.step_bar(progress) as start_progress:
+        advance = start_progress(f"recording seed {seed}", int(player.env.horizon))
 
-        def after(step: Step) -> None:
+        def on_step(step: Step) -> None:
             advance(step)
             if live is not None:
                 live(step)
 
-        return player.play(seed, after)
+        return player.play(seed, on_step)
 
 
 def _explain(player: Player, seed: int, progress: Console) -> Report:
-    """The explanation of the episode of a seed, under a progress bar."""
+    """Explain an episode, with a progress bar."""
     from robot_attn_policies.probing.explain import explain_episode
 
     title, probe = f"{player.env_args['env_name']}   seed {seed}", player.policy.probe
-    with _loaded_run.step_bar(progress) as watch:
+    with _loaded_run.step_bar(progress) as start_progress:
         return explain_episode(
-            probe, player.env, seed, title=title, facts=[("Policy", player.policy.name)], start_progress=watch
+            probe,
+            player.env,
+            seed,
+            title=title,
+            facts=[("Policy", player.policy.name)],
+            start_progress=start_progress,
         )
 
 
 def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, Json]:
-    """Options of the environment: those of `base`, and what the command asks for in their place.
+    """Make the options of the environment.
 
-    The frames are those that the policy was trained on, `own`. Of another task they are all that is kept.
+    Args:
+        options: options of the command.
+        base: configuration whose environment options are the default; not used for another task.
+        own: configuration of the policy, which determines its frames.
     """
     from robot_attn_scripts._tasks import env_id
 
@@ -170,8 +185,8 @@ def _load(sources: list[Path]) -> list[Episode]:
     episodes = [load_episode(source) for source in sources]
     starts = [(_task_title(episode), episode.seed) for episode in episodes]
     if len(set(starts)) > 1:
-        told = " and ".join(f"{task} with seed {seed}" for task, seed in starts)
-        raise ValueError(f"to compare takes two episodes of one task and seed, got {told}")
+        both = " and ".join(f"{task} with seed {seed}" for task, seed in starts)
+        raise ValueError(f"expected two episodes of one task and seed to compare, got {both}: record another")
     return episodes
 
 
@@ -189,7 +204,13 @@ def _save(out: Path, episodes: list[Episode]) -> list[Path]:
 
 
 class Shown(NamedTuple):
-    """An episode as it is drawn: its frames may be sharper than the policy's."""
+    """An episode to draw, whose frames may be rendered again.
+
+    Attributes:
+        episode: the episode, perhaps with larger frames than the policy's.
+        view: the same steps from another camera, if any.
+        notes: notes for the page.
+    """
 
     episode: Episode
     view: View | None
@@ -204,7 +225,7 @@ def _draw(
     reports: list[Report],
     progress: Console,
 ) -> list[Path]:
-    """Write the video, the pages and what else is asked for; give their paths."""
+    """Write the video, the pages and the optional files, and return their paths."""
     from robot_attn.drawing import Replay, contact_sheet, moments, write_png
     from robot_attn.video import write_video
     from robot_attn_policies.pages.page import write_page
@@ -230,10 +251,10 @@ def _draw(
     for i, (page, one) in enumerate(zip(pages, shown, strict=True)):
         links = {f"Compare with {_name(shown[1 - i].episode)}": pages[1 - i].name} if len(shown) == 2 else {}
         if reports:
-            explained = _named(page, "explained")
-            write_report(explained, reports[i])
-            written += [explained, explained.with_suffix(".json")]
-            links["Explanation of this episode"] = explained.name
+            report = _named(page, "explained")
+            write_report(report, reports[i])
+            written += [report, report.with_suffix(".json")]
+            links["Explanation of this episode"] = report.name
         write_page(page, one.episode, title=_title(one.episode), notes=one.notes, links=links, view=one.view)
         written.append(page)
     if options.png:
@@ -251,7 +272,7 @@ def _draw(
 
 
 def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
-    """The episode as it is drawn: from the states in it where another size or camera is asked for."""
+    """Prepare an episode for drawing; render its frames again for --image-size or --camera."""
     if options.image_size is None and options.camera is None:
         return Shown(episode, None, [])
     from robot_attn_policies.pages.page import View
@@ -261,7 +282,7 @@ def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
     high = max(height, VIEW_HEIGHT) if options.image_size is None else options.image_size
     size = high, round(high * width / height)
     view, shown, notes = None, episode, []
-    with progress.status("drawing the frames again"):
+    with progress.status("rendering the frames again"):
         if options.camera is not None:
             view = View(options.camera, redraw(episode, image_size=size, camera=options.camera).images)
         if options.image_size is not None:
@@ -273,30 +294,30 @@ def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
                 grid=episode.grid.resized(size),
             )
             notes = [
-                f"The policy saw frames of {height} × {width} pixels; they are drawn again at "
+                f"The policy's frames have {height} × {width} pixels; they are rendered again here at "
                 f"{size[0]} × {size[1]}."
             ]
     return Shown(shown, view, notes)
 
 
 def _drawn(pictures: Pictures, console: Console) -> Iterator[Image]:
-    """The pictures, one at a time, under a progress bar."""
+    """Draw the pictures one by one, with a progress bar."""
     from rich.progress import track
 
     for step in track(range(len(pictures)), "drawing and encoding", console=console, transient=True):
         yield pictures.draw(step)
 
 
-# ---- Names and words ----
+# ---- Names and summaries ----
 
 
 def _named(path: Path, *parts: object) -> Path:
-    """replay.mp4 -> replay-7.mp4."""
+    """Extend the name of a file: replay.mp4 -> replay-7.mp4."""
     return path.with_name("-".join([path.stem, *map(str, parts)]) + path.suffix)
 
 
 def _beside(path: Path, episodes: Sized) -> list[Path]:
-    """A path for each episode: the same, or of two replay-a and replay-b."""
+    """Return one path for each episode: the path itself for one, replay-a and replay-b for two."""
     return [path] if len(episodes) == 1 else [_named(path, "a"), _named(path, "b")]
 
 
@@ -316,10 +337,10 @@ def _cut(episode: Episode) -> list[str]:
     return [] if episode.cut is None else [f"cut after step {len(episode)} of {episode.cut}"]
 
 
-def _tell(episode: Episode, console: Console) -> dict[str, object]:
-    """Say how an episode went, and give the same as figures."""
+def _summarise(episode: Episode, console: Console) -> dict[str, object]:
+    """Print a summary of an episode and return it as JSON."""
     total = float(episode.rewards.sum())
-    outcome = {True: "success", False: "no success", None: "success not known"}[episode.success]
+    outcome = {True: "success", False: "no success", None: "success unknown"}[episode.success]
     console.print(
         f"{_task_title(episode)}, seed {episode.seed}: {len(episode)} steps, return {total:.1f}, {outcome}",
         highlight=False,
@@ -337,14 +358,14 @@ def _tell(episode: Episode, console: Console) -> dict[str, object]:
     }
 
 
-# ---- Checks, before any work ----
+# ---- Checks ----
 
 
 def _check(options: Options) -> None:
-    """Check what the options need of this machine.
+    """Check the requirements of the options before any work.
 
     Raises:
-        ValueError: there is no display for a window.
+        ValueError: --live cannot open a window.
         ModuleNotFoundError: the Rerun SDK is not installed.
     """
     from robot_attn_scripts._live_window import check_display

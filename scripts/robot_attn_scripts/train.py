@@ -23,20 +23,20 @@ from robot_attn_scripts._tasks import env_id, make_batch, steps_many, training_o
 from robot_attn_scripts.options.train import Options, changed_preset
 
 REFERENCE = "reference.json"
-"""The mean returns of the random policy and of the oracle on the training's evaluation seeds, in the run
-folder."""
+"""File in the run folder with the mean returns of the random policy and of the oracle, on the evaluation
+seeds of training."""
 
 ONE_BY_ONE, ONE_BY_ONE_EPISODES = PPOPreset(n_envs=8, batch_size=256), 8
-"""Preset, and episodes of an evaluation, where environments are stepped one by one: each may draw with an
-its own OpenGL context, which takes about 0.1 GB."""
+"""Preset and number of evaluation episodes if environments are stepped one by one. They are few, as each may
+have an OpenGL context, which takes about 0.1 GB."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Train, print where the policies are, and return the figures.
+    """Train, print the run folder and the best score, and return the figures.
 
     Raises:
-        ValueError: an unknown task, family or option; a folder that cannot be written or gone on with.
-        KeyboardInterrupt: interrupted, after the checkpoint was written and the way on was printed.
+        ValueError: a task, family or option is unknown, or the folder cannot be written or resumed.
+        KeyboardInterrupt: interrupted, after the checkpoint was written. The command to resume is printed.
     """
     console = Console()
     _loaded_run.import_modules(options.module)
@@ -48,32 +48,36 @@ def run(options: Options) -> dict[str, object]:
     normalise = Normaliser(make_env, config, folder) if scored else None
     result = train(config, make_env, folder, resume=options.resume, normalise=normalise, console=console)
     if result.stopped == "interrupted":
-        place = config.perception.rpartition(":")[0]
-        modules = dict.fromkeys([*options.module, *([place] if place else [])])
-        again = ["robot-attn", "train", options.task, "--out", str(folder), "--resume"]
-        command = shlex.join([*again, *(["--module", *modules] if modules else [])])
+        own = config.perception.rpartition(":")[0]
+        modules = dict.fromkeys([*options.module, *([own] if own else [])])
+        arguments = ["robot-attn", "train", options.task, "--out", str(folder), "--resume"]
+        command = shlex.join([*arguments, *(["--module", *modules] if modules else [])])
         console.print(
-            f"stopped and saved after {result.steps:,} steps; go on with:\n  {command}", soft_wrap=True
+            f"stopped and saved after {result.steps:,} steps; resume with:\n  {command}", soft_wrap=True
         )
         raise KeyboardInterrupt
     figures = figures_of(result, "reward an episode" if normalise is None else "0 random, 1 oracle")
-    told = f"trained {result.steps:,} steps in {result.seconds:,.0f} s: {folder}"
+    message = f"trained {result.steps:,} steps in {result.seconds:,.0f} s: {folder}"
     if result.best is not None:
         name = "mean return" if normalise is None else "score"
-        told += f"\nbest {name} {result.best.score:.3f}, after {result.best.steps:,} steps"
-    console.print(told, soft_wrap=True)
+        message += f"\nbest {name} {result.best.score:.3f}, after {result.best.steps:,} steps"
+    console.print(message, soft_wrap=True)
     if options.json is not None:
         _report.write_json(options.json, figures)
     return figures
 
 
 def make_config(options: Options, folder: Path) -> TrainConfig:
-    """The configuration of these options; on resuming, the folder's, with what these options change of it.
+    """Make the configuration of a training.
+
+    Args:
+        options: options of the command. When resuming, they change the stored configuration.
+        folder: run folder.
 
     Raises:
-        ValueError: an unknown task or field, or a value of another type.
+        ValueError: the task or a field is unknown, or a value has the wrong type.
     """
-    env_id(options.task)  # an unknown task is named before anything is made
+    env_id(options.task)  # raises for an unknown task before anything is created
     if options.resume and (folder / CONFIG).is_file():
         stored = read_config(folder).config
         start, preset = stored, stored.ppo
@@ -92,7 +96,11 @@ def make_config(options: Options, folder: Path) -> TrainConfig:
 
 
 def _check_named(perception: str, options: Options, folder: Path) -> None:
-    """Refuse a perception that a folder names by its place, unless a person names it, or its module, too."""
+    """Check that the options name a perception of another module too: importing it runs its code.
+
+    Raises:
+        ValueError: only the run folder names it.
+    """
     module, colon, _ = perception.partition(":")
     if colon and perception != options.perception and module not in options.module:
         raise ValueError(
@@ -102,7 +110,7 @@ def _check_named(perception: str, options: Options, folder: Path) -> None:
 
 
 def env_maker(config: TrainConfig) -> MakeEnv:
-    """Make batches of the environment of a configuration, to train or to evaluate in."""
+    """Return a function that creates batches of environments, for training or for evaluation."""
 
     def make(num_envs: int, training: bool) -> VectorEnv[Any, Any, Any]:
         options: dict[str, Any] = {**config.env, **(config.train_env if training else {})}
@@ -112,9 +120,14 @@ def env_maker(config: TrainConfig) -> MakeEnv:
 
 
 class Normaliser:
-    """Mean return -> score on the training's evaluation seeds: 0 is the random policy, 1 the scripted oracle.
+    """Normalise a mean return on the evaluation seeds: 0 is the random policy, 1 the scripted oracle.
 
-    Both are measured once, at the first call, and kept in the run folder for the trainings that resume it.
+    Both baselines are measured once, at the first call, and saved to the run folder.
+
+    Args:
+        make_env: creates a batch of environments.
+        config: configuration of the training.
+        folder: run folder.
     """
 
     def __init__(self, make_env: MakeEnv, config: TrainConfig, folder: Path) -> None:
@@ -138,7 +151,10 @@ class Normaliser:
             found = float(data["random_mean_return"]), float(data["oracle_mean_return"])
             same = {name: data[name] for name in self._seeds()} == self._seeds()
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(f"{self._path} is damaged: delete it, and it is measured again") from error
+            raise RunError(
+                f"expected the returns of the baselines, got a damaged {self._path}: delete it, and they are "
+                "measured again"
+            ) from error
         return found if same and found[0] < found[1] else None
 
     def _measure(self) -> tuple[float, float]:
@@ -153,7 +169,8 @@ class Normaliser:
             env.close()
         if oracle <= random:
             raise ValueError(
-                f"the oracle's mean return, {oracle:.3f}, is not above the random policy's, {random:.3f}"
+                f"expected a mean return of the oracle above the random policy's, {random:.3f}, got "
+                f"{oracle:.3f}: check its oracle_actions"
             )
         references = {"random_mean_return": random, "oracle_mean_return": oracle}
         write_json(self._path, {**references, **self._seeds()})
@@ -161,7 +178,7 @@ class Normaliser:
 
 
 def figures_of(result: TrainResult, score_unit: str) -> dict[str, object]:
-    """The figures of a training, with their units; without an evaluation those of the best are null."""
+    """Make the JSON of a training. Figures of the best checkpoint are null without an evaluation."""
     best = result.best
 
     def of_best(name: str, unit: str) -> dict[str, object] | None:

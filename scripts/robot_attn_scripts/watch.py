@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
     from robot_attn.drawing import Image
     from robot_attn.video import Camera, VideoReader
-    from robot_attn_scripts._video_probe import Watcher
+    from robot_attn_scripts._video_probe import VideoProbe
 
 DEFAULT_FPS = 30.0
-"""Frames a second where neither the source nor a person says."""
+"""Frames a second if neither the source nor an option specifies them."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Draw until the source ends or a person stops, say what there was, and return the figures.
+    """Draw until the source ends or the user stops, print a summary, and return the figures.
 
-    Interrupted, it finishes the video of the frames so far.
+    On an interrupt, the video of the frames so far is completed.
 
     Raises:
-        ValueError: an option out of range, no display for a window, or a policy that cannot watch.
-        OSError: the source cannot be read, or the video not written.
-        KeyboardInterrupt: interrupted in a file, after the frames so far were written. A camera has no other
-            end.
+        ValueError: no window can be opened, or the policy's frames are not RGB.
+        OSError: the source cannot be read, or the video cannot be written.
+        KeyboardInterrupt: interrupted, after the frames so far were written. Only if the source is a file: a
+            camera can only be stopped in this way.
     """
     from rich.console import Console
 
@@ -40,7 +40,7 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.training.run_folder import load_policy
     from robot_attn_policies.training.stop import stop_on_signal
     from robot_attn_scripts._live_window import Window
-    from robot_attn_scripts._video_probe import Watcher
+    from robot_attn_scripts._video_probe import VideoProbe
 
     if options.out is None:
         _check_window()
@@ -52,7 +52,7 @@ def run(options: Options) -> dict[str, object]:
         stack.callback(source.close)
         _loaded_run.import_modules(options.module)
         policy, config = load_policy(options.run, which=options.which, modules=options.module)
-        watcher = Watcher(
+        video_probe = VideoProbe(
             probe_policy(policy),
             width=options.width,
             head=options.head,
@@ -60,46 +60,48 @@ def run(options: Options) -> dict[str, object]:
             boxes=options.boxes,
             title=f"{options.run.name}: {config.perception}",
         )
-        console.print(f"maps: {MAP_KINDS[watcher.probe.kind]}", highlight=False)
-        if watcher.unknown:
-            names = ", ".join(watcher.unknown)
-            told = f"the policy also reads {names}, which a video does not tell: zero in every frame"
-            console.print(told, style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"maps: {MAP_KINDS[video_probe.probe.kind]}", highlight=False)
+        if video_probe.unknown:
+            names = ", ".join(video_probe.unknown)
+            warning = f"the policy also reads {names}, which a video does not have: zero in every frame"
+            console.print(warning, style="yellow", highlight=False, soft_wrap=True)
         stopped = stack.enter_context(stop_on_signal())
         own = source.fps or options.fps or DEFAULT_FPS
         fps = min(options.fps or own, own)
-        seen = _Seen()
-        pictures = _pictures(source, watcher, fps, stopped, seen)
+        counts = _Counts()
+        pictures = _pictures(source, video_probe, fps, stopped, counts)
         shown = _under_bar(pictures, source, fps, progress)
         if options.out is not None:
             try:
                 write_video(options.out, shown, fps)
             except ValueError:
-                if not stopped() or seen.frames:
+                if not stopped() or counts.frames:
                     raise
         else:
             _show(shown, stack.enter_context(Window()), fps)
         cut = source.cut if isinstance(source, VideoReader) else None
         interrupted = stopped()
-    rate = seen.frames / seen.seconds if seen.seconds else 0.0
-    if seen.frames:
+    rate = counts.frames / counts.seconds if counts.seconds else 0.0
+    if counts.frames:
         where = "" if options.out is None else f": {options.out}"
-        console.print(f"{seen.frames} frames at {rate:.0f} a second{where}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{counts.frames} frames at {rate:.0f} a second{where}", highlight=False, soft_wrap=True
+        )
     if cut is not None:
-        told = f"the video was cut: it should have {cut} frames, and {source.count} could be read"
-        console.print(told, style="yellow", highlight=False)
+        warning = f"the video was cut: it should have {cut} frames, and {source.count} could be read"
+        console.print(warning, style="yellow", highlight=False)
     figures: dict[str, object] = {
         "source": options.source,
         "run": str(options.run),
         "policy": options.which,
-        "maps": watcher.probe.kind,
-        "unknown": list(watcher.unknown),
-        "frames": _report.figure(seen.frames, "frames"),
+        "maps": video_probe.probe.kind,
+        "unknown": list(video_probe.unknown),
+        "frames": _report.figure(counts.frames, "frames"),
         "cut": None if cut is None else _report.figure(cut, "frames before the file was cut"),
         "rate": _report.figure(rate, "frames/s"),
-        "boxes": _report.figure(seen.boxes / max(seen.frames, 1), "boxes a frame"),
+        "boxes": _report.figure(counts.boxes / max(counts.frames, 1), "boxes a frame"),
         "interrupted": interrupted,
-        "file": None if options.out is None or not seen.frames else str(options.out),
+        "file": None if options.out is None or not counts.frames else str(options.out),
     }
     if options.json is not None:
         _report.write_json(options.json, figures)
@@ -108,12 +110,12 @@ def run(options: Options) -> dict[str, object]:
     return figures
 
 
-# ---- Sources, and where the pictures go ----
+# ---- Sources and outputs ----
 
 
 @dataclass
-class _Seen:
-    """What was done so far."""
+class _Counts:
+    """Frames processed, boxes drawn and seconds taken so far."""
 
     frames: int = 0
     boxes: int = 0
@@ -121,7 +123,7 @@ class _Seen:
 
 
 def is_camera(source: str) -> bool:
-    """Whether a source is a camera, and no file."""
+    """Return whether a source is a camera and not a file."""
     return source.isdecimal() or source.startswith("/dev/video")
 
 
@@ -134,32 +136,39 @@ def _source(source: str) -> VideoReader | Camera:
 
 
 def _pictures(
-    source: VideoReader | Camera, watcher: Watcher, fps: float, stopped: Callable[[], bool], seen: _Seen
+    source: VideoReader | Camera, probe: VideoProbe, fps: float, stopped: Callable[[], bool], counts: _Counts
 ) -> Iterator[Image]:
-    """The pictures of the source, `fps` a second of the source's time, until it ends or someone stops.
+    """Draw the pictures of a source, `fps` per second of the source's time, until it ends or is stopped.
 
-    Of a file whose frames are more than that some are left out. A camera's come when they do: where one is
-    late, the last picture fills its time.
+    Frames of a file with a higher rate are skipped. If a camera's frame is late, the next picture is repeated
+    to fill the time.
+
+    Args:
+        source: video or camera.
+        probe: draws a frame.
+        fps: pictures per second.
+        stopped: returns whether to stop.
+        counts: updated with every picture.
     """
     from robot_attn.video import VideoReader
 
     started = time.perf_counter()
-    given = 0
+    yielded = 0
     for frame in source:
         if stopped():
             break
-        own = isinstance(source, VideoReader)
-        clock = (source.count - 1) / (source.fps or fps) if own else time.perf_counter() - started
+        is_file = isinstance(source, VideoReader)
+        clock = (source.count - 1) / (source.fps or fps) if is_file else time.perf_counter() - started
         due = int(clock * fps + 1e-6) + 1
-        if due <= given:
+        if due <= yielded:
             continue
-        picture, boxes = watcher(frame)
-        seen.frames += 1
-        seen.boxes += boxes
-        for _ in range(1 if own or given == 0 else due - given):
+        picture, boxes = probe(frame)
+        counts.frames += 1
+        counts.boxes += boxes
+        for _ in range(1 if is_file or yielded == 0 else due - yielded):
             yield picture
-        given = due
-        seen.seconds = time.perf_counter() - started
+        yielded = due
+        counts.seconds = time.perf_counter() - started
 
 
 def _under_bar(
@@ -179,7 +188,7 @@ def _under_bar(
 
 
 def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:
-    """Show pictures in a window, at their pace."""
+    """Show pictures in a window at their frame rate."""
     from robot_attn_scripts._live_window import ESCAPE, SPACE
 
     until = time.monotonic()
@@ -196,13 +205,16 @@ def _show(pictures: Iterator[Image], window: Any, fps: float) -> None:
 
 
 def _check_window() -> None:
-    """Raises ValueError where no window can be opened, before any work."""
+    """Check that a window can be opened.
+
+    Raises:
+        ValueError: no window can be opened.
+    """
     from robot_attn_scripts._live_window import check_display
 
     try:
         check_display()
     except ValueError:
         raise ValueError(
-            "no window can be opened here, for want of a display: write the pictures to a video instead, "
-            "with --out watched.mp4"
+            "expected a display to open a window, got none: write a video instead, with --out watched.mp4"
         ) from None

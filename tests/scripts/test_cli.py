@@ -243,7 +243,10 @@ def test_an_unwritable_json_path_is_refused_before_the_work(
     assert cli.main(["faulty", "--end", "bug", "--json", str(blocked)]) == 2
     assert capsys.readouterr().err.startswith("robot-attn: error: ")
     assert cli.main(["faulty", "--end", "bug", "--json", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"robot-attn: error: {tmp_path} is a folder; name a file in it\n"
+    assert (
+        capsys.readouterr().err
+        == f"robot-attn: error: expected a file to write, got the folder {tmp_path}: name a file in it\n"
+    )
 
 
 def test_figures_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -258,7 +261,7 @@ def test_figures_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path: Path, bad: object) -> None:
     path = tmp_path / "figures.json"
     write_json(path, {"figure": 1})
-    with pytest.raises(ValueError, match=r"figures\.json must be plain, finite JSON"):
+    with pytest.raises(ValueError, match=r"expected plain, finite JSON values for .*figures\.json, got"):
         write_json(path, {"figure": bad})
     assert json.loads(path.read_text()) == {"figure": 1}
 

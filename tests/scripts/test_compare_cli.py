@@ -226,8 +226,8 @@ Damage = Callable[[Path], None]
         (["query-0", "never"], "best/policy.safetensors, got none"),
         (["query-0", "--suite", "hrad"], "got 'hrad': did you mean 'hard'?"),
         (["query-0", "--episodes", "0"], "from 1 to"),
-        (["query-0", "--seed", "1000001"], "seed 1000001 has been used before"),
-        (["query-0", "--seed", str(CALIBRATION_SEED)], "has been used before"),
+        (["query-0", "--seed", "1000001"], "have not used, got 1000001"),
+        (["query-0", "--seed", str(CALIBRATION_SEED)], f"have not used, got {CALIBRATION_SEED}"),
     ],
 )
 def test_what_cannot_be_compared_is_told_before_anything_is_written(

@@ -68,7 +68,7 @@ def test_verdicts_are_printed(folder: Path, tmp_path: Path, capsys: pytest.Captu
         (["--episodes", "1"], "expected --episodes from 2 to 1,000,000, got 1"),
         (["--envs", "0"], "expected --envs from 1 to 4,096, got 0"),
         (["--calibration-episodes", "-1"], "expected --calibration-episodes from 0 to 1,000,000, got -1"),
-        (["--seed", "1"], "explanation seed 1 has been used before"),
+        (["--seed", "1"], "expected explanation seeds that training and calibration have not used, got 1"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_played(

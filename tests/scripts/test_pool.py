@@ -29,7 +29,9 @@ def test_every_job_has_its_result_and_tells_how_far_it_is() -> None:
     assert os.getpid() not in processes and 1 <= len(processes) <= 2
 
 
-@pytest.mark.parametrize(("job", "message"), [("x", "expected a number, got 'x'"), (-1, "process ended")])
+@pytest.mark.parametrize(
+    ("job", "message"), [("x", "expected a number, got 'x'"), (-1, "got the end of the worker process")]
+)
 def test_a_job_that_fails_is_raised_or_said_and_the_others_go_on(job: int | str, message: str) -> None:
     def run(jobs: list[int | str], errors: dict[int, str] | None) -> dict[int, int]:
         results: dict[int, tuple[int, int]] = {}

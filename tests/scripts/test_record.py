@@ -28,7 +28,7 @@ from robot_attn_policies.sb3.policy import build_policy, policy_weights
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import describe_run, load_policy, write_config, write_policy
-from robot_attn_scripts._minari import recoverable
+from robot_attn_scripts._minari import recoverable_env
 from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts._third_party import OwnContext
 from robot_attn_scripts.record import Options, RecordJob, record_job, run
@@ -120,7 +120,7 @@ def test_another_process_records_the_same(folder: Path, tmp_path: Path) -> None:
 def test_what_is_there_is_not_written_over(folder: Path, tmp_path: Path) -> None:
     present = tmp_path / f"episode-{FIRST + 1}.hdf5"
     present.write_bytes(b"precious")
-    with pytest.raises(ValueError, match=f"episode-{FIRST + 1}.hdf5 is there already"):
+    with pytest.raises(ValueError, match=f"episode-{FIRST + 1}.hdf5, which exists"):
         run(Options(folder, episodes=2, out=tmp_path))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
 
@@ -249,7 +249,7 @@ def test_of_the_wrappers_those_that_json_can_hold_are_recovered() -> None:
         return RescaleAction(env, np.float32(-1), np.float32(1))
 
     batch = SyncVectorEnv([make])
-    env = recoverable(batch, {})
+    env = recoverable_env(batch, {})
     assert env is not None
     assert env.unwrapped.glow == 170  # type: ignore[attr-defined]
     assert env.action_space == batch.single_action_space
@@ -283,7 +283,7 @@ def test_an_environment_that_json_cannot_hold_is_left_out(
     ],
 )
 def test_a_name_that_minari_does_not_take_is_refused_at_once(tmp_path: Path, root: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="has a name like track/query-v0"):
+    with pytest.raises(ValueError, match="expected the name of a Minari dataset such as track/query-v0"):
         run(Options(tmp_path / "no run", minari=name))
 
 
@@ -291,8 +291,8 @@ def test_a_dataset_that_is_there_stays_as_it_is(folder: Path, root: Path) -> Non
     run(Options(folder, episodes=1, minari="toy/query-v0"))
     files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     for name, message in (
-        ("toy/query-v0", "there is a Minari dataset toy/query-v0 already"),
-        ("toy/query-v0/more-v0", "toy/query-v0 is a Minari dataset, and no namespace"),
+        ("toy/query-v0", "got toy/query-v0, which exists at"),
+        ("toy/query-v0/more-v0", "got the Minari dataset toy/query-v0: name another namespace"),
     ):
         with pytest.raises(ValueError, match=message):
             run(Options(folder, episodes=1, minari=name))

@@ -1,4 +1,4 @@
-"""Stored episodes drawn again."""
+"""Stored episodes rendered again from their simulator states."""
 
 import sys
 from dataclasses import replace
@@ -88,7 +88,7 @@ def with_part(episode: Episode, name: str, change: Any) -> Episode:
     ("change", "message"),
     [
         (lambda e: with_args(e, env_name="ALE/Pong-v5"), "'ALE/Pong-v5', is not registered here"),
-        (lambda e: with_args(e, env_name="CartPole-v1"), "'CartPole-v1', cannot go back to a state"),
+        (lambda e: with_args(e, env_name="CartPole-v1"), "'CartPole-v1', cannot return to a state"),
         (lambda e: with_args(e, env_name="this:RobotAttn/Track-v0"), "is not registered here"),
         (lambda e: with_args(e, env_name=["RobotAttn/Track-v0"]), "is not registered here"),
         (lambda e: replace(e, env_args={}), "None, is not registered here"),
@@ -98,19 +98,19 @@ def with_part(episode: Episode, name: str, change: Any) -> Episode:
             "expected an option of the task Track among .*, got 'colours'",
         ),
         (lambda e: with_args(e, env_kwargs={"image_size": 32, "distractors": 3}), "are not those of"),
-        (lambda e: with_args(e, env_kwargs={"image_size": 48}), "shows other frames here"),
+        (lambda e: with_args(e, env_kwargs={"image_size": 48}), "renders other frames here"),
         (lambda e: replace(e, simulator={}), "no states of the simulator"),
         (lambda e: replace(e, simulator={"steps": e.simulator["steps"]}), "are not those of"),
         (lambda e: replace(e, simulator={**e.simulator, "steps": np.zeros(5)}), "are not those of"),
         (lambda e: with_part(e, "objects/target", lambda part: part + 99), "are not those of"),
         (lambda e: with_part(e, "generators", lambda part: part | np.uint64(1 << 63)), "are not those of"),
-        (lambda e: with_part(e, "geom_rgba", lambda part: 1 - part), "shows other frames here"),
+        (lambda e: with_part(e, "geom_rgba", lambda part: 1 - part), "renders other frames here"),
     ],
 )
 def test_what_cannot_be_drawn_again_says_why_and_what_can(track: Episode, change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         redraw(change(track))
-    assert str(caught.value).endswith("draw its stored frames, without a camera or size")
+    assert str(caught.value).endswith("draw its stored frames, without --camera and --image-size")
     assert "this" not in sys.modules  # what a file names is not imported
 
 

@@ -251,18 +251,18 @@ def test_episodes_of_two_seeds_are_not_compared(
     assert "expected two run folders or two recorded episodes for --compare" in capsys.readouterr().err
 
 
-def test_a_policy_that_does_not_fit_the_task_is_told_what_differs(
+def test_the_error_for_a_policy_that_does_not_fit_the_task_lists_the_differences(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder, "--env", "discrete=true", "--out", tmp_path / "out" / "a.mp4") == 2
     told = capsys.readouterr().err
-    assert "trained with action float32 [2] where RobotAttn/Toy-v0 has Discrete(4);" in told
+    assert "got RobotAttn/Toy-v0 with action Discrete(4) where the policy has float32 [2]:" in told
     assert run(folder, "--env", "box=true", "--out", tmp_path / "out" / "a.mp4") == 2
     told = capsys.readouterr().err
     for difference in (
-        "image uint8 [3, 36, 44] where RobotAttn/Toy-v0 has nothing",
-        "observation nothing where RobotAttn/Toy-v0 has uint8 [3, 36, 44]",
-        "state float32 [2] where RobotAttn/Toy-v0 has nothing",
+        "image nothing where the policy has uint8 [3, 36, 44]",
+        "observation uint8 [3, 36, 44] where the policy has nothing",
+        "state nothing where the policy has float32 [2]",
     ):
         assert difference in told
     assert list((tmp_path / "out").iterdir()) == []

@@ -66,7 +66,9 @@ def test_places_scale_with_the_frame() -> None:
 def test_sharper_frames_carry_the_same_maps(stored: Path) -> None:
     episode, sharp = shown(stored, image_size=96)
     assert sharp.view is None
-    assert sharp.notes == ["The policy saw frames of 32 × 32 pixels; they are drawn again at 96 × 96."]
+    assert sharp.notes == [
+        "The policy's frames have 32 × 32 pixels; they are rendered again here at 96 × 96."
+    ]
     again = sharp.episode
     assert again.images.shape == (STEPS, 96, 96, 3)
     assert again.grid.xs.tolist() == [11.5, 35.5, 59.5, 83.5]

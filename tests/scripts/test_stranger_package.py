@@ -85,7 +85,7 @@ def test_its_episode_is_drawn_and_drawn_again_from_elsewhere(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["replay.hdf5", "replay.html", "replay.mp4"]
     options = ["--out", str(again), "--camera", "above", "--image-size", "64"]
     robot_attn("replay", str(video.with_suffix(".hdf5")), *options, path=site)
-    assert "drawn again at 64" in again.with_suffix(".html").read_text()
+    assert "rendered again here at 64" in again.with_suffix(".html").read_text()
 
 
 def test_it_is_explained_with_interventions_and_heads(site: Path, trained: Path, tmp_path: Path) -> None:

@@ -476,12 +476,12 @@ def test_an_id_without_a_single_environment_is_made_as_a_batch(monkeypatch: pyte
         ("RobotAttn/Track-v0", [], "did you mean 'track'"),
         ("no_such_module:Task-v0", [], "put its folder in PYTHONPATH"),
         ("lamp_env:Lamp-v1", [], "did you mean 'Lamp-v0'"),
-        ("lamp_env:Lamp/Blind-v0", [], "expected 'rgb_array' among its render modes, got ['ansi']"),
+        ("lamp_env:Lamp/Blind-v0", [], "got Lamp/Blind-v0 with render modes ['ansi']"),
         ("lamp_env:Lamp/Endless-v0", [], "such as --env max_episode_steps=1000"),
-        ("lamp_env:Lamp-v0", ["--env", "image_size=16"], "leave image_size out"),
+        ("lamp_env:Lamp-v0", ["--env", "image_size=16"], "images have a fixed size, got one: omit it"),
         ("lamp_env:Lamp-v0", ["--env", "colour=red"], "cannot be made with colour='red'"),
-        ("Reacher-v5", ["--env", "image_size=0"], "a number of pixels or [height, width], got 0"),
-        ("Reacher-v5", ["--env", "image_size=[64,64,3]"], "a number of pixels or [height, width]"),
+        ("Reacher-v5", ["--env", "image_size=0"], "in pixels, a number or [height, width], got 0"),
+        ("Reacher-v5", ["--env", "image_size=[64,64,3]"], "in pixels, a number or [height, width]"),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(

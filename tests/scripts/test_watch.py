@@ -31,7 +31,7 @@ from robot_attn_policies.sb3.policy import build_policy  # noqa: E402
 from robot_attn_policies.training.presets import TrainConfig  # noqa: E402
 from robot_attn_policies.training.run_folder import load_policy  # noqa: E402
 from robot_attn_scripts import watch  # noqa: E402
-from robot_attn_scripts._video_probe import CAPTION, Watcher, crop  # noqa: E402
+from robot_attn_scripts._video_probe import CAPTION, VideoProbe, crop  # noqa: E402
 from robot_attn_scripts.watch import Options, run  # noqa: E402
 
 HEIGHT, WIDTH, COUNT = 96, 176, 30  # the policy's own frames have 36 x 44
@@ -56,10 +56,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sharp_eyes(size: int = 60) -> PolicyProbe:
+def toy_probe(size: int = 60) -> PolicyProbe:
     torch.manual_seed(3)
-    seen = spaces.Dict(image=spaces.Box(0, 255, (3, size, size), np.uint8))
-    return probe_policy(build_policy(TrainConfig("toy"), seen, spaces.Box(-1, 1, (2,), np.float32)))
+    space = spaces.Dict(image=spaces.Box(0, 255, (3, size, size), np.uint8))
+    return probe_policy(build_policy(TrainConfig("toy"), space, spaces.Box(-1, 1, (2,), np.float32)))
 
 
 def one_cell(probe: PolicyProbe, row: int, col: int) -> np.ndarray:
@@ -83,10 +83,10 @@ def test_a_video_is_watched_into_another(
     assert figures["frames"] == {"value": COUNT, "unit": "frames"}
     assert (figures["maps"], figures["unknown"], figures["cut"]) == ("attention", ["state"], None)
     assert json.is_file()
-    told = " ".join(capsys.readouterr().out.split())
-    assert "maps: attention" in told
-    assert "also reads state, which a video does not tell: zero in every frame" in told
-    assert f"30 frames at {figures['rate']['value']:.0f} a second: {out}" in told  # type: ignore[index]
+    output = " ".join(capsys.readouterr().out.split())
+    assert "maps: attention" in output
+    assert "also reads state, which a video does not have: zero in every frame" in output
+    assert f"30 frames at {figures['rate']['value']:.0f} a second: {out}" in output  # type: ignore[index]
 
 
 def test_fewer_frames_a_second_are_spread_evenly(folder: Path, video: Path, tmp_path: Path) -> None:
@@ -161,14 +161,14 @@ def test_a_camera_is_written_at_the_pace_of_the_clock(tmp_path: Path) -> None:
     # OpenCV plays pictures in a row as it does a camera, as fast as they are read.
     for t in range(COUNT):
         cv2.imwrite(str(tmp_path / f"{t:02}.png"), picture(t)[..., ::-1])
-    watcher = Watcher(sharp_eyes())
-    seen = watch._Seen()
+    video_probe = VideoProbe(toy_probe())
+    counts = watch._Counts()
     with Camera(str(tmp_path / "%02d.png")) as camera:
         started = time.perf_counter()
-        pictures = sum(1 for _ in watch._pictures(camera, watcher, 1000.0, lambda: False, seen))
+        pictures = sum(1 for _ in watch._pictures(camera, video_probe, 1000.0, lambda: False, counts))
         elapsed = time.perf_counter() - started
-    assert 1 <= seen.frames <= camera.count <= COUNT
-    assert seen.frames <= pictures <= 1000 * elapsed + 2
+    assert 1 <= counts.frames <= camera.count <= COUNT
+    assert counts.frames <= pictures <= 1000 * elapsed + 2
 
 
 # ---- Bad input ----
@@ -181,8 +181,8 @@ def test_a_camera_is_written_at_the_pace_of_the_clock(tmp_path: Path) -> None:
         ({"width": 321}, "an even number of pixels, from 320 to 3840, got"),
         ({"width": 100}, "an even number of pixels, from 320 to 3840, got"),
         ({"fps": 0.0}, "--fps above 0 and at most 240, got 0"),
-        ({"head": 3}, "the heads are 0 to 2"),
-        ({"instruction": "the red box"}, "reads no instruction"),
+        ({"head": 3}, "expected --head from 0 to 2, got 3"),
+        ({"instruction": "the red box"}, "expected no --instruction for this policy, got 'the red box'"),
     ],
 )
 def test_bad_options_are_refused(
@@ -198,7 +198,7 @@ def test_without_a_display_and_a_file_there_is_one_clear_error(
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r"no window can be opened here.*with --out watched\.mp4"):
+    with pytest.raises(ValueError, match=r"expected a display .* got none.* --out watched\.mp4"):
         run(Options("no such file.mp4", folder))
 
 
@@ -215,7 +215,7 @@ def test_a_source_that_is_none_is_named(folder: Path, video: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- What is seen, and what is drawn ----
+# ---- Cropping, attention and drawing ----
 
 
 @given(
@@ -236,37 +236,37 @@ def test_the_part_that_is_seen_is_the_largest_in_the_middle(
 
 
 def test_the_policy_sees_the_middle_scaled(folder: Path) -> None:
-    probe = sharp_eyes(60)
+    probe = toy_probe(60)
     frame = np.zeros((120, 200, 3), np.uint8)
     frame[:, :40], frame[:, 160:] = 255, 255  # beside the middle 120 x 120
     frame[60:62, 40 + 60 : 40 + 62] = (200, 100, 40)
-    seen = Watcher(probe).fit(frame)
-    assert seen.shape == (60, 60, 3)
-    assert seen[30, 30].tolist() == [200, 100, 40]
-    seen[30, 30] = 0
-    assert seen.max() == 0
+    fitted = VideoProbe(probe).fit(frame)
+    assert fitted.shape == (60, 60, 3)
+    assert fitted[30, 30].tolist() == [200, 100, 40]
+    fitted[30, 30] = 0
+    assert fitted.max() == 0
 
 
 def test_the_map_is_the_policys_own_with_zeros_where_nothing_is_known(folder: Path) -> None:
     probe = probe_policy(load_policy(folder)[0])
-    seen = np.ascontiguousarray(picture(9)[:36, :44])
+    fitted = np.ascontiguousarray(picture(9)[:36, :44])
     state = np.zeros((1, 2), np.float32)
-    _, percept = policy_actor(probe.policy)({"image": seen[None], "state": state})
+    _, percept = policy_actor(probe.policy)({"image": fitted[None], "state": state})
     heads = percept.attention[0].numpy()  # type: ignore[union-attr]
-    assert np.array_equal(Watcher(probe).look(seen), heads.mean(axis=0))  # type: ignore[arg-type]
-    assert np.array_equal(Watcher(probe, head=2).look(seen), heads[2])  # type: ignore[arg-type]
+    assert np.array_equal(VideoProbe(probe).attend(fitted), heads.mean(axis=0))  # type: ignore[arg-type]
+    assert np.array_equal(VideoProbe(probe, head=2).attend(fitted), heads[2])  # type: ignore[arg-type]
 
 
 def test_heat_lies_where_the_map_is_and_the_rest_is_left_alone() -> None:
-    probe = sharp_eyes(60)
+    probe = toy_probe(60)
     frame = np.full((320, 640, 3), 100, np.uint8)
-    watcher = Watcher(probe, width=640)
-    plain = watcher.draw(frame, None, []).copy()
+    video_probe = VideoProbe(probe, width=640)
+    plain = video_probe.draw(frame, None, []).copy()
     assert plain.shape == (320 + CAPTION, 640, 3)
     # The policy sees columns 160 to 479; beside them it is dark, 0.35 x 100.
     assert (plain[:320, :160] == 35).all() and (plain[:320, 480:] == 35).all()
     assert (plain[:320, 160:480] == 100).all()
-    hot = watcher.draw(frame, one_cell(probe, 3, 11), [])
+    hot = video_probe.draw(frame, one_cell(probe, 3, 11), [])
     changed = np.argwhere((hot[:320] != plain[:320]).any(axis=2))
     scale = 320 / 60
     y, x = (probe.grid.ys[3] + 0.5) * scale, 160 + (probe.grid.xs[11] + 0.5) * scale
@@ -276,57 +276,59 @@ def test_heat_lies_where_the_map_is_and_the_rest_is_left_alone() -> None:
 
 
 def test_boxes_are_around_what_stands_out_and_keep_their_number() -> None:
-    probe = sharp_eyes(60)
-    watcher = Watcher(probe, width=640)
+    probe = toy_probe(60)
+    video_probe = VideoProbe(probe, width=640)
     frame = np.full((320, 640, 3), 100, np.uint8)
-    seen = watcher.fit(frame)
+    fitted = video_probe.fit(frame)
     ids = []
     for col in (5, 6, 7):
-        (track,) = watcher.find(one_cell(probe, 3, col), seen)
+        (track,) = video_probe.find_regions(one_cell(probe, 3, col), fitted)
         ids.append(track.id)
         x, y, w, h = track.region.box
         assert x <= probe.grid.xs[col] < x + w and y <= probe.grid.ys[3] < y + h
         assert track.region.mass == pytest.approx(1)
     assert ids == [0, 0, 0]
-    plain = watcher.draw(frame, None, []).copy()
-    boxed = watcher.draw(frame, None, [track])
+    plain = video_probe.draw(frame, None, []).copy()
+    boxed = video_probe.draw(frame, None, [track])
     left, top = 160 + round(x * 320 / 60), round(y * 320 / 60)
     assert (boxed[top, left + 5] != plain[top, left + 5]).any()
     inside = boxed[top + 6 : top + 10, left + 6 : left + 10]
     assert (inside == 100).all()
-    assert watcher.find(None, seen) == []
-    assert Watcher(probe, boxes=False).find(one_cell(probe, 3, 5), seen) == []
+    assert video_probe.find_regions(None, fitted) == []
+    assert VideoProbe(probe, boxes=False).find_regions(one_cell(probe, 3, 5), fitted) == []
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), -1.0])
 def test_a_map_that_cannot_be_drawn_is_left_out(value: float) -> None:
-    probe = sharp_eyes(60)
+    probe = toy_probe(60)
     percept = Percept(
         torch.zeros(1, 0), torch.full((1, probe.num_heads, *one_cell(probe, 0, 0).shape), value)
     )
-    blind = Watcher(replace(probe, act=lambda observation: (np.zeros((1, 2), np.float32), percept)))
+    blind = VideoProbe(replace(probe, act=lambda observation: (np.zeros((1, 2), np.float32), percept)))
     frame = np.full((320, 640, 3), 100, np.uint8)
     drawn, boxes = blind(frame)
     assert boxes == 0
-    assert np.array_equal(drawn, Watcher(probe).draw(frame, None, []))
+    assert np.array_equal(drawn, VideoProbe(probe).draw(frame, None, []))
 
 
 def test_an_instruction_says_what_to_look_for() -> None:
     torch.manual_seed(1)
-    seen = spaces.Dict(
+    space = spaces.Dict(
         image=spaces.Box(0, 255, (3, 64, 64), np.uint8),
         tokens=spaces.Box(0, len(robot_attn.vocabulary.WORDS), (robot_attn.MAX_TOKENS,), np.int64),
     )
     config = TrainConfig("toy", perception="instruction")
-    probe = probe_policy(build_policy(config, seen, spaces.Box(-1, 1, (2,), np.float32)))
+    probe = probe_policy(build_policy(config, space, spaces.Box(-1, 1, (2,), np.float32)))
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    red, blue = (Watcher(probe, instruction=text).look(frame) for text in ("the red box", "the blue ball"))
+    red, blue = (
+        VideoProbe(probe, instruction=text).attend(frame) for text in ("the red box", "the blue ball")
+    )
     assert red is not None and blue is not None and not np.array_equal(red, blue)
-    told = {"image": frame[None], "tokens": robot_attn.tokenize("the red box").numpy()[None]}
-    expected = probe.act(told)[1].attention[0].mean(dim=0).numpy()  # type: ignore[union-attr]
+    observation = {"image": frame[None], "tokens": robot_attn.tokenize("the red box").numpy()[None]}
+    expected = probe.act(observation)[1].attention[0].mean(dim=0).numpy()  # type: ignore[union-attr]
     assert red == pytest.approx(expected, abs=1e-7)
-    assert Watcher(probe, instruction="the red box").unknown == ()
-    with pytest.raises(ValueError, match="say what to look for"):
-        Watcher(probe)
+    assert VideoProbe(probe, instruction="the red box").unknown == ()
+    with pytest.raises(ValueError, match="expected an --instruction, which this policy reads, got none"):
+        VideoProbe(probe)
     with pytest.raises(ValueError, match="redd"):
-        Watcher(probe, instruction="the redd box")
+        VideoProbe(probe, instruction="the redd box")

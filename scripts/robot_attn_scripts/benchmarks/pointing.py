@@ -24,7 +24,7 @@ from robot_attn.focus import Bools, FocusMeter, FocusTotals, PriorMap, RatioOfSu
 from robot_attn.frames import channels_to_front
 from robot_attn_policies.evaluation.statistics import bootstrap_interval, ratio_of_sums
 from robot_attn_scripts import _report
-from robot_attn_scripts._pool import Tell, run_jobs
+from robot_attn_scripts._pool import ReportProgress, run_jobs
 from robot_attn_scripts.options.benchmarks.pointing import SEEDS, Options, Supervision
 
 SIDE = 64
@@ -436,16 +436,18 @@ def _train_all(
         )
 
 
-def _train_job(folder: Path, options: Options, job: TrainJob, tell: Tell) -> Figure:
+def _train_job(folder: Path, options: Options, job: TrainJob, report_progress: ReportProgress) -> Figure:
     """Train in a separate process; report progress, and return its figures, or why there are none."""
     from robot_attn_policies.training.train import keep_memory
 
-    tell(None)
+    report_progress(None)
     torch.set_num_threads(1)
     keep_memory()
     try:
         train, validation, test = (_load(folder, split) for split in SPLITS)
-        trained = learn(job, train, validation, seconds=options.seconds, seed=options.seed, report=tell)
+        trained = learn(
+            job, train, validation, seconds=options.seconds, seed=options.seed, report=report_progress
+        )
         return figures_of(trained, untrained(job, validation, options.seed), test)
     except BrokenPipeError:
         raise  # the other end was stopped

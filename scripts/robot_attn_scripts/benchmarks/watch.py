@@ -63,13 +63,13 @@ def run(options: Options) -> dict[str, object]:
 def watch(source: Path, out: Path, probe: PolicyProbe) -> dict[str, float]:
     """Watch a video into another: seconds of each stage. "encode" is all that is in no other."""
     from robot_attn.video import VideoReader, write_video
-    from robot_attn_scripts._video_probe import Watcher
+    from robot_attn_scripts._video_probe import VideoProbe
 
     spent = dict.fromkeys(STAGES, 0.0)
     started = time.perf_counter()
 
     def pictures() -> Iterator[Image]:
-        watcher = Watcher(probe, width=WIDTH)
+        video_probe = VideoProbe(probe, width=WIDTH)
         with VideoReader(source) as video:
             frames = iter(video)
             while True:
@@ -78,13 +78,13 @@ def watch(source: Path, out: Path, probe: PolicyProbe) -> dict[str, float]:
                 if frame is None:
                     return
                 marks.append(time.perf_counter())
-                seen = watcher.fit(frame)
+                fitted = video_probe.fit(frame)
                 marks.append(time.perf_counter())
-                weights = watcher.look(seen)
+                weights = video_probe.attend(fitted)
                 marks.append(time.perf_counter())
-                tracks = watcher.find(weights, seen)
+                tracks = video_probe.find_regions(weights, fitted)
                 marks.append(time.perf_counter())
-                picture = watcher.draw(frame, weights, tracks)
+                picture = video_probe.draw(frame, weights, tracks)
                 marks.append(time.perf_counter())
                 for i, name in enumerate(STAGES[:-1]):
                     spent[name] += marks[i + 1] - marks[i]

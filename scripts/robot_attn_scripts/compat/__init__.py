@@ -1,5 +1,5 @@
-"""What this package uses of its dependencies beyond their public interface, one module a dependency.
+"""Uses of dependencies beyond their documented interface, one module per dependency.
 
-Nothing else in the package may touch a private name of a dependency. Each module has a contract test, which
-names what a new version of the dependency no longer has.
+No other module of the package uses them. Each has a contract test that shows what a new version of the
+dependency has changed.
 """
