@@ -1,4 +1,4 @@
-"""The page of a recorded episode, before a browser sees it: what goes in, and the moments worth a look."""
+"""Episode pages without a browser: their content, and the notable steps."""
 
 import base64
 import hashlib
@@ -66,7 +66,7 @@ def make(**changes: Any) -> Episode:
 
 
 class Reader(HTMLParser):
-    """Collects what a browser would build."""
+    """Collects a page's tags and texts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ def unpack(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
 
 
-# ---- What goes into the page ----
+# ---- Content ----
 
 
-def test_a_head_has_the_colour_that_it_has_in_pictures() -> None:
+def test_heads_have_the_colours_of_pictures() -> None:
     page = build_page(make())
     assert content(page)["colors"] == {
         "heads": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors.HEADS],
@@ -106,7 +106,7 @@ def test_a_head_has_the_colour_that_it_has_in_pictures() -> None:
     ]
 
 
-def test_frames_come_back_bit_for_bit() -> None:
+def test_frames_are_stored_without_loss() -> None:
     episode = make()
     frames = content(build_page(episode))["frames"]
     assert (frames["columns"], frames["rows"], frames["lossless"]) == (3, 2, True)  # 5 frames on 2 x 3
@@ -137,7 +137,7 @@ def test_the_palette_gives_the_colours_of_the_video() -> None:
     assert np.abs(ours - blend_heat(ground, np.arange(256, dtype=np.uint8)[None])[0]).max() <= 2
 
 
-def test_half_of_the_weight_lies_at_or_above_the_level() -> None:
+def test_half_of_the_weight_is_at_or_above_the_level() -> None:
     levels = np.array([[200, 100], [100, 0]], dtype=np.uint8)
     assert half_level(levels, np.array([[0.5, 0.25], [0.25, 0.0]])) == 200
     assert half_level(levels, np.array([[0.4, 0.1], [0.2, 0.3]])) == 100
@@ -146,7 +146,7 @@ def test_half_of_the_weight_lies_at_or_above_the_level() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_no_higher_level_holds_half(seed: int) -> None:
+def test_no_higher_level_holds_half_of_the_weight(seed: int) -> None:
     rng = np.random.default_rng(seed)
     levels = rng.integers(0, 256, (4, 6), dtype=np.uint8)
     weights = rng.random((4, 6))
@@ -162,7 +162,7 @@ def test_no_higher_level_holds_half(seed: int) -> None:
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\"'{{script}}\u2028"
 
 
-def test_names_are_text_wherever_they_appear() -> None:
+def test_names_are_escaped_everywhere() -> None:
     episode = make(
         env_args={"env_name": NASTY, "env_kwargs": {NASTY: NASTY}},
         policy=NASTY,
@@ -179,7 +179,7 @@ def test_names_are_text_wherever_they_appear() -> None:
     assert dict(data["facts"])["Policy"] == NASTY
 
 
-def test_the_page_names_nothing_outside_and_may_run_its_own_script_alone() -> None:
+def test_the_page_loads_nothing_and_runs_its_own_script_only() -> None:
     page = build_page(make())
     reader = Reader(page)
     (policy,) = [a["content"] for tag, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy"]
@@ -198,7 +198,7 @@ def test_the_page_names_nothing_outside_and_may_run_its_own_script_alone() -> No
     assert re.findall(r"(?<!www\.w3\.org/2000/svg)https?://(?!www\.w3\.org/2000/svg)", page) == []
 
 
-# ---- What may be missing ----
+# ---- Missing data ----
 
 
 def notes(episode: Episode, **options: Any) -> list[str]:
@@ -206,30 +206,30 @@ def notes(episode: Episode, **options: Any) -> list[str]:
     return found
 
 
-def test_a_whole_episode_needs_no_note() -> None:
+def test_a_complete_episode_has_no_notes() -> None:
     assert notes(make()) == []
-    assert notes(make(), notes=["Drawn again."]) == ["Drawn again."]
+    assert notes(make(), notes=["Rendered again."]) == ["Rendered again."]
     assert notes(make(cut=150)) == ["The file was cut after step 5 of 150: what follows is lost."]
 
 
-def test_an_episode_without_attention_says_so() -> None:
+def test_missing_attention_is_noted() -> None:
     data = content(build_page(make(attention=np.zeros((T, 0, ROWS, COLS), np.float32))))
     assert data["attention"] is None
     assert data["focus"] is None
     assert "This episode has no attention maps" in data["notes"][0]
 
 
-def test_an_episode_without_masks_or_values_says_so() -> None:
+def test_missing_masks_and_values_are_noted() -> None:
     data = content(build_page(make(target_masks=None, values=None)))
     assert (data["masks"], data["focus"], data["chance"], data["values"]) == (None, None, None, None)
     assert "no outline and no focus" in data["notes"][0]
     assert "value estimates are not recorded" in data["notes"][1]
-    unseen = make(target_masks=np.zeros((T, H, W), dtype=bool))
-    assert content(build_page(unseen))["focus"] == [[None, None]] * T
-    assert "never in view" in notes(unseen)[0]
+    invisible = make(target_masks=np.zeros((T, H, W), dtype=bool))
+    assert content(build_page(invisible))["focus"] == [[None, None]] * T
+    assert "never visible" in notes(invisible)[0]
 
 
-def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attention() -> None:
+def test_uniform_attention_gives_no_moments_of_attention() -> None:
     moving = make().attention
     moving[3:, 0] = 0
     moving[3:, 0, 0, 0] = 1
@@ -240,14 +240,14 @@ def test_attention_that_says_nothing_by_construction_gives_no_moments_of_attenti
     assert "uniform by construction" in data["notes"][0]
 
 
-def test_gradients_are_called_so_and_give_no_moments_of_attention() -> None:
+def test_gradients_are_labelled_and_give_no_moments_of_attention() -> None:
     moving = make().attention
     moving[3:, 0] = 0
     moving[3:, 0, 0, 0] = 1
     data = content(build_page(make(attention=moving, maps="gradient")))
     assert data["notes"] == [
         "This policy has no attention. The maps are gradients: they show which parts of the frame would "
-        "change the action most, not where it looked."
+        "change the action most, not what the policy attends to."
     ]
     assert data["attention"]["gradient"]
     assert not {moment["kind"] for moment in data["moments"]} & {"left", "jump"}
@@ -255,7 +255,7 @@ def test_gradients_are_called_so_and_give_no_moments_of_attention() -> None:
     assert not content(build_page(make()))["attention"]["gradient"]
 
 
-def test_another_camera_comes_beside_the_frames_of_the_policy() -> None:
+def test_another_camera_is_added_next_to_the_frames() -> None:
     images = np.random.default_rng(1).integers(0, 256, (T, 6, 8, 3), dtype=np.uint8)
     data = content(build_page(make(), view=View("top", images)))
     view = data["view"]
@@ -266,7 +266,7 @@ def test_another_camera_comes_beside_the_frames_of_the_policy() -> None:
     assert content(build_page(make()))["view"] is None
 
 
-def test_links_lead_to_files_beside_the_page_and_nowhere_else() -> None:
+def test_links_lead_only_to_files_in_the_folder_of_the_page() -> None:
     links = {"the other": "run b#1.html", NASTY: "javascript:alert(1)", "far": "//example.org/a?b"}
     data = content(build_page(make(), links=links))
     assert data["links"] == [
@@ -277,11 +277,14 @@ def test_links_lead_to_files_beside_the_page_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, NAN, float("inf"), -1.0])
-def test_maps_that_are_none_are_left_out_and_counted(bad: float) -> None:
+def test_unusable_maps_are_omitted_and_counted(bad: float) -> None:
     attention = make().attention
     attention[1:3, 1] = bad
     data = content(build_page(make(attention=attention)))
-    assert data["notes"][0] == "Maps that are all zero or not finite are not drawn: head 1 at 2 of 5 steps."
+    assert (
+        data["notes"][0]
+        == "Maps that are zero everywhere or not finite are not drawn: head 1 at 2 of 5 steps."
+    )
     assert unpack(data["attention"]["usable"]).reshape(T, HEADS).tolist() == [
         [1, 1],
         [1, 0],
@@ -294,12 +297,12 @@ def test_maps_that_are_none_are_left_out_and_counted(bad: float) -> None:
     assert not unpack(data["attention"]["levels"]).reshape(T, HEADS, ROWS, COLS)[1:3, 1].any()
 
 
-def test_maps_of_any_sum_are_drawn_by_their_shares() -> None:
+def test_maps_of_any_sum_are_normalised() -> None:
     attention = make().attention
     assert content(build_page(make(attention=1000 * attention)))["focus"][0][0] == 1.0
 
 
-def test_rewards_that_are_no_numbers_are_no_episode() -> None:
+def test_rewards_that_are_not_finite_are_rejected() -> None:
     with pytest.raises(ValueError, match="expected rewards of finite numbers, got NaN or infinity"):
         make(rewards=np.array([1.0, NAN, 1.0, 1.0, 1.0]))
 
@@ -311,13 +314,13 @@ def test_an_action_beyond_its_range_widens_the_bar() -> None:
     assert (second["low"], second["high"]) == (-3, 1)
 
 
-def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
+def test_large_frames_are_compressed_with_loss_on_several_sheets() -> None:
     images = np.zeros((T, 900, 1000, 3), dtype=np.uint8)
     images[4] = 200
     episode = make(images=images, target_masks=None)
     page = build_page(episode)
     assert not content(page)["frames"]["lossless"]
-    lossy = "The frames{} are packed with some loss (WebP), to keep this page small."
+    lossy = "The frames{} are compressed with loss (WebP), to keep this page small."
     assert content(page)["notes"][-1] == lossy.format("")
     beside = build_page(make(), view=View("top", images))
     assert content(beside)["notes"] == [lossy.format(" of the other camera")]
@@ -345,14 +348,14 @@ def test_large_frames_are_packed_with_loss_on_several_sheets() -> None:
         ({"best_head": HEADS}, {}, "expected best_head from 0 to 1, got 2"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
+def test_inconsistent_parts_are_rejected(
     changes: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build_page(make(**changes), **options)
 
 
-def test_one_step_is_an_episode() -> None:
+def test_an_episode_may_have_one_step() -> None:
     whole = make()
     one = replace(
         whole,
@@ -365,7 +368,7 @@ def test_one_step_is_an_episode() -> None:
     assert content(build_page(one))["steps"] == 1
 
 
-def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_page_is_written_in_one_piece_or_not_at_all(tmp_path: Path) -> None:
     episode = make()
     write_page(tmp_path / "a.html", episode)
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == build_page(episode)
@@ -377,21 +380,21 @@ def test_an_episode_as_recorded_is_written_whole_or_not_at_all(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
-# ---- Moments, by hand ----
+# ---- Notable steps, computed by hand ----
 
 
-def seen(*flags: int) -> NDArray[np.bool_]:
+def masks_of(*flags: int) -> NDArray[np.bool_]:
     masks = np.zeros((len(flags), 4, 5), dtype=bool)
     masks[:, 1, 1] = flags
     return masks
 
 
-def test_a_target_is_lost_when_it_goes_out_of_view() -> None:
-    assert target_lost(seen(0, 0, 1, 1, 0, 0, 0, 1, 0)) == [(4, 7), (8, 9)]
-    assert target_lost(seen(0, 0)) == target_lost(seen(1, 1)) == target_lost(seen(0, 1)) == []
+def test_a_target_is_lost_once_it_was_visible() -> None:
+    assert target_lost(masks_of(0, 0, 1, 1, 0, 0, 0, 1, 0)) == [(4, 7), (8, 9)]
+    assert target_lost(masks_of(0, 0)) == target_lost(masks_of(1, 1)) == target_lost(masks_of(0, 1)) == []
 
 
-def test_attention_leaves_once_and_must_have_been_there() -> None:
+def test_attention_must_reach_the_target_to_leave_it() -> None:
     chance = np.full(10, 0.1)  # leaves below 0.2, arrives above 0.4
     mass = np.array([0.3, 0.1, 0.5, 0.25, 0.1, 0.3, 0.1, 0.5, 0.3, 0.15])
     assert attention_left(mass, chance) == [4, 9]
@@ -400,14 +403,14 @@ def test_attention_leaves_once_and_must_have_been_there() -> None:
     assert attention_left(mass, chance, factor=1.2) == [1, 4, 6]
 
 
-def test_the_largest_jump_is_the_centre_of_mass_that_moved_most() -> None:
+def test_the_largest_jump_of_the_centre_of_mass() -> None:
     maps = np.zeros((4, ROWS, COLS))
     maps[0, 0, 0] = maps[1, 0, 1] = maps[2, 2, 4] = 1
     maps[3, 2, 4], maps[3, 2, 3] = 0.5, 0.5
     step, pixels = largest_jump(AttentionMaps(maps, GRID)) or (0, 0.0)
     assert step == 2
     assert pixels == pytest.approx(np.hypot(8, 12))  # two rows and three columns of 4 pixels
-    maps[2] = 0  # no map: the jump over it cannot be told
+    maps[2] = 0  # no map, so no jump to or from it
     assert largest_jump(AttentionMaps(maps, GRID)) == (1, 4.0)
     assert largest_jump(AttentionMaps(np.zeros((4, ROWS, COLS)), GRID)) is None
     assert largest_jump(AttentionMaps(maps[:1], GRID)) is None
@@ -426,8 +429,8 @@ def test_the_largest_drop_within_a_window() -> None:
     assert largest_drop(np.array([5.0])) is None
 
 
-def test_moments_are_said_in_words_in_the_order_of_steps() -> None:
-    masks = seen(1, 1, 1, 0, 0)
+def test_moments_are_described_in_the_order_of_steps() -> None:
+    masks = masks_of(1, 1, 1, 0, 0)
     maps = np.zeros((5, ROWS, COLS))
     maps[:2, 0, 0] = maps[2:, 0, 2] = 1
     moments = find_moments(
@@ -446,7 +449,7 @@ def test_moments_are_said_in_words_in_the_order_of_steps() -> None:
     ]
 
 
-def test_focus_is_that_of_the_evaluation() -> None:
+def test_focus_equals_that_of_the_evaluation() -> None:
     rng = np.random.default_rng(3)
     attention = rng.dirichlet(np.ones(ROWS * COLS), (T, HEADS)).reshape(T, HEADS, ROWS, COLS)
     masks = rng.random((T, H, W)) < 0.2

@@ -1,4 +1,4 @@
-"""The report before a browser sees it: what goes into the page and the JSON, and how charts are drawn."""
+"""Reports without a browser: the page's content, the JSON and the charts."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ PIXEL = np.array([[[10, 20, 30]]], dtype=np.uint8)
 
 
 class Reader(HTMLParser):
-    """The tags of a page with their attributes, what is open at its end, and its words."""
+    """Collects a page's tags with their attributes, the tags open at its end, and its text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Reader(HTMLParser):
             self.words += data
 
     def all(self, tag: str, name: str = "") -> list[dict[str, str | None]]:
-        """The attributes of the tags of a class."""
+        """Attributes of the tags with this name and class."""
         return [a for t, a in self.tags if t == tag and (not name or name in (a.get("class") or "").split())]
 
 
@@ -85,7 +85,7 @@ def verdict_of(*figures: tuple[float, float, float], limit: float = 0.5) -> Verd
 YES, NO, OPEN = (0.9, 0.8, 1.0), (0.1, 0.0, 0.2), (0.5, 0.4, 0.6)
 
 
-def test_a_page_is_well_formed_runs_nothing_and_loads_nothing() -> None:
+def test_a_page_is_well_formed_and_runs_and_loads_nothing() -> None:
     page = render_report(toy_report())
     reader = Reader(page)
     assert reader.open == []
@@ -107,7 +107,7 @@ def test_a_page_is_well_formed_runs_nothing_and_loads_nothing() -> None:
     }
 
 
-def test_names_are_escaped_wherever_they_come() -> None:
+def test_names_are_escaped_everywhere() -> None:
     series = (Series(NASTY, [0.0, 1.0], [1.0, 2.0]), Series(NASTY, [0.0, 1.0], [1.0, 2.0]))
     bars = Chart(NASTY, NASTY, NASTY, (Series(NASTY, [NASTY], [1.0]),), "bars", ((NASTY, 1.0),))
     report = Report(
@@ -131,7 +131,7 @@ def test_names_are_escaped_wherever_they_come() -> None:
     assert reader.all("img")[0]["alt"] == NASTY
 
 
-def test_a_card_says_the_answer_and_what_decided_it() -> None:
+def test_a_card_shows_the_outcome_and_the_checks_that_decide_it() -> None:
     words = Reader(render_report(report_of(section_of(verdict=verdict_of(YES, NO, OPEN, YES))))).words
     answer = words[words.index("The answer") : words.index("Part")]
     assert "Good? No" in answer and "2 of 4 checks met, 1 not met, 1 undecided" in answer
@@ -140,7 +140,7 @@ def test_a_card_says_the_answer_and_what_decided_it() -> None:
     assert "check 0" not in answer and "check 3" not in answer
 
 
-def test_a_card_names_the_closest_where_all_are_met_and_three_failures_at_most() -> None:
+def test_a_card_shows_the_closest_check_or_at_most_three_failures() -> None:
     near, far = (0.7, 0.51, 0.9), (0.75, 0.7, 0.8)
     words = Reader(render_report(report_of(section_of(verdict=verdict_of(far, near))))).words
     assert "Good? Yes2 of 2 checks metclosest: check 1: 0.70" in words
@@ -162,7 +162,7 @@ def test_outcomes_do_not_rely_on_colour() -> None:
         assert f"Good? {name}" in reader.words
 
 
-def test_what_is_empty_is_said_and_no_more() -> None:
+def test_empty_parts_are_reported() -> None:
     reader = Reader(render_report(report_of()))
     assert reader.open == [] and reader.all("section") == [] and reader.all("nav") == []
     assert "There is nothing in this report." in reader.words
@@ -172,13 +172,13 @@ def test_what_is_empty_is_said_and_no_more() -> None:
         "verdict": Verdict("Good?", ()),
     }
     reader = Reader(render_report(report_of(section_of(**parts))))
-    assert reader.words.count("No figure is known.") == 2
+    assert reader.words.count("No data.") == 2
     assert "No rows." in reader.words and "0 of 0 checks met" in reader.words
     assert reader.all("nav") == []  # of one section
     assert reader.all("div", "pictures") == [] and reader.all("ol", "checks") == []
 
 
-def test_json_has_every_figure_with_its_interval_limit_and_outcome() -> None:
+def test_json_has_every_value_with_its_interval_limit_and_outcome() -> None:
     check = Check("mass", Interval(0.5, 0.25, NAN), 0.25, False)
     found = report_json(
         report_of(
@@ -244,7 +244,7 @@ def test_json_has_every_figure_with_its_interval_limit_and_outcome() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_both_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_both_files_are_written_in_one_piece_or_not_at_all(tmp_path: Path) -> None:
     report = toy_report()
     write_report(tmp_path / "out.html", report)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "out.json"]
@@ -253,7 +253,7 @@ def test_both_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert before == render_report(report)
     with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         write_report(tmp_path / "none" / "out.html", report)
-    with pytest.raises(ValueError, match=r"the JSON goes beside it: use .*out\.html"):
+    with pytest.raises(ValueError, match=r"use .*out\.html, and the JSON is written next to it"):
         write_report(tmp_path / "out.json", report)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "out.json"]
 
@@ -263,9 +263,11 @@ def decoded(page: str) -> list[np.ndarray]:
     return [cv2.imdecode(np.frombuffer(base64.b64decode(d), np.uint8), 1)[..., ::-1] for d in data]
 
 
-def test_pictures_are_kept_bit_for_bit_where_there_is_room_and_stay_small_where_not() -> None:
+def test_pictures_are_lossless_up_to_a_size_limit() -> None:
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (320, 320, 3), dtype=np.uint8) for _ in range(30)]  # nothing packs worse
+    images = [
+        rng.integers(0, 256, (320, 320, 3), dtype=np.uint8) for _ in range(30)
+    ]  # noise does not compress
     pictures = tuple(Picture(image, f"{place}") for place, image in enumerate(images))
     page = render_report(
         report_of(section_of(pictures=pictures[:3]), section_of(name="b", pictures=pictures[3:5]))
@@ -280,18 +282,18 @@ def test_pictures_are_kept_bit_for_bit_where_there_is_room_and_stay_small_where_
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Series("s", [1, 2], [1.0]), "'s' must be rows of one length, got {'x': .2., 'y': .1.}"),
+        (lambda: Series("s", [1, 2], [1.0]), "vectors of one length for series 's', got {'x': .2., 'y'"),
         (lambda: Series("s", [1, 2], [1, 2], [1], [1]), "'low': .1."),
-        (lambda: Series("s", [[1]], [[2]]), "must be rows"),
-        (lambda: Series("s", 1, 2), "must be rows"),
+        (lambda: Series("s", [[1]], [[2]]), "expected vectors"),
+        (lambda: Series("s", 1, 2), "expected vectors"),
         (lambda: Series("s", [1], [2], low=[1]), "give both, low and high"),
         (lambda: Series("s", [1], [2], [3], [1]), "swap them"),
-        (lambda: Chart("c", "x", "y", (), "pie"), "lines or bars, got the kind 'pie'"),  # type: ignore[arg-type]
+        (lambda: Chart("c", "x", "y", (), "pie"), "'lines' or 'bars', got 'pie'"),  # type: ignore[arg-type]
         (lambda: Chart("c", "x", "y", (Series("s", ["a"], [1]),)), "finite numbers.*'s'.*draw bars"),
         (lambda: Chart("c", "x", "y", (Series("s", [NAN], [1]),)), "finite numbers"),
-        (lambda: Chart("c", "x", "y", (Series("s", ["a", "a"], [1, 2]),), "bars"), "'s' has one of them tw"),
-        (lambda: Chart("c", "x", "y", (), limits=(("l", NAN),)), "'l' is nan: leave it out"),
-        (lambda: Table("t", ("a", "b"), ((1,),)), "'t' has 2 columns, got a row of 1 cells"),
+        (lambda: Chart("c", "x", "y", (Series("s", ["a", "a"], [1, 2]),), "bars"), "'s' with one of them tw"),
+        (lambda: Chart("c", "x", "y", (), limits=(("l", NAN),)), "finite limit 'l', got nan: leave it out"),
+        (lambda: Table("t", ("a", "b"), ((1,),)), "rows of 2 cells in the table 't', got one of 1"),
         (lambda: Picture(np.zeros((2, 2, 3)), "a frame"), "'a frame', got float64 .2, 2, 3."),  # type: ignore[arg-type]
         (lambda: Picture(np.zeros((2, 2), np.uint8), "a"), "uint8 .h, w, 3. .*got uint8 .2, 2."),
         (lambda: Picture(np.zeros((0, 2, 3), np.uint8), "a"), "uint8"),
@@ -299,7 +301,7 @@ def test_pictures_are_kept_bit_for_bit_where_there_is_room_and_stay_small_where_
         (lambda: report_of(section_of(), section_of()), "'part' more than once"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(make: Any, match: str) -> None:
+def test_bad_input_is_rejected_in_one_sentence(make: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match) as caught:
         make()
     assert "\n" not in str(caught.value)
@@ -310,7 +312,7 @@ def test_bad_input_is_one_sentence(make: Any, match: str) -> None:
     [(0.0, "0"), (0.5, "0.50"), (0.0123, "0.012"), (-0.0001, "-1.0e-04"), (12.34, "12.3"), (9.996, "10.0"),
      (102.4, "102"), (-3.0, "-3.00"), (123456.0, "1.2e+05"), (NAN, "–"), (math.inf, "–")],
 )  # fmt: skip
-def test_numbers_have_three_digits_or_so(value: float, text: str) -> None:
+def test_numbers_have_about_three_digits(value: float, text: str) -> None:
     assert ch.number(value) == text
 
 
@@ -323,8 +325,8 @@ def test_an_interval_has_the_digits_of_its_largest_end() -> None:
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 6))
-def test_ticks_are_round_and_hold_the_figures(low: float, width: float, count: int) -> None:
-    assume(width > 1e-9 * abs(low))  # else they cannot be told apart
+def test_ticks_are_round_and_cover_the_range(low: float, width: float, count: int) -> None:
+    assume(width > 1e-9 * abs(low))  # otherwise the ends are equal up to rounding
     high = low + width
     marks = ch.ticks(low, high, count)
     step = marks[1] - marks[0]
@@ -333,7 +335,7 @@ def test_ticks_are_round_and_hold_the_figures(low: float, width: float, count: i
     assert float(f"{step:.1e}"[:3]) in (1.0, 2.0, 2.5, 5.0) or abs(low) > 1e5 * step
 
 
-def test_ticks_worked_out_by_hand() -> None:
+def test_ticks_computed_by_hand() -> None:
     assert ch.ticks(0, 1, 4).tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert ch.ticks(-3, 17, 4).tolist() == [-5, 0, 5, 10, 15, 20]
     assert ch.ticks(2, 2, 4).tolist() == [1, 1.5, 2, 2.5, 3]
@@ -346,7 +348,7 @@ def drawn(*series: Series, kind: str = "lines", **parts: Any) -> Reader:
     return Reader(ch.draw_chart(Chart("Title", "step", "reward", series, kind, **parts)))  # type: ignore[arg-type]
 
 
-def test_a_line_lies_where_its_figures_are_and_breaks_at_gaps() -> None:
+def test_a_line_follows_its_values_and_breaks_at_gaps() -> None:
     # From 0 to 4 with 3 % of room above: 4.12 at the top of 220 pixels.
     reader = drawn(Series("s", [0, 1, 2, 3, 4], [0, 4, NAN, 2, NAN]))
     (line,) = reader.all("path", "line")
@@ -368,15 +370,15 @@ def test_bands_and_limits_lie_within_the_axes() -> None:
         Series("t", [0, 10], [1.0, 2.0], [0.0, 1.0], [2.0, 3.0]),
         limits=(("chance", 4.0),),
     )
-    (band,) = reader.all("path", "band")  # of the second alone: the first has one whole interval
+    (band,) = reader.all("path", "band")  # of the second series: the first has one interval
     heights = [float(h) for h in re.findall(r" ([\d.]+)", band["d"] or "")]
     assert heights == pytest.approx([220 * (1 - y / 4.12) for y in (2, 3, 1, 0)], abs=0.06)
     (limit,) = reader.all("line", "limit")
     assert float(limit["y1"] or "") == pytest.approx(220 * (1 - 4 / 4.12), abs=0.06)
-    assert reader.words.count("chance") == 2  # beside the line and, where there is no room for that, below
+    assert reader.words.count("chance") == 2  # next to the line and, for narrow pages, below
 
 
-def test_names_beside_lines_are_a_line_of_text_apart() -> None:
+def test_names_next_to_lines_are_a_line_of_text_apart() -> None:
     series = [Series(f"s{i}", [0, 1], [0, 1 + 0.001 * i]) for i in range(6)]
     reader = drawn(*series)
     names = [a for a in reader.all("text") if a.get("x") == "18"]
@@ -393,19 +395,19 @@ def test_names_beside_lines_are_a_line_of_text_apart() -> None:
     Series("a name that is too long to stand", [0, 1], [1, 1]), Series("ends early", [0, 0.5], [1, 1]),
     Series("ends in a gap", [0, 1], [1, NAN]), Series("empty", [], []),
 ])  # fmt: skip
-def test_names_stand_below_where_there_is_no_place_beside(other: Series) -> None:
+def test_names_are_below_the_chart_if_they_do_not_fit_next_to_it(other: Series) -> None:
     reader = drawn(Series("s", [0, 1], [0, 1]), other)
     assert reader.all("svg", "names") == []
     assert reader.words.count(other.name) == 1
 
 
-def test_twenty_lines_look_different() -> None:
+def test_twenty_lines_have_different_styles() -> None:
     reader = drawn(*(Series(f"s{i}", [0, 1], [i, i]) for i in range(20)))
-    looks = [a["class"] for a in reader.all("svg") if re.fullmatch(r"c\d d\d", a.get("class") or "")]
-    assert len(looks) == len(set(looks)) == 20
+    styles = [a["class"] for a in reader.all("svg") if re.fullmatch(r"c\d d\d", a.get("class") or "")]
+    assert len(styles) == len(set(styles)) == 20
 
 
-def test_bars_begin_at_zero_and_gaps_are_left_empty() -> None:
+def test_bars_start_at_zero_and_gaps_stay_empty() -> None:
     reader = drawn(
         Series("s", ["a", "b"], [-1.0, 3.0], [-1.5, 2.0], [-0.5, 3.0]), Series("t", ["b", "c"], [NAN, 0.5]),
         kind="bars", limits=(("half", 0.5),),
@@ -422,20 +424,22 @@ def test_bars_begin_at_zero_and_gaps_are_left_empty() -> None:
     assert "a-1.00 [-1.50, -0.50]b3.00 [2.00, 3.00]–c0.50" in reader.words
 
 
-def test_an_interval_is_drawn_against_the_side_that_was_asked() -> None:
+def test_an_interval_is_drawn_against_the_required_side() -> None:
     reader = Reader(ch.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=False))
-    (asked,) = reader.all("rect", "asked")
-    assert (asked["x"], asked["width"]) == ("0.00%", "25.00%")
+    (required,) = reader.all("rect", "required")
+    assert (required["x"], required["width"]) == ("0.00%", "25.00%")
     assert reader.all("circle")[0]["cx"] == "50.00%"
     assert [(a["x1"], a["x2"]) for a in reader.all("line")][1] == ("40.00%", "70.00%")
     assert reader.words == "0.2501"
-    (asked,) = Reader(ch.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=True)).all("rect", "asked")
-    assert (asked["x"], asked["width"]) == ("25.00%", "75.00%")
-    (asked,) = Reader(ch.draw_interval(Interval(NAN, NAN, NAN), -2, at_least=True)).all("rect", "asked")
-    assert (asked["x"], asked["width"]) == ("0.00%", "100.00%")
+    (required,) = Reader(ch.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=True)).all(
+        "rect", "required"
+    )
+    assert (required["x"], required["width"]) == ("25.00%", "75.00%")
+    (required,) = Reader(ch.draw_interval(Interval(NAN, NAN, NAN), -2, at_least=True)).all("rect", "required")
+    assert (required["x"], required["width"]) == ("0.00%", "100.00%")
 
 
-def test_a_chart_is_a_table_too_with_all_x_in_order() -> None:
+def test_a_chart_has_a_table_with_all_x_in_order() -> None:
     chart = Chart(
         "t", "step", "y", (Series("s", [2, 0], [1.0, NAN], [0, 0], [2, 0]), Series("t", [1], [5.0]))
     )
@@ -453,7 +457,7 @@ FIGURE = st.floats(-1e12, 1e12) | st.sampled_from([NAN, math.inf, 0.0])
 
 
 @given(st.lists(st.lists(FIGURE, max_size=6), min_size=1, max_size=3), st.sampled_from(["lines", "bars"]))
-def test_any_figures_can_be_drawn(rows: list[list[float]], kind: str) -> None:
+def test_any_values_can_be_drawn(rows: list[list[float]], kind: str) -> None:
     series = []
     for index, row in enumerate(rows):
         figures = np.array(row)
@@ -463,4 +467,4 @@ def test_any_figures_can_be_drawn(rows: list[list[float]], kind: str) -> None:
     for _, attributes in reader.tags:
         assert not re.search(r"\b(nan|inf)\b", " ".join(filter(None, attributes.values())))
     if not any(math.isfinite(figure) for row in rows for figure in row):
-        assert reader.words == "No figure is known."
+        assert reader.words == "No data."

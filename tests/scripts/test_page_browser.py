@@ -287,8 +287,8 @@ def test_moments_are_buttons_that_jump(show: Any, written: Path) -> None:
     lost = page.locator("#moments button", has_text="Target lost from view for 2 steps")
     lost.press("Enter")
     assert step_of(page) == 3
-    assert page.locator("#unseen").is_visible()
-    assert "not in view" in page.locator("#now").inner_text()
+    assert page.locator("#not-visible").is_visible()
+    assert "not visible" in page.locator("#now").inner_text()
     steps = [int(item.get_attribute("data-step")) for item in page.locator("#moments button").all()]
     assert page.locator("#marks button").count() == len(steps) > 1
     assert steps == sorted(steps)
@@ -311,13 +311,13 @@ def test_a_link_opens_at_its_step(show: Any, written: Path) -> None:
 def test_a_step_is_spoken_once_it_stands_still(show: Any, written: Path, episode: Episode) -> None:
     page = show(written)
     page.keyboard.press("ArrowRight")
-    spoken = page.locator("#spoken")
+    spoken = page.locator("#announcement")
     sync_api.expect(spoken).to_contain_text(f"Step 1 of {len(episode) - 1}, reward ")
     assert "value estimate" in spoken.inner_text()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     sync_api.expect(spoken).to_contain_text("Step 3")
-    assert "target not in view" in spoken.inner_text()
+    assert "target not visible" in spoken.inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,1 +1,1 @@
-"""Pages in HTML: a replay to step through, and reports."""
+"""Self-contained HTML pages: recorded episodes and reports."""

@@ -1,7 +1,7 @@
-"""Charts for a page, drawn as SVG that keeps the size of its text at any width.
+"""Charts as SVG whose text keeps its size at any width.
 
-Widths are shares of what the page has room for, heights are pixels. Colours are those of classes in
-report.css; nothing is told by colour alone.
+Widths are percentages of the available width, heights are pixels. Colours come from classes in report.css.
+Series differ in their dashes or positions too, not in colour alone.
 """
 
 from __future__ import annotations
@@ -18,53 +18,64 @@ from robot_attn.stretches import stretches_of
 from robot_attn_policies.evaluation.statistics import Interval
 
 HEIGHT = 220
-"""Pixels, of the area of lines."""
+"""Height in pixels of the area of a line chart."""
 
-_COLOURS, _DASHES = 8, 5  # as report.css has them; 40 series before two look the same
+_COLOURS, _DASHES = 8, 5  # as in report.css; 40 series before two look the same
 _BAR, _ROOM = 20, 5  # pixels from one bar to the next, and above the first and below the last
-_BESIDE, _SHORT, _LONG = 7, 12, 24  # names, and letters of the longest, for which there is room beside lines
-_FEW = 5  # letters of a tick up to which there is room for several
-_DOTS = 24  # points of a line up to which each has a dot
+_BESIDE, _SHORT, _LONG = 7, 12, 24  # most names, and characters of the longest, next to their lines
+_FEW = 5  # most characters of a tick label for five ticks to fit
+_DOTS = 24  # most points of a line for each to have a dot
 _LINE = 16  # pixels from one line of text to the next
-_ACROSS = 1000  # units that a line has for its width, which stretches
+_ACROSS = 1000  # width of the view box of lines, which is stretched
 
 
 @dataclass(frozen=True)
 class Series:
-    """What belongs to one line, or to one colour of bars.
+    """One line of a chart, or the bars of one colour.
+
+    Args:
+        name: name in the legend.
+        x: [N], finite numbers in the order of the line; for bars, their labels.
+        y: float [N]; NaN leaves a gap.
+        low: float [N], lower ends of the intervals; None for no intervals.
+        high: float [N], upper ends of the intervals.
 
     Raises:
-        ValueError: parts of different lengths, `low` without `high`, or a `low` above its `high`.
+        ValueError: arrays of different lengths, `low` without `high` or the reverse, or `low` above `high`.
     """
 
     name: str
     x: ArrayLike
-    """[N] finite numbers, in the order in which a line joins them; of bars, the words beside them."""
     y: ArrayLike
-    """[N] figures; NaN where there is none, which leaves a gap."""
     low: ArrayLike | None = None
-    """[N] lower ends of the figures' intervals."""
     high: ArrayLike | None = None
-    """[N] upper ends."""
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"series {self.name!r} has one end of its intervals: give both, low and high")
+            raise ValueError(
+                f"expected both ends of the intervals of series {self.name!r}, got one: give both, low and "
+                "high"
+            )
         parts = {"x": self.x, "y": self.y, "low": self.low, "high": self.high}
         shapes = {name: list(np.shape(part)) for name, part in parts.items() if part is not None}
         if any(len(shape) != 1 or shape != shapes["y"] for shape in shapes.values()):
-            raise ValueError(f"the parts of series {self.name!r} must be rows of one length, got {shapes}")
+            raise ValueError(
+                f"expected vectors of one length for series {self.name!r}, got {shapes}: give one value per x"
+            )
         if (self.ends[0] > self.ends[1]).any():
-            raise ValueError(f"series {self.name!r} has intervals whose low is above their high: swap them")
+            raise ValueError(
+                f"expected low at most high for series {self.name!r}, got intervals with low above high: "
+                "swap them"
+            )
 
     @property
     def figures(self) -> NDArray[np.float64]:
-        """[N] `y`; NaN where it is not finite."""
+        """float64 [N], `y` with NaN where it is not finite."""
         return _finite(self.y)
 
     @property
     def ends(self) -> NDArray[np.float64]:
-        """[2, N] `low` and `high`; NaN where a figure has no interval."""
+        """float64 [2, N], `low` and `high`; NaN where there is no interval."""
         if self.low is None or self.high is None:
             return np.full((2, len(self.figures)), np.nan)
         ends = np.stack([_finite(self.low), _finite(self.high)])
@@ -75,46 +86,52 @@ class Series:
 class Chart:
     """Series on common axes.
 
+    Args:
+        title: its title.
+        x_label: what x is, with its unit.
+        y_label: what y is, with its unit.
+        series: the series.
+        kind: "lines" with a band from low to high, or horizontal "bars" with whiskers.
+        limits: names and values of y of reference lines, such as ("chance", 1.0).
+
     Raises:
-        ValueError: an unknown kind, a limit that is not finite, lines whose x are not finite numbers, or two
-            bars of a series by one name.
+        ValueError: an unknown kind, a limit that is not finite, lines with an x that is not a finite number,
+            or two bars of a series with one label.
     """
 
     title: str
     x_label: str
-    """What x is, and its unit."""
     y_label: str
-    """What y is, and its unit."""
     series: tuple[Series, ...]
     kind: Literal["lines", "bars"] = "lines"
-    """"lines" with a band from low to high, or "bars" that lie below each other, with a whisker."""
     limits: tuple[tuple[str, float], ...] = ()
-    """Names and levels of y to draw a line at: such as ("chance", 1.0)."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("lines", "bars"):
-            raise ValueError(f"a chart has lines or bars, got the kind {self.kind!r}")
+            raise ValueError(f"expected the kind 'lines' or 'bars', got {self.kind!r}: use one of the two")
         for name, level in self.limits:
             if not math.isfinite(level):
-                raise ValueError(f"a limit is a finite level, {name!r} is {level}: leave it out")
+                raise ValueError(f"expected a finite limit {name!r}, got {level}: leave it out")
         for series in self.series:
             x = np.asarray(series.x)
             if self.kind == "bars" and len({str(name) for name in x.tolist()}) < len(x):
                 raise ValueError(
-                    f"bars need names of their own, series {series.name!r} has one of them twice"
+                    f"expected different labels of bars, got series {series.name!r} with one of them twice: "
+                    "rename one"
                 )
             if self.kind == "lines" and not (np.issubdtype(x.dtype, np.number) and np.isfinite(x).all()):
                 raise ValueError(
-                    f"lines need finite numbers as x, series {series.name!r} has others: draw bars"
+                    f"expected finite numbers as x of lines, got series {series.name!r} with others: draw "
+                    "bars"
                 )
 
 
 def number(value: float, beside: float = 0.0) -> str:
-    """A figure for a reader, with three digits or so; a dash where there is none.
+    """Format a number with about three digits; a dash if it is not finite.
 
     Args:
-        value: the figure.
-        beside: the largest of those that it is read with, and has its digits in common with.
+        value: the number.
+        beside: the largest absolute value shown with it, which sets the number of decimals.
     """
     if not math.isfinite(value):
         return "–"
@@ -128,7 +145,7 @@ def number(value: float, beside: float = 0.0) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    """A figure and its interval for a reader, as HTML; the figure alone where it has none."""
+    """Format a value and its interval as HTML; the value alone if it has no interval."""
     beside = max((abs(each) for each in interval if math.isfinite(each)), default=0.0)
     value, low, high = (number(each, beside) for each in interval)
     if math.isnan(interval.low) or math.isnan(interval.high):
@@ -137,8 +154,8 @@ def interval_text(interval: Interval) -> str:
 
 
 def figures_of(chart: Chart) -> tuple[tuple[str, ...], list[tuple[str | float | Interval | None, ...]]]:
-    """What a chart draws as a table: its columns, and a row for each x."""
-    rows = _places(chart)
+    """Return the data of a chart as a table: its columns, and one row per x."""
+    rows = _indices_by_x(chart)
     cells = []
     for name, places in rows.items():
         row: list[str | float | Interval | None] = [name]
@@ -152,8 +169,8 @@ def figures_of(chart: Chart) -> tuple[tuple[str, ...], list[tuple[str | float | 
     return (chart.x_label, *(series.name for series in chart.series)), cells
 
 
-def _places(chart: Chart) -> dict[str | float, list[int | None]]:
-    """Each x, and where each series has it; numbers in order, words as they come."""
+def _indices_by_x(chart: Chart) -> dict[str | float, list[int | None]]:
+    """Return each x with its index in each series; numbers sorted, labels in order of appearance."""
     rows: dict[str | float, list[int | None]] = {}
     for index, series in enumerate(chart.series):
         for place, x in enumerate(np.asarray(series.x).tolist()):
@@ -163,15 +180,15 @@ def _places(chart: Chart) -> dict[str | float, list[int | None]]:
 
 
 def draw_chart(chart: Chart) -> str:
-    """The drawing as HTML, without its title."""
+    """Draw a chart as HTML, without its title."""
     figures = [*(part for series in chart.series for part in (series.figures, *series.ends))]
     known = np.concatenate([*figures, [level for _, level in chart.limits]])
     known = known[~np.isnan(known)]
     if not any((~np.isnan(series.figures)).any() for series in chart.series):
-        return '<p class="hint">No figure is known.</p>'
+        return '<p class="hint">No data.</p>'
     names = ", ".join(series.name for series in chart.series)
     about = (
-        f"{chart.title}. {chart.y_label} against {chart.x_label}, for {names}. The figures follow as a table."
+        f"{chart.title}. {chart.y_label} against {chart.x_label}, for {names}. The data follow as a table."
     )
     drawing = _lines(chart, known) if chart.kind == "lines" else _bars(chart, known)
     return (
@@ -180,16 +197,16 @@ def draw_chart(chart: Chart) -> str:
 
 
 def draw_interval(figure: Interval, limit: float, at_least: bool) -> str:
-    """A figure with its interval, against the side of a limit where it was asked to be."""
-    given = _finite([*figure, limit])
-    known = given[~np.isnan(given)]
+    """Draw a value with its interval, against the required side of a limit."""
+    values = _finite([*figure, limit])
+    known = values[~np.isnan(values)]
     top = float(known.max(initial=0))
-    marks = ticks(float(known.min(initial=0)), 1.0 if 0.1 < top < 1 else top, 4)  # shares end at 1
-    value, low, high, at = _shares(given, marks[0], marks[-1])
+    marks = ticks(float(known.min(initial=0)), 1.0 if 0.1 < top < 1 else top, 4)  # fractions end at 1
+    value, low, high, at = _shares(values, marks[0], marks[-1])
     parts = [_rect("track", 0, 100, 7, 12)]
     if not math.isnan(at):
         parts += [
-            _rect("asked", at if at_least else 0, 100 if at_least else at, 7, 12),
+            _rect("required", at if at_least else 0, 100 if at_least else at, 7, 12),
             f'<line class="limit" x1="{at:.2f}%" x2="{at:.2f}%" y1="2" y2="24"/>',
             f'<text x="{at:.2f}%" y="37" class="{_anchor(at)}">{limit:g}</text>',
         ]
@@ -206,7 +223,7 @@ def draw_interval(figure: Interval, limit: float, at_least: bool) -> str:
 
 
 def ticks(low: float, high: float, count: int) -> NDArray[np.float64]:
-    """About `count` steps of a round size, from one at or below `low` to one at or above `high`."""
+    """Choose about `count` steps of a round size that cover the range from `low` to `high`."""
     if not low < high:
         around = abs(low) / 2 or 0.5
         low, high = low - around, high + around
@@ -220,7 +237,7 @@ def ticks(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def tick_texts(marks: NDArray[np.float64]) -> list[str]:
-    """Short words for the numbers of an axis: "200k" for 200000."""
+    """Format the numbers of an axis: 200000 as "200k"."""
     size = np.abs(marks).max()
     factor, unit = (1e6, "M") if 1e6 <= size < 1e10 else (1e3, "k") if 1e4 <= size < 1e6 else (1.0, "")
     return [f"{mark / factor:g}{unit if mark else ''}" for mark in marks]
@@ -232,7 +249,7 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _axis(known: NDArray[np.float64], count: int) -> tuple[float, float, NDArray[np.float64]]:
-    """The ends of an axis for these figures, and its ticks: from zero, unless they all lie far from it."""
+    """Choose the ends of an axis and its ticks; it starts at zero unless all values are far from zero."""
     low, high = float(known.min()), float(known.max())
     low = 0.0 if 0 < low < 0.6 * high else low
     high = 0.0 if 0.6 * low < high < 0 else high
@@ -245,7 +262,7 @@ def _axis(known: NDArray[np.float64], count: int) -> tuple[float, float, NDArray
 
 
 def _shares(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
-    """Where values lie from `low` to `high`, in percent."""
+    """Positions of values between `low` and `high`, in percent."""
     return np.asarray(100 * (np.asarray(values) - low) / (high - low))
 
 
@@ -259,26 +276,26 @@ def _rect(name: str, left: float, right: float, top: float, height: float) -> st
 
 
 def _whisker(low: float, high: float, y: float) -> str:
-    """An interval that lies, with its two ends."""
+    """Draw a horizontal interval with its two ends."""
     ends = "".join(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="{y - 6:g}" y2="{y + 6:g}"/>' for x in (low, high))
     return f'<g class="whisker"><line x1="{low:.2f}%" x2="{high:.2f}%" y1="{y:g}" y2="{y:g}"/>{ends}</g>'
 
 
-def _look(index: int) -> str:
+def _style(index: int) -> str:
     return f"c{index % _COLOURS} d{index % _DASHES}"
 
 
 def _entries(chart: Chart) -> list[tuple[str, str]]:
-    """Names to tell lines apart by, and the lines' looks."""
+    """Names in the legend, with the classes of their lines."""
     limits = chart.limits if chart.kind == "lines" else ()
     return [
-        *((series.name, _look(index)) for index, series in enumerate(chart.series)),
-        *((name, "asked") for name, _ in limits),
+        *((series.name, _style(index)) for index, series in enumerate(chart.series)),
+        *((name, "reference") for name, _ in limits),
     ]
 
 
 def _room(chart: Chart) -> str:
-    """The class of a chart by the room that names beside its lines take; none where they cannot stand."""
+    """Class of a chart by the width of the names next to its lines; empty if they do not fit."""
     names = [name for name, _ in _entries(chart)]
     longest = max(map(len, names))
     if chart.kind == "bars" or not 1 < len(names) <= _BESIDE or longest > _LONG:
@@ -300,8 +317,8 @@ def _legend(chart: Chart) -> str:
         else '<rect x="6" width="14" y="1" height="12"/>'
     )
     items = "".join(
-        f'<li><svg class="{look}" width="26" height="14">{swatch}</svg><span>{html.escape(name)}</span></li>'
-        for name, look in entries
+        f'<li><svg class="{style}" width="26" height="14">{swatch}</svg><span>{html.escape(name)}</span></li>'
+        for name, style in entries
     )
     return f'<ul class="legend {_room(chart)}" aria-hidden="true">{items}</ul>'
 
@@ -331,8 +348,8 @@ def _lines(chart: Chart, known: NDArray[np.float64]) -> str:
     for index, series in enumerate(chart.series):
         x = _shares(np.asarray(series.x, dtype=np.float64), left, right)
         y, (low, high) = down(series.figures), down(series.ends)
-        stretched.append(f'<g class="{_look(index)}">{_band(x, low, high)}{_line(x, y)}</g>')
-        upright.append(f'<g class="{_look(index)}">{_points(x, y, low, high)}</g>')
+        stretched.append(f'<g class="{_style(index)}">{_band(x, low, high)}{_line(x, y)}</g>')
+        upright.append(f'<g class="{_style(index)}">{_points(x, y, low, high)}</g>')
     parts.append(
         f'<svg viewBox="0 0 {_ACROSS} {HEIGHT}" width="100%" height="{HEIGHT}" preserveAspectRatio="none"'
         f' overflow="visible">{"".join(stretched)}</svg>'
@@ -371,7 +388,7 @@ def _band(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.flo
 def _points(
     x: NDArray[np.float64], y: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> str:
-    """Dots where points are few, and where one stands between gaps; it has its interval as a whisker."""
+    """Draw dots where points are few; a point between gaps gets a dot and its interval as a whisker."""
     alone = np.zeros(len(y), np.bool_)
     alone[[run.first for run in stretches_of(~np.isnan(y)) if run.rows == 1]] = True
     whiskers = "".join(
@@ -386,18 +403,18 @@ def _points(
 
 
 def _names(chart: Chart, ends: list[float]) -> str:
-    """The series' names where their lines end, moved apart so that each can be read."""
+    """Draw the series' names at the ends of their lines, moved apart to be readable."""
     order = np.argsort(ends)
     steps = _LINE * np.arange(len(ends))
-    # Each as far below the one before it as a line of text is high; from the last up, back into the area.
+    # Each name at least one line of text below the one before; then moved up where the last leaves the area.
     places = np.maximum.accumulate(np.array(ends)[order] - steps) + steps
     places = np.minimum(places, HEIGHT - steps[::-1])
     entries = _entries(chart)
     parts = []
     for index, y in zip(order, places, strict=True):
-        name, look = entries[index]
+        name, style = entries[index]
         parts.append(
-            f'<g class="{look}"><path class="line" d="M5 {ends[index]:.1f}L13 {y:.1f}"/></g>'
+            f'<g class="{style}"><path class="line" d="M5 {ends[index]:.1f}L13 {y:.1f}"/></g>'
             f'<text x="18" y="{y + 4:.1f}">{html.escape(name)}</text>'
         )
     return f'<svg class="names" x="100%" overflow="visible">{"".join(parts)}</svg>'
@@ -422,29 +439,29 @@ def _bars(chart: Chart, known: NDArray[np.float64]) -> str:
         )
         cells.append(f'<svg class="axis" width="100%" height="18">{names}</svg>')
     height = 2 * _ROOM + _BAR * len(chart.series)
-    for name, places in _places(chart).items():
-        bars, words = [], []
+    for name, places in _indices_by_x(chart).items():
+        bars, texts = [], []
         for index, (series, place) in enumerate(zip(chart.series, places, strict=True)):
             if place is None:
-                words.append("<span></span>")
+                texts.append("<span></span>")
                 continue
             value, ends = series.figures[place], series.ends[:, place]
-            words.append(f"<span>{interval_text(Interval(value, *ends))}</span>")
+            texts.append(f"<span>{interval_text(Interval(value, *ends))}</span>")
             at, y = float(_shares(value, low, high)), _ROOM + _BAR * index
             if not math.isnan(at):
                 bar = _rect("bar", min(zero, at), max(zero, at), y + 3, _BAR - 6)
-                bars.append(f'<g class="{_look(index)}">{bar}</g>')
+                bars.append(f'<g class="{_style(index)}">{bar}</g>')
             if not np.isnan(ends).any():
                 left, right = _shares(ends, low, high).tolist()
                 bars.append(_whisker(left, right, y + _BAR / 2))
         cells.append(
             f'<p class="name">{html.escape(str(name))}</p><svg width="100%" height="{height}">{upright}'
-            f'{"".join(bars)}</svg><p class="values">{"".join(words)}</p>'
+            f'{"".join(bars)}</svg><p class="values">{"".join(texts)}</p>'
         )
-    texts = "".join(
+    labels = "".join(
         f'<text x="{x:.2f}%" y="14" class="middle">{text}</text>'
         for x, text in zip(_shares(marks, low, high), tick_texts(marks), strict=True)
     )
-    cells.append(f'<svg class="axis" width="100%" height="18" overflow="visible">{texts}</svg>')
+    cells.append(f'<svg class="axis" width="100%" height="18" overflow="visible">{labels}</svg>')
     cells.append(f'<p class="unit axis">{html.escape(chart.y_label)}</p>')
     return f'<div class="bars"><p class="unit">{html.escape(chart.x_label)}</p>{"".join(cells)}</div>'

@@ -1,4 +1,4 @@
-"""What our pages share: each is one file that loads nothing, and by its own policy may not."""
+"""Shared parts of the self-contained HTML pages, whose content security policy forbids loading anything."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from numpy.typing import NDArray
 from robot_attn.drawing.colors import HEADS, Color
 from robot_attn.optional import import_cv2
 
-_QUALITY = 90  # of pictures that are packed with loss, from 0 to 100
+_QUALITY = 90  # of WebP pictures, from 0 to 100
 
 
 def fill_page(
     template: str, title: str, *, style: str, script: str = "", parts: Mapping[str, str] | None = None
 ) -> str:
-    """A page from a template beside this file, with `{{title}}`, `{{policy}}`, `{{style}}` and what it names.
+    """Fill a template of this folder.
+
+    The template's `{{title}}`, `{{policy}}`, `{{style}}`, `{{script}}` and the names of `parts` are replaced.
 
     Args:
-        template: the file's name.
-        title: as it is; it is escaped here.
-        style: the file with the page's style, which follows base.css.
-        script: the file with the page's script, for `{{script}}`; without one, none may run.
-        parts: what else the template names, escaped where that is needed.
+        template: file name of the template.
+        title: title of the page; it is escaped here.
+        style: file name of the page's style sheet, which follows base.css.
+        script: file name of the page's script. Without one, the page's policy allows no script.
+        parts: other parts of the template, by name; they are not escaped.
+
+    Returns:
+        The page as HTML.
     """
-    # On a dark ground a head has its colour of pictures; for a light one base.css has darker ones.
+    # In dark mode the heads have the colours of pictures; base.css has darker ones for light mode.
     heads = " ".join(f"--head-{i}: {css_color(color)};" for i, color in enumerate(HEADS))
     styles = _source("base.css").replace("{{heads}}", heads) + _source(style)
     policy = (
@@ -46,15 +51,22 @@ def fill_page(
 
 
 def css_color(color: Color) -> str:
-    """A colour as style sheets have it, such as #ffc454."""
+    """Format a colour for style sheets, such as #ffc454."""
     return "#" + bytes(color).hex()
 
 
 def picture_uri(image: NDArray[np.uint8], *, lossless: bool = True) -> str:
-    """An image uint8 [h, w, 3] as a data URI: PNG, or WebP, which is smaller.
+    """Encode an image as a data URI.
+
+    Args:
+        image: uint8 [h, w, 3], RGB.
+        lossless: PNG if True, else WebP, which is smaller.
+
+    Returns:
+        The data URI.
 
     Raises:
-        ValueError: opencv cannot encode it: WebP ends at 16383 pixels a side.
+        ValueError: opencv cannot encode it: WebP is limited to 16383 pixels a side.
         ModuleNotFoundError: opencv is not installed.
     """
     cv2 = import_cv2()
@@ -63,7 +75,10 @@ def picture_uri(image: NDArray[np.uint8], *, lossless: bool = True) -> str:
     )
     done, data = cv2.imencode(f".{kind}", image[..., ::-1], [option, level])
     if not done:
-        raise ValueError(f"opencv could not encode {image.shape[0]} x {image.shape[1]} pixels as {kind}")
+        raise ValueError(
+            f"expected an image that opencv encodes as {kind}, got {image.shape[0]} x {image.shape[1]} "
+            "pixels: use a smaller one"
+        )
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""Steps of an episode that are worth a look, found by rules that a person could apply by hand."""
+"""Notable steps of an episode, found by simple rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ MomentKind = Literal["lost", "left", "jump", "reward", "value"]
 
 
 class Moment(NamedTuple):
-    """One mark: the step to look at, what happened there, and that in words."""
+    """A notable step.
+
+    Attributes:
+        step: index of the step.
+        kind: kind of the event.
+        text: description of the event.
+    """
 
     step: int
     kind: MomentKind
@@ -29,7 +35,11 @@ class Moment(NamedTuple):
 
 
 def target_lost(masks: NDArray[np.bool_]) -> list[Stretch]:
-    """The stretches [first, stop) in which a target that had been in view is not, for masks [T, H, W]."""
+    """Find the stretches [first, stop) in which the target is not visible, after it was.
+
+    Args:
+        masks: bool [T, H, W], True on the target.
+    """
     hidden = np.asarray(~masks.any(axis=(1, 2)))
     return [stretch for stretch in stretches_of(hidden) if stretch.first > 0]
 
@@ -37,33 +47,43 @@ def target_lost(masks: NDArray[np.bool_]) -> list[Stretch]:
 def attention_left(
     mass: NDArray[np.float64], chance: NDArray[np.float64], factor: float = ON_TARGET_RATIO
 ) -> list[int]:
-    """The steps at which the mass on a visible target fell below `factor` times chance, for both [T].
+    """Find the steps at which the mass on a visible target falls below `factor` times chance.
 
-    It must have been above twice that since the target came into view or attention last left it, so that a
-    mass which trembles around the limit leaves once. NaN in `mass`: not in view.
+    The mass must have been above twice that before, since the target became visible or attention last left
+    it. A mass that fluctuates around the limit therefore leaves once.
+
+    Args:
+        mass: float64 [T], attention mass on the target; NaN where the target is not visible.
+        chance: float64 [T], fraction of the frame that the target covers.
+        factor: multiple of chance.
+
+    Returns:
+        Indices of the steps.
     """
     steps: list[int] = []
     on = False
     for step, ratio in enumerate(mass / np.where(chance > 0, chance, np.nan)):
         if on and ratio < factor:
             steps.append(step)
-        on = bool(ratio > 2 * factor or (on and ratio >= factor))  # NaN: no longer
+        on = bool(ratio > 2 * factor or (on and ratio >= factor))  # NaN: False
     return steps
 
 
 def largest_jump(maps: AttentionMaps) -> tuple[int, float] | None:
-    """The step at which the centre of mass of maps [T, rows, cols] moved most, and by how many pixels.
+    """Find the step at which the centre of mass of maps [T, rows, cols] moves most.
 
-    A map that is all zero has no centre and ends no jump. None where nothing moved by as much as the distance
-    between two cells.
+    A map that is zero everywhere has no centre, so there is no jump to or from it.
+
+    Returns:
+        The step and the distance in pixels; None if no distance is as large as that between two cells.
     """
-    moved = jumps(expected_places(maps))[1:]
+    distances = jumps(expected_places(maps))[1:]
     axes = (maps.grid.ys, maps.grid.xs)
-    pitch = min((float(np.diff(centers).min()) for centers in axes if len(centers) > 1), default=0.0)
-    if np.isnan(moved).all() or np.nanmax(moved) < pitch or np.nanmax(moved) == 0:
+    spacing = min((float(np.diff(centers).min()) for centers in axes if len(centers) > 1), default=0.0)
+    if np.isnan(distances).all() or np.nanmax(distances) < spacing or np.nanmax(distances) == 0:
         return None
-    step = int(np.nanargmax(moved))
-    return step + 1, float(moved[step])
+    step = int(np.nanargmax(distances))
+    return step + 1, float(distances[step])
 
 
 def find_moments(
@@ -74,27 +94,30 @@ def find_moments(
     maps: AttentionMaps | None = None,
     mass: NDArray[np.float64] | None = None,
 ) -> list[Moment]:
-    """All that is worth a look in an episode, in the order of its steps.
+    """Find the notable steps of an episode.
 
     Args:
-        rewards: [T].
-        values: [T] the policy's own estimates of what it will earn, or None.
+        rewards: float64 [T].
+        values: float64 [T], the policy's value estimates, or None.
         masks: bool [T, H, W], True on the target, or None.
-        maps: [T, rows, cols] of the head to watch, or None.
-        mass: [T] the share of `maps` on the target, NaN where it cannot be told, or None.
+        maps: [T, rows, cols], the maps of one head, or None.
+        mass: float64 [T], fraction of `maps` on the target, NaN where unknown, or None.
+
+    Returns:
+        The notable steps, in order.
     """
-    found: list[Moment] = []
+    moments: list[Moment] = []
     if masks is not None:
         for first, stop in target_lost(masks):
             until = "until the end" if stop == len(masks) else f"for {_count(stop - first, 'step')}"
-            found.append(Moment(first, "lost", f"Target lost from view {until}"))
+            moments.append(Moment(first, "lost", f"Target lost from view {until}"))
         if mass is not None:
             chance = masks.mean(axis=(1, 2))
             for step in attention_left(mass, chance):
                 ratio = mass[step] / chance[step]
-                found.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
+                moments.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
     if maps is not None and (jump := largest_jump(maps)) is not None:
-        found.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
+        moments.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
     kinds: tuple[tuple[MomentKind, str, NDArray[np.float64] | None], ...] = (
         ("reward", "Reward", rewards),
         ("value", "Value estimate", values),
@@ -103,8 +126,8 @@ def find_moments(
         if series is not None and (drop := largest_drop(series)) is not None:
             ends = f"from {series[drop.start]:.2f} to {series[drop.stop]:.2f}"
             within = _count(drop.stop - drop.start, "step")
-            found.append(Moment(drop.start, kind, f"{name} dropped {ends} within {within}"))
-    return sorted(found, key=lambda moment: moment.step)
+            moments.append(Moment(drop.start, kind, f"{name} dropped {ends} within {within}"))
+    return sorted(moments, key=lambda moment: moment.step)
 
 
 def _count(number: int, name: str) -> str:

@@ -1,13 +1,13 @@
 
 "use strict";
-// Draws the episode that build_page put into #data. Everything is a function of one number, the step.
+// Draws the episode in #data, which build_page writes. Everything is a function of the step.
 (async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const [HEIGHT, WIDTH] = data.size;
   const LAST = data.steps - 1;
   const { heads: LINES, target: OUTLINE } = data.colors;
   const HALO = "rgb(0 0 0 / 75%)";
-  const SMALLEST = 480; // pixels of the drawing's shorter side, so that lines stay fine
+  const MIN_SIDE = 480; // pixels of the drawing's shorter side, so that lines stay thin
   const id = (name) => document.getElementById(name);
 
   const make = (tag, attributes = {}, ...children) => {
@@ -31,7 +31,7 @@
     return svg;
   };
 
-  // What was packed: zlib, then base64.
+  // Undo base64 and zlib.
   const unpack = async (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -53,7 +53,7 @@
   const [levels, halves, usable] =
     maps === null ? [] : await Promise.all([maps.levels, maps.halves, maps.usable].map(unpack));
 
-  // ---- Numbers and words ----
+  // ---- Formatting ----
 
   const number = (value, digits = 2) => {
     if (value === null || value === undefined) return "–";
@@ -74,7 +74,7 @@
   const headName = (head) => (gradient ? "Gradient" : `Head ${head}`);
   const headLabel = (head) => (gradient ? "gradient" : `head ${head}`);
 
-  // ---- Attention: from cells to pixels, as robot_attn.overlay.HeatScale does ----
+  // ---- Attention: from cells to pixels, as robot_attn.drawing.HeatScale does ----
 
   const between = (centers, pixels, size) =>
     Array.from({ length: size }, (_, place) => {
@@ -96,7 +96,7 @@
       this.pixels = this.context.createImageData(width, height);
     }
 
-    // Levels 0 to 255 of one head, [height x width], laid into `field` where they are higher.
+    // Raise `field` [height x width] to the levels, 0 to 255, of one head.
     raise(field, step, head) {
       const [rows, columns] = [maps.ys.length, maps.xs.length];
       const start = (step * heads + head) * rows * columns;
@@ -117,15 +117,15 @@
       return field;
     }
 
-    field(step, some) {
+    field(step, selected) {
       const field = new Float32Array(this.height * this.width);
-      for (const head of some) this.raise(field, step, head);
+      for (const head of selected) this.raise(field, step, head);
       return field;
     }
 
-    // A canvas with the heat of the heads in `some`, the strongest of them at each pixel.
-    paint(step, some) {
-      const field = this.field(step, some);
+    // A canvas with the heat of the heads in `selected`: at each pixel, that of the strongest.
+    paint(step, selected) {
+      const field = this.field(step, selected);
       const bytes = this.pixels.data;
       for (let i = 0; i < field.length; i++) bytes.set(maps.palette[Math.round(field[i])], 4 * i);
       this.context.putImageData(this.pixels, 0, 0);
@@ -133,8 +133,8 @@
     }
   }
 
-  // The line along which a field [h x w] has the value `level`, in units of its pixels: marching squares.
-  // Outside of the field everything is low, so that lines close along the frame's edge.
+  // The contour of a field [h x w] at `level`, in its pixels (marching squares). The field is 0 outside, so
+  // contours close along the frame's edge.
   const contour = (field, height, width, level) => {
     const path = new Path2D();
     const at = (y, x) => (y < 0 || x < 0 || y >= height || x >= width ? 0 : field[y * width + x]);
@@ -151,7 +151,7 @@
         const cuts = [0, 1, 2, 3]
           .filter((side) => corners[side] !== corners[(side + 1) % 4])
           .map((side) => cross(...places[side], ...places[(side + 1) % 4]));
-        // Of a saddle's four cuts the first corner's own two belong together.
+        // At a saddle, join the two cuts at the first corner.
         const pairs = cuts.length === 4 ? [[cuts[3], cuts[0]], [cuts[1], cuts[2]]] : [cuts];
         for (const [from, to] of pairs) {
           if (from === undefined) continue;
@@ -163,7 +163,7 @@
     return path;
   };
 
-  // The edges between the target's pixels and the others, in pixels of the frame.
+  // The outline of the target's pixels, in pixels of the frame.
   const outline = (step) => {
     const path = new Path2D();
     const on = (y, x) => {
@@ -190,7 +190,7 @@
   // ---- The large frame ----
 
   const frame = id("frame");
-  const scale = Math.max(1, Math.ceil(SMALLEST / Math.min(HEIGHT, WIDTH)));
+  const scale = Math.max(1, Math.ceil(MIN_SIDE / Math.min(HEIGHT, WIDTH)));
   frame.width = WIDTH * scale;
   frame.height = HEIGHT * scale;
   const screen = frame.getContext("2d");
@@ -222,7 +222,7 @@
     screen.lineCap = screen.lineJoin = "round";
     for (const [style, extra] of [[HALO, 3], [color, 0]]) {
       screen.strokeStyle = style;
-      screen.lineWidth = ((width + extra) * frame.width) / SMALLEST / Math.max(1, WIDTH / HEIGHT);
+      screen.lineWidth = ((width + extra) * frame.width) / MIN_SIDE / Math.max(1, WIDTH / HEIGHT);
       screen.stroke(scaled);
     }
   };
@@ -254,10 +254,10 @@
     }
     if (masks !== null && id("outline").checked) stroke(outline(step), scale, OUTLINE, 2);
     if (mode() === "contour") paintContours();
-    id("unseen").hidden = !hidden(step);
+    id("not-visible").hidden = !hidden(step);
   };
 
-  const explainColours = () => {
+  const updateLegend = () => {
     const kind = maps === null ? "off" : mode();
     const count = maps === null ? 0 : maps.ys.length * maps.xs.length;
     const share = chosen.size > 1 ? ", strongest head" : "";
@@ -288,8 +288,8 @@
       id("tiles").append(button);
       tiles.push({ button, canvas, score, context: canvas.getContext("2d") });
     }
-    const scored = data.focus === null ? "" : "The share is what falls on the target; chance is the share of the frame that the target covers.";
-    id("heads-note").textContent = maps.uniform ? "Uniform by construction: it does not say where the policy looked." : scored;
+    const focusNote = data.focus === null ? "" : "The percentage is the map's mass on the target; chance is the fraction of the frame that the target covers.";
+    id("heads-note").textContent = maps.uniform ? "Uniform by construction." : focusNote;
     if (gradient) {
       id("heads-name").textContent = "Gradient of the action";
       id("modes-name").textContent = "The gradient is drawn as";
@@ -307,13 +307,13 @@
       const mass = focusOf(step, head);
       if (!usable[step * heads + head]) score.textContent = "no map at this step";
       else if (mass !== null) score.textContent = `${percent(mass)} · ${timesChance(step, head)}`;
-      else score.textContent = hidden(step) ? "target not in view" : "";
+      else score.textContent = hidden(step) ? "target not visible" : "";
     });
   };
-  const choose = (some) => {
+  const choose = (selected) => {
     chosen.clear();
-    for (const head of [...some].sort((a, b) => a - b)) chosen.add(head);
-    explainColours();
+    for (const head of [...selected].sort((a, b) => a - b)) chosen.add(head);
+    updateLegend();
     paint();
   };
 
@@ -349,11 +349,11 @@
     });
     const known = lines[main].values.filter((value) => value !== null);
     const [least, most] = [Math.min(...known), Math.max(...known)].map((value) => show(value));
-    const words = known.length > 0 ? `${name}: between ${least} and ${most} over ${data.steps} steps` : `${name}: not known`;
+    const summary = known.length > 0 ? `${name}: between ${least} and ${most} over ${data.steps} steps` : `${name}: unknown`;
     const value = make("b");
     const dot = make("span", { class: "dot", "--color": lines[main].color });
     const inside = make("div", { class: "inside" }, svg, make("span", { class: "cursor" }), dot);
-    const area = make("div", { class: "area", role: "img", "aria-label": words }, inside);
+    const area = make("div", { class: "area", role: "img", "aria-label": summary }, inside);
     const label = make("div", { class: "label" }, make("span", {}, name), value);
     const axis = make("div", { class: "axis" }, make("span", {}, show(high)), make("span", {}, show(low)));
     id("plots").append(make("div", { class: "row plot" }, label, make("div", { class: "track" }, area), axis));
@@ -396,9 +396,9 @@
       id("moments").append(make("li", {}, item));
     }
     new ResizeObserver(placeMarks).observe(id("marks"));
-    if (data.moments.length === 0) id("moments").append(make("li", { class: "hint" }, "Nothing stands out in this episode."));
+    if (data.moments.length === 0) id("moments").append(make("li", { class: "hint" }, "This episode has no notable steps."));
   };
-  // Marks that would lie on each other go into lanes, one above the other.
+  // Marks that would overlap go into lanes, one above the other.
   const placeMarks = () => {
     const room = 24 / Math.max(1, id("marks").clientWidth);
     const ends = [];
@@ -470,28 +470,28 @@
     if (data.focus !== null) {
       const mass = focusOf(step, maps.best);
       const more = mass === null ? "" : `${timesChance(step, maps.best)} chance`;
-      rows.push([`On target, ${headLabel(maps.best)}`, hidden(step) ? "not in view" : percent(mass), more]);
+      rows.push([`On target, ${headLabel(maps.best)}`, hidden(step) ? "not visible" : percent(mass), more]);
     }
     id("now").replaceChildren(
       ...rows.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, ...(more ? [make("small", {}, more)] : [])))),
     );
   };
 
-  // What a screen reader says, once the step has stood still.
+  // Announce the step to screen readers once it stops changing.
   let waiting;
-  const speak = () => {
+  const announce = () => {
     clearTimeout(waiting);
     if (playing) return;
     waiting = setTimeout(() => {
-      const said = [`Step ${step} of ${LAST}`, `reward ${number(data.rewards[step])}`, `return ${number(data.returns[step])}`];
-      if (data.values !== null) said.push(`value estimate ${number(data.values[step])}`);
-      if (hidden(step)) said.push("target not in view");
+      const parts = [`Step ${step} of ${LAST}`, `reward ${number(data.rewards[step])}`, `return ${number(data.returns[step])}`];
+      if (data.values !== null) parts.push(`value estimate ${number(data.values[step])}`);
+      if (hidden(step)) parts.push("target not visible");
       else if (data.focus !== null && focusOf(step, maps.best) !== null) {
         const share = percent(focusOf(step, maps.best));
-        said.push(`${headLabel(maps.best)}: ${share} on the target, ${timesChance(step, maps.best)} chance`);
+        parts.push(`${headLabel(maps.best)}: ${share} on the target, ${timesChance(step, maps.best)} chance`);
       }
-      said.push(...data.moments.filter((moment) => moment.step === step).map((moment) => moment.text));
-      id("spoken").textContent = `${said.join(", ")}.`;
+      parts.push(...data.moments.filter((moment) => moment.step === step).map((moment) => moment.text));
+      id("announcement").textContent = `${parts.join(", ")}.`;
     }, 350);
   };
 
@@ -502,7 +502,7 @@
     paintHeads();
     paintTimeline();
     paintSide();
-    speak();
+    announce();
   };
   const go = (to) => {
     step = Math.min(Math.max(Math.trunc(to), 0), LAST);
@@ -524,7 +524,7 @@
     due = 0;
     before = performance.now();
     if (on) requestAnimationFrame(tick);
-    else speak();
+    else announce();
   };
   const tick = (now) => {
     if (!playing) return;
@@ -551,9 +551,9 @@
   document.addEventListener("keydown", (event) => {
     const action = KEYS[event.key];
     if (action === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
-    // A choice has its own use for these keys, and a button for the space bar.
-    const own = event.key === " " ? "button, select, input:not([type=range])" : "select, input[type=radio]";
-    if (event.target.closest?.(own)) return;
+    // Radio buttons and selects use these keys themselves, and buttons the space bar.
+    const controls = event.key === " " ? "button, select, input:not([type=range])" : "select, input[type=radio]";
+    if (event.target.closest?.(controls)) return;
     event.preventDefault();
     action(event);
   });
@@ -565,13 +565,13 @@
   click("later-moment", () => hop(1));
   id("scrub").addEventListener("input", () => go(Number(id("scrub").value)));
   id("modes").addEventListener("change", () => {
-    explainColours();
+    updateLegend();
     paint();
   });
   id("outline").addEventListener("change", paint);
   id("outline-choice").hidden = masks === null;
 
-  // page.html#step=42 opens at that step.
+  // page.html#step=42 opens at step 42.
   const follow = () => go(Number(/^#step=(\d+)$/.exec(location.hash)?.[1] ?? step));
   addEventListener("hashchange", follow);
 
@@ -582,10 +582,10 @@
   buildSide();
   buildHeads();
   buildTimeline();
-  explainColours();
+  updateLegend();
   follow();
-  // For tests, and for the console of whoever wants to look closer.
-  window.replay = { data, go, step: () => step, levels: (at, some, height, width) => Array.from(new Heat(height, width).field(at, some)) };
+  // For tests and the browser console.
+  window.replay = { data, go, step: () => step, levels: (at, selected, height, width) => Array.from(new Heat(height, width).field(at, selected)) };
 })().catch((error) => {
   const problem = document.getElementById("problem");
   problem.textContent = `This page could not be drawn: ${error.message}. It needs Chromium 80, Firefox 113, Safari 16.4 or newer.`;

@@ -1,9 +1,9 @@
-"""A recorded episode as one HTML page that needs nothing else: no network, no server, no other file.
+"""A recorded episode as a self-contained HTML page: no network, no server, no other file.
 
-The page plays the frames on a canvas with each head's attention over them, and draws reward, return, value
-and focus on one timeline. Its three sources lie beside this file: page.html, page.css and page.js; the
-episode goes in as JSON. Names are escaped, and the page's own policy lets it run that one script and load
-nothing.
+The page plays the frames on a canvas with each head's attention over them, and plots reward, return, value
+and focus on one timeline. Its sources are page.html, page.css and page.js in this folder; the episode is
+embedded as JSON. Names are escaped, and the page's content security policy allows that one script and forbids
+loading anything.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ from robot_attn_policies.pages.html import css_color, fill_page, picture_uri
 from robot_attn_policies.pages.moments import find_moments
 
 LOSSLESS = 4_000_000
-"""Pixels of an episode up to which its frames are kept bit for bit: 150 steps at 160 x 160."""
+"""Most pixels of an episode whose frames are stored without loss: 150 steps at 160 x 160."""
 
-_SHEET = 4096  # pixels a side: what every browser decodes
+_SHEET = 4096  # pixels a side; every browser decodes images of this size
 
 
 class View(NamedTuple):
-    """The episode from a camera that the policy does not see through."""
+    """Frames of the episode from another camera than the policy's.
+
+    Attributes:
+        name: name of the camera.
+        images: uint8 [T, H, W, 3], RGB, of any size.
+    """
 
     name: str
     images: NDArray[np.uint8]
-    """[T, H, W, 3], of any size."""
 
 
 def write_page(
@@ -53,10 +57,21 @@ def write_page(
     view: View | None = None,
     action_range: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
-    """Write the page of an episode, whole or not at all. Arguments and errors: `build_page`.
+    """Write the page of an episode, in one piece or not at all.
+
+    Args:
+        path: file to write.
+        episode: the episode.
+        title: as in `build_page`.
+        notes: likewise.
+        links: likewise.
+        view: likewise.
+        action_range: likewise.
 
     Raises:
+        ValueError: an error of `build_page`.
         OSError: the folder is missing or cannot be written, or the disk is full.
+        ModuleNotFoundError: opencv is not installed.
     """
     content = build_page(episode, title=title, notes=notes, links=links, view=view, action_range=action_range)
     with replacing(path) as temporary:
@@ -72,23 +87,26 @@ def build_page(
     view: View | None = None,
     action_range: tuple[float, float] = (-1.0, 1.0),
 ) -> str:
-    """The page of an episode, as HTML.
+    """Build the page of an episode.
 
     Args:
-        episode: what to show.
-        title: the heading; by default the environment and the seed.
-        notes: sentences to show above the player, before those that the episode itself asks for.
-        links: names of files beside the page, by the words that lead to them.
-        view: the same steps from another camera, to show beside.
-        action_range: the ends of the action bars; wider where an action went beyond them.
+        episode: the episode.
+        title: heading; the environment and the seed by default.
+        notes: sentences to show above the player, before those about the episode's data.
+        links: file names to link to, in the page's folder, by the text of the link.
+        view: the same steps from another camera, shown next to the frames.
+        action_range: ends of the action bars; an action outside widens its bar.
+
+    Returns:
+        The page as HTML.
 
     Raises:
-        ValueError: frames from another camera that are not one a step.
+        ValueError: another camera with a number of frames that differs from that of the steps.
         ModuleNotFoundError: opencv is not installed.
     """
     heading = title or f"{episode.env_args.get('env_name', 'Episode')} · seed {episode.seed}"
     content = _content(episode, notes, links or {}, view, action_range)
-    # None of these three characters has a meaning in JSON outside of strings, where an escape is the same.
+    # So that no string can end the script element. JSON has these characters in strings only.
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", data)
     return fill_page("page.html", heading, style="page.css", script="page.js", parts={"data": data})
@@ -101,30 +119,31 @@ def _content(
     view: View | None,
     action_range: tuple[float, float],
 ) -> dict[str, Any]:
-    """Everything that page.js reads."""
+    """Collect the data that page.js reads."""
     steps, size = len(episode), episode.image_size
     rewards, estimates, masks = episode.rewards, episode.values, episode.target_masks
     actions = episode.actions.astype(np.float64)
     if view is not None and len(view.images) != steps:
         raise ValueError(
-            f"expected {steps} frames from another camera, one for each frame, got {len(view.images)}"
+            f"expected {steps} frames from another camera, one per step, got {len(view.images)}: render the "
+            "same steps"
         )
     maps = episode.attention_maps if episode.attention.shape[1] > 0 else None
     attention, mass = (None, None) if maps is None else _attention(episode, maps)
-    telling = maps is not None and not episode.uniform and episode.maps == "attention"
+    informative = maps is not None and not episode.uniform and episode.maps == "attention"
     best = episode.best_head
     moments = find_moments(
         rewards,
         values=estimates,
         masks=masks,
-        maps=maps.normalised()[:, best] if maps is not None and telling else None,
-        mass=mass[:, best] if mass is not None and telling else None,
+        maps=maps.normalised()[:, best] if maps is not None and informative else None,
+        mass=mass[:, best] if mass is not None and informative else None,
     )
     names = episode.action_names or tuple(f"action {i}" for i in range(actions.shape[1]))
     low, high = action_range
     return {
         "facts": _facts(episode, rewards),
-        "notes": [*notes, *_findings(episode, maps, view)],
+        "notes": [*notes, *_data_notes(episode, maps, view)],
         "links": [(text, quote(name, safe="")) for text, name in links.items()],
         "steps": steps,
         "size": size,
@@ -154,9 +173,14 @@ def _content(
 
 
 def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
-    """The highest level such that the pixels at or above it hold half of the weight; both [H, W].
+    """Find the highest heat level such that the pixels at or above it hold half of the weight.
 
-    0 where it takes pixels that get no more than uniform attention would give them, or there is no weight.
+    Args:
+        levels: uint8 [H, W], heat levels; 0 is uniform attention or less.
+        weights: float [H, W].
+
+    Returns:
+        The level; 0 if pixels of level 0 are needed, or there is no weight.
     """
     at_level = np.bincount(levels.reshape(-1), weights.reshape(-1), minlength=256)
     above = at_level[::-1].cumsum()[::-1]
@@ -164,7 +188,7 @@ def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
 
 
 def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
-    """What page.js reads of the maps, and their mass on the target [T, K]; both from one pass over pixels."""
+    """Collect the maps' data for page.js, and their mass on the target, [T, K] or None, in one pass."""
     scale = HeatScale(episode.grid, episode.image_size)
     shares, masks = maps.normalised(), episode.target_masks
     halves, mass = [], []
@@ -174,7 +198,7 @@ def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], N
             halves.append([half_level(levels, pixel) for levels, pixel in pairs])
         if masks is not None:
             mass.append(maps[rows].mass_on(masks[rows], pixels=pixels))
-    told = {
+    data = {
         "heads": maps.weights.shape[1],
         "best": episode.best_head,
         "uniform": episode.uniform,
@@ -182,19 +206,19 @@ def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], N
         "ys": episode.grid.ys.tolist(),
         "xs": episode.grid.xs.tolist(),
         "usable": _packed(maps.usable.astype(np.uint8)),
-        "levels": _packed(scale.cell_levels(shares.weights)),  # between cells page.js does as `HeatScale`
+        "levels": _packed(scale.cell_levels(shares.weights)),  # page.js interpolates as `HeatScale` does
         "halves": _packed(np.array(halves, dtype=np.uint8)),
         "palette": _palette().tolist(),
     }
-    return told, np.concatenate(mass) if mass else None
+    return data, np.concatenate(mass) if mass else None
 
 
 def _palette() -> NDArray[np.uint8]:
-    """[256, 4] the colour and opacity of each heat level, as `blend_heat` lays them over black and white."""
+    """RGBA colour of each heat level, uint8 [256, 4], from `blend_heat` over black and over white."""
     levels = np.arange(256, dtype=np.uint8)[None]
     black, white = (
-        blend_heat(np.full((1, 256, 3), ground, dtype=np.uint8), levels).astype(np.float64)
-        for ground in (0, 255)
+        blend_heat(np.full((1, 256, 3), background, dtype=np.uint8), levels).astype(np.float64)
+        for background in (0, 255)
     )
     alpha = 255 - (white - black)[..., :1]
     color = black * 255 / np.maximum(alpha, 1)
@@ -206,16 +230,16 @@ def _lossless(images: NDArray[np.uint8]) -> bool:
 
 
 def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Frames on sheets, filled row by row, as pictures that a browser reads."""
+    """Pack frames [T, H, W, 3] row by row into large pictures, as data URIs."""
     steps, height, width, _ = images.shape
     columns = max(1, min(_SHEET // width, math.ceil(math.sqrt(steps))))
     rows = max(1, min(_SHEET // height, math.ceil(steps / columns)))
     lossless = _lossless(images)
     sheets = []
     for start in range(0, steps, rows * columns):
-        some = images[start : start + rows * columns]
+        chunk = images[start : start + rows * columns]
         sheet = np.zeros((rows * columns, height, width, 3), dtype=np.uint8)
-        sheet[: len(some)] = some
+        sheet[: len(chunk)] = chunk
         sheet = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
         sheet = sheet.reshape(rows * height, columns * width, 3)
         sheets.append(picture_uri(sheet, lossless=lossless))
@@ -223,12 +247,12 @@ def _frames(images: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _facts(episode: Episode, rewards: NDArray[np.float64]) -> list[tuple[str, str]]:
-    """What stands under the heading: names and their values."""
-    facts = [("Task", str(episode.env_args.get("env_name", "not known")))]
+    """Names and values to list below the heading."""
+    facts = [("Task", str(episode.env_args.get("env_name", "unknown")))]
     options = episode.env_args.get("env_kwargs") or {}
     if options:
         facts.append(("Scene", ", ".join(f"{name} {value}" for name, value in sorted(options.items()))))
-    facts += [("Seed", str(episode.seed)), ("Policy", episode.policy or "not known")]
+    facts += [("Seed", str(episode.seed)), ("Policy", episode.policy or "unknown")]
     length = f"{len(rewards)} steps"
     if episode.dt:
         length += f", {len(rewards) * episode.dt:.1f} s"
@@ -236,25 +260,23 @@ def _facts(episode: Episode, rewards: NDArray[np.float64]) -> list[tuple[str, st
 
 
 def _outcome(episode: Episode) -> str:
-    return {True: "success", False: "no success", None: "not known"}[episode.success]
+    return {True: "success", False: "no success", None: "unknown"}[episode.success]
 
 
-def _findings(episode: Episode, maps: AttentionMaps | None, view: View | None) -> list[str]:
-    """What the reader should know before believing the page."""
-    found = []
+def _data_notes(episode: Episode, maps: AttentionMaps | None, view: View | None) -> list[str]:
+    """Describe what the episode lacks, or what limits the page."""
+    notes = []
     if episode.cut is not None:
         steps = len(episode.images)
-        found.append(f"The file was cut after step {steps} of {episode.cut}: what follows is lost.")
+        notes.append(f"The file was cut after step {steps} of {episode.cut}: what follows is lost.")
     if maps is None:
-        found.append("This episode has no attention maps: only what the policy saw and did is shown.")
+        notes.append("This episode has no attention maps: only frames, actions and rewards are shown.")
     elif episode.uniform:
-        found.append(
-            "The attention of this policy is uniform by construction: it does not say where it looked."
-        )
+        notes.append("The attention of this policy is uniform by construction.")
     elif episode.maps == "gradient":
-        found.append(
+        notes.append(
             "This policy has no attention. The maps are gradients: they show which parts of the frame would "
-            "change the action most, not where it looked."
+            "change the action most, not what the policy attends to."
         )
     if maps is not None and not maps.usable.all():
         missing = [
@@ -262,19 +284,19 @@ def _findings(episode: Episode, maps: AttentionMaps | None, view: View | None) -
             for head, count in enumerate((~maps.usable).sum(axis=0))
             if count
         ]
-        found.append(f"Maps that are all zero or not finite are not drawn: {', '.join(missing)}.")
+        notes.append(f"Maps that are zero everywhere or not finite are not drawn: {', '.join(missing)}.")
     masks = episode.target_masks
     if masks is None:
-        found.append("Where the target was is not recorded: there is no outline and no focus.")
+        notes.append("Target masks are not recorded: there is no outline and no focus.")
     elif not masks.any():
-        found.append("The target was never in view: there is no focus.")
+        notes.append("The target was never visible: there is no focus.")
     if episode.values is None:
-        found.append("The policy's value estimates are not recorded.")
-    packed = {"frames": episode.images, "frames of the other camera": None if view is None else view.images}
-    for name, images in packed.items():
+        notes.append("The policy's value estimates are not recorded.")
+    stored = {"frames": episode.images, "frames of the other camera": None if view is None else view.images}
+    for name, images in stored.items():
         if images is not None and not _lossless(images):
-            found.append(f"The {name} are packed with some loss (WebP), to keep this page small.")
-    return found
+            notes.append(f"The {name} are compressed with loss (WebP), to keep this page small.")
+    return notes
 
 
 def _packed(array: NDArray[np.uint8]) -> str:
@@ -282,7 +304,7 @@ def _packed(array: NDArray[np.uint8]) -> str:
 
 
 def _numbers(array: NDArray[np.floating] | None) -> Any:
-    """Nested lists of numbers with six digits, null where one is not finite."""
+    """Nested lists of numbers with six digits, None where not finite."""
     if array is None:
         return None
     if array.ndim > 1:

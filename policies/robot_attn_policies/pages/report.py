@@ -1,6 +1,6 @@
-"""A report that people read as one HTML page and programs as JSON: verdicts, then what they rest on.
+"""Reports as a self-contained HTML page and as JSON: verdicts first, then the figures behind them.
 
-The page needs nothing else: no network, no server, no script, no other file.
+The page needs no network, no server, no script and no other file.
 """
 
 from __future__ import annotations
@@ -39,53 +39,60 @@ __all__ = [
     "render_report", "report_json", "write_report",
 ]  # fmt: skip
 
-ROOM = 3_500_000
-"""Letters that a page's pictures take at most bit for bit; those that take more are packed with some loss."""
+MAX_LOSSLESS = 3_500_000
+"""Most characters of a page's pictures without loss; beyond it, they are compressed with loss."""
 
-SHOWN = 3
-"""Checks on a card at most."""
+MAX_CHECKS = 3
+"""Most checks on a card."""
 
-ROWS = 60
-"""Of a chart's figures on the page at most."""
+MAX_ROWS = 60
+"""Most rows of a chart's table on the page."""
 
-SMALL = 160
-"""Pixels of width, under which a picture is enlarged pixel by pixel."""
+SMALL_WIDTH = 160
+"""Width in pixels below which a picture is enlarged without smoothing."""
 
 Cell: TypeAlias = str | float | int | Interval | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of figures and words under named columns.
+    """A table of numbers and text.
+
+    Args:
+        title: its title.
+        columns: names of the columns, with units.
+        rows: one cell per column; None where a figure is unknown.
 
     Raises:
-        ValueError: a row with more or fewer cells than there are columns.
+        ValueError: a row with more or fewer cells than columns.
     """
 
     title: str
     columns: tuple[str, ...]
-    """Their names, with units."""
     rows: tuple[tuple[Cell, ...], ...]
-    """None where a figure is not known."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(
-                    f"table {self.title!r} has {len(self.columns)} columns, got a row of {len(row)} cells"
+                    f"expected rows of {len(self.columns)} cells in the table {self.title!r}, got one of "
+                    f"{len(row)}: give one cell per column"
                 )
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what it shows.
+    """A picture with its caption.
+
+    Args:
+        image: uint8 [h, w, 3], RGB.
+        caption: what it shows.
 
     Raises:
-        ValueError: an image that is not uint8 [h, w, 3].
+        ValueError: an image of another dtype or shape.
     """
 
     image: NDArray[np.uint8]
-    """[h, w, 3]."""
     caption: str
 
     def __post_init__(self) -> None:
@@ -93,25 +100,31 @@ class Picture:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
                 f"expected uint8 [h, w, 3] for the picture {self.caption!r}, got {image.dtype} "
-                f"{list(image.shape)}"
+                f"{list(image.shape)}: convert it to RGB"
             )
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a question, its verdict, and what that rests on.
+    """A section of a report: a question, its verdict, and the figures behind it.
+
+    Args:
+        name: anchor of the section on the page, and its key in the JSON: small letters, digits, "-" and "_".
+        title: its heading.
+        text: paragraphs.
+        verdict: the outcome, also shown as a card at the top of the report.
+        tables: shown after the charts.
+        charts: shown after the verdict's checks.
+        pictures: shown last.
 
     Raises:
-        ValueError: a name that is not a plain word.
+        ValueError: a name with other characters.
     """
 
     name: str
-    """Where a link to it leads, and its key in JSON: small letters, digits, "-" and "_"."""
     title: str
     text: tuple[str, ...]
-    """Paragraphs."""
     verdict: Verdict | None = None
-    """Shown as a card at the top of the report too."""
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     pictures: tuple[Picture, ...] = ()
@@ -119,47 +132,58 @@ class Section:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", self.name):
             raise ValueError(
-                "a section's name is made of small letters, digits, - and _, such as 'faithful', "
-                f"got {self.name!r}"
+                f"expected a section's name of small letters, digits, - and _, got {self.name!r}: use one "
+                "such as 'faithful'"
             )
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that `write_report` writes.
+    """The content of a report, for `write_report`.
+
+    Args:
+        title: its heading.
+        facts: names and values, such as the policy and the seeds.
+        summary: the answer in sentences, shown above the verdicts' cards.
+        sections: the sections, each with another name.
 
     Raises:
-        ValueError: two sections of one name.
+        ValueError: two sections with one name.
     """
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    """What was examined: names and their values."""
     summary: tuple[str, ...]
-    """The answer in sentences; the cards with the sections' verdicts follow them."""
     sections: tuple[Section, ...]
 
     def __post_init__(self) -> None:
         names = [section.name for section in self.sections]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"sections need names of their own, got {name!r} more than once")
+                raise ValueError(
+                    f"expected different names of sections, got {name!r} more than once: rename one"
+                )
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
-    """Write the page to `path`, such as explain.html, and the JSON beside it, with the ending .json.
+    """Write a report as an HTML page and as JSON.
 
-    Each is written whole or not at all.
+    Each file is written in one piece or not at all.
+
+    Args:
+        path: the page, such as explain.html. The JSON has the same name with the ending .json.
+        report: the report.
 
     Raises:
-        ValueError: `path` itself ends in .json.
+        ValueError: `path` ends in .json.
         OSError: the folder is missing or cannot be written, or the disk is full.
         ModuleNotFoundError: there are pictures, and opencv is not installed.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
         raise ValueError(
-            f"{path} names the page, and the JSON goes beside it: use {path.with_suffix('.html')}"
+            f"expected the name of the page, got {path}: use {path.with_suffix('.html')}, and the JSON is "
+            "written next to it"
         )
     data = json.dumps(report_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     page = render_report(report)
@@ -169,7 +193,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    """The report as plain JSON values: null for what is not finite, captions for pictures."""
+    """Convert a report to JSON values: None for numbers that are not finite, captions for pictures."""
     return {
         "title": report.title,
         "facts": dict(report.facts),
@@ -250,7 +274,7 @@ def _plain(cell: Cell) -> Any:
 
 
 def render_report(report: Report) -> str:
-    """The report as one HTML page.
+    """Render a report as one HTML page.
 
     Raises:
         ModuleNotFoundError: there are pictures, and opencv is not installed.
@@ -269,9 +293,9 @@ def render_report(report: Report) -> str:
 
 
 def _uris(pictures: Sequence[Picture]) -> list[str]:
-    """Bit for bit where they fit into the page, else with some loss."""
+    """Encode pictures without loss if they fit into the page, else with loss."""
     uris = [picture_uri(picture.image) for picture in pictures]
-    if sum(map(len, uris)) <= ROOM:
+    if sum(map(len, uris)) <= MAX_LOSSLESS:
         return uris
     return [picture_uri(picture.image, lossless=False) for picture in pictures]
 
@@ -290,7 +314,7 @@ def _contents(report: Report) -> str:
     items = []
     for section in report.sections:
         verdict = section.verdict
-        icon = verdict and f'{_icon(verdict.outcome)}<span class="spoken">: {verdict.outcome}</span>'
+        icon = verdict and f'{_icon(verdict.outcome)}<span class="visually-hidden">: {verdict.outcome}</span>'
         items.append(
             f'<li><a href="#{section.name}"><span>{escape(section.title)}</span>{icon or ""}</a></li>'
         )
@@ -310,17 +334,17 @@ def _answer(report: Report) -> str:
 
 
 def _card(section: Section, verdict: Verdict) -> str:
-    """The answer, and the checks to know of: those that did not say yes, else the one that came closest."""
+    """The outcome, and the checks that did not say yes; if all did, the one closest to its limit."""
     outcome = verdict.outcome
-    telling = [*verdict.failed] or sorted(verdict.checks, key=_margin)[:1]
+    shown = [*verdict.failed] or sorted(verdict.checks, key=_margin)[:1]
     lead = "" if verdict.failed else "closest: "
     items = "".join(
         f'<li>{_icon(check.outcome)}<span>{lead}{escape(check.text)}: <span class="figure">'
         f'{interval_text(check.figure)},</span> <span class="figure">{_requirement(check)}</span></span></li>'
-        for check in telling[:SHOWN]
+        for check in shown[:MAX_CHECKS]
     )
-    if len(telling) > SHOWN:
-        items += f'<li><span class="icon"></span>and {len(telling) - SHOWN} more</li>'
+    if len(shown) > MAX_CHECKS:
+        items += f'<li><span class="icon"></span>and {len(shown) - MAX_CHECKS} more</li>'
     return (
         f'<li class="card {outcome}">{_icon(outcome)}<div class="what">'
         f'<h3><a href="#{section.name}">{escape(verdict.question)}</a> <b>{outcome.capitalize()}</b></h3>'
@@ -330,16 +354,16 @@ def _card(section: Section, verdict: Verdict) -> str:
 
 
 def _margin(check: Check) -> float:
-    """How far the whole interval is on the right side of the limit, in parts of that."""
+    """Distance of the interval from the limit, relative to the limit."""
     end = check.figure.low if check.at_least else check.figure.high
     return abs(end - check.limit) / (abs(check.limit) or 1)
 
 
 def _tally(verdict: Verdict) -> str:
-    """How many checks there are, and what they say."""
+    """Count the checks by outcome."""
     count = Counter(check.outcome for check in verdict.checks)
-    words: dict[Outcome, str] = {"no": "not met", "undecided": "undecided"}
-    others = "".join(f", {count[outcome]} {word}" for outcome, word in words.items() if count[outcome])
+    descriptions: dict[Outcome, str] = {"no": "not met", "undecided": "undecided"}
+    others = "".join(f", {count[outcome]} {word}" for outcome, word in descriptions.items() if count[outcome])
     return f"{count['yes']} of {len(verdict.checks)} check{'s' * (len(verdict.checks) != 1)} met{others}"
 
 
@@ -382,14 +406,14 @@ def _check(check: Check) -> str:
 
 def _chart(chart: Chart) -> str:
     columns, rows = figures_of(chart)
-    step = -(-len(rows) // ROWS)
-    some = "" if step <= 1 else f'<p class="hint">One row in {step}; all are in the JSON.</p>'
+    step = -(-len(rows) // MAX_ROWS)
+    note = "" if step <= 1 else f'<p class="hint">One row in {step}; all are in the JSON.</p>'
     figures = _grid(chart.title, columns, rows[:: step or 1])
     title = escape(chart.title)
     return (
         f"<figure><figcaption><h3>{title}</h3></figcaption>{draw_chart(chart)}"
-        f'<details><summary>Figures<span class="spoken"> of {title}</span></summary>{some}{figures}</details>'
-        "</figure>"
+        f'<details><summary>Figures<span class="visually-hidden"> of {title}</span></summary>'
+        f"{note}{figures}</details></figure>"
     )
 
 
@@ -399,9 +423,9 @@ def _table(table: Table) -> str:
 
 
 def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table that scrolls in its own frame; figures stand right, under each other."""
-    words = [any(isinstance(row[place], str) for row in rows) for place in range(len(columns))]
-    kinds = [' class="words"' if word else "" for word in words]
+    """A scrollable table; numbers are aligned right."""
+    has_text = [any(isinstance(row[place], str) for row in rows) for place in range(len(columns))]
+    kinds = [' class="words"' if text else "" for text in has_text]
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True)
     )
@@ -428,7 +452,7 @@ def _cell(cell: Cell) -> str:
 def _picture(picture: Picture, uri: str) -> str:
     height, width = picture.image.shape[:2]
     kind = " wide" if width > 2 * height else ""
-    small = ' class="small"' if width < SMALL else ""
+    small = ' class="small"' if width < SMALL_WIDTH else ""
     caption = escape(picture.caption)
     return (
         f'<figure class="picture{kind}">'
