@@ -1,3 +1,5 @@
+"""Episode files: round trip, truncated, damaged and malicious files."""
+
 import dataclasses
 import hashlib
 import json
@@ -87,7 +89,7 @@ def assert_equal(one: Episode, other: Episode) -> None:
         {"attention": np.full((T, HEADS, ROWS, COLS), np.nan, np.float32)},
     ],
 )
-def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_round_trip_is_bit_identical(tmp_path: Path, changes: dict[str, Any]) -> None:
     episode = make_episode(**changes)
     save_episode(tmp_path / "e.hdf5", episode, {"mujoco": "4.0.0"})
     assert_equal(load_episode(tmp_path / "e.hdf5"), episode)
@@ -149,7 +151,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({"simulator": {"../time": np.zeros((T, 1))}}, "simulator/../time"),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_inconsistent_arrays_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EpisodeError, match=message):
         make_episode(**changes)
 
@@ -251,8 +253,8 @@ def mutate_plugin(file: h5py.File) -> None:
     ("mutate", "message"),
     [
         (mutate_missing, "actions is missing"),
-        (mutate_version, "format 3, this version reads formats 1 to 2; update"),
-        (mutate_foreign, "no episode of robot-attn"),
+        (mutate_version, "expected format 1 to 2, got format 3: update"),
+        (mutate_foreign, "expected an episode of robot-attn, got an HDF5 file without"),
         (mutate_pixel, "checksum"),
         (mutate_shape, "checksum"),
         (mutate_seed, "checksum"),
@@ -260,14 +262,14 @@ def mutate_plugin(file: h5py.File) -> None:
         (mutate_external_link, "link to elsewhere"),
         (mutate_external_storage, "another file"),
         (mutate_bomb, "more than this file can hold"),
-        (mutate_chunks, "chunks that are larger"),
+        (mutate_chunks, "expected chunks within actions, got chunks that are larger"),
         (mutate_sums, "checksum"),
         (mutate_fewer_sums, "checksum"),
         (mutate_plugin, "plug-in"),
-        (mutate_objects, "not plain numbers"),
+        (mutate_objects, "expected plain numbers in rewards, got object"),
     ],
 )
-def test_a_changed_file_is_refused(tmp_path: Path, mutate: Any, message: str) -> None:
+def test_a_changed_file_is_rejected(tmp_path: Path, mutate: Any, message: str) -> None:
     path = tmp_path / "e.hdf5"
     save_episode(path, make_episode())
     with h5py.File(path, "r+") as file:
@@ -296,32 +298,32 @@ def long_episode(steps: int = 75) -> Episode:
 
 
 def first_steps(episode: Episode, steps: int) -> Episode:
-    """What should be read of it when it was cut after so many steps."""
+    """The episode that is read if the file is cut after so many steps."""
     by_step = ("images", "actions", "rewards", "dones", "attention", "target_masks", "states", "values")
     parts: dict[str, Any] = {name: getattr(episode, name)[:steps] for name in by_step}
     parts["simulator"] = {name: array[:steps] for name, array in episode.simulator.items()}
     return dataclasses.replace(episode, **parts, success=None, cut=len(episode))
 
 
-def test_of_a_cut_file_the_whole_blocks_before_the_cut_are_read(tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_up_to_its_last_complete_block(tmp_path: Path) -> None:
     path, episode = tmp_path / "e.hdf5", long_episode()
     save_episode(path, episode)
     raw = path.read_bytes()
     places = sorted({*range(1, 60, 7), *np.linspace(1, len(raw) - 1, 150, dtype=int).tolist()})
-    read, refused = [], []
+    read, rejected = [], []
     for place in places:
         path.write_bytes(raw[:place])
         try:
             cut = load_episode(path)
         except EpisodeError as error:
-            refused.append(str(error))
+            rejected.append(str(error))
             read.append(0)
             continue
         read.append(len(cut))
         assert_equal(cut, first_steps(episode, len(cut)))
         assert not cut.dones.any()
-    assert all("\n" not in message for message in refused)
-    assert all("cut" in message for message in refused[2:])  # the first two are not HDF5 even
+    assert all("\n" not in message for message in rejected)
+    assert all("cut" in message for message in rejected[2:])  # the first two are too short to be HDF5
     assert read == sorted(read)
     assert set(read) == {*range(0, 73, 8)}
     path.write_bytes(raw[:-1])
@@ -329,7 +331,7 @@ def test_of_a_cut_file_the_whole_blocks_before_the_cut_are_read(tmp_path: Path) 
     assert_equal(load_episode(tmp_path / "again.hdf5"), first_steps(episode, 72))
 
 
-def test_a_block_that_was_damaged_is_refused_in_a_cut_file_too(tmp_path: Path) -> None:
+def test_a_damaged_block_is_rejected_in_a_truncated_file_too(tmp_path: Path) -> None:
     path, episode = tmp_path / "e.hdf5", long_episode()
     save_episode(path, episode)
     raw = bytearray(path.read_bytes())
@@ -339,11 +341,11 @@ def test_a_block_that_was_damaged_is_refused_in_a_cut_file_too(tmp_path: Path) -
     path.write_bytes(raw[:-1])
     with pytest.raises(EpisodeError, match="damaged"):
         load_episode(path)
-    path.write_bytes(raw[: chunk.byte_offset])  # what was damaged is behind the cut
+    path.write_bytes(raw[: chunk.byte_offset])  # the damage is beyond the cut
     assert_equal(load_episode(path), first_steps(episode, 8))
 
 
-def test_blocks_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_blocks_in_another_order_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "e.hdf5"
     save_episode(path, long_episode())
 
@@ -359,7 +361,7 @@ def test_blocks_in_another_order_are_refused(tmp_path: Path) -> None:
         load_episode(path)
 
 
-def test_a_length_that_no_episode_has_is_refused(tmp_path: Path) -> None:
+def test_an_implausible_file_size_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "e.hdf5"
     save_episode(path, make_episode())
     raw = bytearray(path.read_bytes())
@@ -370,7 +372,7 @@ def test_a_length_that_no_episode_has_is_refused(tmp_path: Path) -> None:
 
 
 def save_in_format_1(path: Path, episode: Episode, **changes: Any) -> None:
-    """As `save_episode` wrote until format 2: one sum over everything."""
+    """Write format 1, which has one checksum for everything."""
     arrays: dict[str, Any] = {
         "actions": episode.actions,
         "rewards": episode.rewards,
@@ -407,7 +409,7 @@ def save_in_format_1(path: Path, episode: Episode, **changes: Any) -> None:
             demo.create_dataset(name, data=array, compression="gzip", compression_opts=4)
 
 
-def test_a_file_of_format_1_is_read_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_complete_file_of_format_1_is_read(tmp_path: Path) -> None:
     old = make_episode(
         target_masks=None, state=None, simulator={}, env_args={}, policy="p",
         success=None, dt=None, best_head=0, action_names=(),
@@ -430,21 +432,21 @@ def test_a_file_of_format_1_is_read_when_it_is_whole(tmp_path: Path) -> None:
     [
         (np.array([8.0, 2.0], np.float32), "ascending ys within the frame's 11 pixels"),
         (np.array([2.0, 20.0], np.float32), "ascending ys within the frame's 11 pixels"),
-        (np.array([2.0, 8.0]), "token_centers/ys should be float32, is float64"),
+        (np.array([2.0, 8.0]), "expected token_centers/ys float32, got float64"),
     ],
 )
-def test_a_file_whose_cells_lie_nowhere_is_refused(tmp_path: Path, ys: np.ndarray, message: str) -> None:
+def test_cells_outside_the_frame_are_rejected(tmp_path: Path, ys: np.ndarray, message: str) -> None:
     save_in_format_1(tmp_path / "old.hdf5", make_episode(), **{"token_centers/ys": ys})
     with pytest.raises(EpisodeError, match=message):
         load_episode(tmp_path / "old.hdf5")
 
 
-def test_of_files_with_flipped_bytes_all_is_right_or_they_are_refused(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_harmless_or_rejected(tmp_path: Path) -> None:
     path, episode = tmp_path / "e.hdf5", make_episode()
     save_episode(path, episode)
     raw = path.read_bytes()
     rng = np.random.default_rng(7)
-    refused = 0
+    rejected = 0
     for _ in range(150):
         data = bytearray(raw)
         data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
@@ -452,14 +454,14 @@ def test_of_files_with_flipped_bytes_all_is_right_or_they_are_refused(tmp_path: 
         try:
             assert_equal(load_episode(path), episode)
         except EpisodeError:
-            refused += 1
-    assert refused > 40  # the rest fell into gaps of the file
+            rejected += 1
+    assert rejected > 40  # the other bytes are in gaps of the file
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty"), (b"plain text, not HDF5", "not an HDF5 file")]
+    ("content", "message"), [(b"", "got an empty file"), (b"plain text, not HDF5", "expected an HDF5 file")]
 )
-def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_hdf5_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "e.hdf5").write_bytes(content)
     with pytest.raises(EpisodeError, match=message):
         load_episode(tmp_path / "e.hdf5")
@@ -467,7 +469,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, message
         load_episode(tmp_path / "none.hdf5")
 
 
-def test_an_episode_moves_with_its_file(tmp_path: Path) -> None:
+def test_a_moved_file_is_read(tmp_path: Path) -> None:
     save_episode(tmp_path / "a.hdf5", make_episode())
     shutil.move(tmp_path / "a.hdf5", tmp_path / "b.hdf5")
     assert_equal(load_episode(tmp_path / "b.hdf5"), make_episode())

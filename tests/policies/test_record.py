@@ -1,4 +1,4 @@
-"""One episode of any policy in any environment that gives frames."""
+"""Recording an episode of any policy in any environment with image observations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def noise(seed: int, step: int, channels: int = 3) -> np.ndarray:
 
 
 class Noise(gymnasium.Env[Any, Any]):
-    """A frame of noise a step, always in the same memory; the rewards are 1, 2, 3 ..."""
+    """A frame of noise per step, always in the same memory; the rewards are 1, 2, 3, ..."""
 
     dt = 0.05
 
@@ -66,13 +66,13 @@ class Noise(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         self.seed = 7 if seed is None else seed
         self.step_count = 0
-        return self.observe(), self.tell()
+        return self.observe(), self.info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         self.step_count += 1
         over = self.step_count == self.steps
-        return self.observe(), float(self.step_count), over, False, {**self.tell(), "is_success": over}
+        return self.observe(), float(self.step_count), over, False, {**self.info(), "is_success": over}
 
     def observe(self) -> Any:
         frame = noise(self.seed, self.step_count, self.channels)
@@ -81,7 +81,7 @@ class Noise(gymnasium.Env[Any, Any]):
         state = np.full(2, self.step_count / 10, np.float32)
         return {"camera": self.frame, "state": state} if self.vector else self.frame
 
-    def tell(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         mask = np.zeros((H, W), bool)
         mask[self.step_count] = True
         return {"target_mask": mask, "note": "not kept"}
@@ -120,19 +120,19 @@ def test_any_algorithm_in_any_kind_of_environment(
     episode = record(model, env, seed=3)
     assert_array_equal(episode.images, frames(3))
     assert episode.rewards.tolist() == [1, 2, 3, 4, 5] and episode.dones.tolist() == [False] * 4 + [True]
-    seen: Any = frames(3)
+    observations: Any = frames(3)
     if vector:
         state = np.repeat(np.arange(STEPS, dtype=np.float32)[:, None] / 10, 2, axis=1)
-        seen = {"camera": seen, "state": state}
+        observations = {"camera": observations, "state": state}
         assert episode.state is not None
         assert_array_equal(episode.state, state)
-    done = model.predict(seen, deterministic=True)[0]
-    flat = [spaces.flatten(actions, action) for action in done]
+    actions_taken = model.predict(observations, deterministic=True)[0]
+    flat = [spaces.flatten(actions, action) for action in actions_taken]
     assert_allclose(episode.actions, flat, atol=1e-6)
-    maps = action_gradient_maps(model.policy, seen, "camera" if vector else None)
+    maps = action_gradient_maps(model.policy, observations, "camera" if vector else None)
     assert_allclose(episode.attention[:, 0], maps, rtol=1e-4, atol=1e-7)
     assert episode.maps == "gradient" and episode.policy == algorithm.__name__ and not episode.uniform
-    values = probe_policy(model).values(seen)
+    values = probe_policy(model).values(observations)
     assert episode.values is not None and values is not None
     assert_allclose(episode.values, values, rtol=1e-4, atol=1e-6)
     masks = episode.target_masks
@@ -149,7 +149,7 @@ def test_any_algorithm_in_any_kind_of_environment(
         assert again.success is True and again.policy == type(model.policy).__name__
 
 
-def test_of_a_policy_with_attention_it_is_the_attention(tmp_path: Path) -> None:
+def test_attention_is_recorded_if_the_policy_has_it(tmp_path: Path) -> None:
     env = Noise(vector=True)
     options = {
         "features_extractor_class": PerceptionExtractor,
@@ -157,8 +157,8 @@ def test_of_a_policy_with_attention_it_is_the_attention(tmp_path: Path) -> None:
     }
     model = make(PPO, env, "MultiInputPolicy", policy_kwargs=options)
     episode = record(model, env, best_head=2)
-    seen = {"camera": episode.images, "state": episode.state}
-    assert_allclose(episode.attention, perceive(model, seen).attention, rtol=1e-4, atol=1e-7)
+    observations = {"camera": episode.images, "state": episode.state}
+    assert_allclose(episode.attention, perceive(model, observations).attention, rtol=1e-4, atol=1e-7)
     assert episode.maps == "attention" and episode.best_head == 2
     save_episode(tmp_path / "episode.hdf5", episode)
     again = load_episode(tmp_path / "episode.hdf5")
@@ -166,12 +166,12 @@ def test_of_a_policy_with_attention_it_is_the_attention(tmp_path: Path) -> None:
     assert again.maps == "attention" and again.dt == 0.05
 
 
-def test_a_recurrent_policy_remembers() -> None:
+def test_a_recurrent_policy_carries_its_state() -> None:
     env = Noise()
     options = {"lstm_hidden_size": 8, "net_arch": []}
     model = make(RecurrentPPO, env, "CnnLstmPolicy", policy_kwargs=options)
     policy: Any = model.policy
-    with torch.no_grad():  # an untrained one hardly hears what it remembers
+    with torch.no_grad():  # an untrained policy hardly depends on its state
         policy.lstm_actor.weight_hh_l0.mul_(5)
         policy.action_net.weight.mul_(100)
     episode = record(model, env, seed=3)
@@ -182,16 +182,16 @@ def test_a_recurrent_policy_remembers() -> None:
         actions.append(action[0])
     assert_array_equal(episode.actions, actions)
     assert_array_equal(episode.attention[:, 0], torch.stack(maps))
-    forgetful = model.predict(frames(3), deterministic=True)[0]
-    assert_allclose(forgetful[0], actions[0], atol=1e-6)
-    assert np.abs(forgetful[1:] - np.stack(actions[1:])).max() > 1e-3
+    stateless = model.predict(frames(3), deterministic=True)[0]
+    assert_allclose(stateless[0], actions[0], atol=1e-6)
+    assert np.abs(stateless[1:] - np.stack(actions[1:])).max() > 1e-3
     assert (action_gradient_maps(policy, frames(3)[-1:], None)[0] - maps[-1]).abs().max() > 1e-5
     assert episode.values is None
-    assert_array_equal(record(model, env, seed=3).actions, actions)  # the next episode begins afresh
+    assert_array_equal(record(model, env, seed=3).actions, actions)  # the state is reset between episodes
 
 
 @pytest.mark.parametrize(("channels", "count"), [(1, 4), (1, 3), (3, 2)])
-def test_of_a_stack_the_newest_frame_is_kept(channels: int, count: int) -> None:
+def test_the_newest_frame_of_a_stack_is_recorded(channels: int, count: int) -> None:
     env = VecFrameStack(DummyVecEnv([lambda: Noise(DISCRETE, channels=channels)]), count)
     model = make(PPO, env)
     assert model.observation_space.shape == (channels * count, H, W)
@@ -206,7 +206,7 @@ def test_of_a_stack_the_newest_frame_is_kept(channels: int, count: int) -> None:
 
 
 class Grey(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Frames [H, W] of grey ones [H, W, 1]."""
+    """Reshapes grey frames [H, W, 1] to [H, W]."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -216,7 +216,7 @@ class Grey(gymnasium.ObservationWrapper[Any, Any, Any]):
         return observation[..., 0]
 
 
-def test_of_a_stack_that_gymnasium_made_too() -> None:
+def test_the_newest_frame_of_a_gymnasium_stack_is_recorded() -> None:
     env: Any = FrameStackObservation(Grey(Noise(DISCRETE, channels=1)), 3)
     model = make(PPO, env)
     expected = np.broadcast_to(frames(3, 1), (STEPS, H, W, 3))
@@ -224,7 +224,7 @@ def test_of_a_stack_that_gymnasium_made_too() -> None:
         assert_array_equal(record(model, each, seed=3).images, expected)
 
 
-def test_channels_first_and_a_fourth_one() -> None:
+def test_channels_first_with_a_fourth_channel() -> None:
     env = Noise(channels=4, first=True)
     assert_array_equal(record(make(PPO, env), env, seed=3).images, frames(3, 4)[..., :3])
 
@@ -261,7 +261,7 @@ def registered() -> Iterator[str]:
     del gymnasium.registry[name]
 
 
-def test_what_made_the_environment_and_its_clock(registered: str) -> None:
+def test_the_name_options_and_step_duration_are_recorded(registered: str) -> None:
     env = gymnasium.make(registered, steps=50)
     model = make(PPO, env)
     for each in (env, gymnasium.make_vec(registered, 1, steps=50), DummyVecEnv([lambda: env])):
@@ -276,7 +276,7 @@ def test_what_made_the_environment_and_its_clock(registered: str) -> None:
     assert record(model, env).dt is None
 
 
-def test_of_a_batch_that_has_them_states_and_names_are_kept() -> None:
+def test_states_and_action_names_are_recorded_if_the_batch_has_them() -> None:
     options = {"features_extractor_class": PerceptionExtractor}
     model = make(PPO, BatchVecEnv(ToyEnv(1)), "MultiInputPolicy", policy_kwargs=options)
     env = ToyEnv(1)
@@ -300,23 +300,23 @@ def test_of_a_batch_that_has_them_states_and_names_are_kept() -> None:
         ("CartPole-v1", {}, "expected an environment, got str"),
         (Noise(channels=1), {}, "the policy observes, got an environment with frames .37, 53, 1."),
         (Noise(vector=True), {}, "expected frames of three axes"),
-        (SyncVectorEnv([Noise] * 2), {}, "batch of one environment, got 2"),
+        (SyncVectorEnv([Noise] * 2), {}, "batch of one environment, got 2: record one at a time"),
         (Noise(), {"max_steps": 0}, "expected max_steps of at least 1, got 0"),
         (Noise(), {"stack": 0}, "a stack of 0"),
     ],
 )
-def test_what_cannot_be_recorded_says_why(env: Any, options: dict[str, Any], message: str) -> None:
+def test_bad_input_is_rejected(env: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         record(make(PPO, Noise()), env, **options)
 
 
-def test_floats_without_bounds_cannot_be_shown() -> None:
+def test_unbounded_floats_are_rejected() -> None:
     env = Noise(high=np.inf, first=True)
     model = make(PPO, env, policy_kwargs={"normalize_images": False})
     with pytest.raises(ValueError, match="expected frames that are uint8 or bounded, got float32"):
         record(model, env)
 
 
-def test_a_policy_that_sees_no_frames_has_nothing_to_record() -> None:
+def test_a_policy_without_images_is_rejected() -> None:
     with pytest.raises(ValueError, match="a policy that observes images"):
         record(PPO("MlpPolicy", "CartPole-v1"), gymnasium.make("CartPole-v1"))

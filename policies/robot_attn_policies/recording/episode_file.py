@@ -1,27 +1,28 @@
-"""Episodes as HDF5 files, lossless, in robomimic's convention, with what the policy looked at.
+"""Episodes as HDF5 files in robomimic's convention, without loss, with the attention of every step.
 
-Of an episode of T steps a file holds, in format 2:
+The file of an episode of T steps, in format 2:
 
     data                attrs: total, env_args (JSON), robot_attn_format, robot_attn_versions (JSON)
     data/demo_0         attrs: num_samples, seed, robot_attn (JSON: what else is known of the episode)
       actions           float32 (T, A)
       rewards           float64 (T,)
       dones             bool (T,)
-      states            float64 (T, D)          the simulator's state before each action
-      values            float64 (T,)            absent where the policy does not say
-      simulator/<name>  (T, ...)                all of the environment's state, for `set_state`
-      obs/image         uint8 (T, H, W, 3)      what the policy saw
-      obs/state         float32 (T, S)          absent where the task gives none
+      states            float64 (T, D)          state of the simulator before each action
+      values            float64 (T,)            absent if the policy has no value function
+      simulator/<name>  (T, ...)                full state of the environment, for `set_state`
+      obs/image         uint8 (T, H, W, 3)      frames that the policy observed
+      obs/state         float32 (T, S)          absent if the task has none
       attention         float32 (T, heads, rows, cols)
-      token_centers/ys  float32 (rows,)         in pixels of the frame; xs likewise
-      target_mask       bool (T, H, W)          absent where it is not known
+      token_centers/ys  float32 (rows,)         in pixels; xs likewise
+      target_mask       bool (T, H, W)          absent if unknown
       sha256            uint8 (blocks, 32)      of each block of steps
 
-What describes the arrays comes first in the file, and they follow in blocks of `BLOCK` steps, so that of a
-file that was cut, by a broken download say, the blocks before the cut are read. The `sha256` of a block
-covers its rows, the attributes and the centres of the tokens: a damaged file is refused and not drawn.
-Reading runs no code, follows no link out of the file, and allocates nothing that the file is too small to
-hold. Files of format 1, with one sum over everything, are read when they are whole.
+The descriptions of the arrays come first in the file. The data follow in blocks of `BLOCK` steps, so that the
+blocks before the cut can be read from a truncated file, for example after an interrupted download. The
+`sha256` of a block covers its rows, the attributes and the centres of the cells: a damaged file is rejected.
+
+Reading runs no code, follows no link out of the file, and allocates no more than the file can hold. Files of
+format 1, which have one checksum for everything, are read only if they are complete.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, 
 
 FORMAT = 2
 BLOCK = 8
-"""Steps that are kept, or lost at a cut, together."""
+"""Steps per block; a truncated file loses whole blocks."""
 _DEMO = "data/demo_0"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = 48  # bytes
-_LEAST_LEFT = 1000  # of a file of which less is left than one part in so many, nothing is read
+_LEAST_LEFT = 1000  # a file with less than 1/1000 of its size left is not read
 _YS, _XS, _SIMULATOR = "token_centers/ys", "token_centers/xs", "simulator/"
 _ALWAYS = ("actions", "rewards", "dones", "states", "obs/image", "attention", _YS, _XS)
 _PLAIN = ("success", "dt", "best_head", "uniform", "action_names", "policy")
-"""The fields of an episode that a file keeps as JSON, in this order, and then those that format 1 lacks."""
+"""Fields of an episode stored as JSON, in this order; `_SINCE_2` are those that format 1 lacks."""
 _SINCE_2 = ("maps", "cut")
 _DEEPEST = 3  # simulator/<name>/<name>/<name>
-_MOST_PACKED = 1100  # deflate packs at most 1032 bytes into one
+_MOST_PACKED = 1100  # deflate compresses at most 1032 to 1
 
 
 def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
-    """The arrays of an episode by their names in a file, in the order in which files have them."""
+    """Return the arrays of an episode by their names in a file, in the order of the file."""
     named: dict[str, NDArray[Any] | None] = {
         column.name: getattr(episode, field) for field, column in COLUMNS.items()
     }
@@ -74,7 +75,7 @@ def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
 
 
 def _attributes(episode: Episode) -> dict[str, Any]:
-    """The attributes of a demo as JSON values, so that what is hashed is what is read back."""
+    """Return the attributes of a demo as JSON values, so that the hash covers exactly what is read back."""
     return {
         "num_samples": len(episode),
         **{name: getattr(episode, name) for name in ("seed", *_PLAIN, *_SINCE_2)},
@@ -95,7 +96,7 @@ def _digest(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -
 def _block_digest(
     arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], first: int
 ) -> NDArray[np.uint8]:
-    """[32] of the block of steps that begins with `first`."""
+    """SHA-256 of the block of steps that starts with `first`, uint8 [32]."""
     rows = slice(first, first + BLOCK)
     block = {name: array[rows] if _by_step(name) else array for name, array in arrays.items()}
     return np.frombuffer(bytes.fromhex(_digest(block, {**attributes, "first": first})), np.uint8)
@@ -112,12 +113,12 @@ def _h5py() -> Any:
 def save_episode(
     path: str | os.PathLike[str], episode: Episode, versions: Mapping[str, str] | None = None
 ) -> None:
-    """Write an episode; the file appears whole, under its name, or not at all.
+    """Write an episode, in one piece or not at all.
 
     Args:
-        path: where to.
-        episode: what to write.
-        versions: of the libraries that made it, for the record.
+        path: file to write.
+        episode: the episode.
+        versions: versions of the libraries that made it, by name, stored with it.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full.
@@ -128,9 +129,9 @@ def save_episode(
     steps = len(episode)
     sums = [_block_digest(arrays, attributes, first) for first in range(0, steps, BLOCK)]
     blocked = [name for name, array in arrays.items() if _by_step(name) and array.size > 0]
-    # Made in memory and written by us: on a full disk HDF5 aborts the process and leaves half a file.
+    # Made in memory first: on a full disk HDF5 aborts the process and leaves half a file.
     content = io.BytesIO()
-    version = ("v110", "v110")  # the first whose descriptions carry checksums
+    version = ("v110", "v110")  # the first version with checksums of the descriptions
     with h5py.File(content, "w", libver=version) as file:
         data = file.create_group("data")
         data.attrs["total"] = steps
@@ -140,7 +141,7 @@ def save_episode(
         demo = file.create_group(_DEMO)
         demo.attrs["num_samples"] = steps
         demo.attrs["robot_attn"] = json.dumps(attributes)
-        demo.attrs["seed"] = episode.seed  # beside the JSON, for readers of robomimic's convention
+        demo.attrs["seed"] = episode.seed  # also outside the JSON, for readers of robomimic's convention
         demo.create_dataset("sha256", data=np.stack(sums))
         for name, array in arrays.items():
             if name not in blocked:
@@ -150,8 +151,8 @@ def save_episode(
             demo.create_dataset(
                 name, array.shape, array.dtype, chunks=chunks, compression="gzip", compression_opts=4
             )
-    # What describes the arrays is in its place by now; what is written from here on lies behind it, in the
-    # order of writing: a dataset that is opened for one block is closed with it, and so written out.
+    # The descriptions are in place; the blocks follow in the order of writing, since a dataset opened for one
+    # block is flushed when it is closed.
     with h5py.File(content, "r+", libver=version) as file:
         for first in range(0, steps, BLOCK):
             for name in blocked:
@@ -161,13 +162,20 @@ def save_episode(
 
 
 def load_episode(path: str | os.PathLike[str]) -> Episode:
-    """Read an episode that `save_episode` wrote, checking all of it.
+    """Read and check an episode that `save_episode` wrote.
 
-    Of a file that was cut, the blocks of steps before the cut are read, and the episode's `cut` says so.
+    From a truncated file, the blocks of steps before the cut are read; the episode's `cut` then has the
+    original number of steps.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The episode.
 
     Raises:
-        EpisodeError: not HDF5, damaged, cut before its first block of steps was whole, of another format
-            version, or a part is missing or of the wrong shape.
+        EpisodeError: the file is not HDF5, is damaged, was cut within its first block, has another format
+            version, or a part is missing or has another shape.
         OSError: no such file, or it cannot be read.
         ModuleNotFoundError: h5py is not installed.
     """
@@ -176,9 +184,11 @@ def load_episode(path: str | os.PathLike[str]) -> Episode:
     with source.open("rb") as file:
         head = file.read(_SUPERBLOCK)
     if not head:
-        raise EpisodeError(f"{source} is empty")
+        raise EpisodeError(f"expected an episode in {source}, got an empty file: record it again")
     if not head.startswith(_SIGNATURE):
-        raise EpisodeError(f"{source} is not an HDF5 file, or its beginning is damaged")
+        raise EpisodeError(
+            f"expected an HDF5 file, got {source}, which is not one or is damaged: record it again"
+        )
     size = source.stat().st_size
     whole = _whole_size(head) if len(head) == _SUPERBLOCK else _SUPERBLOCK
     try:
@@ -187,7 +197,7 @@ def load_episode(path: str | os.PathLike[str]) -> Episode:
                 return _read(h5py, file, size, cut=False)
         if whole > _LEAST_LEFT * size:
             raise OverflowError(f"more than {_LEAST_LEFT} bytes are missing for each that is left")
-        # HDF5 opens nothing that is shorter than it says: zeros, which take no memory, stand for the rest.
+        # HDF5 opens no file that is shorter than its header says: pad it with zeros, which take no memory.
         with mmap.mmap(-1, whole) as padded:
             padded.write(source.read_bytes())
             with h5py.File(padded, "r") as file:
@@ -204,7 +214,7 @@ def load_episode(path: str | os.PathLike[str]) -> Episode:
         MemoryError,
         OverflowError,
     ) as error:
-        # h5py raises any of these for a file whose inside is damaged.
+        # h5py raises any of these for a damaged file.
         what = "is damaged"
         if size < whole:
             what = f"was cut after {size} of {whole} bytes, too early for its first {BLOCK} steps, or damaged"
@@ -212,7 +222,7 @@ def load_episode(path: str | os.PathLike[str]) -> Episode:
 
 
 def _whole_size(head: bytes) -> int:
-    """The size of the whole file, by its superblock (HDF5 File Format Specification 3.0, II.A)."""
+    """Size of the complete file, from its superblock (HDF5 File Format Specification 3.0, II.A)."""
     at = 40 if head[8] == 0 else 28
     return int.from_bytes(head[at : at + 8], "little")
 
@@ -222,41 +232,49 @@ def _first_line(error: Exception) -> str:
 
 
 def _read(h5py: Any, file: Any, size: int, *, cut: bool) -> Episode:
-    """The episode in a file of `size` bytes, all of it or, if it was cut, as much as is there."""
+    """Read the episode in a file of `size` bytes; if it was cut, the blocks that are complete."""
     if "data" not in file or "robot_attn_format" not in file["data"].attrs:
-        raise EpisodeError("this HDF5 file holds no episode of robot-attn: it has no data/robot_attn_format")
+        raise EpisodeError(
+            "expected an episode of robot-attn, got an HDF5 file without data/robot_attn_format: record one "
+            "with `robot-attn replay`"
+        )
     version = file["data"].attrs["robot_attn_format"]
     if version not in (1, FORMAT):
-        raise EpisodeError(
-            f"written in format {version}, this version reads formats 1 to {FORMAT}; update robot-attn"
-        )
+        raise EpisodeError(f"expected format 1 to {FORMAT}, got format {version}: update robot-attn")
     if cut and version == 1:
-        raise EpisodeError("it was cut, and of format 1 only whole files can be read; record it again")
+        raise EpisodeError("expected a complete file of format 1, got one that was cut: record it again")
     if _DEMO not in file:
         raise EpisodeError(f"{_DEMO} is missing")
     demo = file[_DEMO]
     attributes = json.loads(demo.attrs["robot_attn"])
     if not isinstance(attributes, dict):
-        raise EpisodeError("its attributes are not what robot-attn writes")
+        raise EpisodeError(
+            f"expected attributes as a JSON object, got {type(attributes).__name__}: record it again"
+        )
     items = _items(h5py, demo)
     for name in _ALWAYS:
         if name not in items:
             raise EpisodeError(f"{name} is missing")
     steps = len(items["obs/image"])
     if attributes.get("num_samples") != steps or int(demo.attrs["num_samples"]) != steps:
-        raise EpisodeError(f"it should have {attributes.get('num_samples')} steps and has {steps}")
-    there = _steps_before(size, items) if cut else steps
-    if there == 0:
-        raise EpisodeError(f"it was cut before its first {min(BLOCK, steps)} steps were whole")
+        raise EpisodeError(f"expected {attributes.get('num_samples')} steps, got {steps}: record it again")
+    available = _steps_before(size, items) if cut else steps
+    if available == 0:
+        raise EpisodeError(
+            f"expected at least {min(BLOCK, steps)} steps before the cut, got fewer: record it again"
+        )
 
     budget, arrays = _MOST_PACKED * size, {}
     for name, item in items.items():
-        rows = min(there, len(item)) if _by_step(name) else len(item)
+        rows = min(available, len(item)) if _by_step(name) else len(item)
         unpacked = max(rows, item.chunks[0] if item.chunks else 0)
         claim = math.prod((unpacked, *item.shape[1:])) * item.dtype.itemsize
         budget -= claim
         if budget < 0:
-            raise EpisodeError(f"{name} claims {claim} bytes, more than this file can hold")
+            raise EpisodeError(
+                f"expected {name} to fit into the file, got one that claims {claim} bytes, more than this "
+                "file can hold"
+            )
         arrays[name] = item[:rows]
     if version == 1:
         matches = attributes.pop("sha256", None) == _digest(arrays, attributes)
@@ -264,39 +282,46 @@ def _read(h5py: Any, file: Any, size: int, *, cut: bool) -> Episode:
         sums = arrays.pop("sha256")
         matches = len(sums) == math.ceil(steps / BLOCK) and all(
             np.array_equal(sums[i], _block_digest(arrays, attributes, i * BLOCK))
-            for i in range(math.ceil(there / BLOCK))
+            for i in range(math.ceil(available / BLOCK))
         )
     if not matches:
-        raise EpisodeError("its content does not match its checksum: it was damaged or edited")
-    return _episode(arrays, attributes, cut=steps if there < steps else None)
+        raise EpisodeError(
+            "expected content that matches its checksum, got other content: it was damaged or edited, "
+            "record it again"
+        )
+    return _episode(arrays, attributes, cut=steps if available < steps else None)
 
 
 def _items(h5py: Any, demo: Any) -> dict[str, Any]:
-    """The datasets in the file by name, when reading them is safe."""
+    """Return the datasets by name, after checking that reading them is safe."""
     items: dict[str, Any] = {}
 
     def walk(group: Any, prefix: str) -> None:
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise EpisodeError(f"{prefix}{name} is a link to elsewhere, which is never followed")
+                raise EpisodeError(
+                    f"expected data at {prefix}{name}, got a link to elsewhere, which is not followed"
+                )
             item = group[name]
             if isinstance(item, h5py.Group):
                 if prefix.count("/") >= _DEEPEST:
-                    raise EpisodeError(f"{prefix}{name} is a group where only arrays belong")
+                    raise EpisodeError(f"expected an array at {prefix}{name}, got a group")
                 walk(item, f"{prefix}{name}/")
                 continue
             if item.is_virtual or item.external is not None:
-                raise EpisodeError(f"{prefix}{name} keeps its numbers in another file, which is never opened")
+                raise EpisodeError(
+                    f"expected the data of {prefix}{name} in this file, got another file, which is not opened"
+                )
             if item.dtype.kind not in "biuf" or item.dtype.names:
-                raise EpisodeError(f"{prefix}{name} holds {item.dtype}, not plain numbers")
+                raise EpisodeError(f"expected plain numbers in {prefix}{name}, got {item.dtype}")
             if item.chunks and any(chunk > side for chunk, side in zip(item.chunks, item.shape, strict=True)):
-                raise EpisodeError(f"{prefix}{name} has chunks that are larger than it, which no episode has")
+                raise EpisodeError(f"expected chunks within {prefix}{name}, got chunks that are larger")
             filters = item.id.get_create_plist()
             if any(
                 filters.get_filter(i)[0] != h5py.h5z.FILTER_DEFLATE for i in range(filters.get_nfilters())
             ):
                 raise EpisodeError(
-                    f"{prefix}{name} is packed by a plug-in, which is never loaded; only gzip is"
+                    f"expected gzip in {prefix}{name}, got the filter of a plug-in, which is not loaded"
                 )
             items[f"{prefix}{name}"] = item
 
@@ -305,7 +330,7 @@ def _items(h5py: Any, demo: Any) -> dict[str, Any]:
 
 
 def _steps_before(size: int, items: Mapping[str, Any]) -> int:
-    """How many steps lie, block by block and in every dataset, in the first `size` bytes of the file."""
+    """Number of steps whose blocks are complete, in every dataset, within the first `size` bytes."""
     steps = len(items["obs/image"])
     for item in items.values():
         if item.chunks is None:
@@ -336,7 +361,7 @@ def _episode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], 
         fields |= {"cut": attributes.get("cut") or cut, "success": None}
     for name in (_YS, _XS):
         if arrays[name].dtype != np.float32:
-            raise EpisodeError(f"{name} should be float32, is {arrays[name].dtype}")
+            raise EpisodeError(f"expected {name} float32, got {arrays[name].dtype}: record it again")
     try:
         grid = AttentionGrid(arrays[_YS], arrays[_XS], fields["images"].shape[1:3])
     except ValueError as error:
@@ -359,38 +384,57 @@ def record_episode(
     maps: str = "attention",
     on_step: Callable[[Step], None] | None = None,
 ) -> Episode:
-    """Play the episode of `seed` in a batch of one environment, and keep all of it.
+    """Run and record one episode in a batch of one environment.
 
-    The environment's state is kept where it has `get_state()`; its `action_names` and `dt` likewise. Of
-    observations that are a dict the entry `image` is the frames. Actions are kept flat, one-hot where
-    discrete. `values` says what a batch of observations is worth, None where that is not known.
+    The environment's state is recorded if it has `get_state()`; likewise its `action_names` and `dt`. Actions
+    are recorded as vectors, one-hot if discrete.
+
+    Args:
+        act: the policy; it must return a `Percept`.
+        env: a batch of one environment.
+        seed: seed of the episode.
+        grid: positions of the maps' cells in the frame.
+        env_args: `env_name` and `env_kwargs`, from which the environment can be made.
+        image: key of the frames in dict observations.
+        best_head: head that a replay shows large.
+        uniform: whether the attention is uniform by construction.
+        policy: name of the policy.
+        values: maps observations to value estimates [1], or to None where there are none.
+        maps: "attention" or "gradient", the kind of the maps.
+        on_step: called after each step.
+
+    Returns:
+        The episode.
 
     Raises:
-        ValueError: as `rollout_episodes`; a batch of several environments; or no attention, or no frames, to
-        record.
+        ValueError: an error of `rollout_episodes`; a batch of several environments; no attention; or no
+            frames.
     """
     if env.num_envs != 1:
-        raise ValueError(f"an episode is recorded in a batch of one environment, got {env.num_envs}")
+        raise ValueError(f"expected a batch of one environment, got {env.num_envs}: record one at a time")
     steps: list[dict[str, Any]] = []
     simulator: list[Mapping[str, NDArray[Any]]] = []
 
-    def act_and_remember(observation: ObservationBatch) -> tuple[NDArray[Any], Any]:
+    def act_and_record_state(observation: ObservationBatch) -> tuple[NDArray[Any], Any]:
         if hasattr(env, "get_state"):
             simulator.append({name: np.array(part) for name, part in env.get_state().items()})
         return act(observation)
 
-    def see(step: Step) -> None:
+    def record_step(step: Step) -> None:
         if step.percept is None:
-            raise ValueError("the policy gave no attention to record; give an actor that returns a Percept")
-        vectors = step.observation if isinstance(step.observation, Mapping) else {image: step.observation}
-        if image not in vectors:
-            raise ValueError(f"expected an observation with {image!r}, got the entries {sorted(vectors)}")
+            raise ValueError("expected attention to record, got none: give an actor that returns a Percept")
+        entries = step.observation if isinstance(step.observation, Mapping) else {image: step.observation}
+        if image not in entries:
+            raise ValueError(
+                f"expected an observation with {image!r}, got the entries {sorted(entries)}: name the entry "
+                "with the frames"
+            )
         action = gymnasium.spaces.flatten(env.single_action_space, step.actions[0])
         value = None if values is None else values(step.observation)
         steps.append(
             {
-                "images": np.array(vectors[image][0]),
-                "state": np.ravel(vectors["state"][0]).astype(np.float32) if "state" in vectors else None,
+                "images": np.array(entries[image][0]),
+                "state": np.ravel(entries["state"][0]).astype(np.float32) if "state" in entries else None,
                 "actions": np.array(action, dtype=np.float32),
                 "rewards": float(step.rewards[0]),
                 "values": None if value is None else float(value[0]),
@@ -402,7 +446,7 @@ def record_episode(
         if on_step is not None:
             on_step(step)
 
-    rollouts = rollout_episodes(act_and_remember, env, [seed], on_step=see)
+    rollouts = rollout_episodes(act_and_record_state, env, [seed], on_step=record_step)
 
     columns = {
         name: None if first is None else np.stack([step[name] for step in steps])
