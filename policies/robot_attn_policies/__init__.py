@@ -1,9 +1,9 @@
-"""Stable-Baselines3 policies that see through `robot_attn`: trained, evaluated, inspected and explained.
+"""Train, evaluate, record and explain Stable-Baselines3 policies with the perception of `robot_attn`.
 
-The names below are the public ones; each is imported when it is first used, so that importing the package
-costs next to nothing. The rooms: `rollouts` (playing episodes), `sb3` (what plugs into Stable-Baselines3),
-`training`, `evaluation`, `probing` (what a policy attends to, and whether that drives its actions),
-`recording` (episodes as files) and `pages` (HTML).
+The names below are the public ones. Each is imported on first use, so that importing the package is fast. The
+subpackages: `rollouts` (running episodes), `sb3` (plug-ins for Stable-Baselines3), `training`, `evaluation`,
+`probing` (what a policy attends to, and whether that drives its actions), `recording` (episodes as files) and
+`pages` (HTML).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Puts the toy environment within reach of the tests beside it."""
+"""Makes the toy modules of this folder importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fuzz run folders: after random damage, each either loads the right policy or is refused.
+"""Fuzz run folders: after random damage, each either loads the right policy or is rejected.
 
 python mutations.py RUN [COUNT] [SEED]      on copies of a run folder
 """
@@ -145,7 +145,7 @@ def evil_checkpoint(trace: Path, *, signed: bool) -> bytes:
 
 
 def outcome(folder: Path, expected: dict[str, Any]) -> list[str]:
-    """The result of each reader: "right", "refused", or a description of a bug."""
+    """The result of each reader: "right", "rejected", or a description of a bug."""
     readers: dict[str, Callable[[], Any]] = {
         "best": lambda: policy_weights(load_policy(folder, "best")[0]),
         "last": lambda: policy_weights(load_policy(folder, "last")[0]),
@@ -157,7 +157,7 @@ def outcome(folder: Path, expected: dict[str, Any]) -> list[str]:
             weights = read()
         except RunError as error:
             found.append(
-                "refused" if "\n" not in str(error) and len(str(error)) < 1000 else f"BUG: long: {error}"
+                "rejected" if "\n" not in str(error) and len(str(error)) < 1000 else f"BUG: long: {error}"
             )
         except Exception as error:
             found.append(f"BUG: {name}: {type(error).__name__}: {error}")
@@ -188,7 +188,7 @@ def mutations(run: Path, count: int, seed: int) -> tuple[Counter[str], list[str]
             names = generator.sample(FILES, 3) if generator.random() < 0.2 else [generator.choice(FILES[:4])]
             what = [mutate(copy, name, generator) for name in names]
             found = outcome(copy, expected)
-            counts["refused" if "refused" in found else "right"] += 1
+            counts["rejected" if "rejected" in found else "right"] += 1
             bugs += [f"{i}: {what}: {each}" for each in found if each.startswith("BUG")]
             shutil.rmtree(copy)
     return counts, bugs

@@ -1,4 +1,4 @@
-"""Actions and percept in one call: the actions of `predict`, to the bit, and the perception run once."""
+"""`act`: the actions of `predict`, bit for bit, and the percept, from one pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DISCRETE = spaces.Discrete(3)
 
 
 class Counting(Query):
-    """`Query` that counts its passes."""
+    """`Query` that counts its forward passes."""
 
     passes = 0
 
@@ -60,7 +60,7 @@ def make(
 
 
 def check(model: BaseAlgorithm, observation: Any, passes: int = 1) -> None:
-    """`act` gives the actions of `predict` and the percept of `perceive`, in so many passes."""
+    """Check that `act` equals `predict` and `perceive`, in the given number of forward passes."""
     policy = model.policy
     expected, _ = model.predict(observation, deterministic=True)
     looked = perceive(policy, observation)
@@ -111,11 +111,11 @@ def test_the_actions_are_those_of_predict_and_the_features_are_computed_once(
     assert percept is not None and percept.attention.shape[:2] == (B, 8)
 
 
-def test_crossq_which_has_a_policy_for_vectors_alone() -> None:
+def test_crossq_with_a_policy_for_vectors() -> None:
     check(make(CrossQ, LOPSIDED, "MlpPolicy"), FRAMES)
 
 
-def test_the_policy_that_training_builds_keeps_its_frames_whole_numbers() -> None:
+def test_the_policy_of_training_passes_uint8_frames() -> None:
     model = make(PPO, LOPSIDED, PerceptionPolicy)
     check(model, FRAMES)
 
@@ -123,10 +123,10 @@ def test_the_policy_that_training_builds_keeps_its_frames_whole_numbers() -> Non
 @pytest.mark.parametrize(
     "options", [{}, {"n_lstm_layers": 2}, {"shared_lstm": True, "enable_critic_lstm": False}]
 )
-def test_a_recurrent_policy_carries_its_memory(options: dict[str, Any]) -> None:
+def test_a_recurrent_policy_carries_its_state(options: dict[str, Any]) -> None:
     model = make(RecurrentPPO, LOPSIDED, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8, **options})
     state = memory = None
-    seen = []
+    previous_actions = []
     for step in range(4):
         frames = np.roll(FRAMES, 5 * step, axis=1)
         expected, state = model.predict(frames, state=state, deterministic=True)
@@ -138,19 +138,21 @@ def test_a_recurrent_policy_carries_its_memory(options: dict[str, Any]) -> None:
         for ours, theirs in zip(memory, state, strict=True):
             assert_array_equal(ours, theirs)
         assert_array_equal(percept.attention, perceive(model, frames).attention)
-        seen.append(actions)
-    assert not np.array_equal(act(model.policy, frames)[0], seen[-1])  # without memory it acts otherwise
+        previous_actions.append(actions)
+    assert not np.array_equal(
+        act(model.policy, frames)[0], previous_actions[-1]
+    )  # without its state it acts differently
 
 
 class Mirrored(ActorCriticCnnPolicy):
-    """Acts on the frames, and then the other way round."""
+    """Negates its actions."""
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return -super()._predict(observation, deterministic)
 
 
 class Brighter(ActorCriticCnnPolicy):
-    """Sees brighter frames than it is given."""
+    """Extracts features from brightened frames."""
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Tensor:
         frames = preprocess_obs(obs, self.observation_space)
@@ -158,22 +160,22 @@ class Brighter(ActorCriticCnnPolicy):
 
 
 @pytest.mark.parametrize("kind", [Mirrored, Brighter])
-def test_a_policy_that_acts_in_a_way_of_its_own_predicts_by_itself(kind: type[ActorCriticPolicy]) -> None:
+def test_a_policy_that_overrides_a_method_uses_predict(kind: type[ActorCriticPolicy]) -> None:
     check(make(PPO, LOPSIDED, kind), FRAMES, passes=2)
 
 
-def test_a_method_that_was_put_on_the_policy_counts() -> None:
+def test_a_method_set_on_the_instance_is_used() -> None:
     model: Any = make(PPO, LOPSIDED)
     predict = model.policy.predict
     model.policy.predict = lambda *args, **kwargs: (0.5 * predict(*args, **kwargs)[0], None)
     check(model, FRAMES, passes=2)
 
 
-def test_a_policy_of_another_kind_predicts_by_itself() -> None:
+def test_a_policy_of_another_class_uses_predict() -> None:
     check(make(MaskablePPO, DISCRETE), FRAMES, passes=2)
 
 
-def test_qr_dqn_says_where_it_looks() -> None:
+def test_qr_dqn_returns_attention() -> None:
     model = make(QRDQN, DISCRETE)
     extractor = find_extractor(model.policy)
     assert extractor is model.policy.quantile_net.features_extractor

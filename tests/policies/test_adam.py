@@ -54,7 +54,7 @@ def test_steps_are_those_of_torch() -> None:
 
 @pytest.mark.parametrize("before", [0, 4])
 @pytest.mark.parametrize("kind", [Adam, torch.optim.Adam])
-def test_a_restored_state_goes_on_as_if_uninterrupted(
+def test_a_restored_state_continues_bit_identically(
     kind: type[Adam] | type[torch.optim.Adam], before: int
 ) -> None:
     whole, parts = parameters(), parameters()
@@ -72,7 +72,7 @@ def test_a_restored_state_goes_on_as_if_uninterrupted(
             assert torch.equal(one, other)
 
 
-def test_the_state_of_other_parameters_is_refused() -> None:
+def test_the_state_of_other_parameters_is_rejected() -> None:
     own = parameters()
     optimizer = Adam(own, lr=1.0)
     take_steps(optimizer, own, 0, 1)

@@ -1,4 +1,4 @@
-"""Comparisons: arms, cached results and figures against values worked out by hand."""
+"""Comparisons: arms, cached results, and figures against values computed by hand."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def test_family_options_are_compared_within_the_family() -> None:
     assert list(group_runs({"a": heads, "b": short})) == ["query steps=250000", "cnn steps=9"]
 
 
-def test_two_runs_of_one_seed_and_two_tasks_are_refused() -> None:
+def test_two_runs_of_one_seed_and_two_tasks_are_rejected() -> None:
     with pytest.raises(ValueError, match="differ in configuration or seed, got the same for a and b"):
         group_runs({"a": CONFIG, "b": replace(CONFIG, threads=2)})
     with pytest.raises(ValueError, match="runs of one task, got a of toy and b of other"):
         group_runs({"a": CONFIG, "b": replace(CONFIG, task="other")})
 
 
-def test_a_cell_answers_its_question_and_no_other(tmp_path: Path) -> None:
+def test_a_cell_answers_its_question_only(tmp_path: Path) -> None:
     path, answer = tmp_path / "new" / "cell.json", scores(1.5, 8.0)
     assert read_cell(path, QUESTION, Scores) is None
     write_cell(path, QUESTION, answer)
@@ -153,7 +153,7 @@ def test_figures_by_hand() -> None:
     assert list(compared.differences["trained"]) == [("good", "bad")]
 
 
-def test_a_task_that_does_not_report_success_has_no_such_figure() -> None:
+def test_a_task_that_does_not_report_success_has_no_success_rate() -> None:
     known, unknown = scores(1.0, 2.0), replace(scores(3.0, 4.0), successes=None)
     compared = compare(
         {"trained": {"a": [(known, BASELINES)], "b": [(unknown, BASELINES)]}}, {"a": [0], "b": [0]}
@@ -171,7 +171,7 @@ def test_a_target_that_was_never_visible_has_no_focus(tmp_path: Path) -> None:
     write_plot(tmp_path / "plot.png", compared, "hidden")
 
 
-def test_the_plot_has_a_mark_of_every_arm(tmp_path: Path) -> None:
+def test_the_plot_has_a_marker_per_arm(tmp_path: Path) -> None:
     arms = ("a", "b", "c")
     cells = {
         scene: {arm: [(scores(5.0 + i, 7.0, mass=0.3 + i / 10), BASELINES)] for i, arm in enumerate(arms)}

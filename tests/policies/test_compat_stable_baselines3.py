@@ -1,4 +1,4 @@
-"""The private parts of Stable-Baselines3 that we build on: each is there, and does what we take it to do."""
+"""Contract of the private parts of Stable-Baselines3 that are used: each exists and behaves as assumed."""
 
 import sys
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_a_callback_ends_a_rollout_at_its_step() -> None:
     assert next(answers, "none left") == "none left"
 
 
-def test_a_rollout_starts_where_it_was_told_to() -> None:
+def test_a_rollout_starts_from_the_given_observation() -> None:
     model = small_ppo()
     model.learn(8)
     observation, starts = rollout_start(model)
@@ -123,7 +123,7 @@ def test_updates_are_counted_in_passes_over_a_rollout() -> None:
     assert updates_done(model) == 9
 
 
-def test_progress_decides_the_learning_rate() -> None:
+def test_progress_sets_the_learning_rate() -> None:
     model = small_ppo(learning_rate=lambda left: 0.5 * left)
     assert progress_remaining(model) == 1.0
     set_progress(model, 30, 40)
@@ -133,7 +133,7 @@ def test_progress_decides_the_learning_rate() -> None:
     assert model.logger.name_to_value["train/learning_rate"] == 0.125
 
 
-def test_a_latent_gives_the_distribution_that_the_policy_has() -> None:
+def test_a_latent_gives_the_distribution_of_the_policy() -> None:
     policy = small_ppo().policy
     observation = torch.tensor([[0.6, 0.8, -1.0], [1.0, 0.0, 3.0]])
     features = policy.extract_features(observation, policy.pi_features_extractor)
@@ -164,6 +164,6 @@ def test_requests_hold_until_they_are_cleared() -> None:
     assert list(requested_options(envs)) == [{}] * 3
 
 
-def test_indices_name_environments() -> None:
+def test_indices_select_environments() -> None:
     envs = pendulums(3)
     assert [list(env_indices(envs, indices)) for indices in (None, 1, [2, 0])] == [[0, 1, 2], [1], [2, 0]]

@@ -1,4 +1,4 @@
-"""Evaluation in a small batch of environments whose returns, lengths and masks are known by hand."""
+"""Evaluation in a small batch of environments with known returns, lengths and masks."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -86,7 +86,7 @@ class Dots(VectorEnv[Any, Any, Any]):
         return {"seeds": self.seeds.copy(), "physics": self.time[:, None].astype(np.float64)}
 
 
-def looking(*heads: str, action: float = 0.5) -> ev.Actor:
+def actor_with(*heads: str, action: float = 0.5) -> ev.Actor:
     """An actor whose heads attend to the white pixels ("target"), the dark ones ("else"), or all ("all")."""
 
     def act(observation: Any) -> tuple[np.ndarray, Percept]:
@@ -103,7 +103,7 @@ def looking(*heads: str, action: float = 0.5) -> ev.Actor:
 @pytest.mark.parametrize("num_envs", [1, 3, 4, 11])
 def test_one_episode_per_seed_with_any_number_of_environments(num_envs: int) -> None:
     seeds = [2, 8, 5, 9, 4, 31]
-    rollouts = ev.rollout_episodes(looking("all"), Dots(num_envs), seeds)
+    rollouts = ev.rollout_episodes(actor_with("all"), Dots(num_envs), seeds)
     lengths = [3 + s % 5 for s in seeds]
     assert rollouts.lengths.tolist() == lengths
     expected = [n * (0.5 + s / 1000) for s, n in zip(seeds, lengths, strict=True)]
@@ -150,12 +150,12 @@ def test_on_step_is_called_with_every_step_once_and_its_mask() -> None:
             white = step.observation["image"][i, ..., 0] > 0  # type: ignore[call-overload]
             assert np.array_equal(white, step.info["target_mask"][i])
 
-    ev.rollout_episodes(looking("all"), Dots(3), [1, 2, 3, 4], on_step=on_step)
+    ev.rollout_episodes(actor_with("all"), Dots(3), [1, 2, 3, 4], on_step=on_step)
     assert steps == {0: 4, 1: 5, 2: 6, 3: 7}
 
 
 def test_the_best_head_is_chosen_on_calibration_and_scored_on_other_episodes() -> None:
-    act = looking("else", "target", "all")
+    act = actor_with("else", "target", "all")
     calibration = ev.calibrate(act, Dots(4), [50, 51, 52, 53, 54], GRID)
     assert calibration.best_head == 1
     assert calibration.prior.sum() == pytest.approx(1.0)
@@ -188,7 +188,7 @@ def test_the_best_head_is_chosen_on_calibration_and_scored_on_other_episodes() -
 
 
 def test_calibration_seeds_are_not_scored() -> None:
-    act = looking("target")
+    act = actor_with("target")
     calibration = ev.calibrate(act, Dots(2), [5, 6], GRID)
     with pytest.raises(ValueError, match=r"seeds that calibration did not use, got \[6\]"):
         ev.evaluate_policy(act, Dots(2), [6, 7], GRID, calibration)
@@ -199,7 +199,7 @@ def test_a_policy_without_attention_and_an_environment_without_masks_raise() -> 
     with pytest.raises(ValueError, match="expected a policy with attention, got none"):
         ev.calibrate(blind, Dots(2), [1], GRID)
     with pytest.raises(ValueError, match="masks=True"):
-        ev.calibrate(looking("all"), Dots(2, masks=False), [1], GRID)
+        ev.calibrate(actor_with("all"), Dots(2, masks=False), [1], GRID)
     with pytest.raises(ValueError, match="at least one"):
         ev.rollout_episodes(blind, Dots(2), [])
 
@@ -232,9 +232,9 @@ def test_random_and_oracle_have_normalised_scores_0_and_1() -> None:
         ev.normalised_score(random.returns, oracle.returns, random.returns)
 
 
-def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
+def test_a_recorded_episode_equals_its_rollout(tmp_path: Any) -> None:
     steps: list[ev.Step] = []
-    act = looking("target", "else", action=0.25)
+    act = actor_with("target", "else", action=0.25)
     episode = record_episode(
         act,
         Dots(1),
@@ -264,7 +264,7 @@ def test_an_episode_is_recorded_as_it_was_played(tmp_path: Any) -> None:
 
 def test_the_same_seed_records_the_same_episode() -> None:
     record: Callable[[int], Any] = lambda seed: record_episode(  # noqa: E731
-        looking("target"), Dots(1), seed, GRID, env_args={}
+        actor_with("target"), Dots(1), seed, GRID, env_args={}
     )
     first, second, other = record(4), record(4), record(9)
     assert np.array_equal(first.images, second.images)

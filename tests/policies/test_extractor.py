@@ -1,3 +1,5 @@
+"""PerceptionExtractor in policies of Stable-Baselines3 and sb3-contrib."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -46,7 +48,7 @@ def algorithm(kind: str, *, box: bool, normalize_images: bool = True, **kwargs: 
 
 @pytest.mark.parametrize("box", [True, False], ids=["box", "dict"])
 @pytest.mark.parametrize("kind", ["ppo", "sac", "recurrent"])
-def test_it_learns_with_sb3_and_tells_where_it_looks(kind: str, box: bool) -> None:
+def test_it_trains_with_sb3_and_returns_attention(kind: str, box: bool) -> None:
     model = algorithm(kind, box=box)
     probe = find_extractor(model.policy)
     before = [parameter.detach().clone() for parameter in probe.parameters()]
@@ -61,7 +63,7 @@ def test_it_learns_with_sb3_and_tells_where_it_looks(kind: str, box: bool) -> No
 
 
 @pytest.mark.parametrize("kind", ["ppo", "sac"])
-def test_dividing_frames_is_done_once_by_either_side(kind: str) -> None:
+def test_frames_are_divided_once(kind: str) -> None:
     models = [algorithm(kind, box=False, normalize_images=divided) for divided in (True, False)]
     models[1].policy.load_state_dict(models[0].policy.state_dict())
     observation = ToyEnv(3).reset(seed=0)[0]
@@ -74,7 +76,7 @@ def test_dividing_frames_is_done_once_by_either_side(kind: str) -> None:
     torch.testing.assert_close(first.attention, direct.attention)
 
 
-def test_floating_point_frames_are_taken_as_they_are() -> None:
+def test_floating_point_frames_are_not_rescaled() -> None:
     space = spaces.Box(0, 1, (3, 32, 32), np.float32)
     for normalized in (False, True):
         torch.manual_seed(0)
@@ -108,7 +110,7 @@ def test_discrete_entries_become_one_hot() -> None:
     assert find_extractor(policy).perception.context_dim == 4
 
 
-def test_one_observation_and_both_orders_of_the_channels() -> None:
+def test_single_observations_and_both_channel_orders() -> None:
     model = algorithm("ppo", box=False)
     batch = ToyEnv(2).reset(seed=0)[0]
     one = {key: value[0] for key, value in batch.items()}
@@ -118,7 +120,7 @@ def test_one_observation_and_both_orders_of_the_channels() -> None:
         torch.testing.assert_close(perceive(model, observation).attention, expected)
 
 
-def test_actor_and_critic_have_eyes_of_their_own_in_sac() -> None:
+def test_sac_has_separate_extractors() -> None:
     model = algorithm("sac", box=False)
     observation = ToyEnv(1).reset(seed=0)[0]
     assert find_extractor(model.policy, "actor") is model.policy.actor.features_extractor
@@ -141,7 +143,7 @@ def test_separate_extractors_of_ppo() -> None:
     [
         (STATE, {}, "expected an image space"),
         (spaces.Dict(state=STATE), {}, "expected an image among"),
-        (spaces.Dict(left=IMAGE, right=IMAGE), {}, r"several images.*dict\(image='left'\)"),
+        (spaces.Dict(left=IMAGE, right=IMAGE), {}, r"one of the images.*dict\(image='left'\)"),
         (spaces.Dict(left=IMAGE, right=IMAGE), {"image": "up"}, r"\['left', 'right'\], got 'up'"),
         (IMAGE, {"image": "front"}, "leave it out"),
         (spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8), {}, r"\(36, 44, 3\)"),
@@ -150,14 +152,14 @@ def test_separate_extractors_of_ppo() -> None:
         (IMAGE, {"perception": "qeury"}, "'query'"),
     ],
 )
-def test_spaces_that_cannot_be_looked_at(
+def test_spaces_without_a_usable_image_are_rejected(
     space: spaces.Space[Any], kwargs: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         PerceptionExtractor(space, **kwargs)
 
 
-def test_the_named_image_is_the_one_looked_at() -> None:
+def test_the_named_image_is_used() -> None:
     extractor = PerceptionExtractor(spaces.Dict(left=IMAGE, right=IMAGE), image="right")
     frames = {"left": torch.zeros(1, 3, HEIGHT, WIDTH), "right": torch.rand(1, 3, HEIGHT, WIDTH)}
     torch.testing.assert_close(extractor(frames), extractor.perception(frames["right"]).features)
@@ -174,7 +176,7 @@ def test_the_named_image_is_the_one_looked_at() -> None:
         ({"state": np.zeros((5, 2), np.float32)}, "one batch size"),
     ],
 )
-def test_observations_that_do_not_fit(change: dict[str, Any], message: str) -> None:
+def test_observations_that_do_not_fit_are_rejected(change: dict[str, Any], message: str) -> None:
     model = algorithm("ppo", box=False)
     observation = {"image": np.zeros((36, 44, 3), np.uint8), "state": np.zeros(2, np.float32)}
     perceive(model, observation)
@@ -182,25 +184,25 @@ def test_observations_that_do_not_fit(change: dict[str, Any], message: str) -> N
         perceive(model, observation | change)
 
 
-def test_incomplete_observations() -> None:
+def test_incomplete_observations_are_rejected() -> None:
     model = algorithm("ppo", box=False)
-    with pytest.raises(ValueError, match=r"\['state'\] missing"):
+    with pytest.raises(ValueError, match=r"got \['image'\]: add \['state'\]"):
         perceive(model, {"image": np.zeros((36, 44, 3), np.uint8)})
     with pytest.raises(ValueError, match="expected a dict"):
         perceive(model, np.zeros((36, 44, 3), np.uint8))
 
 
-def test_a_policy_without_the_extractor_says_so() -> None:
+def test_a_policy_without_the_extractor_is_rejected() -> None:
     model = PPO("MultiInputPolicy", BatchVecEnv(ToyEnv(1)), n_steps=8, batch_size=8)
     with pytest.raises(ValueError, match="PerceptionExtractor, got CombinedExtractor"):
         perceive(model, ToyEnv(1).reset()[0])
 
 
-def test_uniform_families_say_so() -> None:
+def test_uniform_families_are_marked() -> None:
     assert robot_attn.FAMILIES["cnn"].uniform
 
 
-def told_space(tokens: spaces.Box) -> spaces.Dict:
+def instruction_space(tokens: spaces.Box) -> spaces.Dict:
     return spaces.Dict(
         {
             "image": spaces.Box(0, 255, (3, 37, 41), np.uint8),
@@ -214,7 +216,7 @@ def told_space(tokens: spaces.Box) -> spaces.Dict:
 TOKENS_SPACE = spaces.Box(0, 40, (MAX_TOKENS,), np.int64)
 
 
-def told(*texts: str) -> dict[str, torch.Tensor]:
+def observations_with(*texts: str) -> dict[str, torch.Tensor]:
     count = len(texts)
     return {
         "image": torch.rand(1, 3, 37, 41).expand(count, -1, -1, -1),
@@ -224,23 +226,23 @@ def told(*texts: str) -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_family_that_reads_an_instruction_gets_it_and_the_features_do_not_repeat_it() -> None:
+def test_the_instruction_family_reads_the_tokens_and_the_features_omit_them() -> None:
     torch.manual_seed(0)
-    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), "instruction", features_dim=11)
-    features = extractor(told("the red ball", "the blue box"))
+    extractor = PerceptionExtractor(instruction_space(TOKENS_SPACE), "instruction", features_dim=11)
+    features = extractor(observations_with("the red ball", "the blue box"))
     assert extractor.features_dim == features.shape[1] == 11 + 3
     np.testing.assert_array_equal(features[:, 11:].numpy(force=True), [[0.25, -0.5, 0.125]] * 2)
-    attention = extractor.percept(told("the red ball", "the blue box")).attention
+    attention = extractor.percept(observations_with("the red ball", "the blue box")).attention
     assert not torch.equal(attention[0], attention[1])
-    same = extractor.percept(told("the red ball", "the red sphere")).attention
+    same = extractor.percept(observations_with("the red ball", "the red sphere")).attention
     torch.testing.assert_close(same[0], same[1])
 
 
 @pytest.mark.parametrize("family", ["query", "instruction"])
-def test_other_families_get_an_instruction_as_a_bag_of_words(family: str) -> None:
+def test_other_families_get_the_instruction_as_a_bag_of_words(family: str) -> None:
     options = {"instruction": "the red ball"} if family == "instruction" else {}
-    extractor = PerceptionExtractor(told_space(TOKENS_SPACE), family, features_dim=11, **options)
-    features = extractor(told("the red ball", "box, the blue box"))
+    extractor = PerceptionExtractor(instruction_space(TOKENS_SPACE), family, features_dim=11, **options)
+    features = extractor(observations_with("the red ball", "box, the blue box"))
     assert extractor.features_dim == features.shape[1] == 11 + 3 + len(WORDS)
     words = features[:, 14:].numpy(force=True)
     assert [[WORDS[i] for i in np.flatnonzero(row)] for row in words] == [
@@ -259,6 +261,6 @@ def test_other_families_get_an_instruction_as_a_bag_of_words(family: str) -> Non
         spaces.Box(0, len(WORDS) + 1, (MAX_TOKENS,), np.int64),
     ],
 )
-def test_an_entry_of_that_name_that_is_no_instruction_is_refused(space: spaces.Box) -> None:
+def test_tokens_that_are_not_an_instruction_are_rejected(space: spaces.Box) -> None:
     with pytest.raises(ValueError, match=f"{MAX_TOKENS} whole numbers from 0 to {len(WORDS)}"):
-        PerceptionExtractor(told_space(space), "query")
+        PerceptionExtractor(instruction_space(space), "query")

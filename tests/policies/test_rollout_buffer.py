@@ -78,7 +78,7 @@ def test_samples_are_those_of_sb3_in_their_order(name: str, action: str) -> None
                         assert torch.equal(ours_part, their_part), field
 
 
-def test_frames_lie_as_the_camera_gave_them_and_memory_is_kept() -> None:
+def test_frames_keep_the_memory_order_of_the_camera_and_arrays_are_reused() -> None:
     buffer = filled(built(FrameRolloutBuffer, SPACES["dict"]))
     frames = buffer.observations["image"]
     assert frames.shape == (STEPS, ENVS, C, H, W)

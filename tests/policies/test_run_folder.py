@@ -1,4 +1,4 @@
-"""Run folders: what is written is read back, and damaged or crafted folders are refused."""
+"""Run folders: what is written is read back, and damaged or crafted folders are rejected."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def sign(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_policies_come_back_bit_for_bit(saved: tuple[Path, dict[str, Any]], which: Any) -> None:
+def test_policies_are_loaded_bit_identically(saved: tuple[Path, dict[str, Any]], which: Any) -> None:
     before = torch.get_rng_state()
     policy, config = load_policy(saved[0], which)
     assert torch.equal(torch.get_rng_state(), before)  # the caller's random state is unchanged
@@ -122,7 +122,7 @@ def test_equal_policies_are_equal_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("family", ["query", "keypoints", "cnn"])
-def test_every_family_comes_back(tmp_path: Path, family: str, share: bool) -> None:
+def test_every_family_is_loaded_unchanged(tmp_path: Path, family: str, share: bool) -> None:
     observation = spaces.Box(0, 255, (3, 36, 36), np.uint8)
     config = TrainConfig("toy", perception=family, ppo=PPOPreset(share_features_extractor=share))
     run = describe_run(config, observation, spaces.Discrete(3))
@@ -254,7 +254,7 @@ def test_one_flipped_bit_anywhere_in_a_policy_is_detected(folder: Path) -> None:
         (lambda d: d.update(observation_space={"type": "pickle"}), "expected a Dict, Box"),
     ],
 )
-def test_edits_with_a_valid_hash_are_refused_by_types_sizes_and_shapes(
+def test_edits_with_a_valid_hash_are_rejected_by_types_sizes_and_shapes(
     folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     sign(folder / "config.json", change)
@@ -277,10 +277,10 @@ def test_a_checkpoint_of_another_architecture_names_the_difference(folder: Path,
         load_policy(folder, "last")
 
 
-def test_mutations_load_to_the_right_policy_or_are_refused(saved: tuple[Path, dict[str, Any]]) -> None:
+def test_mutations_load_to_the_right_policy_or_are_rejected(saved: tuple[Path, dict[str, Any]]) -> None:
     counts, bugs = mutations(saved[0], 120, seed=int(os.environ.get("MUTATION_SEED", "0")))
     assert bugs == []
-    assert counts["refused"] > 60
+    assert counts["rejected"] > 60
     assert counts.total() == 120
 
 

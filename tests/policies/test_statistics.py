@@ -85,12 +85,12 @@ def test_ratio_of_sums_by_hand_and_with_a_zero_denominator() -> None:
 @pytest.mark.parametrize(
     ("values", "message"), [([], "at least one"), ([1.0, np.nan, np.inf], "2 of 3 values")]
 )
-def test_empty_and_nan_values_are_refused(function: object, values: list[float], message: str) -> None:
+def test_empty_and_nan_values_are_rejected(function: object, values: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         function(values)  # type: ignore[operator]
 
 
-def test_an_invalid_level_is_refused() -> None:
+def test_an_invalid_level_is_rejected() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         bootstrap_interval([1.0], level=95)
 
@@ -153,6 +153,6 @@ def test_a_difference_is_paired_by_episode() -> None:
     assert other.minus(one).value == pytest.approx(-1.0)
 
 
-def test_arms_with_different_episodes_are_refused() -> None:
+def test_arms_with_different_episodes_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"same episodes, got arms of \[4, 5\]"):
         bootstrap_arms([np.zeros((3, 5)), np.zeros((3, 4))])

@@ -150,7 +150,7 @@ def test_stopped_anywhere_and_resumed_ends_in_the_same_bits(
     assert_same_run(folder, finished)
 
 
-def test_raising_steps_gives_the_same_bits_as_asking_for_them_at_first(tmp_path: Path) -> None:
+def test_raising_steps_gives_the_same_bits_as_setting_them_at_first(tmp_path: Path) -> None:
     config = replace(CONFIG, ppo=replace(CONFIG.ppo, final_learning_rate=None), eval_every=64)
     train(config, ToyEnv, tmp_path / "whole")
     train(replace(config, steps=192), ToyEnv, tmp_path / "run")
@@ -274,7 +274,7 @@ def test_a_score_stops_training(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_with_content_is_refused(finished: Path, tmp_path: Path) -> None:
+def test_a_folder_with_content_is_rejected(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not empty: continue its training with --resume"):
         train(CONFIG, ToyEnv, finished)
     (tmp_path / "file").write_text("")
@@ -284,7 +284,7 @@ def test_a_folder_with_content_is_refused(finished: Path, tmp_path: Path) -> Non
         train(CONFIG, ToyEnv, tmp_path / "file" / "run")
 
 
-def test_training_twice_in_one_folder_at_a_time_is_refused(tmp_path: Path) -> None:
+def test_training_twice_in_one_folder_at_a_time_is_rejected(tmp_path: Path) -> None:
     def make_env(num_envs: int, training: bool) -> ToyEnv:
         with pytest.raises(RunError, match="another training is writing"):
             train(CONFIG, ToyEnv, tmp_path, resume=True)
@@ -294,7 +294,7 @@ def test_training_twice_in_one_folder_at_a_time_is_refused(tmp_path: Path) -> No
         train(CONFIG, make_env, tmp_path)
 
 
-def test_resuming_with_another_config_or_task_is_refused(finished: Path) -> None:
+def test_resuming_with_another_config_or_task_is_rejected(finished: Path) -> None:
     with pytest.raises(RunError, match="trained with, seed = 0, got seed = 1: leave them out to resume"):
         train(replace(CONFIG, seed=1), ToyEnv, finished, resume=True)
     with pytest.raises(RunError, match="use its task"):
@@ -310,7 +310,7 @@ def test_resuming_with_another_config_or_task_is_refused(finished: Path) -> None
         (lambda f: (f / "config.json").write_text("{}"), "config.json: expected format 2"),
     ],
 )
-def test_resuming_a_damaged_folder_is_refused(
+def test_resuming_a_damaged_folder_is_rejected(
     tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     config = replace(CONFIG, steps=64, eval_every=0)

@@ -114,7 +114,7 @@ def test_state_is_complete() -> None:
                 assert_same(info, row)
 
 
-def test_state_of_another_size_is_refused() -> None:
+def test_state_of_another_size_is_rejected() -> None:
     env = BatchVecEnv(ToyEnv(2))
     with pytest.raises(ValueError, match="expected the state of 2 environments"):
         env.set_state(BatchVecEnv(ToyEnv(3)).get_state())
@@ -186,7 +186,7 @@ def test_attributes_and_methods_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_observations_with_nan_or_infinity_are_refused(value: float) -> None:
+def test_observations_with_nan_or_infinity_are_rejected(value: float) -> None:
     inner = ToyEnv(2)
     inner.poison = (2, value)
     env = BatchVecEnv(inner)
@@ -196,12 +196,12 @@ def test_observations_with_nan_or_infinity_are_refused(value: float) -> None:
         env.step(actions(1, 2)[0])
 
 
-def test_another_autoreset_mode_is_refused() -> None:
+def test_another_autoreset_mode_is_rejected() -> None:
     with pytest.raises(ValueError, match="SAME_STEP"):
         BatchVecEnv(gymnasium.make_vec("CartPole-v1", num_envs=2))
 
 
-def test_options_for_some_environments_are_refused() -> None:
+def test_options_for_some_environments_are_rejected() -> None:
     env = BatchVecEnv(ToyEnv(2))
     env.set_options([{"hard": True}, {}])
     with pytest.raises(ValueError, match="one set of options"):

@@ -1,4 +1,4 @@
-"""A toy environment for tests of policies: random frames, alone or beside a vector."""
+"""A toy environment with random frames, optionally with a vector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ H, W = 37, 53
 
 
 class RandomFrames(gymnasium.Env[Any, Any]):
-    """Random frames, alone or beside a vector."""
+    """Random frames, optionally in a dict with a vector."""
 
     def __init__(self, actions: spaces.Space[Any], vector: bool = False) -> None:
         self.action_space = actions

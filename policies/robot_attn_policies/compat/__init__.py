@@ -1,5 +1,5 @@
-"""What this package uses of its dependencies beyond their public interface, one module a dependency.
+"""Non-public parts of dependencies that this package uses, one module per dependency.
 
-Nothing else in the package may touch a private name of a dependency. Each module has a contract test, which
-names what a new version of the dependency no longer has.
+Only these modules may use private names of a dependency. Each has a contract test, which names what a new
+version of the dependency lacks.
 """

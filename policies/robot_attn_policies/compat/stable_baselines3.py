@@ -1,4 +1,4 @@
-"""The private parts of Stable-Baselines3 that training, batches and policies need, under public names."""
+"""Private parts of Stable-Baselines3 that training, environments and policies need, under public names."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 
 class UnwrappingPPO(PPO):
-    """PPO that leaves environments unwrapped where `keeps_env` says so."""
+    """PPO that does not wrap the environments for which `keeps_env` returns True."""
 
     @classmethod
     def keeps_env(cls, env: GymEnv) -> bool:
-        """Whether the environment is taken as it is: no channels moved, no monitor around it."""
+        """Whether the environment is used unwrapped, without `VecTransposeImage` and `Monitor`."""
         return False
 
     @classmethod
@@ -36,7 +36,7 @@ class UnwrappingPPO(PPO):
 
 
 class StepCallback(BaseCallback):
-    """Calls a function after every step of a rollout; the rollout ends when that returns False."""
+    """Calls a function after every step of a rollout; the rollout ends if it returns False."""
 
     def __init__(self, on_step: Callable[[], bool]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class StepCallback(BaseCallback):
 
 
 def rollout_start(model: OnPolicyAlgorithm) -> tuple[Any, NDArray[np.bool_]]:
-    """What the next rollout starts from.
+    """Return the start of the next rollout.
 
     Returns:
         The observations, an array [n_envs, ...] or a dict of them, and bool [n_envs], whether they are the
@@ -57,7 +57,7 @@ def rollout_start(model: OnPolicyAlgorithm) -> tuple[Any, NDArray[np.bool_]]:
 
 
 def start_rollout_from(model: OnPolicyAlgorithm, observation: Any, episode_starts: NDArray[np.bool_]) -> None:
-    """Have the next rollout start from these observations.
+    """Set the start of the next rollout.
 
     Args:
         model: the algorithm.
@@ -68,7 +68,7 @@ def start_rollout_from(model: OnPolicyAlgorithm, observation: Any, episode_start
 
 
 def count_episodes(model: OnPolicyAlgorithm, infos: list[dict[str, Any]], dones: NDArray[np.bool_]) -> None:
-    """Keep the returns, lengths and successes of the episodes that ended in a step."""
+    """Add the returns, lengths and successes of the episodes that ended in a step to the statistics."""
     model._update_info_buffer(infos, dones)
 
 
@@ -83,17 +83,17 @@ def set_updates_done(model: OnPolicyAlgorithm, updates: int) -> None:
 
 
 def progress_remaining(model: OnPolicyAlgorithm) -> float:
-    """The share of the training that is left, from 1 to 0: what schedules are functions of."""
+    """Remaining fraction of the training, from 1 to 0: the argument of schedules."""
     return model._current_progress_remaining
 
 
 def set_progress(model: OnPolicyAlgorithm, steps: int, total_steps: int) -> None:
-    """Set `progress_remaining` to what is left after `steps` of `total_steps`."""
+    """Set `progress_remaining` to its value after `steps` of `total_steps`."""
     model._update_current_progress_remaining(steps, total_steps)
 
 
 def apply_learning_rate(model: OnPolicyAlgorithm) -> None:
-    """Set the optimiser's learning rate by the schedule, and log it."""
+    """Set the optimiser's learning rate from the schedule, and log it."""
     model._update_learning_rate(model.policy.optimizer)
 
 
@@ -101,12 +101,12 @@ def apply_learning_rate(model: OnPolicyAlgorithm) -> None:
 
 
 def distribution_of(policy: ActorCriticPolicy, latent: Tensor) -> Distribution:
-    """The distribution of the actions, given the actor's last hidden layer [B, units]."""
+    """Return the distribution of the actions for the actor's last hidden layer [B, units]."""
     return policy._get_action_dist_from_latent(latent)
 
 
 def greedy_actions(policy: BasePolicy, observation: PyTorchObs) -> Tensor:
-    """The actions [B, ...] without exploration noise, as the policy's networks give them: not rescaled."""
+    """Return the deterministic actions [B, ...] of the policy's networks, before rescaling."""
     return policy._predict(observation, deterministic=True)
 
 
@@ -123,15 +123,15 @@ _ACTING = (
 
 
 def acts_as_published(model: nn.Module, also: Collection[str] = ()) -> bool:
-    """Whether a policy, or a network of it, gets from observations to actions as its library wrote it.
+    """Whether a policy or network maps observations to actions with the methods of its library.
 
     Args:
         model: a policy, an actor or a Q-network.
-        also: modules, by their full names, that may define its methods beside Stable-Baselines3 and
-            sb3-contrib.
+        also: full names of further modules that may define its methods, besides those of Stable-Baselines3
+            and sb3-contrib.
 
     Returns:
-        False where a subclass or the object itself has another method for any step on that way.
+        False if a subclass or the object itself overrides one of these methods.
     """
     methods = [getattr(model, name) for name in _ACTING if hasattr(model, name)]
     sources = {getattr(method, "__module__", "") for method in methods}
@@ -142,21 +142,21 @@ def acts_as_published(model: nn.Module, also: Collection[str] = ()) -> bool:
 
 
 def requested_seeds(env: VecEnv) -> Sequence[int | None]:
-    """The seeds, one an environment, that `VecEnv.seed` set for the next reset; None for no seed."""
+    """Return the seeds that `VecEnv.seed` set for the next reset, one per environment; None for no seed."""
     return env._seeds
 
 
 def requested_options(env: VecEnv) -> Sequence[dict[str, Any]]:
-    """The options, one dict an environment, that `VecEnv.set_options` set for the next reset."""
+    """Return the options that `VecEnv.set_options` set for the next reset, one dict per environment."""
     return env._options
 
 
 def clear_requests(env: VecEnv) -> None:
-    """Forget the seeds and the options of the next reset, after which they do not hold any more."""
+    """Clear the seeds and options after the reset that used them."""
     env._reset_seeds()
     env._reset_options()
 
 
 def env_indices(env: VecEnv, indices: VecEnvIndices) -> Iterable[int]:
-    """The environments that `indices` stands for: all for None, one for a number."""
+    """Return the indices of environments: all for None, one for a number."""
     return env._get_indices(indices)

@@ -1,1 +1,1 @@
-"""Scores with intervals: evaluation, comparison, curves."""
+"""Evaluation: scores with confidence intervals, comparison of runs, learning curves."""

@@ -1,16 +1,16 @@
-"""What an environment can do beyond Gymnasium's interface. Who offers it gets it used, whoever wrote it.
+"""Optional capabilities of environments beyond Gymnasium's interface.
 
-Environments are told apart by these abilities and by nothing else: no name, no namespace, no class. Each is a
-method or two of a batch of environments (a Gymnasium `VectorEnv`), or of something below its wrappers. What
-else is asked of it follows from what it gives: `target_mask`, bool (num_envs, H, W), among the infos of
-`reset` and `step` is where the target is in the frames, and makes it possible to score attention.
+An environment that has the methods of a protocol gets the corresponding features, whoever wrote it; names,
+namespaces and classes do not matter. The methods belong to a batch of environments (a Gymnasium `VectorEnv`)
+or to a layer below its wrappers. One more capability needs no protocol: `target_mask`, bool [num_envs, H, W],
+in the infos of `reset` and `step` marks the target in the frames, so that attention can be scored.
 
-| ability           | what it is used for                                                               |
-|-------------------|-----------------------------------------------------------------------------------|
-| `HasOracle`       | scores on a scale from 0, the random policy, to 1, the oracle                     |
-| `HasState`        | a training that is resumed to the same bits; episodes that can be drawn again     |
-| `HasView`         | with `HasState`: recorded episodes drawn again, larger or from another camera     |
-| `HasInterventions`| whether actions and attention respond to the target alone                         |
+| protocol           | used for                                                                        |
+|--------------------|---------------------------------------------------------------------------------|
+| `HasOracle`        | scores from 0 (random policy) to 1 (oracle)                                     |
+| `HasState`         | bit-identical resuming of training; re-rendering of recorded episodes           |
+| `HasView`          | with `HasState`: re-rendering at another size or from another camera            |
+| `HasInterventions` | testing whether actions and attention respond to the target alone               |
 """
 
 from __future__ import annotations
@@ -29,53 +29,57 @@ State: TypeAlias = Mapping[str, NDArray[Any]]
 
 @runtime_checkable
 class HasOracle(Protocol):
-    """Knows what to do."""
+    """Has a scripted expert."""
 
     def oracle_actions(self) -> NDArray[Any]:
-        """A scripted expert's actions for the present states, [num_envs, ...]."""
+        """Return the expert's actions for the current states, [num_envs, ...]."""
 
 
 @runtime_checkable
 class HasState(Protocol):
-    """Can be put back to where it was."""
+    """Can save and restore its state."""
 
     def get_state(self) -> State:
-        """Everything that decides what happens next, as plain numeric arrays, [num_envs, ...] each."""
+        """Return the complete state as numeric arrays, each [num_envs, ...]."""
 
     def set_state(self, state: Any) -> None:
-        """Return to a state that `get_state` gave; what follows is bit-identical."""
+        """Restore a state of `get_state`, so that everything after it is bit-identical."""
 
 
 @runtime_checkable
 class HasView(Protocol):
-    """Can show the present from elsewhere."""
+    """Can render the current scene at any size and from any camera."""
 
     def view(
         self, camera: str | None = None, image_size: int | Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The present scene from a named camera, at a size in pixels; None for the policy's.
+        """Render the current scene.
+
+        Args:
+            camera: name of the camera; None for the policy's.
+            image_size: size in pixels, one number or (H, W); None for the policy's.
 
         Returns:
-            rgb uint8 [num_envs, H, W, 3], and where the target is seen, bool [num_envs, H, W].
+            RGB frames, uint8 [num_envs, H, W, 3], and target masks, bool [num_envs, H, W].
         """
 
 
 @runtime_checkable
 class HasInterventions(Protocol):
-    """Can show what would be seen if one thing were otherwise."""
+    """Can render counterfactual frames."""
 
     def render_counterfactual(self, what: Thing, **edit: Any) -> Mapping[str, NDArray[Any]]:
-        """The present frames with one thing changed, and nothing else, now or later.
+        """Render the current scene with one object changed; the simulation itself is not changed.
 
         Args:
-            what: the target, or a distractor of the environment's choice.
-            **edit: one of `shift=(right, up)` in heights of the frame, `rgba=(r, g, b, a)` in [0, 1], and
+            what: the target, or a distractor that the environment chooses.
+            **edit: one of `shift=(right, up)` in frame heights, `rgba=(r, g, b, a)` in [0, 1], and
                 `removed=True`.
 
         Returns:
-            `image` [num_envs, H, W, C]; and where things are seen, bool [num_envs, H, W]: `before` the thing
-            as it is (nowhere in a world that has none), `after` the thing changed, `target` the target as it
-            is, `target_after` the target in `image`.
+            `image` [num_envs, H, W, C], and masks, bool [num_envs, H, W]: `before`, the object in the
+            unchanged frame (empty in a world without it); `after`, the object in `image`; `target`, the
+            target in the unchanged frame; `target_after`, the target in `image`.
         """
 
 
@@ -83,15 +87,15 @@ T = TypeVar("T")
 
 
 def ability(env: Any, protocol: Callable[..., T]) -> T | None:
-    """What offers an ability among an environment and all that its wrappers wrap, outermost first.
+    """Find the outermost layer of a wrapped environment that has the methods of a protocol.
 
     Args:
-        env: a batch of environments, wrapped or not. Below one of Stable-Baselines3 nothing is looked for:
-            its frames are not those that the environment gives.
-        protocol: one of the abilities.
+        env: a batch of environments, wrapped or not. Layers below an environment of Stable-Baselines3 are
+            ignored, since its frames differ from theirs.
+        protocol: one of the protocols.
 
     Returns:
-        What has the ability's methods; None where nothing has.
+        The layer; None if no layer has the methods.
     """
     methods = [name for name in vars(protocol) if not name.startswith("_")]
     layer = env

@@ -1,1 +1,1 @@
-"""What plugs into Stable-Baselines3: extractor, policy, PPO, vector environment."""
+"""Plug-ins for Stable-Baselines3: features extractor, policy, PPO, vector environment."""

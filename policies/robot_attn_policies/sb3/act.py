@@ -1,4 +1,4 @@
-"""A policy's actions and where it looked, in one call that computes the features once."""
+"""Actions and attention of a policy in one call that computes the features once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robot_attn_policies.sb3.extractor import find_extractor, perceive
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
 Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""The hidden and cell state of a recurrent policy of sb3-contrib, each [layers, B, units]."""
+"""Hidden and cell state of a recurrent policy of sb3-contrib, each float32 [layers, B, units]."""
 _Head: TypeAlias = Callable[[Tensor, "Memory | None"], tuple[Tensor, "Memory | None"]]
 
 
@@ -28,21 +28,21 @@ def act(
     observation: NDArray[Any] | Mapping[str, NDArray[Any]],
     memory: Memory | None = None,
 ) -> tuple[NDArray[Any], Percept, Memory | None]:
-    """Actions without exploration noise, and where the policy looked to choose them.
+    """Return deterministic actions, and the attention on which they are based.
 
-    The actions are those of `policy.predict(observation, state=memory, deterministic=True)`, bit for bit. The
-    networks of Stable-Baselines3 and sb3-contrib get the features of the percept that is returned. A policy
-    whose class goes another way from observations to actions predicts by itself, and perceives once more.
+    The actions equal those of `policy.predict(observation, state=memory, deterministic=True)`, bit for bit,
+    and are computed from the features of the returned percept. For a policy class that overrides how
+    Stable-Baselines3 and sb3-contrib map observations to actions, `predict` is called and the perception runs
+    a second time.
 
     Args:
-        policy: a policy of Stable-Baselines3 or sb3-contrib, whose features extractor is a
-            `PerceptionExtractor`.
-        observation: a batch as the environment gives it, or one observation.
-        memory: of a recurrent policy, as the last call returned it; None at the start of an episode.
+        policy: a policy of Stable-Baselines3 or sb3-contrib with a `PerceptionExtractor`.
+        observation: a batch of observations as the environment returns them, or a single one.
+        memory: state of a recurrent policy, as the last call returned it; None at the start of an episode.
 
     Returns:
-        The actions [B, ...] (without a batch axis for one observation); the percept [B, ...], without
-        gradient; and the memory for the next call, None for a policy that has none.
+        The actions [B, ...], without the batch axis for a single observation; the percept [B, ...], detached;
+        and the state for the next call, None for a policy that is not recurrent.
 
     Raises:
         ValueError: a policy without `PerceptionExtractor`, or an observation that does not fit its space.
@@ -62,14 +62,14 @@ def act(
 
 
 def prepare(policy: BasePolicy, tensors: Any) -> Any:
-    """What the policy gives its features extractor, of an observation as tensors [B, ...]."""
+    """Prepare observations, as tensors [B, ...], for the policy's features extractor."""
     if isinstance(policy, PerceptionPolicy):
         return policy.prepare(tensors)
     return preprocess_obs(tensors, policy.observation_space, normalize_images=policy.normalize_images)
 
 
 def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
-    """The last steps of SB3's `predict`: actions [B, ...] within the bounds of their space."""
+    """Convert outputs to actions [B, ...] within the bounds of their space, as SB3's `predict` does."""
     space = policy.action_space
     actions: NDArray[Any] = outputs.cpu().numpy().reshape((-1, *(space.shape or ())))
     if not isinstance(space, spaces.Box):
@@ -78,9 +78,9 @@ def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
 
 
 def _head(policy: BasePolicy) -> _Head | None:
-    """The policy from its features on: (features [B, F], memory) -> (outputs [B, ...], memory).
+    """Return the policy after its extractor: (features [B, F], memory) -> (outputs [B, ...], memory).
 
-    None where it is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of their steps.
+    None if it is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of their methods.
     """
     if not acts_as_published(policy, also=(PerceptionPolicy.__module__,)):
         return None
@@ -136,7 +136,7 @@ def _mean_of_quantiles(network: Any, features: Tensor) -> Tensor:
 
 
 def _squashed_head(actor: Any) -> _Head:
-    """Of SAC, TQC and CrossQ."""
+    """Head of SAC, TQC and CrossQ."""
 
     def mode(features: Tensor) -> Tensor:
         latent = actor.latent_pi(features)

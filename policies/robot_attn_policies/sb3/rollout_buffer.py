@@ -1,4 +1,4 @@
-"""SB3's rollout buffer with frames as they come from the camera, and minibatches gathered in place."""
+"""SB3's rollout buffer with frames in the camera's memory order, and minibatches gathered in place."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ class FrameRolloutBuffer(RolloutBuffer):
     """`RolloutBuffer` and `DictRolloutBuffer` in one, with the same samples in the same order.
 
     SB3 allocates its arrays for every rollout, copies all frames to reorder them, and indexes each minibatch.
-    Here the arrays are allocated once and minibatches are gathered from where the frames are. Images are
-    channel-first views of [steps, envs, H, W, C] memory, the order in which the camera gives them and a
-    perception reads them, so that nothing transposes them on the way.
+    Here the arrays are allocated once and minibatches are gathered directly from them. Images are
+    channel-first views of [steps, envs, H, W, C] memory, the order in which the camera returns them and a
+    perception reads them, so that they are never transposed.
+
+    Attributes:
+        observations: an array [steps, envs, ...], or a dict of such arrays.
     """
 
     observations: Any
-    """An array [steps, envs, ...], or a dict of them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._arrays: dict[str | None, NDArray[Any]] = {}
         super().__init__(*args, **kwargs)
 
     def reset(self) -> None:
-        """Begin a new rollout; what the arrays hold is overwritten."""
+        """Start a new rollout, which overwrites the arrays."""
         self.pos, self.full = 0, False
         if self._arrays:
             return
@@ -63,7 +65,7 @@ class FrameRolloutBuffer(RolloutBuffer):
         """Add a step of all environments.
 
         Args:
-            obs: observations, an array [envs, ...] or a dict of them.
+            obs: observations, an array [envs, ...] or a dict of such arrays.
             action: [envs, ...].
             reward: [envs].
             episode_start: whether the observations are the first of an episode, [envs].
@@ -120,7 +122,7 @@ def _entries(space: spaces.Space[Any]) -> Mapping[str | None, spaces.Space[Any]]
 
 
 def _empty(batch: tuple[int, int], space: spaces.Space[Any]) -> NDArray[Any]:
-    """Zeros [*batch, ...] for observations of a space; of an image, a channel-first view."""
+    """Zeros [*batch, ...] for observations of a space; a channel-first view for an image."""
     shape: Any = get_obs_shape(space)
     if not is_image_space(space):
         return np.zeros((*batch, *shape), np.dtype(space.dtype))
@@ -129,5 +131,5 @@ def _empty(batch: tuple[int, int], space: spaces.Space[Any]) -> NDArray[Any]:
 
 
 def _in_memory(array: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
-    """The array with its axes in the order of its memory."""
+    """Return the array with its axes in memory order."""
     return channels_to_back(array) if is_image_space(space) else array
