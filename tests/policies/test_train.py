@@ -22,6 +22,8 @@ from toy_env import ToyEnv
 from robot_attn_policies.rollouts.rollout import rollout_episodes
 from robot_attn_policies.sb3.policy import policy_weights
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.training.process_settings import keep_memory
+from robot_attn_policies.training.progress_log import COLUMNS
 from robot_attn_policies.training.run_folder import (
     RunError,
     load_policy,
@@ -29,7 +31,7 @@ from robot_attn_policies.training.run_folder import (
     read_trainer,
     write_config,
 )
-from robot_attn_policies.training.train import COLUMNS, Training, TrainResult, keep_memory, train
+from robot_attn_policies.training.train import Training, TrainResult, train
 
 CONFIG = replace(toy_training.CONFIG, steps=320, eval_every=128)
 SCRIPT = Path(toy_training.__file__)

@@ -32,7 +32,8 @@ from robot_attn_policies.recording.record import record  # noqa: E402
 from robot_attn_policies.rollouts.rollout import random_actor  # noqa: E402
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive  # noqa: E402
 from robot_attn_policies.training.run_folder import load_policy, read_config, read_trainer  # noqa: E402
-from robot_attn_policies.training.train import Training, _seed_after  # noqa: E402
+from robot_attn_policies.training.train import Training  # noqa: E402
+from robot_attn_policies.training.trainer_state import seed_after  # noqa: E402
 from robot_attn_scripts import _third_party  # noqa: E402
 from robot_attn_scripts._tasks import env_id, make_batch, steps_many, with_masks  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
@@ -267,7 +268,7 @@ def test_going_on_repeats_no_episode(lamp_folder: Path, tmp_path: Path) -> None:
     for steps in (128, 192):
         assert run(*arguments, "--steps", steps) == 0
     given = [seed for seed in seeds if seed is not None]
-    first = [_seed_after(0, 64), _seed_after(0, 128)]
+    first = [seed_after(0, 64), seed_after(0, 128)]
     assert given == [first[0], first[0] + 1, first[1], first[1] + 1]
     assert len({0, 1, *given}) == 6  # 0 and 1 are those of the start
 
@@ -278,7 +279,7 @@ def test_going_on_repeats_no_episode(lamp_folder: Path, tmp_path: Path) -> None:
     assert training.model._last_episode_starts.tolist() == [True, True]
     training.close()
     batch = make_batch(config.task, {}, 2)
-    last = _seed_after(0, 192)
+    last = seed_after(0, 192)
     assert np.array_equal(
         seen["camera"].transpose(0, 2, 3, 1), batch.reset(seed=[last, last + 1])[0]["camera"]
     )

@@ -62,7 +62,7 @@ def run(options: Options) -> dict[str, object]:
     Raises:
         ValueError: nothing to measure.
     """
-    from robot_attn_policies.training.train import keep_memory
+    from robot_attn_policies.training.process_settings import keep_memory
 
     keep_memory()  # as in training; torch's own gain from it as ours do
     console = Console()

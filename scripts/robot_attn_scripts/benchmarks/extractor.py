@@ -31,7 +31,7 @@ def run(options: Options) -> dict[str, object]:
     Raises:
         ValueError: nothing to measure.
     """
-    from robot_attn_policies.training.train import keep_memory
+    from robot_attn_policies.training.process_settings import keep_memory
 
     keep_memory()  # as in training; NatureCNN gains from it as the families do
     console = Console()

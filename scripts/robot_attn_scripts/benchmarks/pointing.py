@@ -438,7 +438,7 @@ def _train_all(
 
 def _train_job(folder: Path, options: Options, job: TrainJob, report_progress: ReportProgress) -> Figure:
     """Train in a separate process; report progress, and return its figures, or why there are none."""
-    from robot_attn_policies.training.train import keep_memory
+    from robot_attn_policies.training.process_settings import keep_memory
 
     report_progress(None)
     torch.set_num_threads(1)

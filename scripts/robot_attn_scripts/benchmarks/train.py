@@ -115,7 +115,8 @@ def _our_stack(peer: Peer, options: Options) -> Iterator[_render_peers.Advance]:
 
     from robot_attn.cores import usable_cores
     from robot_attn_policies.training.presets import TrainConfig
-    from robot_attn_policies.training.train import SAVE_SECONDS, Training, keep_memory
+    from robot_attn_policies.training.process_settings import keep_memory
+    from robot_attn_policies.training.train import SAVE_SECONDS, Training
     from robot_attn_scripts.train import env_maker
 
     ppo, threads = _preset(options), options.threads or usable_cores()
