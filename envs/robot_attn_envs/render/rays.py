@@ -16,16 +16,21 @@ NEVER = wp.constant(1.0e30)
 
 
 @wp.func
-def _entry(a: float, b: float, c: float) -> float:
-    """The smaller root of a t^2 + 2 b t + c = 0, for a > 0."""
-    d = b * b - a * c
+def _entry(a: float, b: float, d: float) -> float:
+    """The smaller root of a t^2 + 2 b t + c = 0, for a > 0, from d = b^2 - a c.
+
+    By Lagrange's identity d is a r^2 - |v x o|^2 for a ball of radius r. In single precision b^2 - a c would
+    lose the outline of what is thin and far away.
+    """
     return wp.where(d > 0.0, (-b - wp.sqrt(wp.max(d, 0.0))) / a, NEVER)
 
 
 @wp.func
 def hit_ball(o: wp.vec3, v: wp.vec3) -> float:
     """The unit ball: spheres and ellipsoids, divided by their radii."""
-    return _entry(wp.dot(v, v), wp.dot(v, o), wp.dot(o, o) - 1.0)
+    a = wp.dot(v, v)
+    k = wp.cross(v, o)
+    return _entry(a, wp.dot(v, o), a - wp.dot(k, k))
 
 
 @wp.func
@@ -33,14 +38,21 @@ def hit_capsule(o: wp.vec3, size: wp.vec3, v: wp.vec3) -> float:
     """A capsule along z, of radius size[0] and half length size[1] of its cylinder."""
     a = v[0] * v[0] + v[1] * v[1]
     b = v[0] * o[0] + v[1] * o[1]
-    c = o[0] * o[0] + o[1] * o[1] - size[0] * size[0]
-    t = _entry(a, b, c)
+    r2 = size[0] * size[0]
+    k = v[0] * o[1] - v[1] * o[0]
+    kk = k * k
+    t = _entry(a, b, a * r2 - kk)
     side = wp.where(wp.abs(o[2] + t * v[2]) <= size[1], t, NEVER)
     a = a + v[2] * v[2]
+    r2 = a * r2 - kk
     up = o[2] - size[1]
     down = o[2] + size[1]
-    top = _entry(a, b + v[2] * up, c + up * up)
-    bottom = _entry(a, b + v[2] * down, c + down * down)
+    k0 = v[1] * up - v[2] * o[1]
+    k1 = v[2] * o[0] - v[0] * up
+    top = _entry(a, b + v[2] * up, r2 - k0 * k0 - k1 * k1)
+    k0 = v[1] * down - v[2] * o[1]
+    k1 = v[2] * o[0] - v[0] * down
+    bottom = _entry(a, b + v[2] * down, r2 - k0 * k0 - k1 * k1)
     top = wp.where(up + top * v[2] >= 0.0, top, NEVER)
     bottom = wp.where(down + bottom * v[2] <= 0.0, bottom, NEVER)
     return wp.min(side, wp.min(top, bottom))
@@ -52,7 +64,8 @@ def hit_cylinder(o: wp.vec3, size: wp.vec3, v: wp.vec3) -> float:
     a = v[0] * v[0] + v[1] * v[1]
     b = v[0] * o[0] + v[1] * o[1]
     r2 = size[0] * size[0]
-    t = _entry(a, b, o[0] * o[0] + o[1] * o[1] - r2)
+    k = v[0] * o[1] - v[1] * o[0]
+    t = _entry(a, b, a * r2 - k * k)
     side = wp.where(wp.abs(o[2] + t * v[2]) <= size[1], t, NEVER)
     cap = (wp.where(v[2] < 0.0, size[1], -size[1]) - o[2]) / v[2]
     x = o[0] + cap * v[0]
