@@ -473,7 +473,7 @@ def draw_kernel(orthographic: bool) -> Any:
                                     )
                                 else:
                                     # Without coordinates: MuJoCo's projection along z.
-                                    uv = wp.vec2(0.5 * m[0] * p[0] - 0.5, -0.5 * m[1] * p[1] - 0.5)
+                                    uv = wp.vec2(0.5 * m[2] * p[0] - 0.5, -0.5 * m[3] * p[1] - 0.5)
                                     if kind == HEIGHT_FIELD:
                                         uv = wp.vec2(m[0] * p[0] + m[2], m[1] * p[1] + m[3])
                                     elif corners[0] >= 0:
@@ -482,7 +482,7 @@ def draw_kernel(orthographic: bool) -> Any:
                                             + weights[1] * mesh.uv[corners[1]]
                                             + weights[2] * mesh.uv[corners[2]]
                                         )
-                                        uv = wp.vec2(m[0] * uv[0] + m[2], m[1] * uv[1] + m[3])
+                                        uv = wp.vec2(m[0] * uv[0], m[1] * uv[1])
                                     texel = wrapped(
                                         atlas.texels,
                                         atlas.start[texture],

@@ -312,9 +312,10 @@ def _refuse(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> None:
 def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.float32]:
     """Factor and offset of u and v.
 
-    For planes and height fields they take x and y in m, for other primitives coordinates in [0, 1], for
-    meshes the mesh's texture coordinates. By MuJoCo's conventions: a repeat counts over the object, or, if
-    the material is uniform, over 1 m.
+    For planes and height fields they take x and y in m, for other primitives coordinates in [0, 1]. For
+    meshes there are two factors of the mesh's texture coordinates, then two of x and y in m for a mesh
+    without any. By MuJoCo's conventions: a repeat counts over the object, or, if the material is uniform,
+    over 1 m.
     """
     result = np.tile(np.array([1.0, 1.0, 0.0, 0.0]), (len(geoms), 1))
     for row, geom in zip(result, geoms, strict=True):
@@ -334,30 +335,38 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
                     row[axis] = sign * repeat[axis] / 2
             row[2:] -= 0.5 * infinite
         elif kind == _HEIGHT_FIELD:
-            times = repeat * (size[:2] if uniform else 1.0)
             extent = np.maximum(model.hfield_size[model.geom_dataid[geom], :2], 1e-6)
-            row[:2], row[2:] = times / (2 * extent) * (1.0, -1.0), times / 2
+            row[:2], row[2:] = repeat / (2.0 * (1.0 if uniform else extent)) * (1.0, -1.0), -0.5
+        elif kind in _MESHES:
+            row[2:] = repeat / np.where((size[:2] > 0.0) & (not uniform), size[:2], 1.0)
         elif uniform:
             across = size[0] if kind == _SPHERE else size[1]
             if kind in (_CAPSULE, _CYLINDER):
                 across = size[0]
-            if kind in _PRIMITIVES:
-                row[:2] = repeat * (size[0], across)
+            row[:2] = repeat * (size[0], across)
     return result.astype(np.float32)
 
 
 def _texture_cube(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Factors of x, y and z: a cube texture is wrapped around the unit shape, or around the real one."""
+    """Factors of x, y and z: a cube texture is wrapped around the unit shape, or around the real one.
+
+    By MuJoCo's conventions a uniform material has coordinates in m times the size: those of solids are divided
+    by it, those of planes, meshes and height fields are not.
+    """
     result = np.ones((len(geoms), 3))
     for row, geom in zip(result, geoms, strict=True):
         material, kind, size = model.geom_matid[geom], model.geom_type[geom], model.geom_size[geom]
-        if material < 0 or model.mat_texuniform[material] or kind not in _PRIMITIVES:
+        if material < 0:
             continue
         if kind == _SPHERE:
             size = size[[0, 0, 0]]
         elif kind in (_CAPSULE, _CYLINDER):
             size = size[[0, 0, 1]]
-        row[:] = 1.0 / np.where(size > 0.0, size, 1.0)
+        uniform, solid = model.mat_texuniform[material], kind in _PRIMITIVES and kind != _PLANE
+        if solid and not uniform:
+            row[:] = 1.0 / size
+        elif uniform and not solid:
+            row[:] = size
     return result.astype(np.float32)
 
 

@@ -107,16 +107,16 @@ def solid_coordinates(kind: int, size: wp.vec3, p: wp.vec3, n: wp.vec3) -> wp.ve
     """Texture coordinates in [0, 1] of a point p with normal n on a solid."""
     turn = wp.atan2(p[1], p[0]) * _TURN
     turn = wp.where(turn < 0.0, turn + 1.0, turn)
-    if kind == BOX:
+    if kind == BOX:  # projected through it: opposite faces are mirror images
         ahead = wp.abs(n)
-        x = p[0] / (2.0 * size[0])
+        x = 0.5 + p[0] / (2.0 * size[0])
         y = p[1] / (2.0 * size[1])
         z = 0.5 - p[2] / (2.0 * size[2])
         if ahead[2] >= ahead[0] and ahead[2] >= ahead[1]:
-            return wp.vec2(0.5 + x, 0.5 - wp.where(n[2] > 0.0, y, -y))
+            return wp.vec2(x, 0.5 - y)
         if ahead[0] >= ahead[1]:
-            return wp.vec2(0.5 + wp.where(n[0] > 0.0, y, -y), z)
-        return wp.vec2(0.5 + wp.where(n[1] < 0.0, x, -x), z)
+            return wp.vec2(0.5 + y, z)
+        return wp.vec2(x, z)
     if kind == CYLINDER:
         if wp.abs(n[2]) > 0.7071:
             return wp.vec2(0.5 + 0.5 * p[0] / size[0], 0.5 + 0.5 * p[1] / size[0])
