@@ -18,6 +18,7 @@ from robot_attn_envs.render.scene import camera_projection, scene_of
 GEOMS = 8  # in every model, so that the reference is compiled once; those that are not drawn are invisible
 LIGHTS = 4
 KINDS = ("plane", "hfield", "sphere", "capsule", "ellipsoid", "cylinder", "box", "mesh")
+QUARTER_TURNS = ((1, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1), (0, 1, 0, 0), (0, 0, 1, 0))
 SIZES = ((64, 64), (33, 47), (48, 96))
 # How far the reference's camera is turned to see which of its pixels lie on an edge, in pixels.
 TURN = 0.05
@@ -113,6 +114,7 @@ def models(draw: st.DrawFn) -> Model:
     for index in range(4):
         repeat = [draw(_floats(0.3, 4.0)) for _ in range(2)] if index < textures else [1.0, 1.0]
         uniform = "true" if index < textures and draw(st.booleans()) else "false"
+        emission = draw(st.sampled_from([0.0, 0.3]))
         tint = [draw(_floats(0.0, 1.0)) for _ in range(3)] if index < textures else [1.0, 1.0, 1.0]
         width, height = (
             (draw(st.sampled_from([1, 2, 8, 17])) for _ in range(2)) if index < textures else (4, 4)
@@ -122,7 +124,7 @@ def models(draw: st.DrawFn) -> Model:
             f'<texture name="t{index}" type="2d" builtin="gradient" rgb1="0.9 0.4 0.2" rgb2="0.1 0.3 0.8" '
             f'width="{width}" height="{height}" mark="cross" markrgb="0.2 0.9 0.3"/>'
             f'<material name="m{index}" texture="t{index}" texrepeat="{_text(repeat)}" '
-            f'texuniform="{uniform}" rgba="{_text([*tint, 1.0])}" emission="{draw(st.sampled_from([0, 0.3]))}"/>'
+            f'texuniform="{uniform}" rgba="{_text([*tint, 1.0])}" emission="{emission}"/>'
         )
     assets.append('<material name="m4" rgba="0.3 0.8 0.6 1" emission="0.2"/>')
     assets.append(draw(_meshes("mesh")))
@@ -159,7 +161,8 @@ def models(draw: st.DrawFn) -> Model:
             shape = f'size="{_text(size)}"'
         at = place + axes @ direction * away
         geoms.append(
-            f'<geom type="{kind}" {shape} pos="{_text(at)}" quat="{_text(quaternion)}" rgba="{look}"{material}/>'
+            f'<geom type="{kind}" {shape} pos="{_text(at)}" quat="{_text(quaternion)}" rgba="{look}"'
+            f"{material}/>"
         )
     shining = draw(st.integers(0, LIGHTS))
     for index in range(LIGHTS):
@@ -188,7 +191,8 @@ def models(draw: st.DrawFn) -> Model:
     xml = f"""<mujoco>{HEADER}
   <asset>{"".join(assets)}</asset>
   <worldbody>
-    <camera name="eye" pos="{_text(place)}" quat="{_text(turn)}" fovy="{_text(fovy)}" projection="{projection}"/>
+    <camera name="eye" pos="{_text(place)}" quat="{_text(turn)}" fovy="{_text(fovy)}"
+      projection="{projection}"/>
     {"".join(lights)}
     {"".join(geoms)}
     {"".join(hidden)}
@@ -234,8 +238,8 @@ class Comparison:
 def true_hit(model: mujoco.MjModel, data: mujoco.MjData, size: tuple[int, int], row: int, column: int) -> Any:
     """Geom and depth of the nearest surface that a pixel's ray enters, in double precision; (-1, 0) for none.
 
-    The reference marches past culled triangles in steps that may be too short for single precision, so that it
-    misses what comes after; and it rounds what it sees of thin bodies from far away.
+    The reference marches past culled triangles in steps that may be too short for single precision, so that
+    it misses what comes after; and it rounds what it sees of thin bodies from far away.
     """
     projection = camera_projection(model, 0, size)
     x = projection.x_of_column[0] * column + projection.x_of_column[1]
@@ -278,9 +282,9 @@ def true_hit(model: mujoco.MjModel, data: mujoco.MjData, size: tuple[int, int], 
 def compare(sample: Model) -> Comparison:
     """Draw a model with both renderers.
 
-    A pixel is sure where the reference, with its camera turned by a little in four directions, still sees the
-    same geom; there depths and colours may differ by rounding and by what they change under these turns. Where
-    they differ by more, a ray in double precision decides which frame is right about geom and depth.
+    A pixel is sure where the reference, with its camera turned by a little in four directions, still sees
+    the same geom; there depths and colours may differ by rounding and by what they change under these turns.
+    Where they differ by more, a ray in double precision decides which frame is right about geom and depth.
     """
     model = mujoco.MjModel.from_xml_string(sample.xml)
     data = mujoco.MjData(model)

@@ -10,7 +10,7 @@ from typing import Any
 
 import warp as wp
 
-from robot_attn_envs.render.meshes import Mesh, corner_weights, mesh_normal
+from robot_attn_envs.render.meshes import SAME_DEPTH, Mesh, corner_weights, mesh_normal
 from robot_attn_envs.render.pixels import (
     Colors,
     Floats,
@@ -53,8 +53,8 @@ from robot_attn_envs.render.textures import (
 
 _LANES = wp.constant(TILE_WIDTH)
 _SPOT, _DIRECTIONAL = wp.constant(0), wp.constant(1)  # `mjtLightType`
-# Of two shapes at the same depth the later is drawn, as with MuJoCo's depth test; this is "the same".
-_TIE = wp.constant(1.0 - 1.0e-6)
+# Of two shapes at the same depth the later is drawn, as with MuJoCo's depth test.
+_TIE = wp.constant(1.0 - SAME_DEPTH)
 
 
 @wp.struct
@@ -312,6 +312,15 @@ def draw_kernel(orthographic: bool) -> Any:
                             win = q >= best[j] * _TIE
                             best[j] = wp.where(win, q, best[j])
                             who[j] = wp.where(win, i, who[j])
+            if meshes > 0:  # of shapes at the same depth the last is drawn, be it a mesh or not
+                for j in range(lanes):
+                    face = mesh_face[view, start_pixel + j]
+                    if face >= 0:
+                        i = mesh.face_shape[face]
+                        q = 1.0 / mesh_depth[view, start_pixel + j]
+                        if i > who[j] and q >= best[j] * _TIE:
+                            best[j] = q
+                            who[j] = i
             for j in range(_LANES):
                 best[j] = 1.0 / best[j]
 

@@ -15,6 +15,9 @@ wp.set_module_options(MODULE_OPTIONS)
 _BATCH = wp.constant(BATCH)
 Ints = wp.types.vector(BATCH, wp.int32)
 Range = wp.types.vector(4, wp.int32)
+SAME_DEPTH = 1.0e-6
+"""By how much depths at which two shapes are equally far can differ, as a share of them."""
+_REACH = wp.constant(1.0 + SAME_DEPTH)
 _MARGIN = wp.constant(0.001)  # pixels: more than rounding can move a vertex by
 
 
@@ -173,7 +176,7 @@ def draw_triangles(
                                     if wa <= 0.0 and wb <= 0.0 and wc <= 0.0:
                                         t = (wa * p0[3] + wb * p1[3] + wc * p2[3]) / (wa + wb + wc)
                                         pixel = row * width + pixel_column
-                                        if t > 0.0 and t <= depth[view, pixel]:
+                                        if t > 0.0 and t <= depth[view, pixel] * _REACH:
                                             depth[view, pixel] = t
                                             nearest[view, pixel] = face
 

@@ -350,8 +350,8 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
 def _texture_cube(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.float32]:
     """Factors of x, y and z: a cube texture is wrapped around the unit shape, or around the real one.
 
-    By MuJoCo's conventions a uniform material has coordinates in m times the size: those of solids are divided
-    by it, those of planes, meshes and height fields are not.
+    By MuJoCo's conventions a uniform material has coordinates in m times the size: those of solids are
+    divided by it, those of planes, meshes and height fields are not.
     """
     result = np.ones((len(geoms), 3))
     for row, geom in zip(result, geoms, strict=True):
