@@ -355,7 +355,7 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
     )
     (tmp_path / "e.hdf5").write_bytes(b"not an episode")
     assert run(tmp_path / "e.hdf5", "--out", tmp_path / "a.mp4") == 2
-    assert "not an HDF5 file" in capsys.readouterr().err
+    assert "expected an HDF5 file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["e.hdf5"]
 
 
