@@ -63,15 +63,15 @@ def check(model: BaseAlgorithm, observation: Any, passes: int = 1) -> None:
     """Check that `act` equals `predict` and `perceive`, in the given number of forward passes."""
     policy = model.policy
     expected, _ = model.predict(observation, deterministic=True)
-    looked = perceive(policy, observation)
+    expected_percept = perceive(policy, observation)
     Counting.passes = 0
     actions, percept, memory = act(policy, observation)
     assert Counting.passes == passes
     assert memory is None
     assert actions.dtype == expected.dtype and actions.shape == expected.shape
     assert_array_equal(actions, expected)
-    assert_array_equal(percept.attention, looked.attention)
-    assert_array_equal(percept.features, looked.features)
+    assert_array_equal(percept.attention, expected_percept.attention)
+    assert_array_equal(percept.features, expected_percept.features)
     assert not percept.attention.requires_grad and not policy.training
 
 

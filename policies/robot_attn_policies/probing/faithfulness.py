@@ -8,7 +8,7 @@ Three tests, with thresholds that were fixed before anything was measured with t
   left of it.
 - *Head ablation* (`run_head_ablation`). Heads are ablated one at a time, and all but one.
 - *Interventions* (`measure_interventions`). One object is moved, recoloured or removed in the simulator
-  (Atrey et al. 2020, https://arxiv.org/abs/1912.05743, ask for such tests of saliency maps).
+  (Atrey et al. 2020, https://arxiv.org/abs/1912.05743, call for such tests of saliency maps).
 """
 
 from __future__ import annotations
@@ -536,7 +536,7 @@ def judge_focus(focus: FocusTotals) -> Verdict:
         "Localised",
         (
             Check("share of the frames whose most-attended pixel is on the target", pointing, POINTING, True),
-            Check("mass on the target, times that of a map of the centre", over, OVER_CENTRE, True),
+            Check("attention mass on the target, relative to a centre-bias map", over, OVER_CENTRE, True),
         ),
     )
 
@@ -562,7 +562,7 @@ def judge_faithfulness(ablation: PixelAblation) -> Verdict:
             gain,
             *(
                 Check(
-                    f"share of the return left, {PIXEL_ABLATIONS[name]}",
+                    f"share of the return that remains with {PIXEL_ABLATIONS[name]}",
                     ablation.normalised_return(name),
                     limit,
                     at_least,
@@ -583,7 +583,9 @@ def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect])
             ("attention", target.attention, distractor.attention),
         ):
             rows = np.stack([target_change, target.frames, distractor_change, distractor.frames], axis=1)
-            text = f"change in {name} with the target {edit}, as a share of that and of a distractor's"
+            text = (
+                f"change in {name} with the target {edit}, as a share of the sum over target and distractor"
+            )
             checks.append(Check(text, bootstrap_interval(rows, _share_of_change), SHARE_OF_CHANGE, True))
     moved = effects["target", "moved"]
     found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)

@@ -1,6 +1,6 @@
 """Optional capabilities of environments beyond Gymnasium's interface.
 
-An environment that has the methods of a protocol gets the corresponding features, whoever wrote it; names,
+An environment that has the methods of a protocol gets the corresponding features; names,
 namespaces and classes do not matter. The methods belong to a batch of environments (a Gymnasium `VectorEnv`)
 or to a layer below its wrappers. One more capability needs no protocol: `target_mask`, bool [num_envs, H, W],
 in the infos of `reset` and `step` marks the target in the frames, so that attention can be scored.

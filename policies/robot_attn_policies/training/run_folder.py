@@ -11,9 +11,9 @@ A process may be killed at any moment. Each file is replaced atomically (tempora
 and has its own SHA-256, so no two files have to change together and the folder always loads. A policy refers
 to its configuration by the hash of the fields that determine its architecture.
 
-A folder may be damaged or come from a stranger. Reading unpickles tensors and plain containers only, and
-checks sizes against the file before it allocates memory. Hashes detect accidental damage; strict types, sizes
-and shapes protect against crafted files.
+A folder may be damaged or come from an untrusted source. Reading unpickles tensors and plain containers only,
+and checks sizes against the file before it allocates memory. Hashes detect accidental damage; strict types,
+sizes and shapes protect against crafted files.
 """
 
 from __future__ import annotations
