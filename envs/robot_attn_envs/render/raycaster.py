@@ -172,10 +172,14 @@ class MujocoWarpRayCaster:
         # Views of the model, the data and the context that contain these worlds only.
         model, data, context = copy.copy(self._model), copy.copy(self._data), copy.copy(self._context)
         for name in _PER_WORLD:
-            setattr(model, name, getattr(self._model, name)[worlds])
+            values = getattr(self._model, name)
+            if values.shape[1]:  # an array without any columns cannot be sliced
+                setattr(model, name, values[worlds])
         data.nworld = size
         for name in _KINEMATICS:
-            setattr(data, name, getattr(self._data, name)[worlds])
+            values = getattr(self._data, name)
+            if values.shape[1]:
+                setattr(data, name, values[worlds])
         pixels = {name: values[worlds] for name, values in self._pixels.items()}
         height, width = self._size
         pieces = -(-width // TILE_WIDTH)
