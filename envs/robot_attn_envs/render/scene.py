@@ -338,7 +338,8 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
             extent = np.maximum(model.hfield_size[model.geom_dataid[geom], :2], 1e-6)
             row[:2], row[2:] = repeat / (2.0 * (1.0 if uniform else extent)) * (1.0, -1.0), -0.5
         elif kind in _MESHES:
-            row[2:] = repeat / np.where((size[:2] > 0.0) & (not uniform), size[:2], 1.0)
+            extent = np.where(size[:2] > 0.0, size[:2], 1.0)
+            row[:2], row[2:] = (repeat * extent, repeat) if uniform else (repeat, repeat / extent)
         elif uniform:
             across = size[0] if kind == _SPHERE else size[1]
             if kind in (_CAPSULE, _CYLINDER):
