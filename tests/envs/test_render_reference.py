@@ -2,8 +2,8 @@
 
 Where two surfaces meet, rounding decides which a ray hits: few pixels differ. The bounds are at most a few
 times what was measured. A colour is another if it differs by more than 2 of 255. Of 3.9 million pixels of the
-tasks 8 show another geom, and 49 another colour, through lenses that blur; of 0.8 million of Gymnasium's models
-5 show another geom, not counting limbs that overlap at the same depth, and 9 another colour.
+tasks 8 show another geom, and 49 another colour, through lenses that blur; of 0.8 million of Gymnasium's
+models 5 show another geom, not counting limbs that overlap at the same depth, and 9 another colour.
 """
 
 from __future__ import annotations
