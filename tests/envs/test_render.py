@@ -541,25 +541,30 @@ def test_the_texture_of_a_mesh_without_coordinates_is_projected_along_z(uniform:
     _check_uv(view, u, v, np.isclose(view.depth, 1.7, rtol=1e-4))
 
 
-def test_the_texture_coordinates_and_normals_of_a_mesh() -> None:
+@pytest.mark.parametrize("uniform", [False, True])
+def test_the_texture_coordinates_and_normals_of_a_mesh(uniform: bool) -> None:
     # A square of two triangles whose normals lean by 30 degrees outward at the left and right ends.
     s, c = np.sin(np.radians(30)), np.cos(np.radians(30))
     assets = (
-        '<mesh name="sheet" inertia="shell" vertex="-1 -1 0 1 -1 0 1 1 0 -1 1 0" face="0 1 2 0 2 3" '
+        '<mesh name="sheet" inertia="shell" vertex="-1 -.75 0 1 -.75 0 1 .75 0 -1 .75 0" face="0 1 2 0 2 3" '
         'texcoord="0 0 0.5 0 0.5 0.25 0 0.25" '
         f'normal="{-s} 0 {c} {s} 0 {c} {s} 0 {c} {-s} 0 {c}"/>'
     )
     head = '<visual><headlight ambient="0 0 0" diffuse="1 1 1"/></visual>'
+    geom = 'type="mesh" mesh="sheet" rgba="1 1 1 1" contype="0" conaffinity="0"'
     view = _textured(
-        'type="mesh" mesh="sheet" rgba="1 1 1 1" contype="0" conaffinity="0"', assets=assets, head=head
+        geom, repeat="0.9 0.8", uniform=str(uniform).lower(), assets=assets, head=head, extent=2.0
     )
     x, y = _rays(64)
     hit = view.geom_id == 0
-    assert hit.sum() == 32 * 32
+    assert hit.sum() == 32 * 24
     x, y = 2 * x, 2 * y
     lean = np.stack([x * s, np.full_like(x, c)], axis=-1)
     cosine = (lean / np.linalg.norm(lean, axis=-1, keepdims=True))[..., 1]
-    u, v = (x + 1) / 4, (y + 1) / 8
+    u, v = 0.9 * (x + 1) / 4, 0.8 * (y / 0.75 + 1) / 8
+    if uniform:  # MuJoCo multiplies by the size of the mesh in its own frame, in which its z axis is our x
+        np.testing.assert_allclose(view.model.geom_size[0], [0, 0.75, 1], atol=1e-9)
+        v = v * 0.75
     expected = np.stack([(u * 64 - 0.5) / 63, (v * 32 - 0.5) / 31], axis=-1) * cosine[..., None]
     inner = hit & (u > 0.02) & (v > 0.04)
     np.testing.assert_allclose(view.rgb[inner][:, :2], 255 * expected[inner], atol=2.0)
