@@ -40,12 +40,15 @@ class OwnThreads:
 
     Args:
         owner: the object with the threads.
+
+    Attributes:
+        owner: the same.
     """
 
     _all: ClassVar[weakref.WeakSet[OwnThreads]] = weakref.WeakSet()
 
     def __init__(self, owner: object) -> None:
-        self._owner, self._process = owner, os.getpid()
+        self.owner, self._process = owner, os.getpid()
         self._all.add(self)
 
     def check(self) -> None:
@@ -64,7 +67,7 @@ class OwnThreads:
     def keep_owners(cls) -> None:
         """Never free the objects whose threads are gone."""
         for threads in list(cls._all):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(threads._owner))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(threads.owner))
 
 
 if hasattr(os, "register_at_fork"):
