@@ -5,21 +5,41 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
-from robot_attn_scripts.benchmarks.render import FRAME, Options, _worlds, run
+from robot_attn_envs import BatchCamera
+from robot_attn_scripts.benchmarks.render import Options, load_scene, run
 
 
-def test_all_peers_draw_worlds_on_their_way_with_the_target_in_view() -> None:
-    worlds = _worlds(3, 1)
-    assert worlds.steps.tolist() == [40, 40, 40]
-    assert worlds.target_mask().shape == (3, FRAME, FRAME)
-    assert worlds.target_mask().any(axis=(1, 2)).sum() >= 2
-    before = worlds.camera.rgb.copy()
-    worlds.render()
-    np.testing.assert_array_equal(worlds.camera.rgb, before)
-    worlds.close()
+@pytest.mark.parametrize("task", ["track", "navigate", "reach", "push"])
+def test_all_peers_draw_worlds_on_their_way_with_the_target_in_view(task: str) -> None:
+    scene = load_scene(task, 8)
+    camera = BatchCamera(scene.model, 8, scene.camera, (64, 64), threads=1)
+    camera.geom_rgba[:] = scene.colors
+    camera.render(scene.kinematics, recolor=True)
+    target = scene.model.geom("target").id
+    assert (camera.geom_id == target).any(axis=(1, 2)).sum() >= 2
+    # The states are of the same moment as the kinematics.
+    data = mujoco.MjData(scene.model)
+    mujoco.mj_setState(scene.model, data, scene.states[1], mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_kinematics(scene.model, data)
+    np.testing.assert_allclose(data.geom_xpos, scene.kinematics["geom_xpos"][1], atol=1e-9)
+
+
+def test_a_file_is_a_scene_too(tmp_path: Path) -> None:
+    path = tmp_path / "one.xml"
+    path.write_text(
+        '<mujoco><worldbody><camera name="eye" pos="0 0 2"/><body pos="0 0 .5"><freejoint/>'
+        '<geom size=".1"/></body></worldbody></mujoco>'
+    )
+    scene = load_scene(f"{path}:eye", 2)
+    assert scene.camera == "eye"
+    # It falls between the two states.
+    assert scene.kinematics["geom_xpos"][1, 0, 2] < scene.kinematics["geom_xpos"][0, 0, 2] < 0.5
+    with pytest.raises(ValueError, match="expected a task or PATH:CAMERA of an MJCF file, got no file at"):
+        load_scene(f"{path}x:eye", 2)
 
 
 @pytest.fixture
@@ -35,14 +55,15 @@ def two_cores() -> Iterator[list[int]]:
 @pytest.mark.slow
 def test_a_small_benchmark_gives_its_figures(tmp_path: Path, two_cores: list[int]) -> None:
     path = tmp_path / "render.json"
-    figures = run(Options(rounds=1, worlds=2, frames=6, json=path))
+    figures = run(Options(scenes=("track", "reach"), size=32, rounds=1, worlds=2, frames=6, json=path))
     assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
-    rates = figures["frames_per_second_on_one_core"]
-    assert isinstance(rates, dict)
-    assert rates["ours"]["median"] > 0
-    assert rates["ours"]["unit"] == "frames/s"
-    for name, figure in figures["ratios"].items():
-        assert figure["rounds"] == [rates["ours"]["rounds"][0] / rates[name.split(" / ")[1]]["rounds"][0]]
+    assert list(figures["frames_per_second_on_one_core"]) == ["track", "reach"]
+    for scene, rates in figures["frames_per_second_on_one_core"].items():
+        assert rates["ours"]["median"] > rates["mujoco_warp"]["median"] > 0
+        assert rates["ours"]["unit"] == "frames/s"
+        for name, figure in figures["ratios"][scene].items():
+            peer = rates[name.split(" / ")[1]]
+            assert figure["rounds"] == [rates["ours"]["rounds"][0] / peer["rounds"][0]]
     cores = len(two_cores)
     expected = [f"{threads} threads" for threads in range(1, cores + 1)] + [f"{cores} processes"]
     assert list(figures["efficiency_by_threads"]) == expected
@@ -50,5 +71,7 @@ def test_a_small_benchmark_gives_its_figures(tmp_path: Path, two_cores: list[int
 
 
 def test_nothing_to_measure() -> None:
+    with pytest.raises(ValueError, match="expected at least one scene"):
+        run(Options(scenes=()))
     with pytest.raises(ValueError, match="--frames of 8 or more, one a world, got 7"):
         run(Options(worlds=8, frames=7))

@@ -1,21 +1,22 @@
-"""Frames a second of the Track scene, 64 x 64, beside other renderers."""
+"""Frames a second of our renderer, beside other renderers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _render_peers, _report
 from robot_attn_scripts.options.benchmarks.render import Options
 
-FRAME = 64
-"""Height and width of the frames in pixels."""
-RATIOS = (("ours", "gymnasium"), ("ours", "mujoco"), ("ours", "mujoco_masks"))
-"""Who is divided by whom, where both were measured."""
+PEERS = ("mujoco_warp", "mujoco", "mujoco_masks", "gymnasium")
+"""What ours is compared with."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -27,57 +28,16 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn.cores import usable_core_ids
 
     console, cores = Console(), usable_core_ids()
-    works: dict[str, tuple[_render_peers.Work, tuple[Any, ...], int]] = {
-        "ours": (_ours, (options.worlds, 1), options.frames),
-        "gymnasium": (_gymnasium, (options.worlds,), options.worlds),
-        "mujoco": (_mujoco, (options.worlds, False), 8 * options.worlds),
-        "mujoco_masks": (_mujoco, (options.worlds, True), 4 * options.worlds),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in works}
-    failures: dict[str, str] = {}
-    scaling: dict[int, list[float]] = {threads: [] for threads in range(1, len(cores) + 1)}
-    processes: list[float] = []
-    with ExitStack() as stack, console.status("") as status:
-        peers: dict[str, _render_peers.Peer] = {}
-        for name, (work, arguments, _) in works.items():
-            status.update(f"starting {name}")
-            peer = stack.enter_context(_render_peers.peer(name, work, *arguments, cores=cores[:1]))
-            answer = peer.answer()
-            if not isinstance(answer, str):
-                peers[name] = peer
-            elif name == "ours":
-                raise ValueError(f"ours could not be measured: {answer}")
-            else:
-                failures[name] = answer
-        threaded = {
-            threads: stack.enter_context(
-                _render_peers.peer(
-                    f"{threads} threads", _ours, options.worlds, threads, cores=cores[:threads]
-                )
-            )
-            for threads in scaling
-        }
-        alone = [
-            stack.enter_context(_render_peers.peer(f"core {core}", _ours, options.worlds, 1, cores=[core]))
-            for core in cores
-        ]
-        for peer in (*threaded.values(), *alone):
-            peer.answer()
-        for number in range(1, options.rounds + 1):
-            status.update(f"round {number} of {options.rounds}")
-            for name, peer in peers.items():
-                rates[name].append(peer.measure(works[name][2]))
-            for threads, peer in threaded.items():
-                scaling[threads].append(peer.measure(options.frames * threads))
-            for peer in alone:
-                peer.start(options.frames)
-            processes.append(sum(peer.finish() for peer in alone))
-
-    ratios = {
-        f"{over} / {under}": _divided(rates[over], rates[under])
-        for over, under in RATIOS
-        if over in peers and under in peers
-    }
+    rates, ratios, failures = {}, {}, {}
+    with console.status("") as status:
+        for scene in options.scenes:
+            name = scene.rpartition("/")[2]
+            rates[name], failures[name] = _on_one_core(scene, options, cores[0], status)
+            ours = rates[name]["ours"]
+            ratios[name] = {
+                f"ours / {peer}": _divided(ours, rates[name][peer]) for peer in PEERS if peer in rates[name]
+            }
+        scaling, processes = _on_all_cores(options, cores, status)
     efficiency = {
         f"{threads} threads": [rate / threads for rate in _divided(values, scaling[1])]
         for threads, values in scaling.items()
@@ -88,14 +48,16 @@ def run(options: Options) -> dict[str, object]:
     figures: dict[str, object] = {
         "benchmark": "render",
         "machine": _report.machine("robot-attn", "mujoco", "mujoco-warp", "warp-lang", "gymnasium"),
-        "scene": {"task": "track", "height": FRAME, "width": FRAME, "unit": "pixels"},
+        "frames": {"height": options.size, "width": options.size, "unit": "pixels"},
         "frames_per_second_on_one_core": {
-            name: {"not measured": failures[name]}
-            if name in failures
-            else _report.spread(rates[name], "frames/s")
-            for name in works
+            scene: {peer: _report.spread(values, "frames/s") for peer, values in measured.items()}
+            | {peer: {"not measured": reason} for peer, reason in failures[scene].items()}
+            for scene, measured in rates.items()
         },
-        "ratios": {name: _report.spread(values, "x") for name, values in ratios.items()},
+        "ratios": {
+            scene: {name: _report.spread(values, "x") for name, values in divided.items()}
+            for scene, divided in ratios.items()
+        },
         "frames_per_second_by_threads": {
             name: _report.spread(values, "frames/s") for name, values in by_threads.items()
         },
@@ -104,84 +66,215 @@ def run(options: Options) -> dict[str, object]:
             for name, values in efficiency.items()
         },
     }
-    console.print(_report.spread_table("frames a second on one core", rates, "{:,.1f}"))
-    console.print(_report.spread_table("ratio within a round", ratios, "{:,.2f}"))
+    for scene, measured in rates.items():
+        size = f"{options.size} x {options.size}"
+        console.print(_report.spread_table(f"{scene}, {size}: frames/s on one core", measured, "{:,.1f}"))
+        console.print(_report.spread_table("ratio within a round", ratios[scene], "{:,.2f}"))
+        for peer, reason in failures[scene].items():
+            console.print(f"{peer} was not measured: {reason}", highlight=False, soft_wrap=True)
     console.print(_report.spread_table("frames a second of ours", by_threads, "{:,.0f}"))
     console.print(_report.spread_table("each thread's or process's worth, of a core", efficiency, "{:.2f}"))
-    for name, reason in failures.items():
-        console.print(f"{name} was not measured: {reason}", highlight=False, soft_wrap=True)
     if options.json is not None:
         _report.write_json(options.json, figures)
     return figures
+
+
+def _on_one_core(
+    scene: str, options: Options, core: int, status: Any
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Frames a second by peer, a figure for each round; and why a peer has none."""
+    worlds = options.worlds
+    works: dict[str, tuple[_render_peers.Work, tuple[Any, ...], int]] = {
+        "ours": (_camera, (1, "tiled"), options.frames),
+        "mujoco_warp": (_camera, (1, "mujoco_warp"), 8 * worlds),
+        "mujoco": (_mujoco, (False,), 8 * worlds),
+        "mujoco_masks": (_mujoco, (True,), 4 * worlds),
+        "gymnasium": (_gymnasium, (), worlds),
+    }
+    failures: dict[str, str] = {}
+    peers: dict[str, _render_peers.Peer] = {}
+    with ExitStack() as stack:
+        for name, (work, arguments, _) in works.items():
+            status.update(f"{scene}: starting {name}")
+            what = (scene, options.size, worlds, *arguments)
+            peer = stack.enter_context(_render_peers.peer(name, work, *what, cores=[core]))
+            answer = peer.answer()
+            if not isinstance(answer, str):
+                peers[name] = peer
+            elif name == "ours":
+                raise ValueError(f"ours could not be measured: {answer}")
+            else:
+                failures[name] = answer
+        rates: dict[str, list[float]] = {name: [] for name in peers}
+        for number in range(1, options.rounds + 1):
+            status.update(f"{scene}: round {number} of {options.rounds}")
+            for name, peer in peers.items():
+                rates[name].append(peer.measure(works[name][2]))
+    return rates, failures
+
+
+def _on_all_cores(
+    options: Options, cores: list[int], status: Any
+) -> tuple[dict[int, list[float]], list[float]]:
+    """Frames a second of the first scene by number of threads, and of a process on each core together."""
+    what = (options.scenes[0], options.size, options.worlds)
+    scaling: dict[int, list[float]] = {threads: [] for threads in range(1, len(cores) + 1)}
+    processes: list[float] = []
+    with ExitStack() as stack:
+        threaded = {
+            threads: stack.enter_context(
+                _render_peers.peer(
+                    f"{threads} threads", _camera, *what, threads, "tiled", cores=cores[:threads]
+                )
+            )
+            for threads in scaling
+        }
+        alone = [
+            stack.enter_context(_render_peers.peer(f"core {core}", _camera, *what, 1, "tiled", cores=[core]))
+            for core in cores
+        ]
+        for peer in (*threaded.values(), *alone):
+            peer.answer()
+        for number in range(1, options.rounds + 1):
+            status.update(f"threads: round {number} of {options.rounds}")
+            for threads, peer in threaded.items():
+                scaling[threads].append(peer.measure(options.frames * threads))
+            for peer in alone:
+                peer.start(options.frames)
+            processes.append(sum(peer.finish() for peer in alone))
+    return scaling, processes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Worlds of a scene, each somewhere on the way through an episode."""
+
+    model: Any
+    camera: str
+    kinematics: dict[str, NDArray[Any]]
+    """What a camera draws from, [worlds, ...]."""
+    states: NDArray[np.float64]
+    """MuJoCo's integration states, [worlds, size]."""
+    colors: NDArray[np.float32]
+    """Colours of the geoms, [worlds, ngeom, 4]."""
+
+
+def load_scene(scene: str, worlds: int) -> Scene:
+    """The worlds of a task, or of an MJCF file after random actions.
+
+    Raises:
+        ValueError: neither a task nor PATH:CAMERA of a file that MuJoCo loads.
+    """
+    path, _, camera = scene.rpartition(":")
+    return _from_file(Path(path), camera, worlds) if path else _from_task(scene, worlds)
+
+
+def _from_task(name: str, count: int) -> Scene:
+    from robot_attn_envs.make import load_task
+    from robot_attn_envs.registry import TASKS
+    from robot_attn_envs.render.camera import KINEMATICS
+    from robot_attn_envs.worlds import Worlds
+    from robot_attn_scripts._tasks import env_id
+
+    worlds = Worlds(load_task(TASKS[env_id(name)]), count, threads=1)
+    worlds.seed(range(count))
+    worlds.reset(np.arange(count))
+    for _ in range(40):
+        worlds.step(worlds.oracle())
+    kinematics = {field: worlds.batch.bind(field).copy() for field in KINEMATICS}
+    states, colors = worlds.batch.state.copy(), worlds.camera.geom_rgba.copy()
+    return Scene(worlds.model, worlds.task.camera, kinematics, states, colors)
+
+
+def _from_file(path: Path, camera: str, count: int) -> Scene:
+    import mujoco
+
+    from robot_attn_envs.render.camera import KINEMATICS
+
+    if not path.is_file():
+        raise ValueError(f"expected a task or PATH:CAMERA of an MJCF file, got no file at {path}")
+    model = mujoco.MjModel.from_xml_path(str(path))
+    model.opt.solver = int(
+        mujoco.mjtSolver.mjSOL_NEWTON
+    )  # mujoco_warp refuses others, though nothing is stepped
+    data, random = mujoco.MjData(model), np.random.default_rng(0)
+    kinematics: dict[str, list[Any]] = {field: [] for field in KINEMATICS}
+    states = []
+    for _ in range(count):
+        data.ctrl[:] = random.uniform(-0.3, 0.3, model.nu)
+        mujoco.mj_step(model, data, nstep=20)
+        mujoco.mj_forward(model, data)
+        for field, kept in kinematics.items():
+            kept.append(getattr(data, field).copy())
+        state = np.zeros(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        states.append(state)
+    colors = np.tile(model.geom_rgba, (count, 1, 1))
+    arrays = {field: np.stack(kept) for field, kept in kinematics.items()}
+    return Scene(model, camera, arrays, np.stack(states), colors)
 
 
 def _divided(over: Sequence[float], under: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
-def _worlds(count: int, threads: int) -> Any:
-    """Track's worlds, each somewhere on the way through its episode, with the target kept in view."""
-    from robot_attn_envs.tasks.track import Track
-    from robot_attn_envs.worlds import Worlds
-
-    worlds = Worlds(Track, count, image_size=FRAME, threads=threads)
-    worlds.seed(range(count))
-    worlds.reset(np.arange(count))
-    for _ in range(40):
-        worlds.step(worlds.oracle())
-    return worlds
-
-
 @contextmanager
-def _ours(count: int, threads: int) -> Iterator[_render_peers.Advance]:
-    worlds = _worlds(count, threads)
+def _camera(
+    scene: str, size: int, worlds: int, threads: int, renderer: str
+) -> Iterator[_render_peers.Advance]:
+    from robot_attn_envs import BatchCamera
+
+    drawn = load_scene(scene, worlds)
+    camera = BatchCamera(drawn.model, worlds, drawn.camera, (size, size), threads=threads, renderer=renderer)
+    camera.geom_rgba[:] = drawn.colors
+    camera.render(drawn.kinematics, recolor=True)
 
     def advance(frames: int) -> int:
-        rounds = frames // count
+        rounds = frames // worlds
         for _ in range(rounds):
-            worlds.render()
-        return rounds * count
+            camera.render(drawn.kinematics)
+        return rounds * worlds
 
     try:
-        advance(count)
+        advance(worlds)
         yield advance
     finally:
-        worlds.close()
+        camera.close()
 
 
 @contextmanager
-def _gymnasium(count: int) -> Iterator[_render_peers.Advance]:
+def _gymnasium(scene: str, size: int, worlds: int) -> Iterator[_render_peers.Advance]:
     with _render_peers.opengl():
         import mujoco
         from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-        worlds = _worlds(count, 1)
-        model, data = worlds.model, mujoco.MjData(worlds.model)
-        renderer = MujocoRenderer(model, data, width=FRAME, height=FRAME, camera_name=worlds.task.camera)
+        drawn = load_scene(scene, worlds)
+        data = mujoco.MjData(drawn.model)
+        renderer = MujocoRenderer(drawn.model, data, width=size, height=size, camera_name=drawn.camera)
         renderer.render("rgb_array")
     try:
-        yield _one_by_one(worlds, data, lambda: renderer.render("rgb_array"))
+        yield _one_by_one(drawn, data, lambda: renderer.render("rgb_array"))
     finally:
         renderer.close()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _mujoco(count: int, masks: bool) -> Iterator[_render_peers.Advance]:
+def _mujoco(scene: str, size: int, worlds: int, masks: bool) -> Iterator[_render_peers.Advance]:
     with _render_peers.opengl():
         import mujoco
 
-        worlds = _worlds(count, 1)
-        model = worlds.model
+        drawn = load_scene(scene, worlds)
+        model = drawn.model
         model.light_castshadow[:] = 0
         model.mat_reflectance[:] = 0
         model.vis.quality.offsamples = 0
         data = mujoco.MjData(model)
-        renderer = mujoco.Renderer(model, FRAME, FRAME)
+        renderer = mujoco.Renderer(model, size, size)
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = 0
 
     def render() -> None:
-        renderer.update_scene(data, camera=worlds.task.camera)
+        renderer.update_scene(data, camera=drawn.camera)
         renderer.render()
         if masks:
             renderer.enable_segmentation_rendering()
@@ -189,23 +282,22 @@ def _mujoco(count: int, masks: bool) -> Iterator[_render_peers.Advance]:
             renderer.disable_segmentation_rendering()
 
     try:
-        yield _one_by_one(worlds, data, render)
+        yield _one_by_one(drawn, data, render)
     finally:
         renderer.close()
 
 
-def _one_by_one(worlds: Any, data: Any, render: Callable[[], object]) -> _render_peers.Advance:
+def _one_by_one(drawn: Scene, data: Any, render: Callable[[], object]) -> _render_peers.Advance:
     """Draw world after world with a renderer of one `MjData`; setting the world up is a small part of it."""
     import mujoco
 
-    model, count = worlds.model, worlds.num_worlds
-    states, colours = worlds.batch.state, worlds.camera.geom_rgba
+    model, count = drawn.model, len(drawn.states)
 
     def advance(frames: int) -> int:
         for frame in range(frames):
             world = frame % count
-            mujoco.mj_setState(model, data, states[world], mujoco.mjtState.mjSTATE_INTEGRATION)
-            model.geom_rgba[:] = colours[world]
+            mujoco.mj_setState(model, data, drawn.states[world], mujoco.mjtState.mjSTATE_INTEGRATION)
+            model.geom_rgba[:] = drawn.colors[world]
             mujoco.mj_kinematics(model, data)
             mujoco.mj_camlight(model, data)
             render()
