@@ -35,7 +35,7 @@ def test_every_way_draws_the_next_frame_at_its_size() -> None:
 def test_the_peer_blends_half_of_the_colour_by_hand() -> None:
     weights = np.zeros((15, 15), np.float32)
     weights[7] = 1
-    drawn = overlay.plainly(np.full((64, 64, 3), 100, np.uint8), weights, 600)
+    drawn = overlay.draw_with_matplotlib(np.full((64, 64, 3), 100, np.uint8), weights, 600)
     # Inferno begins at (0, 0, 4) / 255 or so, and ends at (252, 255, 164).
     assert np.abs(drawn[0, 0].astype(int) - [50, 50, 52]).max() <= 1
     assert np.abs(drawn[300, 300].astype(int) - [176, 177, 132]).max() <= 2

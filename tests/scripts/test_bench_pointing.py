@@ -21,14 +21,14 @@ from robot_attn import FAMILIES
 from robot_attn.focus import mass_on_target
 from robot_attn_scripts.benchmarks import pointing
 from robot_attn_scripts.benchmarks.pointing import (
-    SEEN,
+    MIN_PIXELS,
     SIDE,
     SPLITS,
     Frames,
     Options,
     Pointer,
     TrainJob,
-    draw,
+    render_frames,
 )
 from robot_attn_scripts.cli import main
 
@@ -37,21 +37,21 @@ TINY = ["--train-worlds", "4", "--validation-worlds", "2", "--test-worlds", "2"]
 
 @pytest.fixture(scope="module")
 def train() -> Frames:
-    return draw(24, SPLITS["train"], batch=24)
+    return render_frames(24, SPLITS["train"], batch=24)
 
 
 @pytest.fixture(scope="module")
 def validation() -> Frames:
-    return draw(8, SPLITS["validation"])
+    return render_frames(8, SPLITS["validation"])
 
 
 def test_frames_show_the_target_anywhere(train: Frames) -> None:
     count = len(train.images)
     assert train.images.shape == (count, 3, SIDE, SIDE) and train.images.dtype == np.uint8
     assert train.masks.shape == (count, SIDE, SIDE) and train.worlds.shape == (count,)
-    assert train.masks.sum(axis=(1, 2)).min() >= SEEN
+    assert train.masks.sum(axis=(1, 2)).min() >= MIN_PIXELS
     assert set(train.worlds) == set(range(train.count_worlds())) == set(range(24))
-    x, y = train.places().T
+    x, y = train.positions().T
     for side in (x < -1 / 3, x > 1 / 3, y < -1 / 3, y > 1 / 3):
         assert 0.1 < side.mean() < 0.5
     red = train.images[:, 0] > train.images[:, 1:].sum(axis=1)
@@ -63,17 +63,17 @@ def test_the_splits_share_no_seed_and_no_frame(train: Frames, validation: Frames
     most = min(np.diff(first))
     with pytest.raises(ValueError, match="--train-worlds from 1 to 1,000,000, got 1,000,001"):
         pointing.run(Options(train_worlds=int(most) + 1))
-    seen = {image.tobytes() for image in train.images}
-    assert len(seen) == len(train.images)
-    assert not seen & {image.tobytes() for image in validation.images}
-    assert not seen & {image.tobytes() for image in draw(2, SPLITS["test"]).images}
+    frames = {image.tobytes() for image in train.images}
+    assert len(frames) == len(train.images)
+    assert not frames & {image.tobytes() for image in validation.images}
+    assert not frames & {image.tobytes() for image in render_frames(2, SPLITS["test"]).images}
 
 
 def test_the_same_worlds_give_the_same_frames(validation: Frames) -> None:
-    again = draw(8, SPLITS["validation"])
+    again = render_frames(8, SPLITS["validation"])
     assert all(np.array_equal(one, other) for one, other in zip(validation, again, strict=True))
     # The last batch has more worlds than are wanted: they are left out.
-    odd = draw(9, SPLITS["validation"], batch=8)
+    odd = render_frames(9, SPLITS["validation"], batch=8)
     assert odd.count_worlds() == 9
     assert all(np.array_equal(one, other[odd.worlds < 8]) for one, other in zip(validation, odd, strict=True))
 
@@ -82,9 +82,9 @@ def test_the_place_is_the_middle_of_what_is_seen() -> None:
     masks = np.zeros((2, SIDE, SIDE), bool)
     masks[0, 0, SIDE - 1] = True
     masks[1, 10, 20:23] = masks[1, 13, 20:23] = True
-    places = Frames(np.zeros((2, 3, SIDE, SIDE), np.uint8), masks, np.zeros(2, np.int64)).places()
+    positions = Frames(np.zeros((2, 3, SIDE, SIDE), np.uint8), masks, np.zeros(2, np.int64)).positions()
     pixel = 2 / SIDE
-    assert places == pytest.approx(
+    assert positions == pytest.approx(
         np.array([[1 - pixel / 2, -1 + pixel / 2], [21.5 * pixel - 1, 12 * pixel - 1]]), abs=1e-6
     )
 
@@ -95,10 +95,10 @@ def test_the_mass_is_that_of_the_map_over_the_frame(family: str, validation: Fra
     pointer = Pointer(family)
     images, masks = torch.from_numpy(validation.images[:5]), validation.masks[:5]
     with torch.no_grad():
-        attention, place = pointer(images)
+        attention, position = pointer(images)
         mass = pointer.mass(attention, torch.from_numpy(masks))
         assert mass.numpy() == pytest.approx(mass_on_target(pointer.maps(attention).numpy(), masks), abs=1e-6)
-    assert place.shape == (5, 2)
+    assert position.shape == (5, 2)
     score = pointing.score(pointer, validation)
     assert 0 <= score.totals.pointing(score.best_head()).value <= score.ceiling.value <= 1
     assert score.totals.visible.tolist() == np.bincount(validation.worlds).tolist()
@@ -110,10 +110,11 @@ def test_the_mass_is_that_of_the_map_over_the_frame(family: str, validation: Fra
 def test_a_map_without_mass_on_the_target_has_a_loss(validation: Frames) -> None:
     torch.manual_seed(0)
     pointer = Pointer("query")
-    images, places = torch.from_numpy(validation.images[:2]), torch.from_numpy(validation.places()[:2])
+    images = torch.from_numpy(validation.images[:2])
+    positions = torch.from_numpy(validation.positions()[:2])
     nowhere = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
-    both, place = (pointing.loss_of(pointer, images, nowhere, places, s) for s in ("map", "position"))
-    assert float((both - place).detach()) == pytest.approx(-np.log(pointing.MASS_FLOOR), rel=1e-5)
+    both, alone = (pointing.loss_of(pointer, images, nowhere, positions, s) for s in ("map", "position"))
+    assert float((both - alone).detach()) == pytest.approx(-np.log(pointing.MASS_FLOOR), rel=1e-5)
     both.backward()  # type: ignore[no-untyped-call]
     assert all(torch.isfinite(p.grad).all() for p in pointer.parameters() if p.grad is not None)
 
@@ -123,28 +124,28 @@ def test_a_trained_query_points_better_than_an_untrained_one(
 ) -> None:
     monkeypatch.setattr(pointing, "CHECK_STEPS", 20)
     monkeypatch.setattr(pointing, "PATIENCE", 3)
-    told: list[pointing.Progressed] = []
+    reports: list[pointing.TrainProgress] = []
     trained = pointing.learn(
-        TrainJob("query", "map"), train, validation, seconds=600.0, seed=3, report=told.append
+        TrainJob("query", "map"), train, validation, seconds=600.0, seed=3, report=reports.append
     )
-    # Validation ended it, and had its best state kept, not its last.
-    assert trained.steps == told[-1].steps == trained.best_steps + 60
+    # Validation ended the training; the best state is kept, not the last.
+    assert trained.steps == reports[-1].steps == trained.best_steps + 60
     first = pointing.untrained(TrainJob("query", "map"), validation, seed=3)
-    before, after = (pointing.score(found.pointer, validation) for found in (first, trained))
+    before, after = (pointing.score(state.pointer, validation) for state in (first, trained))
     hits = after.totals.pointing(trained.head).value
     assert hits > 0.9 * after.ceiling.value > 1.2 * before.totals.pointing(first.head).value
     assert after.totals.mean_mass(trained.head).value > 0.3 > before.totals.mean_mass(first.head).value
     assert after.error.value < before.error.value / 2
-    assert hits == max(state.hits for state in told)
-    assert after.error.value == next(state.error for state in told if state.steps == trained.best_steps)
+    assert hits == max(state.hits for state in reports)
+    assert after.error.value == next(state.error for state in reports if state.steps == trained.best_steps)
 
 
 def test_the_time_ends_it(train: Frames, validation: Frames) -> None:
-    told: list[pointing.Progressed] = []
+    reports: list[pointing.TrainProgress] = []
     job = TrainJob("query", "position")
-    trained = pointing.learn(job, train, validation, seconds=0.3, report=told.append)
+    trained = pointing.learn(job, train, validation, seconds=0.3, report=reports.append)
     assert 0 < trained.steps < pointing.CHECK_STEPS
-    assert [state.steps for state in told] == [trained.steps] == [trained.best_steps]
+    assert [state.steps for state in reports] == [trained.steps] == [trained.best_steps]
 
 
 def test_figures_have_units_and_are_written_as_they_are_returned(
@@ -174,7 +175,7 @@ def test_figures_have_units_and_are_written_as_they_are_returned(
 
 def test_a_training_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> None:
     for split, first in SPLITS.items():
-        pointing._save(tmp_path, split, draw(2, first))
+        pointing._save(tmp_path, split, render_frames(2, first))
     jobs = [TrainJob("qurey", "map"), TrainJob("query", "position")]
     results: dict[TrainJob, pointing.Figure] = {}
     options = Options(seconds=0.2)

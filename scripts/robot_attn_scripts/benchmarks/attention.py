@@ -1,4 +1,4 @@
-"""The cost of the mechanisms of attention over the number of tokens, beside torch's own, on one thread."""
+"""Measure the cost of each attention mechanism over the number of tokens, against torch's, on one thread."""
 
 from __future__ import annotations
 
@@ -28,43 +28,39 @@ from robot_attn_scripts._timing import (
 from robot_attn_scripts.options.benchmarks.attention import Options
 
 SIZE, HEADS = 64, 4
-"""Numbers of a token, and heads that share them."""
+"""Dimension of a token, and number of heads that share it."""
 WINDOW = 33
-"""Keys that a query of local attention sees."""
+"""Keys in the window of a query of local attention."""
 WEIGHTS = 1 << 22
-"""Attention weights of a head over the whole batch, at most, where the batch can shrink."""
+"""The largest number of attention weights of a head over the batch, which shrinks to that."""
 MOST_BYTES = 1 << 30
-"""Weights of a peer that keeps them all, at most; with logits and gradients it takes several times that."""
+"""The largest size in bytes of the weights of a peer that stores them; it uses several times that memory."""
 GROWTH_FROM = 1024
-"""Tokens from which growth is told: below, fixed costs would hide it."""
+"""The smallest number of tokens in the growth figures: below it, fixed costs dominate."""
 IMAGE_SHAPE, FRAMES = (3, 64, 64), 64
-"""What families see at a time."""
+"""Shape and number of the frames in a batch of the families."""
 LEANEST = ("query", "keypoints", "mask", "hierarchical")
-"""The families that are to cost no more than NatureCNN; the others may cost three times as much."""
+"""Families with the target to cost no more than NatureCNN; the target of the others is three times that."""
 
 VARIANTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "": lambda tokens: {},
     ", masked": lambda tokens: {"mask": (torch.arange(tokens) % 5 != 1)[None, None, None]},
     ", own blocks": lambda tokens: {"score": SCORES["scaled_dot"]},
 }
-"""Ways to call `attend_blockwise`, by what is added to their figures; the mask hides every fifth key."""
+"""Options of `attend_blockwise` by the suffix of their figures; the mask hides every fifth key."""
 
 Figure = dict[str, Any]
 Entries = dict[str, Figure]
-"""Figures by what they tell."""
+"""Figures by name."""
 Section = dict[str, Entries]
-"""Those by what they are of: a number of tokens, a family."""
+"""Entries by number of tokens or by family."""
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure, print the tables, write the JSON if asked to, and return the figures.
-
-    Raises:
-        ValueError: nothing to measure.
-    """
+    """Measure, print the tables, write the JSON file of --json, and return the figures."""
     from robot_attn_policies.training.process_settings import keep_memory
 
-    keep_memory()  # as in training; torch's own gain from it as ours do
+    keep_memory()  # as in training; torch's mechanisms benefit from it as ours do
     console = Console()
     with console.status("measuring"), one_thread():
         sections = measure(sorted(set(options.tokens)), options.rounds)
@@ -81,7 +77,7 @@ def run(options: Options) -> dict[str, object]:
 
 
 def measure(tokens: Sequence[int], rounds: int) -> dict[str, Section]:
-    """All figures, in the order in which they are shown."""
+    """Measure all figures, in the order in which they are printed."""
     families = sorted(set(robot_attn.FAMILIES) - {"cnn"})
     return {
         "folded": {_name(count): measure_folded(count, rounds) for count in tokens},
@@ -92,9 +88,10 @@ def measure(tokens: Sequence[int], rounds: int) -> dict[str, Section]:
 
 
 def measure_folded(count: int, rounds: int) -> Entries:
-    """`attend_folded` beside nn.MultiheadAttention: as self-attention, and with queries that are learned too.
+    """Measure `attend_folded` against nn.MultiheadAttention, as self-attention and with a learned query.
 
-    One query of MultiheadAttention is one for each of its heads, as `attend_folded` has them.
+    One learned query of MultiheadAttention is split into one for each head, which is what `attend_folded`
+    has.
     """
     batch, size = _batch(count), SIZE // HEADS
     tokens = torch.randn(batch, count, SIZE, requires_grad=True)
@@ -103,9 +100,9 @@ def measure_folded(count: int, rounds: int) -> Entries:
     peer = nn.MultiheadAttention(SIZE, HEADS, batch_first=True)
     learned = torch.randn(1, 1, SIZE, requires_grad=True)
 
-    def look(query: Tensor) -> Tensor:
-        seen: Tensor = peer(query, tokens, tokens, need_weights=True, average_attn_weights=False)[0]
-        return seen
+    def attend(query: Tensor) -> Tensor:
+        values: Tensor = peer(query, tokens, tokens, need_weights=True, average_attn_weights=False)[0]
+        return values
 
     weights = list(peer.parameters())
     steps = {
@@ -113,12 +110,12 @@ def measure_folded(count: int, rounds: int) -> Entries:
             lambda: attend_folded(tokens, query, to_key, to_value).values, [tokens, query, to_key, to_value]
         ),
         "learned queries": forward_and_backward(
-            lambda: look(learned.expand(batch, -1, -1)), [tokens, learned, *weights]
+            lambda: attend(learned.expand(batch, -1, -1)), [tokens, learned, *weights]
         ),
     }
     kept = batch * HEADS * count**2 * 4
     if kept <= MOST_BYTES:
-        steps["self-attention"] = forward_and_backward(lambda: look(tokens), [tokens, *weights])
+        steps["self-attention"] = forward_and_backward(lambda: attend(tokens), [tokens, *weights])
     times = take_turns(steps, rounds)
     entries = {"batch": _report.figure(batch, "sequences")}
     entries |= {name: _report.spread(values, "ms") for name, values in times.items()}
@@ -134,17 +131,17 @@ def measure_folded(count: int, rounds: int) -> Entries:
 
 
 def measure_blockwise(tokens: Sequence[int], rounds: int) -> Section:
-    """`attend_blockwise` beside scaled_dot_product_attention, and the memory that it takes itself.
+    """Measure `attend_blockwise` against scaled_dot_product_attention, and its memory.
 
-    A score with a name it hands to scaled_dot_product_attention, without a mask and with one, and the ratio
-    says what it adds. A score that is a function goes through our own blocks: the peer is the same.
+    With the name of a score, it calls scaled_dot_product_attention, with a mask or without, and the ratio is
+    its overhead. With a function as score, it computes block by block; the peer is the same.
     """
     section: Section = {_name(count): {} for count in tokens}
     memory: dict[str, dict[int, list[float]]] = {}
     for count in tokens:
         for variant in VARIANTS:
             what = f"memory of one sequence{variant}"
-            # A process each, and a fresh one: what another left in the heap would hide what this one takes.
+            # Each in a new process: memory left in the heap by another one would hide its own.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
                 megabytes = processes.submit(blockwise_bytes, count, variant).result() / 1e6
             entries = _time_blockwise(count, variant, rounds) | {
@@ -175,9 +172,9 @@ def _time_blockwise(count: int, variant: str, rounds: int) -> Entries:
 
 
 def blockwise_bytes(count: int, variant: str) -> int:
-    """Memory that forward and backward of `attend_blockwise` take at their peak, above that of their inputs.
+    """Measure the peak memory in bytes of a pass of `attend_blockwise`, without that of its inputs.
 
-    For a separate process.
+    This must run in a new process.
     """
     torch.set_num_threads(1)
 
@@ -191,12 +188,12 @@ def blockwise_bytes(count: int, variant: str) -> int:
             )
         )
 
-    measured(1)  # the first brings the code
+    measured(1)  # warm-up: loads code
     return measured(count)
 
 
 def measure_local(tokens: Sequence[int], rounds: int) -> Section:
-    """`attend_local` on one sequence, all lengths in turn."""
+    """Measure `attend_local` on one sequence; all lengths take turns."""
 
     def step(count: int) -> TimedStep:
         query, key, value = inputs = _queries_keys_values(1, count)
@@ -208,7 +205,7 @@ def measure_local(tokens: Sequence[int], rounds: int) -> Section:
 
 
 def measure_family(name: str, rounds: int) -> Entries:
-    """A family beside "cnn", which is NatureCNN."""
+    """Measure a family against "cnn", which is NatureCNN."""
     frames = torch.rand(FRAMES, *IMAGE_SHAPE)
 
     def step(family: str) -> TimedStep:
@@ -226,7 +223,7 @@ def measure_family(name: str, rounds: int) -> Entries:
 
 
 def _batch(count: int) -> int:
-    """Sequences at a time: 64, or fewer where they are long."""
+    """Return the number of sequences in a batch: 64, or fewer if they are long."""
     return max(1, min(64, WEIGHTS // count**2))
 
 
@@ -239,7 +236,7 @@ def _name(count: int) -> str:
 
 
 def _growth(figures: Mapping[str, Mapping[int, Sequence[float]]]) -> Section:
-    """How each round's figures grow, which is to be linear; nothing where too few sizes were measured."""
+    """Compute the growth of each round's figures, or nothing if too few sizes were measured."""
     entries: Entries = {}
     for what, by_count in figures.items():
         counts = [count for count, values in by_count.items() if count >= GROWTH_FROM and min(values) > 0]
@@ -252,14 +249,14 @@ def _growth(figures: Mapping[str, Mapping[int, Sequence[float]]]) -> Section:
 
 def _table(title: str, section: Section) -> Table:
     table = _report.figure_table("", "", "median", "min .. max", "unit", "target", title=title, left=2)
-    for place, entries in section.items():
+    for name, entries in section.items():
         for index, (what, figure) in enumerate(entries.items()):
-            table.add_row("" if index else place, what, *_written(figure))
+            table.add_row("" if index else name, what, *_written(figure))
     return table
 
 
 def _written(figure: Figure) -> tuple[str, str, str, str]:
-    """Median, or the only value; least and greatest; unit; target."""
+    """Format a figure: median or value, minimum and maximum, unit, target."""
     if "skipped" in figure:
         return "", f"skipped: {figure['skipped']}", "", ""
     spread = f"{figure['min']:,.4g} .. {figure['max']:,.4g}" if "min" in figure else ""

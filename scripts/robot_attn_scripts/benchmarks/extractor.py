@@ -1,4 +1,4 @@
-"""The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread."""
+"""Measure the cost of each perception family against Stable-Baselines3's NatureCNN, on one thread."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ from robot_attn_scripts.options.benchmarks.extractor import Options
 IMAGE_SHAPE = (3, 64, 64)
 PEER = "NatureCNN"
 FRAMES_A_ROUND = 512
-"""A small batch is run several times in a round, so that a round is long enough to time."""
+"""Frames per round. Small batches run several times in a round, so that it is long enough to time."""
 
 Figure = dict[str, object]
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure, print the tables, write the JSON if asked to, and return the figures.
-
-    Raises:
-        ValueError: nothing to measure.
-    """
+    """Measure, print the tables, write the JSON file of --json, and return the figures."""
     from robot_attn_policies.training.process_settings import keep_memory
 
-    keep_memory()  # as in training; NatureCNN gains from it as the families do
+    keep_memory()  # as in training; NatureCNN and the families benefit from it
     console = Console()
     with console.status("measuring"):
         figures: dict[str, object] = {
@@ -49,10 +45,15 @@ def run(options: Options) -> dict[str, object]:
 
 
 def measure(batches: Sequence[int] = (64, 512), rounds: int = 15) -> dict[str, dict[str, Figure]]:
-    """Time forward and backward of each family and of NatureCNN on one thread.
+    """Time forward and backward passes of each family and of NatureCNN on one thread.
 
-    Returns figures {"value", "unit", ...} for NatureCNN and for each family: "parameters", and for each batch
-    size "batch B" (ms, with "min" and "max") and "batch B, ratio" (to NatureCNN's time just before).
+    Args:
+        batches: numbers of frames in a batch.
+        rounds: repetitions of each measurement.
+
+    Returns:
+        Figures {"value", "unit", ...} of NatureCNN and each family: "parameters", and for each batch size B
+        "batch B" (ms, with "min" and "max") and "batch B, ratio" (to the time of NatureCNN just before).
     """
     from stable_baselines3.common.torch_layers import NatureCNN
 
@@ -89,9 +90,15 @@ def measure(batches: Sequence[int] = (64, 512), rounds: int = 15) -> dict[str, d
 
 
 def measure_decisions(decisions: int = 500) -> dict[str, Figure]:
-    """Time a whole policy's `predict` on single observations, for each family, on one thread.
+    """Time `predict` of a policy with each family on single observations, on one thread.
 
-    Returns a figure (ms) for each family. The policy is the one that `robot-attn train track` builds.
+    The policy is the one that `robot-attn train track` builds.
+
+    Args:
+        decisions: number of observations.
+
+    Returns:
+        A figure in ms for each family.
     """
     from robot_attn_policies.sb3.policy import build_policy
     from robot_attn_policies.training.presets import TrainConfig
@@ -120,11 +127,11 @@ def measure_decisions(decisions: int = 500) -> dict[str, Figure]:
 
 
 def _step(module: nn.Module, frames: Tensor) -> Callable[[], None]:
-    """One forward and backward pass, from frames to the gradients of all parameters."""
+    """Make a step: one forward and backward pass, to the gradients of all parameters."""
 
     def features() -> Tensor:
-        seen: Tensor | robot_attn.Percept = module(frames)
-        return seen.features if isinstance(seen, robot_attn.Percept) else seen
+        output: Tensor | robot_attn.Percept = module(frames)
+        return output.features if isinstance(output, robot_attn.Percept) else output
 
     with torch.no_grad():
         gradient = torch.randn_like(features())

@@ -1,4 +1,4 @@
-"""How many pictures of attention a second are drawn on one core, beside the plain way to do it."""
+"""Measure how many attention overlays are drawn a second on one core, against a Matplotlib baseline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PEER = "matplotlib and floats, one head"
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure, print the table, write the JSON if asked to, and return the figures.
+    """Measure, print the table, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: nothing to measure, or a size in which a replay cannot be drawn.
+        ValueError: a replay cannot be drawn at this size.
     """
     import cv2
 
@@ -55,10 +55,10 @@ def run(options: Options) -> dict[str, object]:
 
 
 def drawings(size: int) -> dict[str, TimedStep]:
-    """The ways to draw, by name: each call draws the next frame.
+    """Make a step for each way to draw, by name. Each call draws the next frame.
 
     Raises:
-        ValueError: a size in which a replay cannot be drawn.
+        ValueError: a replay cannot be drawn at this size.
     """
     from robot_attn import AttentionGrid
     from robot_attn.drawing import HeatScale, Replay, blend_heat, overlay, scale_frame
@@ -90,15 +90,25 @@ def drawings(size: int) -> dict[str, TimedStep]:
             frames[step], attention[step], mask=masks[step], size=size
         ),
         "8 pictures, one a head": every_head,
-        PEER: lambda step: plainly(frames[step], attention[step, 0], size),
+        PEER: lambda step: draw_with_matplotlib(frames[step], attention[step, 0], size),
     }
     return {name: _next_step(draw) for name, draw in ways.items()}
 
 
-def plainly(
+def draw_with_matplotlib(
     frame: NDArray[np.uint8], weights: NDArray[np.float32], size: int, opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """One head over its frame, uint8 [size, size, 3], without a thought for speed."""
+    """Draw one head over its frame as tutorials do.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB.
+        weights: attention weights, float32 [rows, cols].
+        size: side of the picture in pixels.
+        opacity: weight of the colours, in [0, 1].
+
+    Returns:
+        uint8 [size, size, 3] RGB.
+    """
     import cv2
     import matplotlib
 
@@ -115,7 +125,11 @@ def _next_step(draw: Any) -> TimedStep:
 
 
 def _episode() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Frames of noise, maps of a few spots each (as of trained heads), and masks of 9 x 9 pixels."""
+    """Make frames of noise, maps with a few spots as those of trained heads, and masks of 9 x 9 pixels.
+
+    Returns:
+        Frames uint8 [T, H, W, 3], attention float32 [T, heads, rows, cols] and masks bool [T, H, W].
+    """
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (STEPS, FRAME, FRAME, 3), dtype=np.uint8)
     attention = generator.dirichlet(np.full(CELLS**2, 0.05), (STEPS, HEADS)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Can each perception family learn, with supervision, to find the coloured target among distractors?"""
+"""Train each perception family with supervision to find the target among distractors: the pointing game."""
 
 from __future__ import annotations
 
@@ -29,65 +29,75 @@ from robot_attn_scripts.options.benchmarks.pointing import SEEDS, Options, Super
 
 SIDE = 64
 """Height and width of the frames in pixels."""
-SEEN = 8
-"""Pixels of the target that a frame shows at least."""
+MIN_PIXELS = 8
+"""The smallest number of visible pixels of the target in a frame."""
 DRIFT = (2.0, 3.0)
-"""The greatest error of the oracle's pan and tilt: with it the target is seen two times in three."""
+"""The largest error of the oracle's pan and tilt, with which two frames in three show the target."""
 STEPS_A_FRAME = 6
-"""Steps of the simulator between two frames, about as long as the camera takes to follow a new error."""
+"""Simulation steps between two frames, about as many as the camera needs to follow a new error."""
 FRAMES_A_WORLD = 16
 SPLITS: Mapping[str, int] = {"train": 0, "validation": SEEDS, "test": 2 * SEEDS}
-"""The seed of the first world of each."""
+"""Seed of the first world of each split."""
 
 BATCH_SIZE = 64
 LEARNING_RATE = 1e-3
 CHECK_STEPS = 200
-"""Steps between two looks at the validation frames."""
+"""Training steps between two validations."""
 PATIENCE = 10
-"""Looks without a better one, after which training stops."""
+"""Validations without an improvement after which training stops."""
 MASS_FLOOR = 1e-3
-"""Added to the mass before its logarithm: a map that is hard and wrong, with no mass on the target, gives a
-finite loss. The mass of a uniform map is ten times as much."""
+"""Added to the mass before its logarithm, so that a map without any mass on the target has a finite loss. The
+mass of a uniform map is ten times as large."""
 
 TOLERANCES: Mapping[int, str] = {0: "", 1: "_within_1_pixel"}
-"""The radii, in pixels, by which the target is grown on the test frames, and how the figures name them."""
+"""Radii in pixels by which the target is dilated in the test frames, and the suffixes of their figures."""
 
 Figure = dict[str, object]
 
 
 class Frames(NamedTuple):
-    """T frames in which the target is seen."""
+    """T frames that show the target.
+
+    Attributes:
+        images: uint8 [T, 3, H, W] RGB.
+        masks: bool [T, H, W], True on the target.
+        worlds: int64 [T], index of the world of each frame.
+    """
 
     images: NDArray[np.uint8]
-    """[T, 3, H, W]."""
     masks: Bools
-    """[T, H, W], True on the target."""
     worlds: NDArray[np.int64]
-    """[T], the world of each, from 0."""
 
     def count_worlds(self) -> int:
-        """As many as `worlds` tells apart."""
+        """Return the number of worlds."""
         return int(self.worlds.max()) + 1
 
-    def places(self) -> NDArray[np.float32]:
-        """The middle of what is seen of the target, (x, y) with the frame's edges at -1 and 1, [T, 2]."""
+    def positions(self) -> NDArray[np.float32]:
+        """Return the centroid of the visible target, float32 [T, 2]: (x, y), edges at -1 and 1."""
         pixels = self.masks.sum(axis=(1, 2))
-        middles = [
+        centroids = [
             (self.masks.sum(axis=axis) * (np.arange(SIDE) * 2 + 1)).sum(axis=1) / (pixels * SIDE) - 1
             for axis in (1, 2)
         ]
-        return np.stack(middles, axis=1).astype(np.float32)
+        return np.stack(centroids, axis=1).astype(np.float32)
 
 
 class TrainJob(NamedTuple):
-    """One training."""
+    """One training: a family and a kind of supervision."""
 
     family: str
     supervise: Supervision
 
 
-class Progressed(NamedTuple):
-    """Where a training is, at a look at the validation frames."""
+class TrainProgress(NamedTuple):
+    """Progress of a training at a validation.
+
+    Attributes:
+        steps: training steps so far.
+        seconds: time so far, in seconds of one core.
+        hits: share of validation frames in which the best head hits the target, in [0, 1].
+        error: mean error of the position in pixels.
+    """
 
     steps: int
     seconds: float
@@ -96,18 +106,18 @@ class Progressed(NamedTuple):
 
 
 def run(options: Options) -> dict[str, object]:
-    """Train, print the tables, write the JSON if asked to, and return the figures.
+    """Train, print the tables, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: an unknown family, nothing to train, or trainings that failed, once the others are done.
+        ValueError: a family is unknown, or a training failed; the latter after all others are done.
     """
     jobs = _jobs(options)
     console = Console()
     worlds = {split: getattr(options, f"{split}_worlds") for split in SPLITS}
     table: dict[Supervision, dict[str, Figure]] = {supervise: {} for supervise in options.supervise}
     with tempfile.TemporaryDirectory(prefix="robot-attn-") as folder:
-        with console.status("drawing the frames"):
-            frames = {split: draw(count, SPLITS[split]) for split, count in worlds.items()}
+        with console.status("rendering the frames"):
+            frames = {split: render_frames(count, SPLITS[split]) for split, count in worlds.items()}
         figures: dict[str, object] = {
             "benchmark": "pointing",
             "machine": _report.machine("robot-attn", "torch", "mujoco", "mujoco-warp"),
@@ -119,23 +129,23 @@ def run(options: Options) -> dict[str, object]:
             "references": references(frames["train"], frames["test"]),
             "supervised": table,
         }
-        for split, drawn in frames.items():
-            _save(Path(folder), split, drawn)
-        del frames, drawn  # the trainings share the files' pages
+        for split, rendered in frames.items():
+            _save(Path(folder), split, rendered)
+        del frames, rendered  # the processes map the files, and share their memory
 
-        def keep(job: TrainJob, result: Figure) -> None:
+        def on_result(job: TrainJob, result: Figure) -> None:
             table[job.supervise][job.family] = result
             if options.json is not None:
                 _report.write_json(options.json, figures)
 
         try:
-            _train_all(jobs, Path(folder), options, console, keep)
+            _train_all(jobs, Path(folder), options, console, on_result)
         finally:
             _show(figures, console)
     failed = [job for job in jobs if "not measured" in table[job.supervise][job.family]]
     if failed:
         names = ", ".join(f"{job.family} ({job.supervise})" for job in failed)
-        raise ValueError(f"the training of {names} failed; the table says why")
+        raise ValueError(f"expected figures of every training, got none of {names}: see the reasons above")
     return figures
 
 
@@ -147,8 +157,14 @@ def _jobs(options: Options) -> list[TrainJob]:
     return [TrainJob(family, supervise) for family in families for supervise in options.supervise]
 
 
-def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
-    """Draw frames of `worlds` worlds, whose seeds begin at `first_seed`, `batch` worlds at a time."""
+def render_frames(worlds: int, first_seed: int, batch: int = 64) -> Frames:
+    """Render frames of consecutive worlds.
+
+    Args:
+        worlds: number of worlds.
+        first_seed: seed of the first world; the others follow it.
+        batch: number of worlds to simulate at a time.
+    """
     from robot_attn_envs.tasks.track import Track
     from robot_attn_envs.worlds import Worlds
 
@@ -167,7 +183,7 @@ def draw(worlds: int, first_seed: int, batch: int = 64) -> Frames:
                     simulator.step(np.clip(simulator.oracle() + error, -1.0, 1.0))
                 masks = simulator.target_mask()
                 world = first + np.arange(batch)
-                kept = (masks.sum(axis=(1, 2)) >= SEEN) & (world < worlds)
+                kept = (masks.sum(axis=(1, 2)) >= MIN_PIXELS) & (world < worlds)
                 images = channels_to_front(simulator.observe()["image"][kept])
                 parts.append(Frames(images, masks[kept], world[kept]))
     finally:
@@ -181,124 +197,167 @@ def _save(folder: Path, split: str, frames: Frames) -> None:
 
 
 def _load(folder: Path, split: str) -> Frames:
-    """Frames that the processes share: their pages of the files' cache."""
+    """Map the frames of a split from its files, so that the processes share their memory."""
     return Frames(*(np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in Frames._fields))
 
 
 def references(train: Frames, test: Frames) -> dict[str, Figure]:
-    """What is hit without looking: by a uniform map, and by the pixel that most often is the target's."""
-    often = PriorMap((SIDE, SIDE))
-    often.add(train.masks)
-    maps = np.stack([uniform_map((SIDE, SIDE)), often.map()])
-    found: dict[str, Figure] = {"uniform": {}, "fixed": {}}
+    """Score maps that ignore the frame: uniform, and the target's average place in the training frames."""
+    prior = PriorMap((SIDE, SIDE))
+    prior.add(train.masks)
+    maps = np.stack([uniform_map((SIDE, SIDE)), prior.map()])
+    scores: dict[str, Figure] = {"uniform": {}, "fixed": {}}
     for tolerance, suffix in TOLERANCES.items():
         meter = FocusMeter(test.count_worlds(), len(maps), tolerance)
         for part in _parts(len(test.masks)):
             masks = test.masks[part]
             meter.add(test.worlds[part], np.broadcast_to(maps, (len(masks), *maps.shape)), masks)
         totals = meter.totals()
-        for index, figures in enumerate(found.values()):
+        for index, figures in enumerate(scores.values()):
             figures[f"hits{suffix}"] = _interval(totals.pointing(index), "fraction of frames")
             figures["mass"] = _interval(totals.mean_mass(index), "fraction of the attention")
-    return found
+    return scores
 
 
 # -------------------------------------------------------------------------------------------- one training
 
 
 class Pointer(nn.Module):
-    """A family's module, and a linear layer from its features to the target's place."""
+    """A perception family, and a linear layer from its features to the target's position.
+
+    Args:
+        family: name of the family.
+    """
 
     def __init__(self, family: str) -> None:
         super().__init__()
         self.perception = robot_attn.build(family, (3, SIDE, SIDE))
-        self.place = nn.Linear(self.perception.features_dim, 2)
+        self.position = nn.Linear(self.perception.features_dim, 2)
         for axis, share in zip("yx", self.perception.grid.box_shares, strict=True):
             self.register_buffer(f"share_{axis}", torch.tensor(share, dtype=torch.float32), persistent=False)
         self.share_y: Tensor
         self.share_x: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images uint8 [B, 3, H, W] -> attention [B, heads, rows, cols] and the target's (x, y) [B, 2]."""
+        """Attend to frames and predict the target's position.
+
+        Args:
+            images: uint8 [B, 3, H, W] RGB.
+
+        Returns:
+            Attention [B, heads, rows, cols], and (x, y) [B, 2] with the frame's edges at -1 and 1.
+        """
         percept = self.perception(images)
-        return percept.attention, self.place(percept.features)
+        return percept.attention, self.position(percept.features)
 
     def maps(self, attention: Tensor) -> Tensor:
-        """The attention over the frame's pixels, [B, heads, H, W]."""
+        """Upsample attention [B, heads, rows, cols] to the frame, [B, heads, H, W]."""
         return robot_attn.upsample_attention(attention, self.perception.grid)
 
     def mass(self, attention: Tensor, masks: Tensor) -> Tensor:
-        """The mass of `maps` on the target, [B, heads], for masks [B, H, W].
+        """Compute the mass of the upsampled attention on the target.
 
-        Spreading a map is linear, so the masks are gathered to its cells instead, which are fewer.
+        Upsampling is linear, so the masks are pooled to the cells instead, which are fewer.
+
+        Args:
+            attention: [B, heads, rows, cols].
+            masks: [B, H, W], True on the target.
+
+        Returns:
+            [B, heads] in [0, 1].
         """
-        return torch.einsum("bhyx,byx->bh", attention, self.covered(masks))
+        return torch.einsum("bhyx,byx->bh", attention, self.coverage(masks))
 
-    def covered(self, masks: Tensor) -> Tensor:
-        """The share of each cell's box that is the target's, [B, rows, cols], for masks [B, H, W]."""
+    def coverage(self, masks: Tensor) -> Tensor:
+        """Compute the target's share of each cell, [B, rows, cols] in [0, 1], from masks [B, H, W]."""
         return self.share_y @ masks.to(self.share_y.dtype) @ self.share_x.T
 
 
 class Score(NamedTuple):
-    """How well frames of E worlds were pointed at."""
+    """Scores on the frames of E worlds.
+
+    Attributes:
+        totals: localisation of each head.
+        ceiling: hits of a map that always chooses the cell of which the target covers the largest share.
+        error: distance from the predicted to the true position, in pixels.
+    """
 
     totals: FocusTotals
     ceiling: RatioOfSums
-    """The hits of a map that always chooses the cell of which the target covers the largest share."""
     error: RatioOfSums
-    """Distance between the place and the target's, in pixels."""
 
     def best_head(self) -> int:
+        """Return the head with the most hits."""
         return int(self.totals.hits.sum(axis=0).argmax())
 
 
 def score(pointer: Pointer, frames: Frames, tolerance: int = 0) -> Score:
-    """Point in every frame, with every head; pixels within `tolerance` of the target are hits too."""
+    """Score every head and the position on frames.
+
+    Args:
+        pointer: the module to score.
+        frames: the frames.
+        tolerance: radius in pixels around the target that counts as a hit too.
+    """
     worlds = frames.count_worlds()
     meter = FocusMeter(worlds, pointer.perception.num_heads, tolerance)
     best, distance = np.zeros(worlds), np.zeros(worlds)
-    wanted = frames.places()
+    positions = frames.positions()
     pointer.eval()
     for part in _parts(len(frames.images)):
         world, masks = frames.worlds[part], np.asarray(frames.masks[part])
         with torch.no_grad():
-            attention, places = pointer(torch.from_numpy(frames.images[part].copy()))
-            covered = pointer.covered(torch.from_numpy(grow(masks, tolerance).copy()))
+            attention, predicted = pointer(torch.from_numpy(frames.images[part].copy()))
+            coverage = pointer.coverage(torch.from_numpy(grow(masks, tolerance).copy()))
             meter.add(world, pointer.maps(attention).numpy(), masks)
-        np.add.at(best, world, covered.flatten(1).amax(dim=1).numpy())
-        np.add.at(distance, world, np.linalg.norm(places.numpy() - wanted[part], axis=1) * SIDE / 2)
+        np.add.at(best, world, coverage.flatten(1).amax(dim=1).numpy())
+        np.add.at(distance, world, np.linalg.norm(predicted.numpy() - positions[part], axis=1) * SIDE / 2)
     pointer.train()
     totals = meter.totals()
-    frames_seen = totals.visible.astype(np.float64)
-    return Score(totals, RatioOfSums(best, frames_seen), RatioOfSums(distance, frames_seen))
+    visible = totals.visible.astype(np.float64)
+    return Score(totals, RatioOfSums(best, visible), RatioOfSums(distance, visible))
 
 
 def loss_of(
-    pointer: Pointer, images: Tensor, masks: Tensor, places: Tensor, supervise: Supervision
+    pointer: Pointer, images: Tensor, masks: Tensor, positions: Tensor, supervise: Supervision
 ) -> Tensor:
-    """The loss of a minibatch: images [B, 3, H, W], masks [B, H, W] and places [B, 2] of the target."""
-    attention, found = pointer(images)
-    loss: Tensor = (found - places).square().sum(dim=1).mean()
+    """Compute the loss of a minibatch.
+
+    Args:
+        pointer: the module.
+        images: uint8 [B, 3, H, W] RGB.
+        masks: bool [B, H, W], True on the target.
+        positions: float32 [B, 2], the target's (x, y) with the frame's edges at -1 and 1.
+        supervise: kind of supervision.
+    """
+    attention, predicted = pointer(images)
+    loss: Tensor = (predicted - positions).square().sum(dim=1).mean()
     if supervise == "map":
-        # The head that has the most of it already: which one learns to point is left to the family.
+        # The head with the largest mass: any head of the family may learn to point.
         loss = loss - (pointer.mass(attention, masks) + MASS_FLOOR).log().mean(dim=0).max()
     return loss
 
 
 class Trained(NamedTuple):
-    """What a training ended with: the weights, and the head, that were best on the validation frames."""
+    """Result of a training.
+
+    Attributes:
+        pointer: the module with the weights that were best on the validation frames.
+        head: the head that was best on them.
+        steps: training steps.
+        seconds: time in seconds of one core.
+        best_steps: training steps after which the weights were best.
+    """
 
     pointer: Pointer
     head: int
     steps: int
     seconds: float
-    """Of one core."""
     best_steps: int
-    """Steps after which the weights were best."""
 
 
 def untrained(job: TrainJob, validation: Frames, seed: int = 0) -> Trained:
-    """What `learn` begins with; validation chooses the head here too."""
+    """Return the initial state of `learn`; its head is chosen by validation too."""
     torch.manual_seed(seed)
     pointer = Pointer(job.family)
     return Trained(pointer, score(pointer, validation).best_head(), steps=0, seconds=0.0, best_steps=0)
@@ -311,39 +370,48 @@ def learn(
     *,
     seconds: float,
     seed: int = 0,
-    report: Callable[[Progressed], object] = lambda _: None,
+    report: Callable[[TrainProgress], object] = lambda _: None,
 ) -> Trained:
-    """Train until validation has not improved for `PATIENCE` looks at it, or the time is over."""
+    """Train until `PATIENCE` validations have not improved, or the time is over.
+
+    Args:
+        job: family and kind of supervision.
+        train: training frames.
+        validation: validation frames.
+        seconds: largest time, in seconds of one core.
+        seed: random seed of the weights and the minibatches.
+        report: called after each validation.
+    """
     torch.manual_seed(seed)
     pointer = Pointer(job.family)
     optimizer = torch.optim.Adam(pointer.parameters(), LEARNING_RATE)
-    places = train.places()
-    started, looked = time.process_time(), 0.0
+    positions = train.positions()
+    started, validation_time = time.process_time(), 0.0
     best: tuple[float, float] | None = None
     best_steps = head = steps = stale = 0
     weights: dict[str, Tensor] = {}
     for batch in _minibatches(len(train.images), np.random.default_rng(seed)):
-        images, masks, wanted = (torch.from_numpy(a[batch]) for a in (train.images, train.masks, places))
+        images, masks, targets = (torch.from_numpy(a[batch]) for a in (train.images, train.masks, positions))
         optimizer.zero_grad()
-        loss_of(pointer, images, masks, wanted, job.supervise).backward()  # type: ignore[no-untyped-call]
+        loss_of(pointer, images, masks, targets, job.supervise).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(pointer.parameters(), 1.0)
         optimizer.step()
         steps += 1
-        over = time.process_time() - started + looked >= seconds
+        over = time.process_time() - started + validation_time >= seconds
         if steps % CHECK_STEPS and not over:
             continue
         before = time.process_time()
-        seen = score(pointer, validation)
-        looked = time.process_time() - before
-        index = seen.best_head()
-        hits, error = seen.totals.pointing(index).value, seen.error.value
-        # A uniform map's hits are always the same: there the place decides under both supervisions.
+        scores = score(pointer, validation)
+        validation_time = time.process_time() - before
+        index = scores.best_head()
+        hits, error = scores.totals.pointing(index).value, scores.error.value
+        # The hits of a uniform map never change, so the position decides under both kinds of supervision.
         merit = (hits if job.supervise == "map" else 0.0, -error)
         stale += 1
         if best is None or merit > best:
             best, best_steps, head, stale = merit, steps, index, 0
             weights = copy.deepcopy(pointer.state_dict())
-        report(Progressed(steps, time.process_time() - started, hits, error))
+        report(TrainProgress(steps, time.process_time() - started, hits, error))
         if over or stale == PATIENCE:
             break
     pointer.load_state_dict(weights)
@@ -351,7 +419,7 @@ def learn(
 
 
 def _minibatches(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Without end: pass after pass over `count` frames, each in a new order."""
+    """Yield indices of minibatches without end; every pass over the frames has a new random order."""
     size = min(BATCH_SIZE, count)
     while True:
         order = rng.permutation(count)
@@ -365,16 +433,16 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def figures_of(trained: Trained, before: Trained, test: Frames) -> Figure:
-    """The figures of a training, on the test frames; `before` is what it began with."""
+    """Compute the figures of a training on the test frames; `before` is its initial state."""
     first = score(before.pointer, test).totals.pointing(before.head)
     figures: Figure = {"hits_untrained": _interval(first, "fraction of frames")}
     for tolerance, suffix in TOLERANCES.items():
-        seen = score(trained.pointer, test, tolerance)
-        figures[f"hits{suffix}"] = _interval(seen.totals.pointing(trained.head), "fraction of frames")
-        figures[f"ceiling{suffix}"] = _report.figure(seen.ceiling.value, "fraction of frames")
+        scores = score(trained.pointer, test, tolerance)
+        figures[f"hits{suffix}"] = _interval(scores.totals.pointing(trained.head), "fraction of frames")
+        figures[f"ceiling{suffix}"] = _report.figure(scores.ceiling.value, "fraction of frames")
     return figures | {
-        "mass": _interval(seen.totals.mean_mass(trained.head), "fraction of the attention"),
-        "position_error": _interval(seen.error, "pixels"),
+        "mass": _interval(scores.totals.mean_mass(trained.head), "fraction of the attention"),
+        "position_error": _interval(scores.error, "pixels"),
         "seconds": _report.figure(trained.seconds, "seconds of one core"),
         "steps": _report.figure(trained.steps, "minibatches"),
         "best_steps": _report.figure(trained.best_steps, "minibatches"),
@@ -385,7 +453,7 @@ def figures_of(trained: Trained, before: Trained, test: Frames) -> Figure:
 
 
 def _interval(means: RatioOfSums, unit: str) -> Figure:
-    """A figure with its 95 % interval: a bootstrap over worlds, whose frames resemble each other."""
+    """Make the JSON of a figure with its 95 % bootstrap interval over worlds, whose frames are similar."""
     interval = bootstrap_interval(np.stack(means, axis=1), ratio_of_sums)
     return {**interval._asdict(), "unit": unit}
 
@@ -400,7 +468,7 @@ def _train_all(
     console: Console,
     on_result: Callable[[TrainJob, Figure], None],
 ) -> None:
-    """Give the figures of each training as it ends: one process, with one thread, for each core."""
+    """Run the trainings in one process with one thread for each core, and report each result at once."""
     columns = (
         TextColumn("[bold]{task.description:<22}"),
         BarColumn(bar_width=20),
@@ -409,20 +477,20 @@ def _train_all(
     with Progress(*columns, console=console, transient=True) as progress:
         bars: dict[int, TaskID] = {}
 
-        def show(place: int, state: Progressed | None) -> None:
-            if state is None:  # it begins
-                job = jobs[place]
-                bars[place] = progress.add_task(
+        def on_progress(index: int, state: TrainProgress | None) -> None:
+            if state is None:  # the training starts
+                job = jobs[index]
+                bars[index] = progress.add_task(
                     f"{job.family}, {job.supervise}", total=options.seconds, status=""
                 )
             else:
                 status = f"{state.steps:,} steps · {state.hits:.1%} hits · {state.error:.2f} px"
-                progress.update(bars[place], completed=state.seconds, status=status)
+                progress.update(bars[index], completed=state.seconds, status=status)
 
-        def end(place: int, result: Figure) -> None:
-            if place in bars:
-                progress.remove_task(bars[place])
-            job = jobs[place]
+        def on_end(index: int, result: Figure) -> None:
+            if index in bars:
+                progress.remove_task(bars[index])
+            job = jobs[index]
             console.print(f"{job.family}, {job.supervise}: {_status(result)}", highlight=False)
             on_result(job, result)
 
@@ -430,14 +498,14 @@ def _train_all(
             partial(_train_job, folder, options),
             jobs,
             usable_cores(),
-            on_progress=show,
-            on_result=end,
-            on_error=lambda place, message: end(place, {"not measured": message}),
+            on_progress=on_progress,
+            on_result=on_end,
+            on_error=lambda index, message: on_end(index, {"not measured": message}),
         )
 
 
 def _train_job(folder: Path, options: Options, job: TrainJob, report_progress: ReportProgress) -> Figure:
-    """Train in a separate process; report progress, and return its figures, or why there are none."""
+    """Train in a worker process; return the figures, or the reason why there are none."""
     from robot_attn_policies.training.process_settings import keep_memory
 
     report_progress(None)
@@ -450,8 +518,8 @@ def _train_job(folder: Path, options: Options, job: TrainJob, report_progress: R
         )
         return figures_of(trained, untrained(job, validation, options.seed), test)
     except BrokenPipeError:
-        raise  # the other end was stopped
-    except Exception as error:  # whatever keeps a family from learning is what the table says of it
+        raise  # the main process was stopped
+    except Exception as error:  # a family of another package may raise anything: print it in the table
         return {"not measured": " ".join(str(error).split()) or type(error).__name__}
 
 
@@ -471,8 +539,8 @@ def _value(result: Figure, name: str, field: str = "value") -> float:
 
 
 def _show(figures: Mapping[str, object], console: Console) -> None:
-    supervised, known = figures["supervised"], figures["references"]
-    assert isinstance(supervised, dict) and isinstance(known, dict)
+    supervised, baselines = figures["supervised"], figures["references"]
+    assert isinstance(supervised, dict) and isinstance(baselines, dict)
     for supervise, results in supervised.items():
         columns = ("hits, %", "95 %", "ceiling", "within 1 px", "before", "mass", "px off")
         title = f"supervised by {supervise}: the pointing game on the test frames"
@@ -481,7 +549,7 @@ def _show(figures: Mapping[str, object], console: Console) -> None:
         for name, result in measured.items():
             table.add_row(name, *_cells(result))
         table.add_row()
-        for name, result in known.items():
+        for name, result in baselines.items():
             table.add_row(f"({name})", *_cells(result))
         console.print(table)
         for name, result in sorted(results.items()):
@@ -492,7 +560,7 @@ def _show(figures: Mapping[str, object], console: Console) -> None:
 
 
 def _cells(result: Figure) -> list[str]:
-    """A row of the table; empty where the result, such as a reference, has no such figure."""
+    """Format a row of the table; figures that a result does not have, such as a reference, are empty."""
     low, high = (100 * _value(result, "hits", end) for end in ("low", "high"))
     scales = {
         "ceiling": 100,

@@ -1,4 +1,4 @@
-"""How many frames of a video a second are watched on one core, and where the time goes."""
+"""Measure how many video frames `robot-attn watch` processes a second on one core, by stage."""
 
 from __future__ import annotations
 
@@ -26,20 +26,18 @@ STAGES = ("decode", "fit", "policy", "boxes", "draw", "encode")
 
 
 def run(options: Options) -> dict[str, object]:
-    """Measure, print the table, write the JSON if asked to, and return the figures.
+    """Measure, print the table, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: nothing to measure, or an unknown family.
+        ValueError: the family is unknown.
     """
     from robot_attn.video import write_video
 
     with tempfile.TemporaryDirectory() as folder, one_core(), one_thread(), Console().status("measuring"):
         source = Path(folder) / "source.mp4"
         write_video(source, scene(options.frames), FPS)
-        probe = fresh_eyes(options.perception)
-        watch(
-            source, source.with_name("warm.mp4"), probe
-        )  # the first brings code and memory, and says nothing
+        probe = untrained_probe(options.perception)
+        watch(source, source.with_name("warm.mp4"), probe)  # warm-up: loads code and allocates memory
         rounds = [watch(source, source.with_name("watched.mp4"), probe) for _ in range(options.rounds)]
     times = {name: [1e3 * each[name] / options.frames for each in rounds] for name in STAGES}
     rates = [options.frames / sum(each.values()) for each in rounds]
@@ -61,7 +59,7 @@ def run(options: Options) -> dict[str, object]:
 
 
 def watch(source: Path, out: Path, probe: PolicyProbe) -> dict[str, float]:
-    """Watch a video into another: seconds of each stage. "encode" is all that is in no other."""
+    """Process a video and return the seconds of each stage; "encode" is the time of no other stage."""
     from robot_attn.video import VideoReader, write_video
     from robot_attn_scripts._video_probe import VideoProbe
 
@@ -96,7 +94,7 @@ def watch(source: Path, out: Path, probe: PolicyProbe) -> dict[str, float]:
 
 
 def scene(frames: int) -> Iterator[Image]:
-    """Three discs that cross a smooth ground, under the noise of a camera."""
+    """Draw three discs moving over a smooth background with camera noise, each uint8 [480, 640, 3] RGB."""
     import cv2
     import numpy as np
 
@@ -111,8 +109,8 @@ def scene(frames: int) -> Iterator[Image]:
         yield np.asarray(frame)
 
 
-def fresh_eyes(perception: str) -> PolicyProbe:
-    """The eyes of a policy for the Track task's observations that has not learned anything."""
+def untrained_probe(perception: str) -> PolicyProbe:
+    """Build an untrained policy for the observations of the Track task."""
     import numpy as np
     from gymnasium import spaces
 
@@ -120,16 +118,16 @@ def fresh_eyes(perception: str) -> PolicyProbe:
     from robot_attn_policies.sb3.policy import build_policy
     from robot_attn_policies.training.presets import TrainConfig
 
-    seen = spaces.Dict(
+    observations = spaces.Dict(
         image=spaces.Box(0, 255, (3, 64, 64), np.uint8), state=spaces.Box(-1, 1, (4,), np.float32)
     )
     actions = spaces.Box(-1, 1, (2,), np.float32)
-    return probe_policy(build_policy(TrainConfig("track", perception=perception), seen, actions))
+    return probe_policy(build_policy(TrainConfig("track", perception=perception), observations, actions))
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Have this thread, and what it starts from here on, on one core, opencv's threads included."""
+    """Bind this thread, and all that it starts, to one core; OpenCV gets one thread."""
     import cv2
 
     before, threads = os.sched_getaffinity(0), cv2.getNumThreads()

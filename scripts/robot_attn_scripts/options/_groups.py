@@ -20,7 +20,7 @@ from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts._report import check_writable
 
 MAX_COUNT = 1_000_000
-"""The largest number of episodes, rounds and the like: more is a typing error."""
+"""The largest number of episodes, rounds and the like; a larger one is taken for a typing error."""
 MAX_ENVS = 4096
 """The largest number of parallel environments; each takes about a megabyte."""
 
@@ -29,7 +29,7 @@ CONFIG = "config.json"
 
 
 def default(text: str, *, metavar: str | None = None, help: str | None = None) -> object:
-    """How help describes a default that is not a plain value, such as one that depends on the run."""
+    """Describe a default in the help that is not a plain value, such as one that depends on the run."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, help=help)
 
 
@@ -112,7 +112,7 @@ class Checked:
 
 
 def flag(name: str) -> str:
-    """`at_once` -> `--at-once`."""
+    """Return the flag of an option: `at_once` -> `--at-once`."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -145,7 +145,7 @@ def check_some(options: object, *names: str) -> None:
 
 
 def check_even(name: str, value: int, least: int, most: int) -> None:
-    """Check a size of a video in pixels; video encoders take even sizes only.
+    """Check a size of a video in pixels, which video encoders require to be even.
 
     Raises:
         ValueError: the size is odd or out of range.

@@ -1,4 +1,4 @@
-"""What `robot-attn benchmark attention` takes."""
+"""Options of `robot-attn benchmark attention`."""
 
 from __future__ import annotations
 

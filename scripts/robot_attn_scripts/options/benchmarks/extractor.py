@@ -1,4 +1,4 @@
-"""What `robot-attn benchmark extractor` takes."""
+"""Options of `robot-attn benchmark extractor`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Options(Amount, Output, Checked):
     """The cost of each perception family, beside Stable-Baselines3's NatureCNN, on one thread.
 
     Forward and backward passes, attention maps included, are timed on the same frames for all peers: 64 x 64
-    RGB, floats in [0, 1], as SB3 gives them to NatureCNN. Each time of a family is taken right after one of
-    NatureCNN, in one process, and divided by it; the median of those ratios is shown. A decision is timed
-    whole: `predict` of the policy on one observation of the size of the Track task's, NumPy arrays in and
-    one out.
+    RGB, floats in [0, 1], as SB3 passes them to NatureCNN. Each measurement of a family directly follows one
+    of NatureCNN in the same process and is divided by it; the median of these ratios is shown. A decision is
+    one call of the policy's `predict` with NumPy arrays, on one observation of the Track task.
     """
 
     def check(self) -> None:

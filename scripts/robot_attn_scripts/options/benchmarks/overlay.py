@@ -1,4 +1,4 @@
-"""What `robot-attn benchmark overlay` takes."""
+"""Options of `robot-attn benchmark overlay`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ class Amount:
 class Options(Amount, Output, Checked):
     """Overlays drawn a second on one core, against Matplotlib's colour map and a float blend.
 
-    The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells each, as the Track task's policy gives them,
-    and the target's mask. All peers draw the same frames, in turns within each round. The peer lays one
-    head over the frame as tutorials do: the map enlarged by opencv, coloured by Matplotlib's inferno, and
-    blended as floats.
+    The frames are 64 x 64 RGB with 8 heads of 15 x 15 cells and a target mask, as in the Track task. All
+    peers draw the same frames, in turns within each round. The peer draws one head as tutorials do: OpenCV
+    upsamples the map, Matplotlib's inferno colours it, and it is blended with the frame as floats.
     """
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What `robot-attn benchmark watch` takes."""
+"""Options of `robot-attn benchmark watch`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ class Options(Amount, Output, Checked):
 
     The video is H.264, 640 x 480, of objects that move over a noisy background. All stages of
     `robot-attn watch` are included: decoding, fitting a frame to the policy's 64 x 64, the policy, boxes,
-    drawing and encoding to pictures 640 wide. The decoder, the encoder and their threads have the same one
-    core, so that a stage now and then waits for the encoder. The policy is that of the Track task with
-    untrained weights, whose attention is more spread out than that of trained ones: boxes cost less
-    with those.
+    drawing and encoding to pictures 640 wide. The decoder and the encoder share the core with all other
+    stages, which therefore sometimes wait for the encoder. The policy is that of the Track task with
+    untrained weights. Its attention is more spread out than after training, which makes boxes more expensive.
     """
 
     def check(self) -> None:
