@@ -25,17 +25,21 @@ FRAME = 64
 """Height and width of the frames in pixels."""
 PEER = "track"
 """The task that the others are compared with."""
-SUITES: Mapping[str, str | None] = {"no shifts": None, "hard": "hard"}
-"""What is seen, and the suite of shifts that shows it."""
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "no shifts": {},
+    "hard": {"suite": "hard"},
+    "mujoco_warp": {"renderer": "mujoco_warp"},
+}
+"""Ways to make an environment: as it comes, with shifts, and with mujoco_warp's ray caster for ours."""
 JUDGED_ENVS = 64
 """The batch whose rates have targets."""
-TARGETS = {"share": ">= 0.5", "cost": "<= 15", "memory": "<= 1"}
+TARGETS = {"share": ">= 0.5", "gain": ">= 8", "cost": "<= 25", "memory": "<= 1"}
 MEMORY_STEPS = 8
 """Steps of a batch, resets among them, after which its memory has been at its peak."""
 
 Figure = dict[str, Any]
 Figures = dict[str, Figure]
-"""The figures of a task, by what they tell."""
+"""The figures of a task by name."""
 
 
 def run(options: Options) -> dict[str, object]:
@@ -75,26 +79,27 @@ def run(options: Options) -> dict[str, object]:
 
 
 def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) -> dict[str, Figures]:
-    """Steps a second of each task, without shifts and with them, and how they compare."""
+    """Steps a second of each task in each of the `WAYS`, and how they compare."""
     batches = math.ceil(steps / envs)
     turns: dict[str, TimedStep] = {}
     with ExitStack() as stack:
         for task, name in ids.items():
-            for seen, suite in SUITES.items():
-                batch = stack.enter_context(closing(start(name, suite, envs)))
-                turns[f"{task}, {seen}"] = partial(advance, batch, batches)
+            for way, options in WAYS.items():
+                batch = stack.enter_context(closing(start(name, options, envs)))
+                turns[f"{task}, {way}"] = partial(advance, batch, batches)
         times = take_turns(turns, rounds)
     figures: dict[str, Figures] = {}
     for task in ids:
-        plain, hard = (times[f"{task}, {seen}"] for seen in SUITES)
+        plain, hard, reference = (times[f"{task}, {way}"] for way in WAYS)
         share = ratios(times[f"{PEER}, no shifts"], plain)
         cost = [100 * (1 - ratio) for ratio in ratios(plain, hard)]
         figures[task] = {
-            seen: median([1e3 * batches * envs / time for time in each], "steps/s")
-            for seen, each in zip(SUITES, (plain, hard), strict=True)
+            way: median([1e3 * batches * envs / time for time in each], "steps/s")
+            for way, each in zip(WAYS, (plain, hard, reference), strict=True)
         }
         if task != PEER:
             figures[task]["share"] = median(share, "x Track's")
+        figures[task]["gain"] = median(ratios(reference, plain), "x mujoco_warp")
         figures[task]["cost"] = median(cost, "% for hard")
         if envs == JUDGED_ENVS:
             for name in figures[task].keys() & TARGETS.keys():
@@ -102,9 +107,9 @@ def measure_rates(ids: Mapping[str, str], envs: int, rounds: int, steps: int) ->
     return figures
 
 
-def start(name: str, suite: str | None, envs: int) -> Any:
+def start(name: str, options: Mapping[str, Any], envs: int) -> Any:
     """A batch whose environments are each somewhere in their first episodes."""
-    batch: Any = gymnasium.make_vec(name, num_envs=envs, image_size=FRAME, suite=suite)
+    batch: Any = gymnasium.make_vec(name, num_envs=envs, image_size=FRAME, **options)
     batch.action_space.seed(0)
     batch.reset(seed=0)
     batch.worlds.steps[:] = np.random.default_rng(0).integers(0, batch.horizon, envs)
@@ -128,8 +133,8 @@ def measure_memory(ids: Mapping[str, str], fewer: int, more: int) -> dict[str, F
     ) as processes:
         peaks = {
             task: {
-                seen: [processes.submit(batch_bytes, name, suite, envs) for envs in (fewer, more)]
-                for seen, suite in SUITES.items()
+                way: [processes.submit(batch_bytes, name, dict(WAYS[way]), envs) for envs in (fewer, more)]
+                for way in ("no shifts", "hard")
             }
             for task, name in ids.items()
         }
@@ -139,16 +144,14 @@ def measure_memory(ids: Mapping[str, str], fewer: int, more: int) -> dict[str, F
             figure = _report.figure(megabytes, "MB an environment")
             return {**figure, "environments": [fewer, more], "target": TARGETS["memory"]}
 
-        return {
-            task: {seen: grown(*both) for seen, both in by_seen.items()} for task, by_seen in peaks.items()
-        }
+        return {task: {way: grown(*both) for way, both in by_way.items()} for task, by_way in peaks.items()}
 
 
-def batch_bytes(name: str, suite: str | None, envs: int) -> int:
+def batch_bytes(name: str, options: Mapping[str, Any], envs: int) -> int:
     """Memory that a batch takes at its peak, made and stepped. For a separate process."""
 
     def make_and_step() -> None:
-        with closing(start(name, suite, envs)) as batch:
+        with closing(start(name, options, envs)) as batch:
             advance(batch, MEMORY_STEPS)
 
     return peak_bytes(make_and_step)

@@ -36,9 +36,10 @@ class Options(Amount, Output, Checked):
 
     Each task is stepped with random actions through `gymnasium.make_vec`, frames of 64 x 64 and infos
     included, on all cores. Its environments are at different steps of their episodes, so that every turn
-    includes resets. In a round each task takes its turns, without shifts and then with the suite "hard",
-    one right after another; ratios are taken within a round. Medians over the rounds and their 95 %
-    intervals are shown; a target is met or missed where the whole interval is.
+    includes resets. In a round each task takes its turns, one right after another: without shifts, with the
+    suite "hard", and with mujoco_warp's ray caster for our renderer. Ratios are taken within a round.
+    Medians over the rounds and their 95 % intervals are shown; a target is met or missed where the whole
+    interval is.
 
     Memory is the peak of a process that makes a batch and steps it, a fresh process for each size of the
     batch: what the largest batch takes more than the next, for each of the environments that it has more.
