@@ -18,7 +18,7 @@ class Amount:
     """Height and width of the frames in pixels."""
     rounds: int = 7
     """Repetitions for each peer and each number of threads."""
-    worlds: int = 32
+    worlds: int = 64
     """Worlds in the batch."""
     frames: int = 4096
     """Frames in a round of ours; a round of the others, one to eight times the batch."""
