@@ -85,17 +85,20 @@ def test_folded_equals_unfolded(sizes: tuple[int, ...], score: str, masked: bool
 def test_equals_torchs_module_with_the_same_queries(
     sizes: tuple[int, ...], shared: bool, masked: bool, seed: int
 ) -> None:
-    """One query for all heads, or, as so many queries of torch's, one for each head; biases as well."""
+    """One query for all heads, or, as so many queries of torch's, one for each head; biases as well.
+
+    In double precision: sums in another order differ by more than 1e-6 in single precision.
+    """
     batch, count, heads, head_size, size = sizes
     embed = heads * head_size
     torch.manual_seed(seed)
-    module = nn.MultiheadAttention(embed, heads, kdim=size, vdim=size + 1, batch_first=True)
+    module = nn.MultiheadAttention(embed, heads, kdim=size, vdim=size + 1, batch_first=True).double()
     nn.init.normal_(module.in_proj_bias)
     with torch.no_grad():  # the outputs as the heads give them, to compare them head by head
-        module.out_proj.weight.copy_(torch.eye(embed))
+        module.out_proj.weight.copy_(torch.eye(embed, dtype=torch.float64))
         module.v_proj_weight[:, size] = 0  # vdim differs from kdim, so that torch keeps the three apart
-    tokens = sample(batch, count, size, seed=seed, dtype=torch.float32)
-    learned = sample(1 if shared else heads, embed, seed=seed + 1, dtype=torch.float32)
+    tokens = sample(batch, count, size, seed=seed, dtype=torch.float64)
+    learned = sample(1 if shared else heads, embed, seed=seed + 1, dtype=torch.float64)
     padded = sample(batch, count, seed=seed + 2) > 0
     padded[:, 0] = False
     expected, weights = module(
@@ -115,9 +118,9 @@ def test_equals_torchs_module_with_the_same_queries(
 
     head = torch.arange(heads)
     row = torch.zeros(heads, dtype=torch.int64) if shared else head
-    torch.testing.assert_close(attended.weights, weights[:, head, row], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(attended.weights, weights[:, head, row], rtol=1e-12, atol=1e-12)
     theirs = expected.view(batch, -1, heads, head_size)[:, row, head]
-    torch.testing.assert_close(attended.values + value_bias, theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(attended.values + value_bias, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", FOLDED_SCORES)
