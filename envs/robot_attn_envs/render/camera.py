@@ -177,7 +177,6 @@ class BatchCamera:
         self.rgb: NDArray[np.uint8] = np.zeros((*shape, 3), np.uint8)
         self.geom_id: NDArray[np.int32] = np.full(shape, -1, np.int32)
         self.depth: NDArray[np.float32] | None = np.zeros(shape, np.float32) if depth else None
-        self._views = len(cameras)
         with (
             _recording,
             _announced("compiling the camera's kernels (once on this machine)"),

@@ -72,7 +72,10 @@ class TiledRayCaster:
         self._scenery = lens.scenery if lens else wp.zeros(1 + model.ngeom, dtype=wp.uint32, device="cpu")
         self._free = [index for index, camera in enumerate(cameras) if isinstance(camera, FreeCamera)]
         self._fixed = [index for index in range(len(cameras)) if index not in self._free]
-        self._camera_ids = [camera_index(model, str(cameras[index])) for index in self._fixed]
+        chosen = [
+            camera if isinstance(camera, FreeCamera) else camera_index(model, camera) for camera in cameras
+        ]
+        self._camera_ids = [camera for camera in chosen if not isinstance(camera, FreeCamera)]
         scene = scene_of(model, groups)
         if len(scene.geom) > _MOST_SHAPES:
             raise ValueError(
@@ -85,12 +88,7 @@ class TiledRayCaster:
         for channel in reversed(sky or ()):
             self._sky = self._sky << 8 | int(channel * 255.0)
         self._farthest = scene.farthest
-        projections = [
-            camera_projection(
-                model, camera if isinstance(camera, FreeCamera) else camera_index(model, camera), image_size
-            )
-            for camera in cameras
-        ]
+        projections = [camera_projection(model, camera, image_size) for camera in chosen]
         if len({projection.orthographic for projection in projections}) > 1:
             raise ValueError(
                 "expected cameras that are all perspective or all orthographic, got both: draw them "
@@ -154,7 +152,6 @@ class TiledRayCaster:
         }
         self._memory = {name: array.numpy() for name, array in self._inputs.items()}
         self._memory["light_diffuse"][:, : model.nlight] = model.light_diffuse
-        self._memory["geom_rgba"][...] = model.geom_rgba
         self._tiles_across = -(-self._width // TILE_WIDTH)
         tiles = self._tiles_across * -(-self._height // TILE_HEIGHT)
         meshes = len(triangles.ranges) > 0
