@@ -16,7 +16,7 @@ demo: setup ## train, evaluate and replay a tracking policy from nothing
 	@$(BIN)/robot-attn demo $(ARGS)
 
 test: ## run the whole test suite
-	@sh scripts/setup.sh browser
+	@sh scripts/setup.sh tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup ## check style, format and types

@@ -4,8 +4,9 @@
 #
 # Run by every target of the Makefile. When nothing is missing it ends in a fraction of a second. What only
 # root can install is installed with apt when we are root; otherwise the exact command is printed and we stop
-# with exit code 2. The argument "browser" asks for a browser too, for the tests of pages: where none can be
-# had we go on. PYTHON=/path/to/python3 chooses the interpreter that .venv is made from.
+# with exit code 2. The argument "tests" asks for what only the tests need: a browser for those of pages (where
+# none can be had we go on), and the environments of tests/stacks, with other versions of MuJoCo.
+# PYTHON=/path/to/python3 chooses the interpreter that .venv is made from.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -108,12 +109,42 @@ if [ -n "$packages" ]; then
 fi
 
 # Pages are tested in a browser. Without one those tests are left out, and pytest's summary says so.
-if [ "${1:-}" = browser ] && ! has chromium && ! has chromium-browser && ! has google-chrome; then
+if [ "${1:-}" = tests ] && ! has chromium && ! has chromium-browser && ! has google-chrome; then
     (apt_install "The pages' tests need a browser" chromium fonts-dejavu-core) ||
         say "setup: going on without a browser: the pages are not tested."
 fi
 
-[ "$current" != "$wanted" ] || exit 0
+# make_stacks: for each tests/stacks/NAME.txt an environment .venv/stacks/NAME that has its packages and links to
+# all others of .venv but MuJoCo's, whose package takes in whatever else is called mujoco on the path.
+make_stacks() {
+    for list in tests/stacks/*.txt; do
+        stack=$VENV/stacks/$(basename "$list" .txt)
+        made_from="$(cksum <"$list") $(cksum <"$STAMP")"
+        [ "$(cat "$stack/complete" 2>/dev/null)" != "$made_from" ] || continue
+        say "setup: installing what $list names"
+        "$VENV/bin/python" -m venv --clear --without-pip "$stack" || stop "could not make $PWD/$stack."
+        "$VENV/bin/python" -m pip --python "$stack" install --quiet --disable-pip-version-check --no-deps -r "$list" ||
+            stop "pip could not install what $list names."
+        "$VENV/bin/python" - "$stack" <<'PY'
+import sys
+import sysconfig
+from pathlib import Path
+
+(packages,) = Path(sys.argv[1]).glob("lib/python*/site-packages")
+for package in Path(sysconfig.get_path("purelib")).iterdir():
+    link = packages / package.name
+    if not package.name.startswith("mujoco") and not link.exists():
+        link.symlink_to(package)
+PY
+        printf '%s\n' "$made_from" >"$stack/complete"
+    done
+}
+finish() {
+    [ "${1:-}" != tests ] || make_stacks
+    exit 0
+}
+
+[ "$current" != "$wanted" ] || finish "$@"
 
 # With a stamp the environment is whole and only its versions are old: pip brings it up to date in place.
 # Without one (new, interrupted, or moved) nothing in it can be trusted: it is made anew.
@@ -130,3 +161,4 @@ install --no-build-isolation --editable ".[dev]"
 "$VENV/bin/python" -c "import cv2" || stop "OpenCV does not load; the message above names what it misses."
 printf '%s\n' "$wanted" >"$STAMP"
 say "setup: done"
+finish "$@"

@@ -13,7 +13,6 @@ import mujoco
 import numpy as np
 from gymnasium.utils import seeding
 from mujoco import mjtWarning as _Warning
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.cores import OwnThreads, usable_cores
@@ -22,6 +21,14 @@ from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
 from robot_attn_envs.tasks.occluders import Occluders
 from robot_attn_envs.tasks.task import Floats, Task, make_task
+
+try:
+    from mujoco.batch import Batch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "expected MuJoCo 3.17 or newer, which steps many worlds in one call, for robot-attn's own tasks, got "
+        f"{mujoco.__version__}: upgrade mujoco, or use an environment of your own, which 3.10 is enough for"
+    ) from error
 
 MIN_SIZE, MAX_SIZE = 32, 512
 MAX_VIEW_SIZE = 2048  # pixels, for frames that are not observations

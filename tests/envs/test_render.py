@@ -666,6 +666,7 @@ def test_more_geoms_than_a_tile_can_list_are_refused() -> None:
 
 
 def test_renderers_are_chosen_by_name() -> None:
+    pytest.importorskip("mujoco_warp", reason="it needs a newer MuJoCo")
     model = View(WALL).model
     assert BatchCamera(model, 1, "eye", (16, 16)).renderer == "tiled"
     with pytest.raises(ValueError, match="expected a renderer among tiled, mujoco_warp, got 'tilde'"):
@@ -688,6 +689,7 @@ def test_the_tiled_renderer_is_refused_on_a_gpu() -> None:
 
 
 def test_mujoco_warp_is_not_imported_where_it_is_not_used() -> None:
+    pytest.importorskip("mujoco.batch", reason="our tasks need a newer MuJoCo")
     code = (
         "import sys, gymnasium, robot_attn_envs\n"
         "env = gymnasium.make('RobotAttn/Track-v0', render_mode='rgb_array')\n"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.task import Floats, SpaceRow
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 SHOULDER = 0.28  # m, height of the shoulder over the table
 LINK = 0.36  # m, from shoulder to elbow, and from elbow to wrist

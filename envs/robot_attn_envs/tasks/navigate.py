@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.instructions import COLORS, InstructionOption
 from robot_attn_envs.tasks.objects import Objects, object_names
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.task import Floats, SpaceRow, Task
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 ARENA = 3.0  # m, half the side of the walled square
 WALL_HEIGHT = 1.2  # m

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.task import Task
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 MAX_OCCLUDERS = 8
 MAX_STAY = 2.0  # s, longest time that the screen stays and hides the target

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.arm import ARM_ACTIONS, ARM_STATE, LOW, SPEED, TOOL, Arm
@@ -15,6 +15,9 @@ from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.table import Table
 from robot_attn_envs.tasks.task import Floats, Task
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 # The blocks by slot, repeated in this order: type, size (m), height of the centre (m). None of them rolls.
 BLOCKS = (("box", "0.03 0.03 0.03", 0.03), ("cylinder", "0.03 0.03", 0.03))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.arm import ARM_ACTIONS, ARM_STATE, SPEED, Arm
@@ -15,6 +14,9 @@ from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.tasks.rewards import progress
 from robot_attn_envs.tasks.table import Table
 from robot_attn_envs.tasks.task import Floats, Task
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 CameraName = Literal["fixed", "wrist"]
 

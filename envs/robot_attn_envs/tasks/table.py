@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.arm import ARM_ACTUATORS, ARM_DEFAULTS, arm_body
 from robot_attn_envs.tasks.instructions import COLORS, InstructionOption
 from robot_attn_envs.tasks.objects import Objects, object_names
 from robot_attn_envs.tasks.task import Floats
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 TIMESTEP = 0.01  # s
 TARGET_RGBA = (*COLORS["red"], 1.0)

@@ -11,15 +11,17 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.tasks.objects import Objects
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 Floats = NDArray[np.float64]
 

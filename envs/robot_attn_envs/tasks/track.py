@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from robot_attn_envs.tasks.instructions import COLORS, InstructionOption
 from robot_attn_envs.tasks.objects import Objects, object_names
 from robot_attn_envs.tasks.rewards import linear_falloff
 from robot_attn_envs.tasks.task import Floats, SpaceRow, Task
+
+if TYPE_CHECKING:
+    from mujoco.batch import Batch
 
 HEAD_HEIGHT = 1.2  # m, height of the camera and of the point where the pan and tilt axes cross
 FOVY = 60.0  # degrees, vertical
