@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from robot_attn_envs.render.camera import KINEMATICS, BatchCamera
+from robot_attn_envs.render.camera import KINEMATICS, BatchCamera, chunk_sizes
 from robot_attn_envs.render.lens import Lens, neutral_settings
 from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
 from robot_attn_envs.render.scene import FreeCamera, camera_projection, scene_of
@@ -307,7 +307,7 @@ def test_parallel_and_perspective_cameras_are_not_drawn_together() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])
 def test_frames_do_not_depend_on_the_number_of_worlds_threads_and_chunks(size: tuple[int, int]) -> None:
-    worlds = 9  # of 64 x 64 pixels: three chunks
+    worlds = 9  # one thread draws them in a single chunk, three threads in chunks of 2 and 1
     rng = np.random.default_rng(0)
 
     def frames(chosen: NDArray[np.intp], threads: int) -> list[NDArray[Any]]:
@@ -326,6 +326,32 @@ def test_frames_do_not_depend_on_the_number_of_worlds_threads_and_chunks(size: t
     for threads, chosen in ((3, np.arange(worlds)), (1, np.array([7, 2])), (2, np.array([4]))):
         for one, other in zip(frames(chosen, threads), together, strict=True):
             np.testing.assert_array_equal(one, other[chosen])
+
+
+def test_only_the_worlds_that_are_named_are_drawn() -> None:
+    view = View('<geom type="box" size="0.3 0.3 0.3"/>', worlds=4)
+    for threads in (1, 2):
+        camera = BatchCamera(view.model, 4, "eye", (64, 64), threads=threads)
+        camera.render(view.kinematics)
+        assert (camera.geom_id[:, 32, 32] == 0).all()
+        camera.render(view.kinematics | {"geom_xpos": np.full((4, 1, 3), 9.0)}, np.array([1, 3]))
+        assert (camera.geom_id[:, 32, 32] == 0).tolist() == [True, False, True, False]
+        camera.close()
+
+
+@pytest.mark.parametrize(
+    ("worlds", "largest", "threads", "expected"),
+    [
+        (64, 16, 1, [16, 16, 16, 16]),
+        (64, 16, 2, [16, 12, 9, 7, 5, 4, 3, 2, 2, 1, 1, 1, 1]),
+        (5, 1, 2, [1, 1, 1, 1, 1]),
+        (3, 16, 8, [1, 1, 1]),
+        (1, 16, 2, [1]),
+    ],
+)
+def test_chunks_get_smaller(worlds: int, largest: int, threads: int, expected: list[int]) -> None:
+    assert chunk_sizes(worlds, largest, threads) == expected
+    assert sum(expected) == worlds
 
 
 def test_worlds_have_their_own_colours_lights_and_camera_axes() -> None:

@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,18 +19,18 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from robot_attn_envs.cores import OwnThreads, usable_cores
+from robot_attn_envs.cores import Helpers, usable_cores
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.render.lens import Lens
+from robot_attn_envs.render.pixels import Output
 from robot_attn_envs.render.scene import FreeCamera, camera_index
 
 KINEMATICS = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
 """Arrays of `MjData` that are drawn from."""
 RENDERERS = ("tiled", "mujoco_warp")
 """`tiled` is ours, for CPUs; `mujoco_warp` its ray caster, for CPUs and GPUs."""
-# Rays of a chunk. Long compared with a launch, and short enough that threads finish at the same time: cores
-# are seldom equally fast, and with one chunk for each thread all wait for the slowest.
-RAYS_PER_CHUNK = {"tiled": 4 * 64 * 64, "mujoco_warp": 64 * 64}
+# Rays of a chunk at most: many compared with what a launch takes.
+RAYS_PER_CHUNK = {"tiled": 16 * 64 * 64, "mujoco_warp": 64 * 64}
 # Geom groups that the policy's camera renders: parts of the robot that would fill its view are in others.
 POLICY_GROUPS = (0, 1, 2)
 ALL_GROUPS = range(mujoco.mjNGROUP)
@@ -192,14 +191,14 @@ class BatchCamera:
                 pixels["depth"] = self.depth.reshape(-1, rays)
             self._caster = self._make_caster(model, num_worlds, cameras, groups, sky, pixels)
             self._caster.recolor(self.geom_rgba)
-            size = RAYS_PER_CHUNK[self.renderer] // (rays * len(cameras))
-            size = max(1, size) if self._device.is_cpu else num_worlds
-            starts = range(0, num_worlds, size)
-            worlds = [slice(start, min(start + size, num_worlds)) for start in starts]
+            largest = RAYS_PER_CHUNK[self.renderer] // (rays * len(cameras))
+            sizes = chunk_sizes(num_worlds, max(1, largest), self._threads)
+            stops = np.cumsum(sizes if self._device.is_cpu else [num_worlds]).tolist()
+            worlds = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
             self._chunks = [(chunk, *self._caster.record(chunk)) for chunk in worlds]
-        self._workers = min(self._threads, len(self._chunks)) - 1
-        self._pool: ThreadPoolExecutor | None = None
-        self._threads_of: OwnThreads | None = None
+        # Of single worlds, by their index: recorded when they are first drawn without the others.
+        self._singles: dict[int, tuple[slice, Any, Output]] = {}
+        self._helpers: Helpers | None = None
 
     def _make_caster(
         self,
@@ -263,14 +262,15 @@ class BatchCamera:
         Raises:
             RuntimeError: this process is a fork of the one that rendered before, with several threads.
         """
-        if self._threads_of is not None:
-            self._threads_of.check()
-        elif self._workers:
-            self._pool = ThreadPoolExecutor(self._workers)
-            self._threads_of = OwnThreads(self._pool)
         chunks = self._chunks
-        if worlds is not None:
-            chunks = [c for c in chunks if np.any((worlds >= c[0].start) & (worlds < c[0].stop))]
+        if worlds is not None and self._device.is_cpu and len(worlds) < len(self.rgb):
+            chunks = [self._single(int(world)) for world in worlds]
+        with wp.ScopedDevice(self._device):
+            self._caster.write(kinematics)
+            if self._lens:
+                self._lens.update()
+            if recolor:
+                self._caster.recolor(self.geom_rgba)
         remaining = iter(chunks)
 
         def render_chunks() -> None:
@@ -278,16 +278,20 @@ class BatchCamera:
                 for chunk in remaining:  # `next` on a list's iterator is atomic: no chunk is rendered twice
                     self._render_chunk(*chunk)
 
-        with wp.ScopedDevice(self._device):
-            self._caster.write(kinematics)
-            if self._lens:
-                self._lens.update()
-            if recolor:
-                self._caster.recolor(self.geom_rgba)
-        futures = [self._pool.submit(render_chunks) for _ in range(self._workers)] if self._pool else []
-        render_chunks()
-        for future in futures:
-            future.result()
+        if self._threads == 1 or len(chunks) <= 1:
+            render_chunks()
+            return
+        if self._helpers is None:
+            self._helpers = Helpers(min(self._threads, len(self._chunks)) - 1)
+        self._helpers.run(render_chunks)
+
+    def _single(self, world: int) -> tuple[slice, Any, Output]:
+        """The recording that draws one world."""
+        if world not in self._singles:
+            one = slice(world, world + 1)
+            with _recording, wp.ScopedDevice(self._device):
+                self._singles[world] = (one, *self._caster.record(one))
+        return self._singles[world]
 
     def _render_chunk(self, worlds: slice, graph: Any, output: Any) -> None:
         wp.capture_launch(graph)
@@ -298,6 +302,27 @@ class BatchCamera:
 
     def close(self) -> None:
         """Stop the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = self._threads_of = None
+        if self._helpers is not None:
+            self._helpers.close()
+            self._helpers = None
+
+
+def chunk_sizes(num_worlds: int, largest: int, threads: int) -> list[int]:
+    """Numbers of worlds in chunks that threads take one after the other.
+
+    The first are large, as each takes a launch, and the last small, so that threads finish at the same time:
+    cores are seldom equally fast.
+
+    Args:
+        num_worlds: number of worlds.
+        largest: worlds in a chunk at most.
+        threads: number of threads.
+
+    Returns:
+        The sizes, falling; their sum is `num_worlds`.
+    """
+    sizes: list[int] = []
+    share = 2 * threads if threads > 1 else 1
+    while (rest := num_worlds - sum(sizes)) > 0:
+        sizes.append(min(largest, -(-rest // share)))
+    return sizes
