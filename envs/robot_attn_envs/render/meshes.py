@@ -18,6 +18,7 @@ Range = wp.types.vector(4, wp.int32)
 SAME_DEPTH = 1.0e-6
 """By how much depths at which two shapes are equally far can differ, as a share of them."""
 _REACH = wp.constant(1.0 + SAME_DEPTH)
+_EYE = wp.constant(-1.0e-6)  # m: z of what is just in front of the eye
 _MARGIN = wp.constant(0.001)  # pixels: more than rounding can move a vertex by
 
 
@@ -58,6 +59,20 @@ def _edge(i: int, j: int, a: wp.vec3, b: wp.vec3) -> wp.vec3:
     so that neighbours agree on it to the bit and leave no gap between them.
     """
     return wp.where(i < j, wp.cross(a, b - a), wp.cross(a - b, b))
+
+
+@wp.func
+def _in_view(a: wp.vec3, b: wp.vec3, c: wp.vec3, lens: Rays, width: int, height: int) -> bool:
+    """Whether no side of the frame has all three corners beyond it, those behind the eye included."""
+    left = lens.x[1] - 0.5 * lens.x[0]
+    right = left + lens.x[0] * float(width)
+    top = lens.y[1] - 0.5 * lens.y[0]
+    bottom = top + lens.y[0] * float(height)
+    beyond_left = wp.max(wp.max(a[0] + left * a[2], b[0] + left * b[2]), c[0] + left * c[2]) < 0.0
+    beyond_right = wp.min(wp.min(a[0] + right * a[2], b[0] + right * b[2]), c[0] + right * c[2]) > 0.0
+    above = wp.min(wp.min(a[1] + top * a[2], b[1] + top * b[2]), c[1] + top * c[2]) > 0.0
+    below = wp.max(wp.max(a[1] + bottom * a[2], b[1] + bottom * b[2]), c[1] + bottom * c[2]) < 0.0
+    return not (beyond_left or beyond_right or above or below)
 
 
 @wp.func
@@ -140,7 +155,8 @@ def draw_triangles(
                     cz = wp.where(parallel, -1.0, m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + shift[2])
                     cx = column + to_column * (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + shift[0]) / cz
                     cy = row_zero + to_row * (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + shift[1]) / cz
-                    behind = wp.max(wp.max(az, bz), cz) > -1.0e-6
+                    behind = wp.max(wp.max(az, bz), cz) > _EYE
+                    in_front = wp.min(wp.min(az, bz), cz) <= _EYE
                     # Rows run down: a triangle that shows its front turns to the left.
                     front = (bx - ax) * (cy - ay) < (by - ay) * (cx - ax)
                     left = wp.ceil(wp.min(wp.min(ax, bx), cx) - _MARGIN)
@@ -151,7 +167,7 @@ def draw_triangles(
                     x1[j] = int(wp.where(behind, across, wp.max(wp.min(right, across), -1.0)))
                     y0[j] = int(wp.where(behind, 0.0, wp.min(wp.max(top, 0.0), down + 1.0)))
                     last = wp.where(behind, down, wp.max(wp.min(bottom, down), -1.0))
-                    y1[j] = int(wp.where(front or behind, last, -1.0))
+                    y1[j] = int(wp.where(in_front and (front or behind), last, -1.0))
                 for j in range(wp.min(_BATCH, own[2] - batch)):
                     if x0[j] <= x1[j] and y0[j] <= y1[j]:
                         face = batch + j
@@ -162,7 +178,7 @@ def draw_triangles(
                         a = wp.vec3(p0[0], p0[1], p0[2])
                         b = wp.vec3(p1[0], p1[1], p1[2])
                         c = wp.vec3(p2[0], p2[1], p2[2])
-                        if wp.dot(a, wp.cross(b - a, c - a)) < 0.0:
+                        if wp.dot(a, wp.cross(b - a, c - a)) < 0.0 and _in_view(a, b, c, lens, width, height):
                             ea = _edge(f[1], f[2], b, c)
                             eb = _edge(f[2], f[0], c, a)
                             ec = _edge(f[0], f[1], a, b)
