@@ -146,7 +146,7 @@ def test_a_plane_is_seen_from_its_front_alone() -> None:
     assert (View('<geom type="plane" size="1 1 1" euler="180 0 0"/>').draw().geom_id == -1).all()
 
 
-@pytest.mark.parametrize("kind", ["box", "cylinder", "capsule", "plane"])
+@pytest.mark.parametrize("kind", ["box", "cylinder", "capsule", "plane", "mesh"])
 def test_geoms_that_reach_from_before_the_eye_to_behind_it(kind: str) -> None:
     # Half a metre below the optical axis, along it, from 3 m ahead to 1 m behind.
     shape = {
@@ -154,8 +154,12 @@ def test_geoms_that_reach_from_before_the_eye_to_behind_it(kind: str) -> None:
         "cylinder": 'size="0.5 2" pos="0 -1 1"',
         "capsule": 'size="0.5 1.5" pos="0 -1 1"',
         "plane": 'size="0.5 2 1" pos="0 -0.5 1" zaxis="0 1 0"',
+        "mesh": 'mesh="beam" pos="0 -1 1"',
     }[kind]
-    view = View(f'<geom type="{kind}" {shape}/>').draw()
+    corners = [f"{x} {y} {z}" for x in (-0.3, 0.3) for y in (-0.5, 0.5) for z in (-2, 2)]
+    view = View(
+        f'<geom type="{kind}" {shape}/>', assets=f'<mesh name="beam" vertex="{" ".join(corners)}"/>'
+    ).draw()
     # The ray straight down and ahead meets it half a metre away, the higher it looks the farther.
     column = view.geom_id[:, 32]
     y = _rays(65)[1][:, 32]
