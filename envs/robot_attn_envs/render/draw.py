@@ -284,34 +284,33 @@ def draw_kernel(orthographic: bool) -> Any:
                                     ) <= flat.u0 + flat.du * float(j) and wp.abs(
                                         flat.b0 + flat.db * float(j)
                                     ) <= flat.w0 + flat.dw * float(j)
-                                    win = inside and q >= best[j] * _TIE
-                                    best[j] = wp.where(win, q, best[j])
-                                    who[j] = wp.where(win, i, who[j])
+                                    q = wp.where(inside, q, 0.0)
+                                    who[j] = wp.where(q >= best[j] * _TIE, i, who[j])
+                                    best[j] = wp.max(best[j], q)
                     elif sphere or kind == ELLIPSOID:
                         radii = wp.where(sphere, wp.vec3(s[0], s[0], s[0]), s)
                         r = wp.vec3(1.0 / radii[0], 1.0 / radii[1], 1.0 / radii[2])
                         scaled = wp.diag(r) * g
                         origin = wp.cw_mul(o, r)
+                        # Here and below `max` and `abs` change no value. Without them the compiler writes
+                        # only those that win, by a masked store, which takes many times as long as a whole one.
                         for j in range(_LANES):
                             x = x0 + dx * float(j)
                             q = 1.0 / hit_ball(start(origin, scaled, x, y), along(scaled, x, y))
-                            win = q >= best[j] * _TIE
-                            best[j] = wp.where(win, q, best[j])
-                            who[j] = wp.where(win, i, who[j])
+                            who[j] = wp.max(wp.where(q >= best[j] * _TIE, i, who[j]), -1)
+                            best[j] = wp.abs(wp.where(q > best[j], q, best[j]))
                     elif kind == CAPSULE:
                         for j in range(_LANES):
                             x = x0 + dx * float(j)
                             q = 1.0 / hit_capsule(start(o, g, x, y), s, along(g, x, y))
-                            win = q >= best[j] * _TIE
-                            best[j] = wp.where(win, q, best[j])
-                            who[j] = wp.where(win, i, who[j])
+                            who[j] = wp.max(wp.where(q >= best[j] * _TIE, i, who[j]), -1)
+                            best[j] = wp.abs(wp.where(q > best[j], q, best[j]))
                     else:
                         for j in range(_LANES):
                             x = x0 + dx * float(j)
                             q = 1.0 / hit_cylinder(start(o, g, x, y), s, along(g, x, y))
-                            win = q >= best[j] * _TIE
-                            best[j] = wp.where(win, q, best[j])
-                            who[j] = wp.where(win, i, who[j])
+                            who[j] = wp.max(wp.where(q >= best[j] * _TIE, i, who[j]), -1)
+                            best[j] = wp.abs(wp.where(q > best[j], q, best[j]))
             if meshes > 0:  # of shapes at the same depth the last is drawn, be it a mesh or not
                 for j in range(lanes):
                     face = mesh_face[view, start_pixel + j]
@@ -553,11 +552,13 @@ def draw_kernel(orthographic: bool) -> Any:
                         code[j] = _packed(c[0], c[1], c[2])
             for j in range(_LANES):
                 lit = _packed(cr[j] * lr[j], cg[j] * lg[j], cb[j] * lb[j])
-                code[j] = wp.where(who[j] >= 0, lit, code[j])
+                # All of its bits: see `max` and `abs` above.
+                code[j] = wp.where(who[j] >= 0, lit, code[j]) & wp.uint32(0xFFFFFF)
 
             # The pixels.
-            for j in range(_LANES):
-                best[j] = wp.where(who[j] >= 0, best[j], 0.0)
+            if output.with_depth != 0:
+                for j in range(_LANES):
+                    best[j] = wp.where(who[j] >= 0, best[j], 0.0)
             store_hits(output, ids, best, lanes, view, start_pixel)
             if for_lens != 0:
                 for j in range(_LANES):

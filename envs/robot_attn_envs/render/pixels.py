@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.render.place import TILE_WIDTH
 
-_LANES = wp.constant(TILE_WIDTH)
+_MASK = wp.constant(TILE_WIDTH - 1)
+_FOURS = wp.constant(TILE_WIDTH // 4)
+_WORDS = wp.constant(TILE_WIDTH * 3 // 4)
 Colors = wp.types.vector(TILE_WIDTH, wp.uint32)
 """Colours of the pixels of a piece of a row."""
 Ints = wp.types.vector(TILE_WIDTH, wp.int32)
@@ -75,15 +77,19 @@ def reversed_color(color: wp.uint32) -> wp.uint32:
 def store_colors(output: Output, colors: Colors, lanes: int, view: int, pixel: int) -> None:
     """Store the first colours, 0xBBGGRR, of a piece of a row that begins at a pixel."""
     if output.whole != 0:
+        # Masks, as an index that could be negative would count from the end.
+        words = Colors(wp.uint32(0))
+        for k in range(_FOURS):
+            a = colors[(4 * k) & _MASK]
+            b = colors[(4 * k + 1) & _MASK]
+            c = colors[(4 * k + 2) & _MASK]
+            d = colors[(4 * k + 3) & _MASK]
+            words[(3 * k) & _MASK] = a | (b << wp.uint32(24))
+            words[(3 * k + 1) & _MASK] = (b >> wp.uint32(8)) | (c << wp.uint32(16))
+            words[(3 * k + 2) & _MASK] = (c >> wp.uint32(16)) | (d << wp.uint32(8))
         four = _Bytes(wp.uint32(0))
-        for k in range(TILE_WIDTH // 4):
-            a = colors[4 * k]
-            b = colors[4 * k + 1]
-            c = colors[4 * k + 2]
-            d = colors[4 * k + 3]
-            four[3 * k] = a | (b << wp.uint32(24))
-            four[3 * k + 1] = (b >> wp.uint32(8)) | (c << wp.uint32(16))
-            four[3 * k + 2] = (c >> wp.uint32(16)) | (d << wp.uint32(8))
+        for k in range(_WORDS):
+            four[k] = words[k]
         output.rgb_pieces[view, pixel // TILE_WIDTH] = four
     else:
         for j in range(lanes):

@@ -40,10 +40,12 @@ def bilinear(texels: wp.array[wp.uint32], start: int, width: int, height: int, u
     fu = u - float(column)
     fv = v - float(row)
     here = start + row * width + column
-    a = texels[here]
-    b = texels[here + right]
-    c = texels[here + below]
-    d = texels[here + below + right]
+    # The stride of an array that is made here is known to the compiler: no index is multiplied by it.
+    dense = wp.array(ptr=texels.ptr, shape=(1,), dtype=wp.uint32)
+    a = dense[here]
+    b = dense[here + right]
+    c = dense[here + below]
+    d = dense[here + below + right]
     wa = (1.0 - fu) * (1.0 - fv)
     wb = fu * (1.0 - fv)
     wc = (1.0 - fu) * fv
