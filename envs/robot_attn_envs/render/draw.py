@@ -293,7 +293,7 @@ def draw_kernel(orthographic: bool) -> Any:
                         scaled = wp.diag(r) * g
                         origin = wp.cw_mul(o, r)
                         # Here and below `max` and `abs` change no value. Without them the compiler writes
-                        # only those that win, by a masked store, which takes many times as long as a whole one.
+                        # only those that win, by a masked store, which takes many times as long.
                         for j in range(_LANES):
                             x = x0 + dx * float(j)
                             q = 1.0 / hit_ball(start(origin, scaled, x, y), along(scaled, x, y))
