@@ -12,7 +12,6 @@ from robot_attn_envs.render.lens_kernels import (
     NOISE_LENGTH,
     NOISE_UNIT,
     LensSettings,
-    Samples,
     blur,
     expose,
     paint,
@@ -109,8 +108,7 @@ class MountedLens:
             np.concatenate([noise, noise[:wide]])[phase::3][: (NOISE_LENGTH + wide) // 3]
             for phase in range(3)
         ]
-        windows = np.lib.stride_tricks.sliding_window_view(np.stack(rows), 2 * TILE_WIDTH, axis=1)
-        self._noise: Any = wp.array(np.ascontiguousarray(windows[:, ::TILE_WIDTH]), dtype=Samples)
+        self._noise: Any = wp.array(np.stack(rows), dtype=wp.int8)
         self._strides = blur_strides(self._height)
         self._cameras = cameras
         views = len(lens.settings) * cameras if len(self._strides) > 1 else 1

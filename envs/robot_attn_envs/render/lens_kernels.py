@@ -23,7 +23,6 @@ wp.set_module_options(MODULE_OPTIONS)
 
 _LANES = wp.constant(TILE_WIDTH)
 _Wide = wp.types.vector(TILE_WIDTH + 2, wp.uint32)
-Samples = wp.types.vector(2 * TILE_WIDTH, wp.int8)
 PatchFloats = wp.types.vector(PATCHES, wp.float32)
 PatchColors = wp.types.vector(PATCHES, wp.uint32)
 
@@ -103,6 +102,8 @@ def paint(
     mat = eye_xmat[world, camera]
     step = mat @ wp.vec3(lens.x[0], 0.0, 0.0)
     share = wp.uint32(effects.paint)
+    # The stride of an array that is made here is known to the compiler: no index is multiplied by it.
+    dense = wp.array(ptr=pictures.ptr, shape=(1,), dtype=wp.uint32)
     picture = effects.picture * PICTURE_SIDE * PICTURE_SIDE
     pieces = (width + TILE_WIDTH - 1) // TILE_WIDTH
     for row in range(tile * TILE_HEIGHT, wp.min((tile + 1) * TILE_HEIGHT, height)):
@@ -118,7 +119,7 @@ def paint(
                     place[j] = picture + _texel(begin + step * float(j), effects.zoom, effects.offset)
                 texel = Colors(wp.uint32(0))
                 for j in range(_LANES):
-                    texel[j] = pictures[place[j]]
+                    texel[j] = dense[place[j]]
                 for j in range(_LANES):
                     weight = wp.where(color[j] >= wp.uint32(1 << 24), share, wp.uint32(0))
                     color[j] = _mix(color[j], texel[j], weight)
@@ -207,25 +208,24 @@ def _scramble(value: wp.uint32) -> wp.uint32:
 
 
 @wp.func
-def _noise(table: wp.array2d[Samples], start: int, first: int, columns: int, sigma: float) -> Floats:
+def _noise(table: wp.array2d[wp.int8], start: int, first: int, columns: int, sigma: float) -> Floats:
     """The noise of a channel of a piece of a row that begins at column `first`.
 
     Pixel x takes every third sample from `start` on: those are next to each other in the table, whose rows
-    are the samples 0, 3, 6, ..., then 1, 4, 7, ..., then 2, 5, 8, ... in stretches that overlap by half.
+    are the samples 0, 3, 6, ..., then 1, 4, 7, ..., then 2, 5, 8, ...
     """
     noise = Floats(0.0)
     if sigma > 0.0:
-        phase = start % 3
-        at = start // 3
+        at = (start % 3) * table.shape[1] + start // 3
+        # As in `paint`; the samples of a piece are next to each other from its beginning on.
+        samples = wp.array(ptr=table.ptr + wp.uint64(at), shape=(1,), dtype=wp.int8)
         if columns == 65536:
-            samples = table[phase, (at + first) // TILE_WIDTH]
-            offset = (at + first) & (TILE_WIDTH - 1)  # not a remainder: it is seen to be positive
+            piece = wp.array(ptr=table.ptr + wp.uint64(at + first), shape=(1,), dtype=wp.int8)
             for j in range(_LANES):
-                noise[j] = sigma * float(samples[offset + j])
+                noise[j] = sigma * float(piece[j])
         else:
             for j in range(_LANES):
-                cell = at + (((first + j) * columns + (columns >> 1)) >> 16)
-                noise[j] = sigma * float(table[phase, cell // TILE_WIDTH][cell % TILE_WIDTH])
+                noise[j] = sigma * float(samples[((first + j) * columns + (columns >> 1)) >> 16])
     return noise
 
 
@@ -244,7 +244,7 @@ def expose(
     sensor: wp.vec2i,
     packed: wp.array2d[Colors],
     sharper: wp.array2d[Colors],
-    table: wp.array2d[Samples],
+    table: wp.array2d[wp.int8],
     settings: wp.array[LensSettings],
     output: Output,
 ) -> None:
