@@ -55,12 +55,17 @@ def two_cores() -> Iterator[list[int]]:
 @pytest.mark.slow
 def test_a_small_benchmark_gives_its_figures(tmp_path: Path, two_cores: list[int]) -> None:
     path = tmp_path / "render.json"
-    figures = run(Options(scenes=("track", "reach"), size=32, rounds=1, worlds=2, frames=6, json=path))
+    amount = {"size": (32, 40), "suite": "hard", "rounds": 1, "worlds": 2, "frames": 6}
+    figures = run(Options(scenes=("track", "reach"), json=path, **amount))
     assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
-    assert list(figures["frames_per_second_on_one_core"]) == ["track", "reach"]
+    assert figures["sizes"]["height and width"] == [32, 40]
+    assert (figures["worlds"], figures["frames"]) == (2, {"in a round of ours": 6})
+    cases = ["track, 32 x 32", "track, 40 x 40", "reach, 32 x 32", "reach, 40 x 40"]
+    assert list(figures["frames_per_second_on_one_core"]) == cases
     for scene, rates in figures["frames_per_second_on_one_core"].items():
         assert rates["ours"]["median"] > rates["mujoco_warp"]["median"] > 0
         assert rates["ours"]["unit"] == "frames/s"
+        assert "ours / ours, hard" in figures["ratios"][scene]
         for name, figure in figures["ratios"][scene].items():
             peer = rates[name.split(" / ")[1]]
             assert figure["rounds"] == [rates["ours"]["rounds"][0] / peer["rounds"][0]]
@@ -68,6 +73,16 @@ def test_a_small_benchmark_gives_its_figures(tmp_path: Path, two_cores: list[int
     expected = [f"{threads} threads" for threads in range(1, cores + 1)] + [f"{cores} processes"]
     assert list(figures["efficiency_by_threads"]) == expected
     assert figures["efficiency_by_threads"]["1 threads"]["rounds"] == [1.0]
+
+
+def test_a_suite_changes_what_is_drawn() -> None:
+    plain, hard = load_scene("track", 4), load_scene("track", 4, "hard")
+    assert plain.lens is None
+    assert (hard.lens.settings["noise"] > 0.0).all()
+    moved = np.abs(hard.kinematics["cam_xpos"] - plain.kinematics["cam_xpos"]).max(axis=(1, 2))
+    assert (moved > 0.0).all()
+    with pytest.raises(ValueError, match="expected only tasks with --suite, got door"):
+        run(Options(scenes=("track", "door.xml:fixed"), suite="hard"))
 
 
 def test_nothing_to_measure() -> None:

@@ -15,9 +15,6 @@ from rich.console import Console
 from robot_attn_scripts import _render_peers, _report
 from robot_attn_scripts.options.benchmarks.render import Options
 
-PEERS = ("mujoco_warp", "mujoco", "mujoco_masks", "gymnasium")
-"""What ours is compared with."""
-
 
 def run(options: Options) -> dict[str, object]:
     """Measure, print the tables, write the JSON if asked to, and return the figures.
@@ -31,12 +28,15 @@ def run(options: Options) -> dict[str, object]:
     rates, ratios, failures = {}, {}, {}
     with console.status("") as status:
         for scene in options.scenes:
-            name = scene.rpartition("/")[2]
-            rates[name], failures[name] = _on_one_core(scene, options, cores[0], status)
-            ours = rates[name]["ours"]
-            ratios[name] = {
-                f"ours / {peer}": _divided(ours, rates[name][peer]) for peer in PEERS if peer in rates[name]
-            }
+            for size in options.size:
+                name = f"{scene.rpartition('/')[2]}, {size} x {size}"
+                measured, failures[name] = _on_one_core(scene, size, options, cores[0], status)
+                rates[name] = measured
+                ratios[name] = {
+                    f"ours / {peer}": _divided(measured["ours"], values)
+                    for peer, values in measured.items()
+                    if peer != "ours"
+                }
         scaling, processes = _on_all_cores(options, cores, status)
     efficiency = {
         f"{threads} threads": [rate / threads for rate in _divided(values, scaling[1])]
@@ -48,7 +48,9 @@ def run(options: Options) -> dict[str, object]:
     figures: dict[str, object] = {
         "benchmark": "render",
         "machine": _report.machine("robot-attn", "mujoco", "mujoco-warp", "warp-lang", "gymnasium"),
-        "frames": {"height": options.size, "width": options.size, "unit": "pixels"},
+        "sizes": {"height and width": list(options.size), "unit": "pixels"},
+        "worlds": options.worlds,
+        "frames": {"in a round of ours": options.frames},
         "frames_per_second_on_one_core": {
             scene: {peer: _report.spread(values, "frames/s") for peer, values in measured.items()}
             | {peer: {"not measured": reason} for peer, reason in failures[scene].items()}
@@ -67,8 +69,7 @@ def run(options: Options) -> dict[str, object]:
         },
     }
     for scene, measured in rates.items():
-        size = f"{options.size} x {options.size}"
-        console.print(_report.spread_table(f"{scene}, {size}: frames/s on one core", measured, "{:,.1f}"))
+        console.print(_report.spread_table(f"{scene}: frames/s on one core", measured, "{:,.1f}"))
         console.print(_report.spread_table("ratio within a round", ratios[scene], "{:,.2f}"))
         for peer, reason in failures[scene].items():
             console.print(f"{peer} was not measured: {reason}", highlight=False, soft_wrap=True)
@@ -80,7 +81,7 @@ def run(options: Options) -> dict[str, object]:
 
 
 def _on_one_core(
-    scene: str, options: Options, core: int, status: Any
+    scene: str, size: int, options: Options, core: int, status: Any
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Frames a second by peer, a figure for each round; and why a peer has none."""
     worlds = options.worlds
@@ -91,23 +92,25 @@ def _on_one_core(
         "mujoco_masks": (_mujoco, (True,), 4 * worlds),
         "gymnasium": (_gymnasium, (), worlds),
     }
+    if options.suite is not None:
+        works[f"ours, {options.suite}"] = (_camera, (1, "tiled", options.suite), options.frames)
     failures: dict[str, str] = {}
     peers: dict[str, _render_peers.Peer] = {}
     with ExitStack() as stack:
         for name, (work, arguments, _) in works.items():
-            status.update(f"{scene}: starting {name}")
-            what = (scene, options.size, worlds, *arguments)
+            status.update(f"{scene}, {size} x {size}: starting {name}")
+            what = (scene, size, worlds, *arguments)
             peer = stack.enter_context(_render_peers.peer(name, work, *what, cores=[core]))
             answer = peer.answer()
             if not isinstance(answer, str):
                 peers[name] = peer
-            elif name == "ours":
-                raise ValueError(f"ours could not be measured: {answer}")
+            elif work is _camera and "tiled" in arguments:
+                raise ValueError(f"{name} could not be measured: {answer}")
             else:
                 failures[name] = answer
         rates: dict[str, list[float]] = {name: [] for name in peers}
         for number in range(1, options.rounds + 1):
-            status.update(f"{scene}: round {number} of {options.rounds}")
+            status.update(f"{scene}, {size} x {size}: round {number} of {options.rounds}")
             for name, peer in peers.items():
                 rates[name].append(peer.measure(works[name][2]))
     return rates, failures
@@ -117,7 +120,7 @@ def _on_all_cores(
     options: Options, cores: list[int], status: Any
 ) -> tuple[dict[int, list[float]], list[float]]:
     """Frames a second of the first scene by number of threads, and of a process on each core together."""
-    what = (options.scenes[0], options.size, options.worlds)
+    what = (options.scenes[0], options.size[0], options.worlds)
     scaling: dict[int, list[float]] = {threads: [] for threads in range(1, len(cores) + 1)}
     processes: list[float] = []
     with ExitStack() as stack:
@@ -157,33 +160,41 @@ class Scene:
     """MuJoCo's integration states, [worlds, size]."""
     colors: NDArray[np.float32]
     """Colours of the geoms, [worlds, ngeom, 4]."""
+    lens: Any = None
+    """Image effects of a suite of shifts; None without."""
 
 
-def load_scene(scene: str, worlds: int) -> Scene:
+def load_scene(scene: str, worlds: int, suite: str | None = None) -> Scene:
     """The worlds of a task, or of an MJCF file after random actions.
+
+    Args:
+        scene: the task, or PATH:CAMERA of the file.
+        worlds: number of worlds.
+        suite: the suite of visual shifts that the task's worlds have; None for none.
 
     Raises:
         ValueError: neither a task nor PATH:CAMERA of a file that MuJoCo loads.
     """
     path, _, camera = scene.rpartition(":")
-    return _from_file(Path(path), camera, worlds) if path else _from_task(scene, worlds)
+    return _from_file(Path(path), camera, worlds) if path else _from_task(scene, worlds, suite)
 
 
-def _from_task(name: str, count: int) -> Scene:
+def _from_task(name: str, count: int, suite: str | None) -> Scene:
     from robot_attn_envs.make import load_task
     from robot_attn_envs.registry import TASKS
     from robot_attn_envs.render.camera import KINEMATICS
     from robot_attn_envs.worlds import Worlds
     from robot_attn_scripts._tasks import env_id
 
-    worlds = Worlds(load_task(TASKS[env_id(name)]), count, threads=1)
+    worlds = Worlds(load_task(TASKS[env_id(name)]), count, threads=1, suite=suite)
     worlds.seed(range(count))
     worlds.reset(np.arange(count))
     for _ in range(40):
         worlds.step(worlds.oracle())
     kinematics = {field: worlds.batch.bind(field).copy() for field in KINEMATICS}
+    kinematics = worlds.shifts.apply(kinematics, worlds.steps)
     states, colors = worlds.batch.state.copy(), worlds.camera.geom_rgba.copy()
-    return Scene(worlds.model, worlds.task.camera, kinematics, states, colors)
+    return Scene(worlds.model, worlds.task.camera, kinematics, states, colors, worlds.shifts.lens)
 
 
 def _from_file(path: Path, camera: str, count: int) -> Scene:
@@ -220,12 +231,15 @@ def _divided(over: Sequence[float], under: Sequence[float]) -> list[float]:
 
 @contextmanager
 def _camera(
-    scene: str, size: int, worlds: int, threads: int, renderer: str
+    scene: str, size: int, worlds: int, threads: int, renderer: str, suite: str | None = None
 ) -> Iterator[_render_peers.Advance]:
     from robot_attn_envs import BatchCamera
 
-    drawn = load_scene(scene, worlds)
-    camera = BatchCamera(drawn.model, worlds, drawn.camera, (size, size), threads=threads, renderer=renderer)
+    drawn = load_scene(scene, worlds, suite)
+    frame = (size, size)
+    camera = BatchCamera(
+        drawn.model, worlds, drawn.camera, frame, threads=threads, renderer=renderer, lens=drawn.lens
+    )
     camera.geom_rgba[:] = drawn.colors
     camera.render(drawn.kinematics, recolor=True)
 

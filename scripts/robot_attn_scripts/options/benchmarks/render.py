@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output
+from robot_attn_scripts.options._groups import Checked, Output, Suite
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,9 @@ class Amount:
 
     scenes: tuple[str, ...] = ("track", "navigate", "reach", "push")
     """Tasks, or MJCF files with a camera of theirs, as PATH:CAMERA."""
-    size: int = 64
-    """Height and width of the frames in pixels."""
+    size: tuple[int, ...] = (64,)
+    """Heights, and widths, of the frames in pixels."""
+    suite: Suite = None
     rounds: int = 7
     """Repetitions for each peer and each number of threads."""
     worlds: int = 64
@@ -28,9 +29,10 @@ class Amount:
 class Options(Amount, Output, Checked):
     """Frames a second of our renderer, beside mujoco_warp's, MuJoCo's and Gymnasium's.
 
-    On one core, each peer in a separate process pinned to that core, for each scene:
+    On one core, each peer in a separate process pinned to that core, for each scene and size:
 
     - `ours`: `BatchCamera` over a batch of worlds, RGB and segmentation at once, from kinematics to uint8;
+    - `ours, SUITE`: the same with a suite of visual shifts, as objects, light, camera and lens have it;
     - `mujoco_warp`: the same camera with mujoco_warp's ray caster;
     - `mujoco`: `mujoco.Renderer` tuned for speed (no shadows, no reflections, no multisampling), RGB, one
       world after the other;
@@ -41,16 +43,20 @@ class Options(Amount, Output, Checked):
     random actions of a model from a file. The physics is not timed. Every round measures each peer once, one
     after the other; a ratio is taken within each round.
 
-    On all cores, for the first scene: the frames a second of `ours` with 1, 2, ... threads, and the share of
-    a whole core that each thread is worth, frames a second divided by the threads and by the frames a second
-    of one. Beside it, what the machine itself gives when all of its cores are busy: a process on each core,
-    with nothing in common.
+    On all cores, for the first scene and size: the frames a second of `ours` with 1, 2, ... threads, and the
+    share of a whole core that each thread is worth, frames a second divided by the threads and by the frames
+    a second of one. Beside it, what the machine itself gives when all of its cores are busy: a process on
+    each core, with nothing in common.
     """
 
     def check(self) -> None:
         if not self.scenes:
             raise ValueError("expected at least one scene, got none: name a task or PATH:CAMERA")
+        _groups.check_some(self, "size")
         _groups.check_range(self, ("size",), 32, 2048)
+        _groups.check_suite(self.suite)
+        if self.suite is not None and (files := [scene for scene in self.scenes if ":" in scene]):
+            raise ValueError(f"expected only tasks with --suite, got {files[0]}: measure it without")
         _groups.check_range(self, ("rounds",), 1)
         _groups.check_range(self, ("worlds",), 1, _groups.MAX_ENVS)
         if self.frames < self.worlds:
