@@ -26,7 +26,7 @@ from torch import Tensor
 from robot_attn.compat.torch import transforming
 
 MIN_SIDE = 32
-MAX_SIDE = 512
+MAX_SIDE = 2048
 """Range of the height and width of frames, in pixels, for perception modules."""
 
 ROUNDING = 1e-3
@@ -90,7 +90,7 @@ def to_channels_first(frames: Frames) -> Frames:
     """Convert an environment's frames to the axis order of perception modules, without a copy.
 
     Args:
-        frames: uint8 [..., H, W, C] in [0, 255], an array or a tensor; H and W from 32 to 512 pixels.
+        frames: uint8 [..., H, W, C] in [0, 255], an array or a tensor; H and W from 32 to 2048 pixels.
 
     Returns:
         A view uint8 [..., C, H, W] of the same type.

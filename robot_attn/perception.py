@@ -20,7 +20,7 @@ class Perception(nn.Module):
     A family sets `features_dim`, `num_heads` and `grid` in its constructor and implements `perceive`.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context that comes with each frame (joint positions, a goal), 0 for
             none. The context enters the features.
 

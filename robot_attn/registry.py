@@ -121,7 +121,7 @@ def build(
 
     Args:
         family: a name in `FAMILIES`; "module:Class", whose module is imported; or the class itself.
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context that comes with each frame, 0 for none.
         **options: options of the family.
 

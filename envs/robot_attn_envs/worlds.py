@@ -30,8 +30,7 @@ except ModuleNotFoundError as error:
         f"{mujoco.__version__}: upgrade mujoco, or use an environment of your own, which 3.10 is enough for"
     ) from error
 
-MIN_SIZE, MAX_SIZE = 32, 512
-MAX_VIEW_SIZE = 2048  # pixels, for frames that are not observations
+MIN_SIZE, MAX_SIZE = 32, 2048
 REMOVED = (0.0, 0.0, -50.0)  # m, position of an object that is removed in a counterfactual
 _WORD = (1 << 64) - 1
 # MuJoCo's warnings after which it resets a simulation.
@@ -48,7 +47,7 @@ class Worlds:
     Args:
         task: the task's class.
         num_worlds: number of worlds, at least 1.
-        image_size: side of the square frames in pixels, or (height, width); each from 32 to 512.
+        image_size: side of the square frames in pixels, or (height, width); each from 32 to 2048.
         depth: whether observations have a `depth` entry, float32 (H, W, 1), metres along the optical axis.
         threads: threads for physics and camera; None for every core this process may use.
         device: Warp device of the camera, "cpu" or e.g. "cuda".
@@ -289,7 +288,7 @@ class Worlds:
             ValueError: a camera that the model does not have, or a size out of range.
         """
         name = self.task.camera if camera is None else camera
-        size = self.image_size if image_size is None else check_image_size(image_size, MAX_VIEW_SIZE)
+        size = self.image_size if image_size is None else check_image_size(image_size)
         source = self.camera
         if (name, size) != (self.task.camera, self.image_size):
             source = self._render_from(name, size)
@@ -463,24 +462,23 @@ class Worlds:
         return values
 
 
-def check_image_size(image_size: int | Sequence[int], largest: int = MAX_SIZE) -> tuple[int, int]:
+def check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Check an image size.
 
     Args:
         image_size: side of a square, or (height, width), in pixels.
-        largest: largest side allowed.
 
     Returns:
         (height, width).
 
     Raises:
-        ValueError: not one or two integers from 32 to `largest`.
+        ValueError: not one or two integers from 32 to 2048.
     """
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
     whole = all(isinstance(side, int | np.integer) for side in sides)
-    if len(sides) != 2 or not whole or not all(MIN_SIZE <= side <= largest for side in sides):
+    if len(sides) != 2 or not whole or not all(MIN_SIZE <= side <= MAX_SIZE for side in sides):
         raise ValueError(
-            f"expected image_size to be one side or (height, width), integers from {MIN_SIZE} to {largest}, "
+            f"expected image_size to be one side or (height, width), integers from {MIN_SIZE} to {MAX_SIZE}, "
             f"got {image_size!r}"
         )
     return int(sides[0]), int(sides[1])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from robot_attn_policies.probing.faithfulness import run_head_ablation as run_head_ablation
     from robot_attn_policies.probing.faithfulness import run_pixel_ablation as run_pixel_ablation
     from robot_attn_policies.probing.probe import PolicyProbe as PolicyProbe
+    from robot_attn_policies.probing.probe import probe_cameras as probe_cameras
     from robot_attn_policies.probing.probe import probe_policy as probe_policy
     from robot_attn_policies.probing.steps import StepBatch as StepBatch
     from robot_attn_policies.probing.steps import StepCollector as StepCollector
@@ -84,7 +85,7 @@ _PUBLIC = {
         "run_head_ablation",
         "run_pixel_ablation",
     ),
-    "probing.probe": ("PolicyProbe", "probe_policy"),
+    "probing.probe": ("PolicyProbe", "probe_cameras", "probe_policy"),
     "probing.steps": ("StepBatch", "StepCollector"),
     "recording.episode_file": ("load_episode", "save_episode"),
     "recording.record": ("record",),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robot_attn.errors import unknown_name
 
@@ -44,7 +44,7 @@ def randomised(
     """
     if order not in get_args(Order):
         raise unknown_name("order", order, get_args(Order))
-    changed = copy.deepcopy(module)
+    changed = copy.deepcopy(module, _without_graphs(module))
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, part) for name, part in changed.named_modules() if list(part.parameters(recurse=False))]
     for name, part in reversed(layers):
@@ -60,3 +60,32 @@ def randomised(
             with torch.no_grad():
                 for parameter, before in learned:
                     parameter.copy_(before)
+
+
+def _without_graphs(module: nn.Module) -> dict[int, Any]:
+    """Find the tensors with an autograd graph that a module keeps, which `copy.deepcopy` refuses.
+
+    They are results of its last call, such as the noise matrices and the distribution of a policy of
+    Stable-Baselines3.
+
+    Returns:
+        A memo for `copy.deepcopy` with a detached copy of each.
+    """
+    memo: dict[int, Any] = {}
+    visited: set[int] = set()
+    left: list[Any] = [module]
+    while left:
+        value = left.pop()
+        if id(value) in visited or isinstance(value, type):
+            continue
+        visited.add(id(value))
+        if isinstance(value, Tensor):
+            if not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple | set):
+            left += value
+        elif hasattr(value, "__dict__"):
+            left += vars(value).values()
+    return memo

@@ -25,7 +25,7 @@ class Cnn(Perception):
     the convolutions would have no output, are padded to 36 with black.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
 

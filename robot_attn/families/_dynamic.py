@@ -44,7 +44,7 @@ class Dynamic(Perception):
     per frame after the patches, and those of `DynamicAttention`.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         num_heads: number of queries per glimpse.

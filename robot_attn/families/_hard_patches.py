@@ -135,7 +135,7 @@ class HardPatches(Perception):
     The attention is the shares, 0 at all other patches. The module is deterministic.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         chosen: K, number of patches to select.

@@ -37,7 +37,7 @@ class Hierarchical(Perception):
     attended location: Mnih et al. 2014, https://arxiv.org/abs/1406.6247, section 3.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         num_heads: h, number of queries per level.

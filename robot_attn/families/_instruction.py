@@ -68,7 +68,7 @@ class Instruction(Perception):
     over the channels, and a softmax of the sums over the frame gives the attention.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none; at least `MAX_TOKENS` without a fixed instruction.
         instruction: fixed instruction, or None for one per frame.
         features_dim: F, dimension of the features.

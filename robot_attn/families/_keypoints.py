@@ -32,7 +32,7 @@ class Keypoints(Perception):
     The context is concatenated to the coordinates before the last layer.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         num_heads: h, number of channels, each of which gives one keypoint.

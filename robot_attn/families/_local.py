@@ -26,7 +26,7 @@ class LocalAttention(Mixing):
     weights.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: as for `SelfAttention`; so are num_heads, embed_dim, layers, num_layer_heads and score.
         window: side of the square window in patches, an odd number.

@@ -67,7 +67,7 @@ class Mask(Perception):
     channels, then a linear map of these and the context, then ReLU.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         patch_dim: S, dimension of a patch embedding.

@@ -63,7 +63,7 @@ class Mixing(Perception):
     learned queries.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         num_heads: number of pooling queries.

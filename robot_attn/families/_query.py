@@ -148,7 +148,7 @@ class Query(Perception):
     projections. Queries are independent of position: they match their kind of patch anywhere in the frame.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         num_heads: h, number of queries.

@@ -133,7 +133,7 @@ class Slots(Perception):
     The initial slots are learned, so the module is deterministic, in training too.
 
     Args:
-        image_shape: (channels, height, width), height and width from 32 to 512 pixels.
+        image_shape: (channels, height, width), height and width from 32 to 2048 pixels.
         context_dim: dimension of the context, 0 for none.
         features_dim: F, dimension of the features.
         slots: k, number of slots.

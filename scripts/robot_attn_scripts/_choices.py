@@ -47,7 +47,7 @@ EVALUATION_SEED = 1_000_000_000
 CALIBRATION_SEED = 1_500_000_000
 MAX_SEED = (1 << 32) - 1
 """The largest seed of NumPy's global generator, which Stable-Baselines3 seeds."""
-MAX_FRAME = 512
+MAX_FRAME = 2048
 """The largest side of a camera frame in pixels."""
 MIN_FRAME = 32
 """The smallest side of a camera frame in pixels."""

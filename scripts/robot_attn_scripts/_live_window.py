@@ -25,7 +25,7 @@ from robot_attn.optional import import_cv2
 
 if TYPE_CHECKING:
     from robot_attn_policies.probing.probe import PolicyProbe
-    from robot_attn_policies.rollouts.rollout import Step
+    from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
 
 SPACE, ESCAPE = ord(" "), 27
 _PAUSED_MS = 30  # between two checks of the keyboard while paused
@@ -79,6 +79,7 @@ class LiveView:
         best_head: head to show large.
         show: called with each picture, uint8 [h, w, 3] RGB.
         wait: waits for so many milliseconds and returns the key that was pressed, or -1.
+        to_rgb: converts observations to frames uint8 [1, H, W, 3]; not needed if they are so already.
         dt: seconds for which each step is shown. Default: as short as possible.
         size: approximate height of the picture in pixels.
         title: title of the picture.
@@ -91,11 +92,13 @@ class LiveView:
         show: Callable[[Image], None],
         wait: Callable[[int], int],
         *,
+        to_rgb: Callable[[ObservationBatch], Image] | None = None,
         dt: float | None = None,
         size: int = 720,
         title: str = "",
     ) -> None:
         self._probe, self._best, self._show, self._wait = probe, best_head, show, wait
+        self._to_rgb = to_rgb
         self._dt, self._title = dt or 0.0, title
         layout = plan(probe.grid.image_size, probe.num_heads, size)
         self._large, self._small = (layout.main.h, layout.main.w), (layout.tiles[0].h, layout.tiles[0].w)
@@ -125,7 +128,10 @@ class LiveView:
     def draw(self, step: Step) -> Image:
         """Draw a step, the best head large and all heads small: uint8 [h, w, 3] RGB."""
         batch = step.observation
-        frame = (batch[self._probe.image or "image"] if isinstance(batch, Mapping) else batch)[0]
+        if self._to_rgb is not None:
+            frame = self._to_rgb(batch)[0]
+        else:
+            frame = (batch[self._probe.image or "image"] if isinstance(batch, Mapping) else batch)[0]
         maps = None
         if step.percept is not None and not self._probe.uniform:
             maps = step.percept.attention[0].numpy(force=True)

@@ -39,6 +39,7 @@ class Player:
     def play(self, seed: int, on_step: Callable[[Step], None] | None = None) -> Episode:
         """Run and record the episode of a seed, calling `on_step` after every step."""
         from robot_attn_policies.recording.episode_file import record_episode
+        from robot_attn_policies.recording.record import RGBConverter
 
         probe = self.policy.probe
         return record_episode(
@@ -47,7 +48,7 @@ class Player:
             seed,
             probe.grid,
             env_args=self.env_args,
-            image=probe.image or "image",
+            to_rgb=RGBConverter(self.env, probe),
             best_head=self.best_head,
             uniform=probe.uniform,
             policy=self.policy.name,

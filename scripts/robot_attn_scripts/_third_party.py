@@ -16,6 +16,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import AddRenderObservation, RescaleAction, ResizeObservation
 
+from robot_attn_policies.sb3.images import entries_of, image_entries
 from robot_attn_scripts._render_peers import opengl
 
 IMAGE_SIZE = 64
@@ -62,8 +63,9 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> Batch:
 def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
     """Create an environment with image observations and actions in [-1, 1].
 
-    An environment with image observations (uint8 [height, width, RGB], alone or in a `Dict`) keeps them. Any
-    other one gets the frames that it renders as its only observation. Actions without finite bounds are kept.
+    An environment with image observations keeps them and what comes with them, whatever their axes and
+    dtype. Any other one gets the frames that it renders as its only observation. Actions without finite
+    bounds are kept.
 
     Args:
         name: id in Gymnasium's registry.
@@ -72,8 +74,8 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         **options: options of the environment and of `gymnasium.make`, such as max_episode_steps.
 
     Raises:
-        ValueError: the environment has no images, or OpenGL is missing, or its episodes have no limit of
-            steps.
+        ValueError: the environment has no images or has them in a nested space, or OpenGL is missing, or its
+            episodes have no limit of steps.
     """
     entry = gymnasium.spec(name).entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
@@ -91,7 +93,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
             f"expected an environment with a limit of steps, got {name} without one, in which an untrained "
             "policy's episode may never end: set it, such as --env max_episode_steps=1000"
         )
-    if not _has_images(env.observation_space):
+    if not _has_images(env.observation_space, name):
         env = _observe_frames(env, name, (height, width))
     elif image_size is not None:
         raise ValueError(
@@ -162,10 +164,14 @@ def _observe_frames(env: Env, name: str, size: tuple[int, int]) -> Env:
     return env if env.observation_space.shape == (*size, 3) else ResizeObservation(env, size)
 
 
-def _has_images(space: spaces.Space[Any]) -> bool:
-    if isinstance(space, spaces.Dict):
-        return any(_has_images(entry) for entry in space.spaces.values())
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+def _has_images(space: spaces.Space[Any], name: str) -> bool:
+    entries = entries_of(space).values()
+    if any(isinstance(entry, spaces.Dict | spaces.Tuple) for entry in entries):
+        raise ValueError(
+            f"expected observations in a Dict of arrays, got {name} with a space inside another, {space}: "
+            "flatten it in a wrapper, such as gymnasium.wrappers.TransformObservation"
+        )
+    return bool(image_entries(space))
 
 
 def _sides(image_size: Any) -> tuple[int, int]:

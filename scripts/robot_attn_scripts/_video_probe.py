@@ -17,6 +17,7 @@ from robot_attn.optional import import_cv2
 from robot_attn.regions import Tracker, regions
 from robot_attn_policies.probing.probe import MAP_KINDS
 from robot_attn_policies.sb3.extractor import TOKENS
+from robot_attn_policies.sb3.images import image_entries
 
 if TYPE_CHECKING:
     from robot_attn.regions import Track
@@ -216,8 +217,12 @@ def _rest(probe: PolicyProbe, instruction: str | None) -> tuple[Mapping[str, NDA
     space = probe.policy.observation_space
     entries = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     frames = entries.pop(probe.image) if probe.image is not None else space
-    if not isinstance(frames, spaces.Box) or frames.shape[0] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"expected a policy with uint8 RGB frames, got one with {frames}")
+    layout = image_entries(space)[probe.image]
+    if frames.dtype != np.uint8 or layout.image_shape[0] != 3 or layout.stack != 1:
+        raise ValueError(
+            f"expected a policy with uint8 RGB frames, got one with {frames}: show its episodes by "
+            "`robot-attn replay`"
+        )
     tokens = entries.pop(TOKENS, None)
     if tokens is None and instruction is not None:
         raise ValueError(

@@ -124,13 +124,21 @@ def _players(
 
 def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> Episode:
     """Run and record an episode, with a progress bar and in the window if there is one."""
+    from robot_attn_policies.recording.record import RGBConverter
     from robot_attn_scripts._live_window import LiveView
 
     live = None
     if window is not None:
         probe, title = player.policy.probe, f"{player.policy.name}   seed {seed}"
         live = LiveView(
-            probe, player.best_head, window.show, window.wait, dt=player.env.dt, size=size, title=title
+            probe,
+            player.best_head,
+            window.show,
+            window.wait,
+            to_rgb=RGBConverter(player.env, probe),
+            dt=player.env.dt,
+            size=size,
+            title=title,
         )
     with _loaded_run.step_bar(progress) as start_progress:
         advance = start_progress(f"recording seed {seed}", int(player.env.horizon))

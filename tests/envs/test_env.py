@@ -177,9 +177,9 @@ def test_render_returns_a_larger_frame_of_the_policys_camera() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 16}, r"from 32 to 512, got 16"),
-        ({"image_size": (64, 1024)}, r"from 32 to 512, got \(64, 1024\)"),
-        ({"image_size": 64.5}, r"integers from 32 to 512, got 64.5"),
+        ({"image_size": 16}, r"from 32 to 2048, got 16"),
+        ({"image_size": (64, 2049)}, r"from 32 to 2048, got \(64, 2049\)"),
+        ({"image_size": 64.5}, r"integers from 32 to 2048, got 64.5"),
         ({"render_mode": "human"}, r"\"rgb_array\", got 'human'"),
         ({"device": "cuda:7"}, r"expected a device among .*, got 'cuda:7'"),
     ],

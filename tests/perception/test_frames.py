@@ -59,7 +59,7 @@ def test_channels_move_to_the_back_and_to_the_front() -> None:
         (frames(2).astype(np.float32), "got dtype float32: convert them to uint8"),
         (frames()[..., 0], r"got shape \[32, 37\]: add the missing axes"),
         (np.zeros((2, 3, 64, 64), np.uint8), "got shape .* look channel-first already"),
-        (np.zeros((64, 513, 3), np.uint8), "from 32 to 512, got shape .*: crop, pad or resize"),
+        (np.zeros((64, 2049, 3), np.uint8), "from 32 to 2048, got shape .*: crop, pad or resize"),
     ],
 )
 def test_to_channels_first_rejects_other_frames(bad: np.ndarray, match: str) -> None:
@@ -158,7 +158,7 @@ def test_a_context_for_a_module_without_one_raises_value_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 31, 64), (3, 64, 513), (0, 64, 64), (64, 64), (64, 64, 3), (1, 3, 64, 64)]
+    "shape", [(3, 31, 64), (3, 64, 2049), (0, 64, 64), (64, 64), (64, 64, 3), (1, 3, 64, 64)]
 )
 def test_an_invalid_image_shape_raises_value_error(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"expected image_shape as .*, got .*: "):

@@ -22,6 +22,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     apply_learning_rate,
     clear_requests,
     distribution_of,
+    divides_images,
     env_indices,
     greedy_actions,
     progress_remaining,
@@ -140,6 +141,27 @@ def test_a_latent_gives_the_distribution_of_the_policy() -> None:
     found = distribution_of(policy, policy.mlp_extractor.forward_actor(features)).distribution
     expected = policy.get_distribution(observation).distribution
     assert torch.equal(found.mean, expected.mean) and torch.equal(found.stddev, expected.stddev)
+
+
+@pytest.mark.parametrize("divides", [True, False])
+@pytest.mark.parametrize("kind", [PPO, SAC])
+def test_an_extractor_can_tell_whether_its_policy_divides_images(
+    kind: type[PPO | SAC], divides: bool
+) -> None:
+    found = []
+
+    class Listening(FlattenExtractor):
+        def __init__(self, space: Any) -> None:
+            found.append(divides_images())
+            super().__init__(space)
+
+    kind(
+        "MlpPolicy",
+        pendulums(1),
+        policy_kwargs={"features_extractor_class": Listening, "normalize_images": divides},
+    )
+    assert found and set(found) == {divides}
+    assert divides_images() is None
 
 
 def test_greedy_actions_are_what_predict_rescales() -> None:

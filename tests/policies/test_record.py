@@ -299,7 +299,7 @@ def test_states_and_action_names_are_recorded_if_the_batch_has_them() -> None:
     [
         ("CartPole-v1", {}, "expected an environment, got str"),
         (Noise(channels=1), {}, "the policy observes, got an environment with frames .37, 53, 1."),
-        (Noise(vector=True), {}, "expected frames of three axes"),
+        (Noise(vector=True), {}, "expected frames, got the observation space"),
         (SyncVectorEnv([Noise] * 2), {}, "batch of one environment, got 2: record one at a time"),
         (Noise(), {"max_steps": 0}, "expected max_steps of at least 1, got 0"),
         (Noise(), {"stack": 0}, "a stack of 0"),

@@ -1,6 +1,7 @@
 """Environments without a line of ours: Gymnasium's Reacher-v5 through its renderer, and somebody's own."""
 
 import gc
+import importlib
 import json
 import os
 import shutil
@@ -532,3 +533,106 @@ def test_what_a_folder_names_is_not_imported_until_a_person_names_it(
 ) -> None:
     assert run(command, lamp_folder, "--which", "last", *named) == 2
     assert "if you trust it, add --module lamp_env" in capsys.readouterr().err
+
+
+# Observations go in whole.
+
+SEEING = '''
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+H, W = 36, 44
+IMAGES = {
+    "grey": spaces.Box(0, 255, (H, W, 1), np.uint8),
+    "flat": spaces.Box(0, 255, (H, W), np.uint8),
+    "rgba": spaces.Box(0, 255, (H, W, 4), np.uint8),
+    "first": spaces.Box(0, 255, (3, H, W), np.uint8),
+    "float": spaces.Box(0, 1, (H, W, 3), np.float32),
+    "stack": spaces.Box(0, 255, (2, H, W, 3), np.uint8),
+    "large": spaces.Box(0, 255, (480, 640, 3), np.uint8),
+}
+
+
+class Seeing(gymnasium.Env):
+    """Random frames of any form, alone or with a state; it renders something else."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, kind="grey", alone=False, nested=False, render_mode=None):
+        self.render_mode = render_mode
+        state = spaces.Box(-1, 1, (2,), np.float32)
+        space = IMAGES[kind] if alone else spaces.Dict(camera=IMAGES[kind], state=state)
+        self.observation_space = spaces.Dict(robot=space) if nested else space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+
+gymnasium.register("Seeing-v0", Seeing, max_episode_steps=4)
+'''
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("seeing")
+    (folder / "seeing_env.py").write_text(SEEING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module("seeing_env")
+    gymnasium.registry.pop("Seeing-v0", None)
+    sys.modules.pop("seeing_env", None)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["with a state", "alone"])
+@pytest.mark.parametrize("kind", ["grey", "flat", "rgba", "first", "float", "stack", "large"])
+def test_an_environments_own_frames_and_state_are_trained_on_and_recorded(
+    kind: str, alone: bool, seeing: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    training = ["--out", out, "--steps", 16, "--eval-every", 16, "--eval-episodes", 2, "--threads", 1]
+    small = ["--ppo", "n_envs=2", "n_steps=8", "batch_size=8", "n_epochs=1", "net_arch=[8]"]
+    scene = ["--env", f"kind={kind}", f"alone={str(alone).lower()}"]
+    assert run("train", "seeing_env:Seeing-v0", *training, *small, *scene) == 0
+    policy, _ = load_policy(out, which="last")
+    space = policy.observation_space
+    image = space if alone else space["camera"]  # type: ignore[index]
+    assert image.dtype == seeing.IMAGES[kind].dtype
+    assert sorted(image.shape) == sorted(seeing.IMAGES[kind].shape)
+    assert alone or space["state"].shape == (2,)  # type: ignore[index]
+
+    video = tmp_path / "replay.mp4"
+    arguments = ["--module", "seeing_env", "--which", "last", "--seed", 3]
+    assert run("replay", out, "--out", video, *arguments) == 0
+    episode = load_episode(video.with_suffix(".hdf5"))
+    env = seeing.Seeing(kind, alone)
+    first, _ = env.reset(seed=3)
+    frame = first if alone else first["camera"]
+    frame = frame[-1] if kind == "stack" else np.moveaxis(frame, 0, -1) if kind == "first" else frame
+    frame = frame[..., None] if kind == "flat" else frame[..., :3]
+    expected = np.rint(frame * 255) if kind == "float" else frame
+    assert np.array_equal(episode.images[0], np.broadcast_to(expected, episode.images.shape[1:]))
+    if alone:
+        assert episode.state is None
+    else:
+        assert episode.state is not None and np.array_equal(episode.state[0], first["state"])
+    assert (
+        run("evaluate", out, "--episodes", 2, "--envs", 2, "--which", "last", "--module", "seeing_env") == 0
+    )
+
+
+def test_a_space_inside_another_is_refused(
+    seeing: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "seeing_env:Seeing-v0", "--env", "nested=true", "--out", tmp_path / "run") == 2
+    assert "a space inside another" in " ".join(capsys.readouterr().err.split())

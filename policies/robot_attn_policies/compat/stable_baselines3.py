@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
@@ -98,6 +99,22 @@ def apply_learning_rate(model: OnPolicyAlgorithm) -> None:
 
 
 # ---- Policies ----
+
+
+def divides_images() -> bool | None:
+    """Whether the policy that is constructing its features extractor divides uint8 images by 255.
+
+    Stable-Baselines3 tells an extractor by `normalized_image=True`, which it writes into the dict that the
+    caller passed as `features_extractor_kwargs` and never takes back. For a second policy from the same dict,
+    only the policy itself knows.
+
+    Returns:
+        The policy's `normalize_images`; None outside of the construction of a policy.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not BaseModel.make_features_extractor.__code__:
+        frame = frame.f_back
+    return None if frame is None else bool(frame.f_locals["self"].normalize_images)
 
 
 def distribution_of(policy: ActorCriticPolicy, latent: Tensor) -> Distribution:

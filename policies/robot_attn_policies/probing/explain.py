@@ -369,6 +369,6 @@ class _Setup:
         if self.probe.kind != "attention":
             return None
         try:
-            return find_extractor(self.probe.policy).perception.head_inputs()
+            return find_extractor(self.probe.policy).perception_of(self.probe.image).head_inputs()
         except ValueError:
             return None

@@ -16,13 +16,14 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 from torch.nn import functional as F
 
-from robot_attn import AttentionGrid, Percept, to_float
+from robot_attn import AttentionGrid, Percept, Perception, to_float
 from robot_attn.explain import gradient_length
-from robot_attn.frames import channel_axis, channels_to_back, channels_to_front
+from robot_attn.layout import ImageLayout, image_layout
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
 from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, policy_actor
 from robot_attn_policies.sb3.act import Memory, act
-from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor
+from robot_attn_policies.sb3.extractor import find_extractor
+from robot_attn_policies.sb3.images import entries_of, fit_observation, image_entries, pixel_range
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
 MapKind: TypeAlias = Literal["attention", "gradient", "uniform"]
@@ -58,26 +59,34 @@ class PolicyProbe:
     kind: MapKind
 
     @property
+    def _space(self) -> spaces.Space[Any]:
+        return self.policy.observation_space
+
+    @property
     def uniform(self) -> bool:
         """Whether the maps are uniform by construction."""
         return self.kind == "uniform"
 
     def values(self, observation: ObservationBatch) -> NDArray[np.float64] | None:
         """Return the policy's value estimates, float64 [B], or None where it has no value function."""
-        tensors, _ = self.policy.obs_to_tensor(cast(Any, observation))
+        tensors, _ = self.policy.obs_to_tensor(fit_observation(cast(Any, observation), self._space))
         with torch.no_grad():
             values = _values(self.policy, tensors)
         return None if values is None else values.reshape(-1).double().numpy(force=True)
 
 
-def probe_policy(source: BaseAlgorithm | BasePolicy, *, gradients: bool = True) -> PolicyProbe:
-    """Probe any policy that observes images.
+def probe_policy(
+    source: BaseAlgorithm | BasePolicy, *, image: str | None = None, gradients: bool = True
+) -> PolicyProbe:
+    """Probe any policy that observes images, at one of its cameras.
 
     The maps of a policy without attention are `action_gradient_maps`: they show which cells of the frame
     would change the action, not what the policy attends to.
 
     Args:
-        source: an algorithm or its policy, with channel-first frames as Stable-Baselines3 makes them.
+        source: an algorithm or its policy.
+        image: key of the camera's image; None for a policy with one camera. `probe_cameras` returns a probe
+            of each.
         gradients: whether to return gradients instead of attention that is uniform by construction, as that
             of the family "cnn" is.
 
@@ -85,25 +94,75 @@ def probe_policy(source: BaseAlgorithm | BasePolicy, *, gradients: bool = True) 
         The probe.
 
     Raises:
-        ValueError: the policy observes no images.
+        ValueError: the policy observes no images, not that image, or several if `image` is None.
     """
     policy = source.policy if isinstance(source, BaseAlgorithm) else source
+    cameras = camera_names(policy)
+    if image is None and len(cameras) > 1:
+        raise ValueError(
+            f"expected the name of one of the policy's cameras {list(cameras)}, got none: choose one, such "
+            f"as probe_policy(policy, image={cameras[0]!r}), or probe all with probe_cameras(policy)"
+        )
+    if image is not None and image not in cameras:
+        raise ValueError(
+            f"expected one of the images that the policy observes, {list(cameras)}, got {image!r}: name one "
+            "of them"
+        )
+    key = cameras[0] if image is None else image
     try:
         extractor = find_extractor(policy)
     except ValueError:
-        return _gradient_probe(policy, *_image(policy.observation_space))
-    if extractor.perception.uniform and gradients:
-        return _gradient_probe(policy, extractor.image_key, extractor.perception.image_shape[1:])
-    return _attention_probe(policy, extractor)
+        return _gradient_probe(policy, key, image_entries(policy.observation_space)[key].image_size)
+    perception = extractor.perception_of(key)
+    if perception.uniform and gradients:
+        return _gradient_probe(policy, key, perception.image_shape[1:])
+    return _attention_probe(policy, perception, key)
 
 
-def _attention_probe(policy: BasePolicy, extractor: PerceptionExtractor) -> PolicyProbe:
-    perception = extractor.perception
+def probe_cameras(
+    source: BaseAlgorithm | BasePolicy, *, gradients: bool = True
+) -> dict[str | None, PolicyProbe]:
+    """Probe every camera of a policy.
+
+    Args:
+        source: an algorithm or its policy.
+        gradients: as for `probe_policy`.
+
+    Returns:
+        A probe for each camera by the key of its image, in the policy's order; the key is None for a policy
+        whose observation is the image.
+
+    Raises:
+        ValueError: the policy observes no images.
+    """
+    policy = source.policy if isinstance(source, BaseAlgorithm) else source
+    return {key: probe_policy(policy, image=key, gradients=gradients) for key in camera_names(policy)}
+
+
+def camera_names(policy: BasePolicy) -> tuple[str | None, ...]:
+    """Return the keys of the images that a policy uses; (None,) if its observation is the image.
+
+    Raises:
+        ValueError: the policy observes no images.
+    """
+    try:
+        return find_extractor(policy).image_keys
+    except ValueError:
+        keys = tuple(image_entries(policy.observation_space))
+    if not keys:
+        raise ValueError(
+            f"expected a policy that observes images, got one that observes {policy.observation_space}: "
+            "train it on frames"
+        )
+    return keys
+
+
+def _attention_probe(policy: BasePolicy, perception: Perception, image: str | None) -> PolicyProbe:
     return PolicyProbe(
         policy,
-        policy_actor(policy),
+        policy_actor(policy, image=image),
         perception.grid,
-        extractor.image_key,
+        image,
         perception.num_heads,
         "uniform" if perception.uniform else "attention",
     )
@@ -111,6 +170,7 @@ def _attention_probe(policy: BasePolicy, extractor: PerceptionExtractor) -> Poli
 
 def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int, int]) -> PolicyProbe:
     def act(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
+        observation = fit_observation(observation, policy.observation_space)
         actions, _ = policy.predict(cast(Any, observation), deterministic=True)
         return actions, _percept(action_gradient_maps(policy, observation, image))
 
@@ -137,23 +197,23 @@ def frames_of(observation: ObservationBatch, image: str, grid: AttentionGrid) ->
     Raises:
         ValueError: no such key, or frames of another size than the grid's.
     """
-    frames, axis = _frames_and_axis(observation, image, grid)
-    return frames if axis == -1 else channels_to_back(frames)
+    frames, layout = _frames_and_layout(observation, image, grid)
+    return layout.to_channels_last(frames)
 
 
 def with_frames(
     observation: ObservationBatch, image: str, grid: AttentionGrid, frames: NDArray[Any]
 ) -> ObservationBatch:
     """Return the observation with its frames replaced by `frames` [B, H, W, C]; arguments as `frames_of`."""
-    _, axis = _frames_and_axis(observation, image, grid)
-    frames = frames if axis == -1 else channels_to_front(frames)
+    _, layout = _frames_and_layout(observation, image, grid)
+    frames = layout.from_channels_last(frames)
     return {**observation, image: frames} if isinstance(observation, Mapping) else frames
 
 
-def _frames_and_axis(
+def _frames_and_layout(
     observation: ObservationBatch, image: str, grid: AttentionGrid
-) -> tuple[NDArray[Any], int]:
-    """Return the frames as the observation has them, and the axis of their channels."""
+) -> tuple[NDArray[Any], ImageLayout]:
+    """Return the frames as the observation has them, and the axes of one."""
     if not isinstance(observation, Mapping):
         frames = observation
     elif image in observation:
@@ -163,13 +223,13 @@ def _frames_and_axis(
             f"expected an observation with {image!r}, got the entries {sorted(observation)}: name the entry "
             "with the frames"
         )
-    axis = channel_axis(frames.shape, grid.image_size) if frames.ndim == 4 else None
-    if axis is None:
+    layout = image_layout(frames.shape[1:], grid.image_size)
+    if layout is None:
         raise ValueError(
             f"expected frames of {grid.image_size} pixels, as the maps, got {list(frames.shape)}: "
             "resize them as in training"
         )
-    return frames, axis
+    return frames, layout
 
 
 def stateful_actor(probe: PolicyProbe) -> Actor:
@@ -185,12 +245,12 @@ def stateful_actor(probe: PolicyProbe) -> Actor:
 
     def act_with_attention(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         nonlocal state
-        actions, percept, state = act(policy, observation, state)
+        actions, percept, state = act(policy, observation, state, image=probe.image)
         return actions, percept
 
     def act_with_gradients(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
         nonlocal state
-        before = state
+        before, observation = state, fit_observation(observation, policy.observation_space)
         actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
         state = cast(Memory, after)
         return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
@@ -253,15 +313,20 @@ def decision(
         ValueError: a policy with neither a distribution, an actor nor a Q-network.
     """
     policy.set_training_mode(False)
-    tensors, _ = policy.obs_to_tensor(cast(Any, observation))
+    space = policy.observation_space
+    tensors, _ = policy.obs_to_tensor(fit_observation(cast(Any, observation), space))
     observed = cast(Any, tensors) if image is None else cast(Any, tensors)[image]
+    layout, entry = image_entries(space)[image], entries_of(space)[image]
     is_uint8 = observed.dtype == torch.uint8
-    frames = to_float(observed, torch.float32) if is_uint8 else observed.detach().clone()
-    # Stable-Baselines3 divides by 255 if the space is uint8, whatever the dtype; `PerceptionPolicy` does not.
-    divides = is_uint8 and policy.normalize_images and not isinstance(policy, PerceptionPolicy)
+    low, high = (0.0, 255.0) if is_uint8 else pixel_range(entry, image)
+    unit = to_float(observed, torch.float32) if is_uint8 else (observed.detach() - low) / (high - low)
+    frames = layout.to_channels_first(unit)
+    # A policy takes the values of its space; `PerceptionPolicy` takes images that it leaves undivided.
+    if isinstance(policy, PerceptionPolicy) and is_image_space(entry):
+        low, high = 0.0, 1.0
 
     def decide(frames: Tensor) -> Tensor:
-        scaled = frames * 255 if divides else frames
+        scaled = layout.from_channels_first(frames if (low, high) == (0, 1) else frames * (high - low) + low)
         count = len(frames) // len(observed)
         if image is None:
             return _scores(policy, scaled, memory, count)
@@ -338,18 +403,6 @@ def _values(policy: Any, observation: Any) -> Tensor | None:
     if hasattr(policy, "quantile_net"):
         return cast(Tensor, policy.quantile_net(observation)).mean(dim=1).amax(dim=1)
     return None
-
-
-def _image(space: spaces.Space[Any]) -> tuple[str | None, tuple[int, int]]:
-    """Return the key of a space's first image, and the (H, W) of its frames."""
-    entries = list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
-    for key, entry in entries:
-        if is_image_space(entry) or (isinstance(entry, spaces.Box) and len(entry.shape) == 3):
-            assert entry.shape is not None
-            return key, (entry.shape[1], entry.shape[2])
-    raise ValueError(
-        f"expected a policy that observes images, got one that observes {space}: train it on frames"
-    )
 
 
 def _centers(length: int) -> NDArray[np.float32]:

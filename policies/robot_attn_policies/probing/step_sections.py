@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +55,8 @@ from robot_attn_policies.probing.probe import (
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.rollouts.rollout import ObservationBatch
 from robot_attn_policies.sb3.act import prepare
-from robot_attn_policies.sb3.extractor import find_extractor, perceive
+from robot_attn_policies.sb3.extractor import find_extractor
+from robot_attn_policies.sb3.images import fit_observation
 
 CURVE_FRAMES = 240
 """Most frames for the curves of action."""
@@ -152,17 +152,15 @@ def _maps_of_randomised_weights(
     probe: PolicyProbe, steps: StepBatch, seed: int
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Yield the maps [N, rows, cols] after each layer is randomised in turn, with the layer's name."""
-    probe.policy.predict(cast(Any, steps.observation))  # drops the last graph, which cannot be deep-copied
     if probe.kind == "gradient":
         for name, changed in randomised(probe.policy, seed=seed):
             maps = action_gradient_maps(cast(BasePolicy, changed), steps.observation, probe.image)
             yield name, maps.double().numpy(force=True)
         return
-    policy = copy.deepcopy(probe.policy)
-    extractor = find_extractor(policy)
-    for name, changed in randomised(extractor.perception, seed=seed):
-        extractor.perception = cast(Perception, changed)
-        attention = perceive(policy, steps.observation).attention.numpy(force=True)
+    perception, frames, context = _perception_inputs(probe, steps)
+    for name, changed in randomised(perception, seed=seed):
+        with torch.no_grad():
+            attention = changed(frames, context).attention.numpy(force=True)
         yield name, replace(steps, maps=AttentionMaps(attention, steps.maps.grid)).combined.weights
 
 
@@ -193,12 +191,18 @@ def gradients_section(probe: PolicyProbe, steps: StepBatch) -> Section:
 
 def _attention_gradients(probe: PolicyProbe, steps: StepBatch, frames: Tensor) -> NDArray[np.float64]:
     """Gradients of the heads' attended positions with respect to the pixels, combined, float64 [N, H, W]."""
-    extractor = find_extractor(probe.policy)
-    tensors, _ = probe.policy.obs_to_tensor(cast(Any, steps.observation))
-    with torch.no_grad():
-        _, context, _ = extractor.inputs(prepare(probe.policy, tensors))
-    maps = attention_gradient(extractor.perception, frames.detach(), context)
+    perception, _, context = _perception_inputs(probe, steps)
+    maps = attention_gradient(perception, frames.detach(), context)
     return np.asarray(np.tensordot(steps.weights, maps, (0, 1)))
+
+
+def _perception_inputs(probe: PolicyProbe, steps: StepBatch) -> tuple[Perception, Tensor, Tensor | None]:
+    """Return the perception of the probe's camera, and its frames and context in these steps."""
+    policy, extractor = probe.policy, find_extractor(probe.policy)
+    tensors, _ = policy.obs_to_tensor(fit_observation(cast(Any, steps.observation), policy.observation_space))
+    with torch.no_grad():
+        frames, context, _ = extractor.inputs(prepare(policy, tensors), probe.image)
+    return extractor.perception_of(probe.image), frames, context
 
 
 def clusters_section(steps: StepBatch, pictures: NDArray[np.uint8]) -> Section:
@@ -325,6 +329,7 @@ def _frames_and_actor(
 
     def act(frames: NDArray[Any]) -> NDArray[Any]:
         changed: Any = with_frames(observation, image, probe.grid, frames)
+        changed = fit_observation(changed, probe.policy.observation_space)
         return probe.policy.predict(changed, deterministic=True)[0]
 
     return frames_of(observation, image, probe.grid), act

@@ -377,6 +377,7 @@ def record_episode(
     *,
     env_args: Mapping[str, Any],
     image: str = "image",
+    to_rgb: Callable[[ObservationBatch], NDArray[np.uint8]] | None = None,
     best_head: int = 0,
     uniform: bool = False,
     policy: str = "",
@@ -396,6 +397,8 @@ def record_episode(
         grid: positions of the maps' cells in the frame.
         env_args: `env_name` and `env_kwargs`, from which the environment can be made.
         image: key of the frames in dict observations.
+        to_rgb: converts observations to frames uint8 [1, H, W, 3], such as `RGBConverter`; None for
+            observations whose frames are so already.
         best_head: head that a replay shows large.
         uniform: whether the attention is uniform by construction.
         policy: name of the policy.
@@ -424,7 +427,7 @@ def record_episode(
         if step.percept is None:
             raise ValueError("expected attention to record, got none: give an actor that returns a Percept")
         entries = step.observation if isinstance(step.observation, Mapping) else {image: step.observation}
-        if image not in entries:
+        if to_rgb is None and image not in entries:
             raise ValueError(
                 f"expected an observation with {image!r}, got the entries {sorted(entries)}: name the entry "
                 "with the frames"
@@ -433,7 +436,7 @@ def record_episode(
         value = None if values is None else values(step.observation)
         steps.append(
             {
-                "images": np.array(entries[image][0]),
+                "images": np.array((entries[image] if to_rgb is None else to_rgb(step.observation))[0]),
                 "state": np.ravel(entries["state"][0]).astype(np.float32) if "state" in entries else None,
                 "actions": np.array(action, dtype=np.float32),
                 "rewards": float(step.rewards[0]),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -17,13 +16,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack
 
 from robot_attn.episode import Episode
-from robot_attn.frames import channel_axis, channels_to_back
+from robot_attn.layout import image_layout
 from robot_attn_policies.probing.probe import PolicyProbe, probe_policy, stateful_actor
 from robot_attn_policies.recording.episode_file import record_episode
-from robot_attn_policies.rollouts.rollout import ObservationBatch
 from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
-
-_RECORDED, _OBSERVED = "image", "observed"  # entries of `_WithRGBFrames`' observations
+from robot_attn_policies.sb3.images import image_entries
 
 
 def record(
@@ -64,37 +61,19 @@ def record(
             be converted to RGB; a batch of several environments; or an error of `rollout_episodes`.
     """
     probe = probe_policy(policy)
-    act = stateful_actor(probe)
     return record_episode(
-        lambda observation: act(_observed(observation)),
-        _WithRGBFrames(env, max_steps, probe, stack),
+        stateful_actor(probe),
+        BatchOfOne(env, max_steps),
         seed,
         probe.grid,
         env_args=_env_args(env),
-        image=_RECORDED,
+        to_rgb=RGBConverter(env, probe, stack),
         best_head=best_head,
         uniform=probe.uniform,
         policy=type(policy).__name__,
-        values=lambda observation: probe.values(_observed(observation)),
+        values=probe.values,
         maps="gradient" if probe.kind == "gradient" else "attention",
     )
-
-
-def _observed(observation: ObservationBatch) -> ObservationBatch:
-    return cast(ObservationBatch, cast(Mapping[str, Any], observation)[_OBSERVED])
-
-
-class _WithRGBFrames(BatchOfOne):
-    """Observes what the policy observes, under `_OBSERVED`, and the frame to record, under `_RECORDED`."""
-
-    def __init__(self, env: Environment, max_steps: int, probe: PolicyProbe, stack: int | None) -> None:
-        super().__init__(env, max_steps)
-        self.to_rgb = RGBConverter(env, probe, stack)
-
-    def observe(self, observation: Any) -> ObservationBatch:
-        observed: Any = super().observe(observation)
-        state = {"state": observed["state"]} if isinstance(observed, Mapping) and "state" in observed else {}
-        return {_OBSERVED: observed, _RECORDED: self.to_rgb(observed), **state}
 
 
 def _env_args(env: Environment) -> dict[str, Any]:
@@ -119,21 +98,19 @@ class RGBConverter:
         ValueError: the policy and the environment have different frames, or the frames cannot be converted.
     """
 
-    def __init__(self, env: Environment, probe: PolicyProbe, stack: int | None) -> None:
+    def __init__(self, env: Environment, probe: PolicyProbe, stack: int | None = None) -> None:
         space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-        frames, expected = (
-            _image_space(each, probe.image) for each in (space, probe.policy.observation_space)
-        )
-        channels, height, width = expected.shape
+        channels, height, width = image_entries(probe.policy.observation_space)[probe.image].image_shape
         self._image = probe.image
-        axis = channel_axis(frames.shape, (height, width))
-        if axis is None or frames.shape[axis] != channels:
+        frames = _image_space(space, probe.image)
+        layout = image_layout(frames.shape, (height, width))
+        if layout is None or layout.image_shape[0] != channels:
             raise ValueError(
                 f"expected frames of {channels} x {height} x {width}, channels first or last, as the policy "
                 f"observes, got an environment with frames {list(frames.shape)}: wrap it as in training"
             )
-        self._channels_first = axis == -3
-        count = _stack_size(env) if stack is None else stack
+        self._layout = layout
+        count = max(layout.stack, _stack_size(env)) if stack is None else stack
         self._colors = channels // count if count >= 1 and channels % count == 0 else 0
         if self._colors not in (1, 3, 4):
             raise ValueError(
@@ -150,8 +127,7 @@ class RGBConverter:
 
     def __call__(self, observation: Any) -> NDArray[np.uint8]:
         frames = observation if self._image is None else observation[self._image]
-        frames = channels_to_back(frames) if self._channels_first else frames
-        newest = frames[..., -self._colors :][..., :3]
+        newest = self._layout.to_channels_last(frames)[..., -self._colors :][..., :3]
         if not self._is_uint8:
             scaled = (newest.astype(np.float64) - self._low) / (self._high - self._low)
             newest = np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
@@ -161,11 +137,10 @@ class RGBConverter:
 def _image_space(space: spaces.Space[Any], image: str | None) -> spaces.Box:
     """Return the space of the frames."""
     entry = space.spaces.get(image) if isinstance(space, spaces.Dict) and image is not None else space
-    if not isinstance(entry, spaces.Box) or len(entry.shape) != 3:
+    if not isinstance(entry, spaces.Box):
         where = "" if image is None else f" under {image!r}"
         raise ValueError(
-            f"expected frames{where} of three axes, got the observation space {space}: use frames of height, "
-            "width and channels"
+            f"expected frames{where}, got the observation space {space}: use the environment of the training"
         )
     return entry
 
@@ -176,7 +151,9 @@ def _stack_size(env: Any) -> int:
     while isinstance(env, VecEnvWrapper):
         count *= env.stacked_obs.n_stack if isinstance(env, VecFrameStack) else 1
         env = env.venv
-    if isinstance(env, DummyVecEnv):
+    while isinstance(env, VectorWrapper):
+        env = env.env
+    if isinstance(env, DummyVecEnv | SyncVectorEnv):
         env = env.envs[0]
     while isinstance(env, gymnasium.Wrapper):
         count *= env.stack_size if isinstance(env, FrameStackObservation) else 1

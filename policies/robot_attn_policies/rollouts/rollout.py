@@ -162,24 +162,25 @@ def _success(info: Mapping[str, Any], index: int) -> bool | None:
     return None
 
 
-def policy_actor(policy: BasePolicy) -> Actor:
+def policy_actor(policy: BasePolicy, *, image: str | None = None) -> Actor:
     """Return deterministic actions and attention of a policy, from one forward pass.
 
     A recurrent policy treats every observation as the first of an episode.
 
     Args:
         policy: a Stable-Baselines3 or sb3-contrib policy with a `PerceptionExtractor`.
+        image: key of the camera whose attention to return; None for a policy with one camera.
 
     Returns:
         A function that maps observations to actions and a `Percept`.
 
     Raises:
-        ValueError: an error of `find_extractor`.
+        ValueError: an error of `find_extractor`, or no `image` for a policy with several cameras.
     """
-    find_extractor(policy)  # raises here rather than in the middle of an episode
+    find_extractor(policy).camera(image)  # raises here rather than in the middle of an episode
 
     def actor(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        actions, percept, _ = act(policy, observation)
+        actions, percept, _ = act(policy, observation, image=image)
         return actions, percept
 
     return actor

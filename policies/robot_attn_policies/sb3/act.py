@@ -16,6 +16,7 @@ from torch import Tensor
 from robot_attn import Percept
 from robot_attn_policies.compat.stable_baselines3 import acts_as_published, distribution_of
 from robot_attn_policies.sb3.extractor import find_extractor, perceive
+from robot_attn_policies.sb3.images import fit_observation
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
 Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -27,6 +28,8 @@ def act(
     policy: BasePolicy,
     observation: NDArray[Any] | Mapping[str, NDArray[Any]],
     memory: Memory | None = None,
+    *,
+    image: str | None = None,
 ) -> tuple[NDArray[Any], Percept, Memory | None]:
     """Return deterministic actions, and the attention on which they are based.
 
@@ -39,23 +42,26 @@ def act(
         policy: a policy of Stable-Baselines3 or sb3-contrib with a `PerceptionExtractor`.
         observation: a batch of observations as the environment returns them, or a single one.
         memory: state of a recurrent policy, as the last call returned it; None at the start of an episode.
+        image: key of the camera whose percept to return; None for a policy with one camera.
 
     Returns:
         The actions [B, ...], without the batch axis for a single observation; the percept [B, ...], detached;
         and the state for the next call, None for a policy that is not recurrent.
 
     Raises:
-        ValueError: a policy without `PerceptionExtractor`, or an observation that does not fit its space.
+        ValueError: a policy without `PerceptionExtractor`, an observation that does not fit its space, or no
+            `image` for a policy with several cameras.
     """
     extractor = find_extractor(policy)
     head = _head(policy)
+    observation = fit_observation(observation, policy.observation_space)
     if head is None:
         actions, after = policy.predict(cast(Any, observation), state=memory, deterministic=True)
-        return actions, perceive(policy, observation), cast("Memory | None", after)
+        return actions, perceive(policy, observation, image=image), cast("Memory | None", after)
     policy.set_training_mode(False)
     tensors, batched = policy.obs_to_tensor(cast(Any, observation))
     with torch.no_grad():
-        features, percept = extractor.extract(prepare(policy, tensors))
+        features, percept = extractor.extract(prepare(policy, tensors), image)
         outputs, memory = head(features, memory)
     actions = _as_actions(policy, outputs)
     return actions if batched else actions.squeeze(axis=0), percept, memory

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
-from torch import Tensor
+from torch import Tensor, nn
 
 import robot_attn
 from robot_attn import MAX_TOKENS, Percept, Perception
-from robot_attn.frames import channel_axis, channels_to_front
+from robot_attn.layout import ImageLayout, image_layout, rearrange
 from robot_attn.vocabulary import WORDS, bag_of_words
+from robot_attn_policies.compat.stable_baselines3 import divides_images
+from robot_attn_policies.sb3.images import entries_of, image_entries, pixel_range
 
 TOKENS = "tokens"
 """Key of the instruction in dict observations."""
 
 
 class PerceptionExtractor(CombinedExtractor):
-    """Features extractor that applies a perception family to the frames.
+    """Features extractor that applies a perception family to the frames of each camera.
 
     Plugs into PPO, SAC, RecurrentPPO and every other SB3 algorithm, with `CnnPolicy` and `MultiInputPolicy`:
 
         policy_kwargs=dict(features_extractor_class=PerceptionExtractor,
                            features_extractor_kwargs=dict(perception="query"))
 
-    Its features are the family's features [B, F] followed by the vector entries [B, V]. The vector entries
-    are also the family's context. They are the entries of a `Dict` space that are not images, in alphabetical
-    order of their keys, flattened, and one-hot if discrete.
+    Every image of a `Dict` space gets its own perception module, in the order of the space. The features
+    are those of each module [B, F], one after the other, followed by the vector entries [B, V]. The vector
+    entries are also every module's context. They are the entries that are not images, in alphabetical order
+    of their keys, flattened, and one-hot if discrete.
+
+    Images are uint8 in [0, 255], or floats with finite bounds, such as [0, 1] or a depth in metres, which are
+    scaled to [0, 1] by these bounds. They are (H, W, C), (C, H, W), stacked (k, H, W, C) or (k, C, H, W), or
+    grey (H, W) of uint8 or in [0, 1]; the frames of a stack become channels. Other arrays are vectors.
 
     An integer entry `tokens` [MAX_TOKENS] is an instruction, as `robot_attn.tokenize` returns it. The family
     "instruction" reads it, unless it is built with a fixed instruction; it is then not part of the features.
@@ -43,22 +51,23 @@ class PerceptionExtractor(CombinedExtractor):
     made with `normalize_images=False`, only to subclasses of that class.
 
     Args:
-        observation_space: the policy's space, channel-first: an image `Box`, or a `Dict` with at least one
-            image. Images are uint8 in [0, 255] or floating-point in [0, 1], of shape (C, H, W). SB3
-            transposes uint8 frames itself.
+        observation_space: the policy's space: an image `Box`, or a `Dict` with at least one image. SB3
+            transposes uint8 frames of (H, W, C) itself.
         perception: name of a family in `robot_attn.FAMILIES`, "module:Class", or a `Perception` class.
-        image: key of the image to use; required if the space has several.
-        normalized_image: set by SB3.
+        image: key of the image to use, or several; all images if None. A warning names those left out.
+        share_weights: whether all cameras use the same module; their frames then have one shape.
+        normalized_image: set by SB3. Ignored while SB3 constructs a policy: it writes this argument into the
+            caller's `features_extractor_kwargs`, where it also reaches later policies that divide images.
         **options: options of the family.
 
     Attributes:
-        perception: the perception module.
-        image_key: key of the image, or None for a `Box` space.
+        image_keys: keys of the images in use, in order; (None,) for a `Box` space.
         vector_keys: keys of the vector entries, in order.
+        perception: the perception module of a policy with one camera. `perception_of` is for any number.
 
     Raises:
-        ValueError: a space without an image; several images and no `image`; an image that is not
-            channel-first; or an unknown family or option.
+        ValueError: a space without an image, an image whose size or range does not fit, `share_weights` for
+            images of different shapes, or an unknown image, family or option.
     """
 
     def __init__(
@@ -66,16 +75,20 @@ class PerceptionExtractor(CombinedExtractor):
         observation_space: spaces.Space[Any],
         perception: str | type[Perception] = "query",
         *,
-        image: str | None = None,
+        image: str | Sequence[str] | None = None,
+        share_weights: bool = False,
         normalized_image: bool = False,
         **options: Any,
     ) -> None:
-        key = _image_key(observation_space, image)
-        space = _entry(observation_space, key)
-        entries = (
-            sorted(observation_space.spaces.items()) if isinstance(observation_space, spaces.Dict) else []
-        )
-        vectors = {name: entry for name, entry in entries if not _has_image_shape(entry)}
+        layouts = image_entries(observation_space)
+        keys = _choose_images(observation_space, list(layouts), image)
+        entries = entries_of(observation_space)
+        ranges = {key: pixel_range(entries[key], key) for key in keys}
+        vectors = {
+            cast(str, key): entry
+            for key, entry in sorted(entries.items(), key=lambda item: str(item[0]))
+            if key not in layouts
+        }
         has_tokens = TOKENS in vectors
         if has_tokens:
             _check_instruction(vectors.pop(TOKENS))
@@ -85,64 +98,132 @@ class PerceptionExtractor(CombinedExtractor):
         reads_tokens = has_tokens and options.get("instruction", "") is None
         vector_size = sum(int(get_flattened_obs_dim(entry)) for entry in vectors.values())
         vector_size += len(WORDS) if has_tokens and not reads_tokens else 0
-        channels, height, width = space.shape
-        module = robot_attn.build(
-            family,
-            image_shape=(channels, height, width),
-            context_dim=vector_size + (MAX_TOKENS if reads_tokens else 0),
-            **options,
-        )
-        BaseFeaturesExtractor.__init__(self, observation_space, module.features_dim + vector_size)
+        context_dim = vector_size + (MAX_TOKENS if reads_tokens else 0)
+        shapes = [layouts[key].image_shape for key in keys]
+        if share_weights and len(set(shapes)) > 1:
+            raise ValueError(
+                f"expected images of one shape for share_weights, got {dict(zip(keys, shapes, strict=True))}"
+                ": leave share_weights out, or resize the frames"
+            )
+        modules = [
+            robot_attn.build(family, image_shape=shape, context_dim=context_dim, **options)
+            for shape in (shapes[:1] if share_weights else shapes)
+        ]
+        modules *= len(keys) if share_weights else 1
+        features_dim = sum(module.features_dim for module in modules)
+        BaseFeaturesExtractor.__init__(self, observation_space, features_dim + vector_size)
         self._has_tokens, self._reads_tokens = has_tokens, reads_tokens
-        self.perception: Perception = module
-        self.image_key = key
+        self.image_keys = keys
         self.vector_keys = list(vectors)
-        # SB3 divides uint8 images by 255, unless normalize_images is False; floating-point images are in [0,
-        # 1].
-        self._divide = bool(normalized_image and space.dtype == np.uint8)
+        if len(modules) == 1:  # the name of its weights in files from before there were several
+            self.perception: Perception = modules[0]
+        else:
+            self.perceptions = nn.ModuleList(modules)
+        self._layouts = {key: layouts[key] for key in keys}
+        sb3_divides = divides_images()
+        if sb3_divides is None:
+            sb3_divides = not normalized_image
+        self._scales = {
+            key: (0.0, 1.0) if sb3_divides and is_image_space(entries[key]) else ranges[key] for key in keys
+        }
+
+    def perception_of(self, image: str | None = None) -> Perception:
+        """Return the perception module of a camera.
+
+        Args:
+            image: key of its image; None for the only one.
+
+        Raises:
+            ValueError: an image that the policy does not use, or None if there are several.
+        """
+        index = self.image_keys.index(self.camera(image))
+        return self.perception if len(self.image_keys) == 1 else cast(Perception, self.perceptions[index])
+
+    def camera(self, image: str | None = None) -> str | None:
+        """Return the key of a camera's image; arguments and errors as `perception_of`."""
+        if image in self.image_keys:
+            return image
+        if image is None and len(self.image_keys) == 1:
+            return self.image_keys[0]
+        if image is None:
+            raise ValueError(
+                f"expected the name of one of the cameras {list(self.image_keys)}, got none: choose one, "
+                f"such as image={self.image_keys[0]!r}"
+            )
+        raise ValueError(
+            f"expected one of the cameras {list(self.image_keys)} that the policy uses, got {image!r}: name "
+            "one of them"
+        )
 
     def forward(self, observations: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return features [B, features_dim] of prepared observations; images may also be uint8."""
-        return self.extract(observations)[0]
+        return self.extract_all(observations)[0]
 
-    def percept(self, observations: Tensor | Mapping[str, Tensor]) -> Percept:
-        """Return the family's features [B, F] and attention [B, heads, rows, cols]; input as `forward`."""
-        return self.extract(observations)[1]
+    def percept(self, observations: Tensor | Mapping[str, Tensor], image: str | None = None) -> Percept:
+        """Return a camera's features [B, F] and attention [B, heads, rows, cols].
 
-    def extract(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Percept]:
+        Args:
+            observations: as `forward`.
+            image: key of the camera's image; None for the only one.
+        """
+        frames, context, _ = self.inputs(observations, image)
+        return self.perception_of(image)(frames, context)
+
+    def extract(
+        self, observations: Tensor | Mapping[str, Tensor], image: str | None = None
+    ) -> tuple[Tensor, Percept]:
         """Return the features of `forward` and the percept of `percept`, from one pass."""
-        frames, context, vectors = self.inputs(observations)
-        percept = self.perception(frames, context)
-        features = percept.features if vectors is None else torch.cat((percept.features, vectors), 1)
-        return features, percept
+        key = self.camera(image)
+        features, percepts = self.extract_all(observations)
+        return features, percepts[key]
+
+    def extract_all(
+        self, observations: Tensor | Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str | None, Percept]]:
+        """Return the features of `forward` and the percept of every camera by its key, from one pass."""
+        context, vectors = self._context(observations)
+        percepts = {
+            key: self.perception_of(key)(self._frames(observations, key), context) for key in self.image_keys
+        }
+        parts = [percept.features for percept in percepts.values()]
+        parts += [] if vectors is None else [vectors]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0], percepts
 
     def inputs(
-        self, observations: Tensor | Mapping[str, Tensor]
+        self, observations: Tensor | Mapping[str, Tensor], image: str | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Split observations into the perception's inputs and the vectors that follow its features.
+        """Split observations into a perception's inputs and the vectors that follow the features.
+
+        Args:
+            observations: as `forward`.
+            image: key of the camera's image; None for the only one.
 
         Returns:
             Frames [B, C, H, W]; the context [B, D], None if the perception has none; and the vectors [B, V],
             None if the space has none.
         """
+        return self._frames(observations, self.camera(image)), *self._context(observations)
+
+    def _frames(self, observations: Tensor | Mapping[str, Tensor], key: str | None) -> Tensor:
+        frames = observations if isinstance(observations, Tensor) else observations[cast(str, key)]
+        low, high = self._scales[key]
+        if frames.dtype != torch.uint8 and (low, high) != (0, 1):
+            frames = (frames - low) / (high - low)
+        return self._layouts[key].to_channels_first(frames)
+
+    def _context(self, observations: Tensor | Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         if isinstance(observations, Tensor):
-            frames, vectors, context = observations, None, None
-        else:
-            assert self.image_key is not None
-            frames = observations[self.image_key]
-            # Concatenation copies into memory that torch aligns. Memory of NumPy may be aligned differently
-            # in every run, and rounding depends on alignment.
-            parts = [observations[key].flatten(1).float() for key in self.vector_keys]
-            tokens = observations[TOKENS] if self._has_tokens else None
-            if tokens is not None and not self._reads_tokens:
-                parts.append(bag_of_words(tokens.long()))
-            vectors = torch.cat(parts, 1) if parts else None
-            if tokens is not None and self._reads_tokens:
-                parts.append(tokens.float())
-            context = torch.cat(parts, 1) if parts else None
-        if self._divide and frames.dtype != torch.uint8:
-            frames = frames / 255.0
-        return frames, context, vectors
+            return None, None
+        # Concatenation copies into memory that torch aligns. Memory of NumPy may be aligned differently in
+        # every run, and rounding depends on alignment.
+        parts = [observations[key].flatten(1).float() for key in self.vector_keys]
+        tokens = observations[TOKENS] if self._has_tokens else None
+        if tokens is not None and not self._reads_tokens:
+            parts.append(bag_of_words(tokens.long()))
+        vectors = torch.cat(parts, 1) if parts else None
+        if tokens is not None and self._reads_tokens:
+            parts.append(tokens.float())
+        return torch.cat(parts, 1) if parts else None, vectors
 
 
 def perceive(
@@ -150,21 +231,25 @@ def perceive(
     observation: Any,
     *,
     extractor: Literal["actor", "critic"] = "actor",
+    image: str | None = None,
 ) -> Percept:
-    """Return a policy's features and attention for an observation.
+    """Return a policy's features and attention for an observation, of one camera.
 
     Args:
         source: an SB3 algorithm or its policy, with a `PerceptionExtractor`.
-        observation: an observation or a batch, arrays or tensors of the space's dtype. Frames are (C, H, W),
-            as in the policy's space, or (H, W, C), as in the environment; if both fit, (C, H, W).
+        observation: an observation or a batch, arrays or tensors of the space's dtype. Frames have the axes
+            of the policy's space or those of the environment, such as (C, H, W) and (H, W, C); if both fit,
+            those of the space.
         extractor: whose extractor to use if actor and critic have separate ones (SAC's default).
+        image: key of the camera's image; None for a policy with one camera.
 
     Returns:
         Percept with features [B, F] and attention [B, heads, rows, cols], detached; B is 1 for a single
         observation.
 
     Raises:
-        ValueError: a policy without `PerceptionExtractor`, or an observation that does not fit its space.
+        ValueError: a policy without `PerceptionExtractor`, an observation that does not fit its space, or no
+            `image` for a policy with several cameras.
     """
     policy = source.policy if isinstance(source, BaseAlgorithm) else source
     probe = find_extractor(policy, extractor)
@@ -180,7 +265,11 @@ def perceive(
             raise ValueError(
                 f"expected the keys {sorted(space.spaces)}, got {sorted(observation)}: add {missing}"
             )
-        tensors = {key: _as_tensor(observation[key], entry, key) for key, entry in space.spaces.items()}
+        layouts = image_entries(space)
+        tensors = {
+            key: _as_tensor(observation[key], entry, key, layouts.get(key))
+            for key, entry in space.spaces.items()
+        }
         sizes = {key: len(tensor) for key, tensor in tensors.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(
@@ -188,12 +277,14 @@ def perceive(
             )
         prepared: Any = {key: tensor.to(policy.device) for key, tensor in tensors.items()}
     else:
-        prepared = _as_tensor(observation, space, None).to(policy.device)
+        prepared = _as_tensor(observation, space, None, image_entries(space).get(None)).to(policy.device)
     was_training = policy.training
     policy.set_training_mode(False)
     try:
         with torch.no_grad():
-            return probe.percept(preprocess_obs(prepared, space, normalize_images=policy.normalize_images))
+            return probe.percept(
+                preprocess_obs(prepared, space, normalize_images=policy.normalize_images), image
+            )
     finally:
         policy.set_training_mode(was_training)
 
@@ -230,50 +321,39 @@ def find_extractor(
     return found
 
 
-def _image_key(space: spaces.Space[Any], image: str | None) -> str | None:
-    """Return the key of the image in a `Dict` space, or None for an image `Box`."""
+def _choose_images(
+    space: spaces.Space[Any], images: Sequence[str | None], image: str | Sequence[str] | None
+) -> tuple[str | None, ...]:
+    """Return the keys of the images to use, (None,) for an image `Box`."""
     if not isinstance(space, spaces.Dict):
         if image is not None:
             raise ValueError(f"expected a Dict space for image={image!r}, got {space}: leave it out")
-        if not _has_image_shape(space):
+        if not images:
             raise ValueError(
-                f"expected an image space, a Box of shape (C, H, W), got {space}: use an environment with "
-                "frames"
+                f"expected an image space, such as a Box of shape (C, H, W), got {space}: use an environment "
+                "with frames"
             )
-        return None
-    images = [key for key, entry in space.spaces.items() if _has_image_shape(entry)]
+        return (None,)
     if not images:
         raise ValueError(
-            f"expected an image among the space's entries, a Box of shape (C, H, W), got {space}: add frames"
+            f"expected an image among the space's entries, such as a Box of shape (C, H, W), got {space}: "
+            "add frames"
         )
-    if image is None and len(images) > 1:
+    if image is None:
+        return tuple(images)
+    chosen = (image,) if isinstance(image, str) else tuple(image)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(images):
         raise ValueError(
-            f"expected the name of one of the images {images}, got none: choose one, such as "
-            f"features_extractor_kwargs=dict(image={images[0]!r})"
+            f"expected image to name one or more of the space's images {list(images)}, each once, got "
+            f"{image!r}: use their names"
         )
-    if image is not None and image not in images:
-        raise ValueError(
-            f"expected image to name one of the space's images {images}, got {image!r}: use one of them"
+    unseen = [key for key in images if key not in chosen]
+    if unseen:
+        warnings.warn(
+            f"the policy does not see the images {unseen}, since image={image!r}: leave image out to use all",
+            stacklevel=3,
         )
-    return image if image is not None else images[0]
-
-
-def _entry(space: spaces.Space[Any], key: str | None) -> spaces.Box:
-    entry = space if key is None else space[key]  # type: ignore[index]
-    assert isinstance(entry, spaces.Box)
-    limits = (float(entry.low.min()), float(entry.high.max()))
-    if (entry.dtype == np.uint8 and limits == (0, 255)) or (
-        np.issubdtype(entry.dtype, np.floating) and limits == (0, 1)
-    ):
-        return entry
-    raise ValueError(
-        f"expected an image space of uint8 in [0, 255] or of floats in [0, 1], got {entry}: rescale the "
-        "frames"
-    )
-
-
-def _has_image_shape(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and len(space.shape) == 3
+    return chosen
 
 
 def _check_instruction(space: spaces.Space[Any]) -> None:
@@ -285,8 +365,8 @@ def _check_instruction(space: spaces.Space[Any]) -> None:
         )
 
 
-def _as_tensor(value: Any, space: spaces.Space[Any], key: str | None) -> Tensor:
-    """Convert an entry to a batch [B, *space.shape] of the space's dtype, frames channel-first."""
+def _as_tensor(value: Any, space: spaces.Space[Any], key: str | None, layout: ImageLayout | None) -> Tensor:
+    """Convert an entry to a batch [B, *space.shape] of the space's dtype; `layout` is that of an image."""
     name = "observation" if key is None else f"observation {key!r}"
     shape = tuple(space.shape or ())
     array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
@@ -298,10 +378,12 @@ def _as_tensor(value: Any, space: spaces.Space[Any], key: str | None) -> Tensor:
         )
     single = array.ndim == len(shape)
     array = array[None] if single else array
-    if _has_image_shape(space) and channel_axis(array.shape, (shape[1], shape[2])) == -1:
-        array = channels_to_front(array)
+    given = None if layout is None else image_layout(array.shape[1:], layout.image_size)
+    if layout is not None and given is not None and given.image_shape == layout.image_shape:
+        array = rearrange(array, given, layout)
     if array.shape[1:] != shape:
-        order = f" (C, H, W), or {(*shape[1:], shape[0])} (H, W, C)" if _has_image_shape(space) else ""
+        is_channels_first = layout is not None and layout.order == "CHW"
+        order = f" (C, H, W), or {(*shape[1:], shape[0])} (H, W, C)" if is_channels_first else ""
         got = array.shape[1:] if single else array.shape
         raise ValueError(
             f"expected {name} of shape {shape}{order}, alone or in a batch, got {got}: reshape it"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robot_attn_policies.compat.stable_baselines3 import distribution_of
 from robot_attn_policies.sb3.adam import Adam
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.sb3.images import fit_observation
 from robot_attn_policies.sb3.sharded import Sharded
 from robot_attn_policies.training.presets import TrainConfig
 
@@ -54,6 +55,17 @@ class PerceptionPolicy(ActorCriticPolicy):
 
     def _extract(self, extractor: nn.Module, prepared: Any) -> Any:
         return extractor(prepared) if self.sharded is None else self.sharded(extractor, prepared)
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """Convert an observation or a batch to tensors, images of any axes to those of the policy's space.
+
+        Args:
+            observation: as an environment returns it.
+
+        Returns:
+            The tensors, with a batch axis, and whether the observation had one.
+        """
+        return super().obs_to_tensor(fit_observation(observation, self.observation_space))
 
     # SB3's versions of the next two bypass `extract_features`.
 

@@ -12,7 +12,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from robot_attn.frames import channels_to_front
@@ -23,6 +22,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     requested_seeds,
 )
 from robot_attn_policies.rollouts.protocols import HasState, ability
+from robot_attn_policies.sb3.images import entries_of, image_entries
 
 _NOT_INFO = ("final_obs", "final_info")
 _ENV_PREFIX = "env/"
@@ -48,8 +48,8 @@ class BatchVecEnv(VecEnv):
     Args:
         env: a vector environment with `metadata["autoreset_mode"]` `SAME_STEP` and a `Box` or `Dict`
             observation space.
-        channels_first: return images, uint8 entries of shape (H, W, C), as (C, H, W). Otherwise SB3 does this
-            with `VecTransposeImage`, which guesses the order from the shape and copies observations twice.
+        channels_first: return images of shape (H, W, C) as (C, H, W), without a copy. Otherwise SB3 does this
+            with `VecTransposeImage` for uint8 images, which copies observations twice.
 
     Attributes:
         env: the wrapped environment.
@@ -74,7 +74,7 @@ class BatchVecEnv(VecEnv):
             else env.single_observation_space
         )
         super().__init__(env.num_envs, space, env.single_action_space)
-        self._images = _entries(env.single_observation_space, is_image_space)
+        self._images = _channels_last_images(env.single_observation_space)
         self._floats = _entries(env.single_observation_space, _is_float)
         self._returns = np.zeros(env.num_envs, np.float64)
         self._lengths = np.zeros(env.num_envs, np.int64)
@@ -284,13 +284,17 @@ def _channels_first(frames: NDArray[Any]) -> NDArray[Any]:
     return channels_to_front(frames)
 
 
+def _channels_last_images(space: spaces.Space[Any]) -> list[str | None]:
+    return [key for key, layout in image_entries(space).items() if layout.order == "HWC"]
+
+
 def _channels_first_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict([(key, _channels_first_space(entry)) for key, entry in space.spaces.items()])
-    if not is_image_space(space):
-        return space
-    height, width, channels = space.shape or ()
-    return spaces.Box(0, 255, (channels, height, width), np.uint8)
+    entries = entries_of(space)
+    for key in _channels_last_images(space):
+        box: Any = entries[key]
+        low, high = channels_to_front(box.low), channels_to_front(box.high)
+        entries[key] = spaces.Box(low, high, dtype=box.dtype)
+    return entries[None] if None in entries else spaces.Dict(list(entries.items()))  # type: ignore[arg-type]
 
 
 def _is_float(space: spaces.Space[Any]) -> bool:
