@@ -89,7 +89,7 @@ def test_every_family_says_what_it_is_good_for_in_a_cell_of_a_table(family: str)
     [
         ({"rounds": 0}, "from 1 to"),
         ({"batch": 0}, "from 1 to"),
-        ({"image_size": (31, 64)}, "from 32 to 2048, got 31"),
+        ({"image_size": (31, 64)}, "from 32 to 512, got 31"),
     ],
 )
 def test_nothing_to_list(wrong: dict[str, object], match: str) -> None:

@@ -8,6 +8,8 @@ from robot_attn_scripts import _choices
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked
 
+MAX_MEASURED = 512
+"""The largest side of a frame in pixels: all families are measured, those of quadratic cost too."""
 MAX_PIXELS = 1 << 26
 """The largest number of pixels in a batch, which takes a gigabyte; its activations take several."""
 
@@ -41,7 +43,7 @@ class Options(Measurement, Output, Checked):
     """
 
     def check(self) -> None:
-        _groups.check_range(self, ("image_size",), _choices.MIN_FRAME, _choices.MAX_FRAME)
+        _groups.check_range(self, ("image_size",), _choices.MIN_FRAME, MAX_MEASURED)
         _groups.check_range(self, ("batch",), 1, 1 << 14)
         _groups.check_range(self, ("rounds",), 1)
         if (pixels := self.batch * self.image_size[0] * self.image_size[1]) > MAX_PIXELS:
