@@ -250,7 +250,7 @@ class Worlds:
 
     def target_mask(self) -> NDArray[np.bool_]:
         """The target's pixels in the last frames, bool [num_worlds, H, W]."""
-        return np.asarray(self.camera.geom_id == self.task.objects.target_geoms()[:, None, None])
+        return self._target_pixels(self.camera)
 
     def oracle(self) -> NDArray[np.float32]:
         """The scripted expert's actions for the current state, float32 [num_worlds, A] in [-1, 1]."""
@@ -292,7 +292,13 @@ class Worlds:
         source = self.camera
         if (name, size) != (self.task.camera, self.image_size):
             source = self._render_from(name, size)
-        return source.rgb.copy(), source.geom_id == self.task.objects.target_geoms()[:, None, None]
+        return source.rgb.copy(), self._target_pixels(source)
+
+    def _target_pixels(self, camera: BatchCamera) -> NDArray[np.bool_]:
+        """The target's pixels in a camera's last frames, bool [num_worlds, H, W]."""
+        # In one dtype: NumPy would convert every pixel to int64 first, which takes four times as long.
+        target = self.task.objects.target_geoms().astype(camera.geom_id.dtype)
+        return np.asarray(camera.geom_id == target[:, None, None])
 
     def _render_from(self, name: str, image_size: tuple[int, int]) -> BatchCamera:
         """Render the current state with another camera or at another size, and return the camera."""

@@ -67,4 +67,4 @@ def _rotations(angles: Floats) -> Floats:
         [cy * sz, sx * sy * sz + cx * cz, cx * sy * sz - sx * cz],
         [-sy, sx * cy, cx * cy],
     ]
-    return np.moveaxis(np.array(rows), -1, 0)
+    return np.array(rows).transpose(2, 0, 1)
