@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from robot_attn.explain._causal import CausalMaps as CausalMaps
+from robot_attn.explain._causal import Replacement as Replacement
+from robot_attn.explain._causal import Respond as Respond
+from robot_attn.explain._causal import block_of_masks as block_of_masks
+from robot_attn.explain._causal import causal_map as causal_map
+from robot_attn.explain._causal import occlusion_map as occlusion_map
 from robot_attn.explain._clusters import Clusters as Clusters
 from robot_attn.explain._clusters import cluster_maps as cluster_maps
 from robot_attn.explain._failures import DROP_WINDOW as DROP_WINDOW
@@ -28,6 +34,7 @@ from robot_attn.explain._perturb import InsensitivePolicyError as InsensitivePol
 from robot_attn.explain._perturb import ablate_pixels as ablate_pixels
 from robot_attn.explain._perturb import action_change as action_change
 from robot_attn.explain._perturb import action_curves as action_curves
+from robot_attn.explain._perturb import blur_frames as blur_frames
 from robot_attn.explain._perturb import centred_places as centred_places
 from robot_attn.explain._perturb import discs as discs
 from robot_attn.explain._perturb import random_places as random_places

@@ -173,6 +173,27 @@ def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
     return np.where(masks[..., None], channels_to_back(fill).astype(frames.dtype), frames)
 
 
+def blur_frames(frames: Frames, sigma: float) -> Frames:
+    """Blur frames by a Gaussian.
+
+    Args:
+        frames: [B, H, W, C], of any dtype.
+        sigma: standard deviation, as a fraction of the frame's shorter side.
+
+    Returns:
+        The blurred frames, of the same shape and dtype. Weights are renormalised at the frame's edge.
+    """
+    height, width = frames.shape[1:3]
+    down, across = (
+        _gaussian(length, sigma * min(height, width)).astype(np.float32) for length in (height, width)
+    )
+    down, across = down / down.sum(axis=1, keepdims=True), across / across.sum(axis=1, keepdims=True)
+    blurred = channels_to_back(down @ channels_to_front(frames).astype(np.float32) @ across.T)
+    if np.issubdtype(frames.dtype, np.integer):
+        blurred = np.round(blurred)
+    return np.asarray(blurred.astype(frames.dtype))
+
+
 class InsensitivePolicyError(ValueError):
     """The actions do not depend on what is ablated, so there is nothing to explain."""
 
