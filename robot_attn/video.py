@@ -1,11 +1,15 @@
 """Encode frames as an H.264 video that browsers play, and read frames from a video file or a camera.
 
-Encoding uses the ffmpeg program of imageio-ffmpeg, decoding OpenCV. All frames are uint8 [H, W, 3] RGB.
+The ffmpeg program of imageio-ffmpeg encodes and decodes files; OpenCV reads cameras. All frames are uint8
+[H, W, 3] RGB.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import shlex
 import subprocess
 import tempfile
 import threading
@@ -13,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +38,7 @@ MAX_VIDEO_SIDE = 8192
 MAX_FPS = 240.0
 """Largest plausible frame rate; some files report the ticks of their clock instead."""
 _MAX_ASPECT_RATIO = 8
+_WEBP_FPS = 25.0
 _MIN_MISSING_SHARE = 0.01  # the length in a file's metadata is its duration times its rate, rounded
 
 
@@ -180,10 +185,12 @@ class VideoReader:
             for frame in video:
                 ...
 
-    Reads every format that OpenCV's FFmpeg decodes; a pattern such as frames/%04d.png reads an image
-    sequence. Frames are rotated upright according to the file's metadata. A truncated file, for example from
-    an interrupted download, yields the frames before the cut, after which `cut` is set. It can be iterated
-    once.
+    Reads every container and codec of the ffmpeg program, AV1 and animated WebP, GIF and PNG among them; a
+    pattern such as frames/%04d.png reads an image sequence. Frames are rotated upright and scaled to square
+    pixels according to the file's metadata; transparency is dropped. A video whose frame rate varies is read
+    at the rate of its clock, so that frames are repeated, if that rate is plausible. A truncated file, for
+    example from an interrupted download, yields the frames before the cut, after which `cut` is set. It can
+    be iterated once.
 
     Args:
         path: video file, or pattern of an image sequence.
@@ -191,47 +198,26 @@ class VideoReader:
     Raises:
         VideoError: the file is missing, cannot be decoded, contains no frame, or has frames of an unsupported
             size.
-        ModuleNotFoundError: opencv is not installed.
+        ModuleNotFoundError: imageio-ffmpeg is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._name = os.fspath(path)
-        source = Path(path)
-        if source.is_dir():
-            raise VideoError(
-                f"expected a video file, got the folder {source}: name a video in it, or an image sequence "
-                "such as %04d.png"
-            )
-        if not source.exists() and "%" not in source.name:
-            raise VideoError(f"expected a video file, got {source}, which does not exist: check its name")
-        self._capture = _open(self._name)
-        if not self._capture.isOpened():
-            raise VideoError(
-                f"expected a video, got {source}, which cannot be decoded: convert it to another format, or "
-                "copy it again, since a truncated file may lack the index at its end"
-            )
-        cv2 = import_cv2()
-        width, height, fps, length = (
-            self._capture.get(which)
-            for which in (
-                cv2.CAP_PROP_FRAME_WIDTH,
-                cv2.CAP_PROP_FRAME_HEIGHT,
-                cv2.CAP_PROP_FPS,
-                cv2.CAP_PROP_FRAME_COUNT,
-            )
-        )
-        self.fps: float | None = fps if 0 < fps <= MAX_FPS else None
-        """Frame rate in frames per second; None if the file does not state it."""
-        self.length: int | None = int(length) if 0 < length < 1e9 else None
-        """Number of frames that the file states; None if it does not."""
+        self._source = _input(path)
+        size, self.fps, self.length, resample = _probe(self._source, self._name)
+        _check_size(self._name, size)  # before a frame of that size is allocated
         self.count = 0
         """Number of frames yielded so far."""
+        self._log = _DecoderLog(self.fps)
+        self._process = self._start(resample)
         try:
-            _check_size(self._name, (int(height), int(width)))  # before a frame of that size is allocated
             self._next = self._decode()
             if self._next is None:
+                self._reader.join()
                 raise VideoError(
-                    f"expected at least one frame in {source}, got none that can be decoded: check the file"
+                    f"expected at least one frame in {path}, got none that can be decoded "
+                    f"({self._log.last or 'it is empty'}): check the file, or convert it: "
+                    f"ffmpeg -i {shlex.quote(self._name)} -c:v libx264 -pix_fmt yuv420p converted.mp4"
                 )
             self.size: tuple[int, int] = self._next.shape[0], self._next.shape[1]
             """(H, W) of the frames, in pixels."""
@@ -259,15 +245,146 @@ class VideoReader:
         if self._next is not None or self.length is None:
             return None
         missing = self.length - self.count
-        return self.length if missing > max(1, _MIN_MISSING_SHARE * self.length) else None
+        expected = 0.0 if self._log.damaged else max(1, _MIN_MISSING_SHARE * self.length)
+        return self.length if missing > expected else None
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Indices, from 0, of frames that are decoded from damaged data or follow frames that are lost.
+
+        Complete once all frames are read. Errors may persist until the next key frame.
+        """
+        if self._next is None:
+            self._reader.join()
+        gaps = self._log.gaps if self.cut is not None else set()  # else its rate may have varied on purpose
+        return tuple(sorted(self._log.damaged | gaps))
 
     def close(self) -> None:
         """Close the file."""
-        self._capture.release()
+        self._process.kill()
+        self._reader.join()
+        for pipe in (self._process.stdout, self._process.stderr):
+            _close_quietly(pipe)
+        self._process.wait()
+
+    def _start(self, resample: float | None) -> subprocess.Popen[bytes]:
+        """Start decoding to a stream of PPM images, whose headers state their sizes."""
+        square = "scale=w='max(1,trunc(iw*max(sar,1)+0.5))':h='max(1,trunc(ih/min(sar,1)+0.5))',setsar=1"
+        process = subprocess.Popen(
+            [
+                *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-debug_ts", "-i", self._source),
+                *("-map", "0:v:0", "-vf", square if resample is None else f"fps={resample:g},{square}"),
+                *(
+                    "-fps_mode",
+                    "passthrough",
+                    "-c:v",
+                    "ppm",
+                    "-pix_fmt",
+                    "rgb24",
+                    "-f",
+                    "image2pipe",
+                    "pipe:1",
+                ),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=1 << 20,
+            process_group=0,  # Ctrl-C must not reach ffmpeg: the caller decides when to stop
+        )
+        assert process.stderr is not None
+        self._reader = threading.Thread(target=self._log.read, args=(process.stderr,), daemon=True)
+        self._reader.start()
+        return process
 
     def _decode(self) -> NDArray[np.uint8] | None:
-        done, frame = self._capture.read()
-        return _rgb(frame) if done else None
+        pipe = self._process.stdout
+        assert isinstance(pipe, io.BufferedReader)
+        if pipe.readline() != b"P6\n":
+            return None
+        width, height = map(int, pipe.readline().split())
+        pipe.readline()  # the largest value, 255
+        frame = np.empty((height, width, 3), np.uint8)
+        return frame if pipe.readinto(frame.data.cast("B")) == frame.size else None
+
+
+class _DecoderLog:
+    """What ffmpeg writes while it decodes: the damaged frames, those after a gap, and its last error."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._longest = 1.5 / fps if fps is not None else float("inf")
+        self.damaged: set[int] = set()
+        self.gaps: set[int] = set()
+        self.last = ""
+
+    def read(self, stderr: IO[bytes]) -> None:
+        """Read until the end. With -debug_ts, the decoder writes a line for each frame, in their order."""
+        decoded, before = 0, float("inf")
+        for raw in stderr:
+            line = raw.decode("utf-8", "replace").strip()
+            if "decoder -> pts" in line:
+                time = re.search(r" pts_time:(-?[\d.]+)", line)
+                now = float(time[1]) if time else float("inf")
+                if now - before > self._longest:
+                    self.gaps.add(decoded)
+                decoded, before = decoded + 1, now
+            elif "corrupt decoded frame" in line or "Error submitting packet to decoder" in line:
+                self.damaged.add(decoded)
+            elif re.search("error|invalid|not found", line, re.IGNORECASE):
+                self.last = re.sub(r"\[[^]]*@ 0x[^]]*\] *", "", line)
+
+
+def _input(path: str | os.PathLike[str]) -> str:
+    """Return how ffmpeg is told to read exactly this file, or this pattern of an image sequence.
+
+    Raises:
+        VideoError: it is a folder, empty, or does not exist.
+    """
+    source = Path(path)
+    if source.is_dir():
+        raise VideoError(
+            f"expected a video file, got the folder {source}: name a video in it, or an image sequence "
+            "such as %04d.png"
+        )
+    if source.exists():
+        if source.is_file() and source.stat().st_size == 0:
+            raise VideoError(
+                f"expected a video, got {source}, which cannot be decoded since it is empty: copy it again"
+            )
+        return f"file:{source}"  # a plain name with a colon or a % would mean something else
+    if not re.search(r"%0?\d*d", source.name):
+        raise VideoError(f"expected a video file, got {source}, which does not exist: check its name")
+    return str(source if source.is_absolute() else Path.cwd() / source)
+
+
+def _probe(source: str, name: str) -> tuple[tuple[int, int], float | None, int | None, float | None]:
+    """Return the size (H, W) with square pixels, frame rate, number of frames, and rate to resample to."""
+    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-i", source]
+    text = subprocess.run(command, capture_output=True, check=False).stderr.decode("utf-8", "replace")
+    stream = re.search(r"^ +Stream #.*: Video: (.*)$", text, re.MULTILINE)
+    if stream is None:
+        raise VideoError(
+            f"expected a video, got {name}, which cannot be decoded ({_last_line(text.encode(), 1)}): "
+            "convert it to another format, or copy it again, since a truncated file may lack the index at "
+            "its end"
+        )
+    found = re.search(r", (\d+)x(\d+)(?: \[SAR (\d+):(\d+))?", stream[1])
+    width, height, over, under = (int(part or 1) for part in found.groups()) if found else (0, 0, 1, 1)
+    aspect = over / under if over and under else 1.0
+    size = round(height / min(aspect, 1)), round(width * max(aspect, 1))
+    rates = {
+        unit: float(value) * (1000 if kilo else 1)
+        for value, kilo, unit in re.findall(r"([\d.]+)(k?) (fps|tbr)", stream[1])
+    }
+    mean, clock = rates.get("fps"), rates.get("tbr")
+    if stream[1].startswith("webp_anim"):  # its frames have durations in ms, and the rate stated is a guess
+        mean, clock = 0.0, _WEBP_FPS
+    varies = mean is not None and clock is not None and abs(clock - mean) > 0.01 * mean
+    rate = clock if varies and clock is not None and clock <= MAX_FPS else mean
+    fps = rate if rate is not None and 0 < rate <= MAX_FPS else None
+    time = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
+    seconds = 3600 * int(time[1]) + 60 * int(time[2]) + float(time[3]) if time else 0.0
+    length = round(seconds * fps) if fps is not None else 0
+    return size, fps, length or None, fps if varies else None
 
 
 class Camera:

@@ -80,6 +80,7 @@ def run(options: Options) -> dict[str, object]:
         else:
             _show(shown, stack.enter_context(Window()), fps)
         cut = source.cut if isinstance(source, VideoReader) else None
+        damaged = source.damaged if isinstance(source, VideoReader) else ()
         interrupted = stopped()
     rate = counts.frames / counts.seconds if counts.seconds else 0.0
     if counts.frames:
@@ -88,8 +89,13 @@ def run(options: Options) -> dict[str, object]:
             f"{counts.frames} frames at {rate:.0f} a second{where}", highlight=False, soft_wrap=True
         )
     if cut is not None:
-        warning = f"the video was cut: it should have {cut} frames, and {source.count} could be read"
+        warning = (
+            f"frames of the video are missing: it should have {cut} frames, and {source.count} could be read"
+        )
         console.print(warning, style="yellow", highlight=False)
+    if damaged:
+        warning = f"the video is damaged: frame {damaged[0]} and those after it may show errors"
+        console.print(warning, style="yellow", highlight=False, soft_wrap=True)
     figures: dict[str, object] = {
         "source": options.source,
         "run": str(options.run),
@@ -98,6 +104,7 @@ def run(options: Options) -> dict[str, object]:
         "unknown": list(video_probe.unknown),
         "frames": _report.figure(counts.frames, "frames"),
         "cut": None if cut is None else _report.figure(cut, "frames before the file was cut"),
+        "damaged": list(damaged),
         "rate": _report.figure(rate, "frames/s"),
         "boxes": _report.figure(counts.boxes / max(counts.frames, 1), "boxes a frame"),
         "interrupted": interrupted,

@@ -1,10 +1,12 @@
 """The shift "background" with a user's folder of images and videos."""
 
+import subprocess
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from robot_attn_envs.shifts._pictures import read_clips
 from robot_attn_envs.tasks.track import Track
@@ -35,6 +37,28 @@ def test_images_and_videos_become_clips(tmp_path: Path) -> None:
     assert (clips.pictures[3] == (250 << 16 | 130 << 8 | 20)).all()
     greys = clips.pictures[:3, 64, 64] & 255
     np.testing.assert_allclose(greys.astype(int), [10, 90, 170], atol=4)  # MJPG is lossy
+
+
+def test_animated_images_and_names_with_a_percent_sign_become_clips(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 48), (grey, grey, grey)) for grey in (10, 90, 170)]
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], lossless=True)
+    write_video(tmp_path / "b%03d:q%q.avi", [30, 60])
+    clips = read_clips(tmp_path)
+    assert clips.lengths.tolist() == [3, 2]
+    greys = clips.pictures[:, 64, 64] & 255
+    np.testing.assert_allclose(greys.astype(int), [10, 90, 170, 30, 60], atol=4)
+
+
+def test_a_codec_without_a_decoder_is_named_with_the_conversion(tmp_path: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    source = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=0.5")
+    video = tmp_path / "a.mkv"
+    subprocess.run(
+        [ffmpeg, "-v", "error", *source, "-c:v", "libaom-av1", "-cpu-used", "8", video], check=True
+    )
+    with pytest.raises(ValueError, match="decoder of its codec AV01") as refusal:
+        read_clips(tmp_path)
+    assert f"ffmpeg -i {video} -c:v libx264 -pix_fmt yuv420p {tmp_path / 'a.h264.mp4'}" in str(refusal.value)
 
 
 def test_an_image_is_painted_over_the_scenery(tmp_path: Path) -> None:

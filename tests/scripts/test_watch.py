@@ -112,6 +112,20 @@ def test_a_video_that_was_cut_says_so(
         assert reader.length == count
 
 
+def test_a_damaged_video_is_drawn_with_a_warning(
+    folder: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 8
+    middle, length = (start + len(data)) // 2, (len(data) - start) // 4
+    data[middle : middle + length] = np.random.default_rng(0).bytes(length)
+    (tmp_path / "bad.mp4").write_bytes(data)
+    figures = run(Options(str(tmp_path / "bad.mp4"), folder, out=tmp_path / "a.mp4"))
+    first = figures["damaged"][0]  # type: ignore[index]
+    assert 0 < first < COUNT
+    assert f"the video is damaged: frame {first} and those after it" in capsys.readouterr().out
+
+
 def test_a_policy_without_attention_shows_gradients_and_says_so(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def read_clips(folder: str | Path) -> Clips:
     """Read the images and videos of a folder, each as one clip of 128 x 128 pixels.
 
     The first 256 files by name and the first 200 frames of a video are read; files with other suffixes are
-    ignored.
+    ignored. An animated image is a video.
 
     Raises:
         ValueError: there is no such folder, no image or video in it, or a file that cannot be read.
@@ -50,7 +51,9 @@ def read_clips(folder: str | Path) -> Clips:
         raise ValueError(
             f"expected backgrounds to be a folder of images and videos, got {str(folder)!r}: check its path"
         )
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES | VIDEOS)
+    files = sorted(
+        file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in IMAGES | VIDEOS
+    )
     if not files:
         known = " ".join(sorted(IMAGES | VIDEOS))
         raise ValueError(
@@ -62,20 +65,27 @@ def read_clips(folder: str | Path) -> Clips:
 def _read(file: Path) -> list[NDArray[np.uint8]]:
     import cv2
 
+    advice = "remove it from the folder"
     frames: list[Any] = []
     if file.suffix.lower() in IMAGES:
         data = np.fromfile(file, np.uint8)
-        frames = [cv2.imdecode(data, cv2.IMREAD_COLOR)] if data.size else [None]
+        if data.size:
+            frames = list(cv2.imdecodemulti(data, cv2.IMREAD_COLOR)[1][:MAX_FRAMES])
     else:
-        video = cv2.VideoCapture(str(file))
+        # As a URL for FFmpeg: OpenCV takes a name with a % for the pattern of an image sequence.
+        video = cv2.VideoCapture(f"file:{file}", cv2.CAP_FFMPEG)
         while len(frames) < MAX_FRAMES and (frame := video.read()[1]) is not None:
             frames.append(frame)
+        if video.isOpened() and not frames:
+            codec = int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").strip("\0 ")
+            converted = shlex.quote(str(file.with_suffix(".h264.mp4")))
+            advice = (
+                f"OpenCV may lack a decoder of its codec {codec}. Convert it and remove it from the folder: "
+                f"ffmpeg -i {shlex.quote(str(file))} -c:v libx264 -pix_fmt yuv420p {converted}"
+            )
         video.release()
-    if not frames or frames[0] is None:
-        raise ValueError(
-            f"expected an image or a video, got {str(file)!r}, which cannot be read: remove it from "
-            "the folder"
-        )
+    if not frames:
+        raise ValueError(f"expected an image or a video, got {str(file)!r}, which cannot be read: {advice}")
     side = (PICTURE_SIDE, PICTURE_SIDE)
     small = [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
     return [np.asarray(frame[..., ::-1], np.uint8) for frame in small]  # OpenCV has BGR
