@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _render_peers, _report
-from robot_attn_scripts.options.benchmarks.train import Options, Peer
+from robot_attn_scripts.options.benchmarks.train import OURS, Options, Peer
 
 if TYPE_CHECKING:
     from robot_attn_policies.training.presets import PPOPreset
 
 FRAME = 64
 """Height and width of the frames in pixels."""
-OURS: tuple[Peer, ...] = ("query", "cnn")
 RATIOS: tuple[tuple[Peer, Peer], ...] = (
     ("query", "sb3"),
     ("query", "cnn"),
@@ -86,6 +85,8 @@ def run(options: Options) -> dict[str, object]:
         "ratios": {name: _report.spread(values, "x") for name, values in ratios.items()},
     }
     _show(rates, ratios, failures, console)
+    if options.against is not None:
+        figures["processor_time"] = _compare_versions(options, options.against, console)
     if options.json is not None:
         _report.write_json(options.json, figures)
     return figures
@@ -101,6 +102,35 @@ def _show(
     console.print(_report.spread_table("ratio within a round", ratios, "{:,.2f}"))
     for peer, reason in failures.items():
         console.print(f"{peer} was not measured: {reason}", highlight=False, soft_wrap=True)
+
+
+def _compare_versions(options: Options, against: Path, console: Console) -> dict[str, object]:
+    """Compare the processor time of a trained frame with that of another checkout, and show it."""
+    from robot_attn.cores import usable_cores
+    from robot_attn_scripts._versions import processor_time
+
+    times: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {}
+    for peer in (peer for peer in options.peers if peer in OURS):
+        with console.status(f"both versions: {peer}"):
+            this, other = processor_time(
+                {"this": None, "against": against},
+                perception=peer,
+                ppo=_preset(options),
+                rollouts=options.rollouts,
+                rounds=options.rounds,
+                threads=options.threads or usable_cores(),
+                seed=options.seed,
+            ).values()
+        times |= {f"{peer}, this version": this, f"{peer}, against": other}
+        ratios[peer] = [b / a for a, b in zip(this, other, strict=True)]
+    console.print(_report.spread_table("processor ms a trained frame", times, "{:,.3f}"))
+    console.print(_report.spread_table("against / this", ratios, "{:,.2f}"))
+    return {
+        "against": against.resolve().name,
+        "time": {name: _report.spread(values, "ms/frame") for name, values in times.items()},
+        "ratios": {name: _report.spread(values, "x") for name, values in ratios.items()},
+    }
 
 
 def _preset(options: Options) -> PPOPreset:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, Output, default
 
 Peer = Literal["query", "cnn", "sb3", "sb3_no_shadows"]
+OURS: tuple[Peer, ...] = ("query", "cnn")
+"""Peers that are families of ours."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Amount:
     """Threads that share an update in each peer (SB3 leaves that to torch's)."""
     seed: int = 0
     """Seed of weights and environments."""
+    against: Annotated[Path | None, default("no other version")] = None
+    """Checkout of another version of robot-attn to compare processor time with."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Options(Amount, Output, Checked):
 
     Every round measures each peer once, one after the other, so that a slow spell of the machine affects
     all of them. A ratio is taken within each round; its median, least and greatest over the rounds are shown.
+
+    With `--against`, `robot-attn train track` of this version and of another one run in turns as well, for
+    each of our peers, and the processor time of a trained frame is compared. Starting does not count.
     """
 
     def check(self) -> None:
@@ -50,3 +58,16 @@ class Options(Amount, Output, Checked):
         _groups.check_range(self, ("rounds", "rollouts", "n_steps"), 1)
         _groups.check_range(self, ("threads",), 0, 1024)
         _groups.check_seeds(self.seed)
+        if self.against is not None and not set(self.peers) & set(OURS):
+            raise ValueError(
+                f"expected one of {', '.join(OURS)} among --peers with --against, got "
+                f"{', '.join(self.peers)}: add one"
+            )
+
+    def check_files(self) -> None:
+        super().check_files()
+        if self.against is not None and not (self.against / "scripts/robot_attn_scripts/cli.py").is_file():
+            raise ValueError(
+                f"expected --against to name a checkout of robot-attn, got {self.against}: make one with "
+                "`git worktree add`"
+            )
