@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 Figure = dict[str, "float | str | None"]
 
 
+def check_new(path: Path) -> None:
+    """Check that a file does not exist yet, so that no result of an earlier run is lost.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"expected new files, got {path}, which exists: name another place, or add --force to replace it"
+        )
+
+
 def check_writable(path: Path) -> None:
     """Check that a file can be written, before hours of work rely on it. Nothing is written.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -87,6 +88,8 @@ def run(options: Options) -> dict[str, object]:
     configs = {name: policy.config for name, policy in policies.items()}
     arms = group_runs(configs)
     out = options.out or Path("runs/compare") / next(iter(configs.values())).task
+    if not options.force:
+        check_same_runs(out / f"{NAME}.json", configs)
     table = plan(options, configs, out / CELLS)
     jobs = list({job.path: job for pair in table.values() for job in pair}.values())
 
@@ -124,6 +127,30 @@ def run(options: Options) -> dict[str, object]:
     for path in files.values():
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return figures
+
+
+def check_same_runs(path: Path, runs: Iterable[str]) -> None:
+    """Check that an earlier comparison, which is about to be replaced, is one of the same runs.
+
+    Args:
+        path: `comparison.json` of the output folder, which need not exist.
+        runs: run folders.
+
+    Raises:
+        FileExistsError: it is of other runs, or cannot be read.
+    """
+    if not path.exists():
+        return
+    try:
+        arms = json.loads(path.read_bytes())["arms"].values()
+        earlier = {run["folder"] for arm in arms for run in arm["runs"]}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        earlier = set()
+    if earlier != set(runs):
+        raise FileExistsError(
+            f"expected a comparison of the same runs, got {path}, which is of others: name another folder "
+            "with --out, or add --force to replace it"
+        )
 
 
 def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from robot_attn_scripts import _loaded_run, _report
-from robot_attn_scripts.options.replay import Options
+from robot_attn_scripts.options.replay import Options, explanation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,15 +45,13 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
     from robot_attn_scripts._live_window import WindowClosed
 
     _check(options)
     sources, recorded = options.sources, options.source.is_file()
     if recorded:
         _loaded_run.import_modules(options.module)
-    first = EVALUATION_SEED if options.seed is None else options.seed
-    seeds = range(first, first + options.episodes)
+    seeds = options.seeds()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     console, progress = Console(), Console(stderr=True)
     files: list[Path] = []
@@ -66,7 +64,6 @@ def run(options: Options) -> dict[str, object]:
             if not recorded:
                 players, window = _players(options, sources, seeds, progress, stack)
             for seed in seeds:
-                out = options.out if options.episodes == 1 else _named(options.out, seed)
                 if recorded:
                     episodes, reports, written = _load(sources), [], []
                 else:
@@ -79,9 +76,8 @@ def run(options: Options) -> dict[str, object]:
                         reports = [_explain(player, seed, progress) for player in players]
                     else:
                         reports = []
-                    written = _save(out, episodes)
-                number = seed if options.episodes > 1 else None
-                written += _draw(options, out, number, episodes, reports, progress)
+                    written = _save(options.recordings(seed), episodes)
+                written += _draw(options, seed, episodes, reports, progress)
                 summaries += [_summarise(episode, console) for episode in episodes]
                 for path in written:
                     console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -198,11 +194,10 @@ def _load(sources: list[Path]) -> list[Episode]:
     return episodes
 
 
-def _save(out: Path, episodes: list[Episode]) -> list[Path]:
+def _save(paths: list[Path], episodes: list[Episode]) -> list[Path]:
     from robot_attn_policies.recording.episode_file import save_episode
     from robot_attn_policies.training.run_folder import library_versions
 
-    paths = [path.with_suffix(".hdf5") for path in _beside(out, episodes)]
     for path, episode in zip(paths, episodes, strict=True):
         save_episode(path, episode, library_versions())
     return paths
@@ -226,12 +221,7 @@ class Shown(NamedTuple):
 
 
 def _draw(
-    options: Options,
-    out: Path,
-    seed: int | None,
-    episodes: list[Episode],
-    reports: list[Report],
-    progress: Console,
+    options: Options, seed: int, episodes: list[Episode], reports: list[Report], progress: Console
 ) -> list[Path]:
     """Write the video, the pages and the optional files, and return their paths."""
     from robot_attn.drawing import Replay, contact_sheet, moments, write_png
@@ -253,13 +243,14 @@ def _draw(
     else:
         pictures = replays[0]
 
+    out = options.output(seed)
     written = [out]
     write_video(out, _drawn(pictures, progress), 1 / first.dt if first.dt else DEFAULT_FPS)
-    pages = [path.with_suffix(".html") for path in _beside(out, episodes)]
+    pages = options.pages(seed)
     for i, (page, one) in enumerate(zip(pages, shown, strict=True)):
         links = {f"Compare with {_name(shown[1 - i].episode)}": pages[1 - i].name} if len(shown) == 2 else {}
         if reports:
-            report = _named(page, "explained")
+            report = explanation(page)
             write_report(report, reports[i])
             written += [report, report.with_suffix(".json")]
             links["Explanation of this episode"] = report.name
@@ -272,8 +263,7 @@ def _draw(
         write_png(sheet, contact_sheet(large, captions, title=_title(first)))
         written.append(sheet)
     if options.rerun is not None:
-        target = options.rerun if seed is None else _named(options.rerun, seed)
-        for path, one, replay in zip(_beside(target, episodes), shown, replays, strict=True):
+        for path, one, replay in zip(options.reruns(seed), shown, replays, strict=True):
             write_rerun(path, one.episode, replay.mass, title=_title(one.episode), view=one.view)
             written.append(path)
     return written
@@ -317,16 +307,6 @@ def _drawn(pictures: Pictures, console: Console) -> Iterator[Image]:
 
 
 # ---- Names and summaries ----
-
-
-def _named(path: Path, *parts: object) -> Path:
-    """Extend the name of a file: replay.mp4 -> replay-7.mp4."""
-    return path.with_name("-".join([path.stem, *map(str, parts)]) + path.suffix)
-
-
-def _beside(path: Path, episodes: Sized) -> list[Path]:
-    """Return one path for each episode: the path itself for one, replay-a and replay-b for two."""
-    return [path] if len(episodes) == 1 else [_named(path, "a"), _named(path, "b")]
 
 
 def _task_title(episode: Episode) -> str:

@@ -50,7 +50,10 @@ def test_the_command_draws_them_and_says_how_soon(run: Path, tmp_path: Path) -> 
         "steps": 1200,
         "minutes": 3.0,
     }
-    assert cli.main(["curves", str(run), "--out", str(out), "--reach", "0.9", "--json", str(figures)]) == 0
+    assert (
+        cli.main(["curves", str(run), "--out", str(out), "--reach", "0.9", "--json", str(figures), "--force"])
+        == 0
+    )
     assert json.loads(figures.read_text())["toy/a"]["steps_to_reach"] is None
 
 

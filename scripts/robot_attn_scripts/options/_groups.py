@@ -17,7 +17,7 @@ import tyro
 
 from robot_attn_scripts import _choices
 from robot_attn_scripts._name_value import parse_pairs
-from robot_attn_scripts._report import check_writable
+from robot_attn_scripts._report import check_new, check_writable
 
 MAX_COUNT = 1_000_000
 """The largest number of episodes, rounds and the like; a larger one is taken for a typing error."""
@@ -71,7 +71,15 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Overwrite:
+    """Whether files of an earlier run may be replaced."""
+
+    force: bool = False
+    """Replace files of an earlier run; otherwise a file that exists is an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Overwrite):
     """Output files."""
 
     json: Json = None
@@ -91,16 +99,23 @@ class Checked:
             ValueError: a value is out of range, or two options conflict.
         """
 
+    def files(self) -> list[Path]:
+        """The files that the command writes, as far as they can be named before it runs."""
+        json = getattr(self, "json", None)
+        return [] if json is None else [json]
+
     def check_files(self) -> None:
-        """Check that inputs exist and that outputs can be written, without writing anything.
+        """Check that inputs exist and that outputs are new and can be written, without writing anything.
 
         Raises:
             ValueError: an input does not exist.
+            FileExistsError: an output exists, and `force` is not set.
             OSError: an output cannot be written.
         """
-        options: Any = self
-        if getattr(options, "json", None) is not None:
-            check_writable(options.json)
+        for path in self.files():
+            check_writable(path)
+            if not getattr(self, "force", False):
+                check_new(path)
 
     @classmethod
     def groups(cls) -> tuple[type[Any], ...]:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked
 
@@ -43,8 +42,10 @@ class Options(Runs, Output, Checked):
             raise ValueError("expected run folders, got none: name at least one")
         _groups.check_range(self, ("reach",), -1e9, 1e9)
 
+    def files(self) -> list[Path]:
+        return [*super().files(), self.out]
+
     def check_files(self) -> None:
         super().check_files()
-        check_writable(self.out)
         for run in self.runs:
             _groups.check_run(run)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from robot_attn_scripts._choices import EVALUATION_SEED
-from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, Policy, Scene, default
 
@@ -29,7 +28,7 @@ class Episodes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(_groups.Overwrite):
     """Output files."""
 
     out: Path = Path("explanation.html")
@@ -54,7 +53,9 @@ class Options(Policy, Episodes, Scene, Output, Checked):
         _groups.check_suite(self.suite)
         _groups.check_pairs(self.env)
 
+    def files(self) -> list[Path]:
+        return [*super().files(), self.out, self.out.with_suffix(".json")]
+
     def check_files(self) -> None:
         super().check_files()
         _groups.check_run(self.run)
-        check_writable(self.out)

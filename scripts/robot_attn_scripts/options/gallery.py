@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from robot_attn_scripts import _choices
-from robot_attn_scripts._report import check_folder, check_writable
+from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, default
 
@@ -33,7 +33,7 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(_groups.Overwrite):
     """Output files."""
 
     out: Path = Path("gallery")
@@ -63,9 +63,13 @@ class Options(Content, Output, Checked):
         _groups.check_seeds(self.seed)
         _groups.check_ending("sheet", self.sheet, ".png")
 
+    def files(self) -> list[Path]:
+        if self.sheet is not None:
+            return [self.sheet]
+        names = [_choices.short_name(task) for task in self.tasks or _choices.tasks()]
+        return [self.out / f"{name}.png" for name in (*names, "index")]
+
     def check_files(self) -> None:
-        super().check_files()
         if self.sheet is None:
             check_folder(self.out)
-        else:
-            check_writable(self.sheet)
+        super().check_files()

@@ -12,9 +12,23 @@ from robot_attn_policies.training.presets import Json
 from robot_attn_scripts import _choices
 from robot_attn_scripts._command import missing_modules
 from robot_attn_scripts._name_value import parse_pairs
-from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, Modules, Which, default
+
+
+def named(path: Path, *parts: object) -> Path:
+    """Extend the name of a file: replay.mp4 -> replay-7.mp4."""
+    return path.with_name("-".join([path.stem, *map(str, parts)]) + path.suffix)
+
+
+def beside(path: Path, count: int) -> list[Path]:
+    """Return a path for each of `count` episodes: the path itself for one, replay-a and replay-b for two."""
+    return [path] if count == 1 else [named(path, "a"), named(path, "b")]
+
+
+def explanation(page: Path) -> Path:
+    """Return the page that explains the episode of another page."""
+    return named(page, "explained")
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,43 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
                 raise ValueError(f"expected the intensity of shift {name} from 0 to 1, got {value!r}")
         return shifts
 
+    def output(self, seed: int) -> Path:
+        """The video of a seed: `out`, with the seed in its name if there are several episodes."""
+        return self.out if self.episodes == 1 else named(self.out, seed)
+
+    def pages(self, seed: int) -> list[Path]:
+        """The pages of a seed, one for each policy."""
+        return [path.with_suffix(".html") for path in beside(self.output(seed), len(self.sources))]
+
+    def recordings(self, seed: int) -> list[Path]:
+        """The episodes of a seed that are written, one for each policy."""
+        return [path.with_suffix(".hdf5") for path in beside(self.output(seed), len(self.sources))]
+
+    def reruns(self, seed: int) -> list[Path]:
+        """The recordings of a seed for the Rerun viewer."""
+        if self.rerun is None:
+            return []
+        rerun = self.rerun if self.episodes == 1 else named(self.rerun, seed)
+        return beside(rerun, len(self.sources))
+
+    def seeds(self) -> range:
+        """The seeds of the episodes."""
+        first = _choices.EVALUATION_SEED if self.seed is None else self.seed
+        return range(first, first + self.episodes)
+
+    def files(self) -> list[Path]:
+        written = super().files()
+        for seed in self.seeds():
+            written += [self.output(seed), *self.pages(seed), *self.reruns(seed)]
+            if not self.source.is_file():
+                written += self.recordings(seed)
+            if self.png:
+                written.append(self.output(seed).with_suffix(".png"))
+            if self.explain:
+                reports = [explanation(page) for page in self.pages(seed)]
+                written += [path for report in reports for path in (report, report.with_suffix(".json"))]
+        return written
+
     def check_files(self) -> None:
         super().check_files()
         for source in self.sources:
@@ -181,6 +232,3 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
         if self.explain and (missing := missing_modules(["explain"])):
             line = 'pip install "robot-attn[explain]"'
             raise ModuleNotFoundError(f"--explain needs {', '.join(missing)}; install with: {line}")
-        for path in (self.out, self.rerun):
-            if path is not None:
-                check_writable(path)

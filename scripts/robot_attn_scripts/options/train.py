@@ -120,6 +120,10 @@ class Options(Policy, Training, Evaluation, Scene, Output, Checked):
         shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(self)}
         return {name: getattr(self, name) for name in shared - {"env"} if getattr(self, name) is not None}
 
+    def files(self) -> list[Path]:
+        # The figures of a resumed training include those that it had before.
+        return [] if self.resume else super().files()
+
     def check_files(self) -> None:
         super().check_files()
         if self.resume and not (self.folder / CONFIG).is_file():

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from robot_attn_scripts._report import check_writable
 from robot_attn_scripts.options import _groups
 from robot_attn_scripts.options._groups import Checked, Modules, RunFolder, Which, default
 
@@ -74,8 +73,9 @@ class Options(Source, Picture, Output, Checked):
         if self.out is not None and self.out.resolve() == Path(self.source).resolve():
             raise ValueError(f"expected --out other than the source, got {self.out}: name another file")
 
+    def files(self) -> list[Path]:
+        return super().files() if self.out is None else [*super().files(), self.out]
+
     def check_files(self) -> None:
         super().check_files()
         _groups.check_run(self.run)
-        if self.out is not None:
-            check_writable(self.out)
