@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from robot_attn_policies.recording.episode_file import load_episode as load_episode
     from robot_attn_policies.recording.episode_file import save_episode as save_episode
     from robot_attn_policies.recording.record import record as record
+    from robot_attn_policies.rollouts.policy_actor import policy_actor as policy_actor
+    from robot_attn_policies.rollouts.protocols import HasActionMasks as HasActionMasks
     from robot_attn_policies.rollouts.protocols import HasInterventions as HasInterventions
     from robot_attn_policies.rollouts.protocols import HasOracle as HasOracle
     from robot_attn_policies.rollouts.protocols import HasState as HasState
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from robot_attn_policies.rollouts.rollout import Rollouts as Rollouts
     from robot_attn_policies.rollouts.rollout import Step as Step
     from robot_attn_policies.rollouts.rollout import oracle_actor as oracle_actor
-    from robot_attn_policies.rollouts.rollout import policy_actor as policy_actor
     from robot_attn_policies.rollouts.rollout import random_actor as random_actor
     from robot_attn_policies.rollouts.rollout import rollout_episodes as rollout_episodes
     from robot_attn_policies.sb3.act import act as act
@@ -89,12 +90,19 @@ _PUBLIC = {
     "probing.steps": ("StepBatch", "StepCollector"),
     "recording.episode_file": ("load_episode", "save_episode"),
     "recording.record": ("record",),
-    "rollouts.protocols": ("HasInterventions", "HasOracle", "HasState", "HasView", "ability"),
+    "rollouts.protocols": (
+        "HasActionMasks",
+        "HasInterventions",
+        "HasOracle",
+        "HasState",
+        "HasView",
+        "ability",
+    ),
+    "rollouts.policy_actor": ("policy_actor",),
     "rollouts.rollout": (
         "Rollouts",
         "Step",
         "oracle_actor",
-        "policy_actor",
         "random_actor",
         "rollout_episodes",
     ),

@@ -13,7 +13,8 @@ from robot_attn_scripts._name_value import parse_pairs
 if TYPE_CHECKING:
     from robot_attn_policies.evaluation.evaluate import Calibration, Focus
     from robot_attn_policies.probing.probe import PolicyProbe
-    from robot_attn_policies.rollouts.rollout import Actor, Rollouts, StartProgress, Step
+    from robot_attn_policies.rollouts.actor import Actor
+    from robot_attn_policies.rollouts.rollout import Rollouts, StartProgress, Step
     from robot_attn_policies.training.presets import Json, TrainConfig
 
 

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from robot_attn.optional import import_optional
 from robot_attn_policies.probing.probe import PolicyProbe
-from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
-from robot_attn_policies.rollouts.single_env import as_batch
+from robot_attn_policies.rollouts.actor import ObservationBatch, peek
+from robot_attn_policies.rollouts.env_batch import as_batch
+from robot_attn_policies.rollouts.rollout import Step
+from robot_attn_policies.sb3.context import Context
 from robot_attn_scripts.compat.minari import DATA_FOLDER, dataset_path, make_namespace, namespace_of
 
 _PATH = "MINARI_DATASETS_PATH"
@@ -270,7 +272,7 @@ class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
             episode.truncations.append(bool(truncated[i]))
             if step.done[i]:
                 last = _row(after["final_obs"], i)
-                _, percept = self._probe.act(as_batch(last))
+                _, percept = peek(self._probe.act, as_batch(last), Context())
                 maps = None if percept is None else percept.attention[0].numpy(force=True)
                 episode.add(last, self._infos(_row_of_infos(after["final_info"], i), maps))
                 self._done[int(step.episode[i])] = self._open.pop(int(step.episode[i]))

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from sb3_contrib import QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
 from toy_frames import H, RandomFrames, W
@@ -20,7 +20,7 @@ from toy_frames import H, RandomFrames, W
 from robot_attn import Percept
 from robot_attn.families import Query
 from robot_attn_policies.probing.probe import probe_policy
-from robot_attn_policies.rollouts.rollout import policy_actor
+from robot_attn_policies.rollouts.policy_actor import policy_actor
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
 from robot_attn_policies.sb3.policy import PerceptionPolicy
@@ -171,8 +171,43 @@ def test_a_method_set_on_the_instance_is_used() -> None:
     check(model, FRAMES, passes=2)
 
 
+@pytest.mark.parametrize(
+    "actions", [DISCRETE, spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)], ids=lambda space: str(space)
+)
+def test_maskable_ppo_obeys_its_masks(actions: spaces.Space[Any]) -> None:
+    model: Any = make(MaskablePPO, actions)
+    check(model, FRAMES)
+    choices = {"Discrete": 3, "MultiDiscrete": 5, "MultiBinary": 4}[type(actions).__name__]
+    masks = np.tile(np.arange(choices) % 2 == 1, (B, 1))  # every second
+    expected, _ = model.predict(FRAMES, deterministic=True, action_masks=masks)
+    Counting.passes = 0
+    taken, _, _ = act(model.policy, FRAMES, action_masks=masks)
+    assert Counting.passes == 1
+    assert_array_equal(taken, expected)
+    single, _, _ = act(model.policy, FRAMES[0], action_masks=masks[0])
+    assert_array_equal(single, expected[0])
+    if actions is DISCRETE:
+        assert (taken == 1).all()
+
+
+class Uniform(BasePolicy):
+    """No policy of Stable-Baselines3 beyond its base class."""
+
+    def __init__(self, space: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        super().__init__(space, actions, PerceptionExtractor, {"perception": Counting})
+        self.features_extractor = self.make_features_extractor()
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        features: Tensor = self.extract_features(observation, self.features_extractor)
+        return features[:, :2].tanh()
+
+
 def test_a_policy_of_another_class_uses_predict() -> None:
-    check(make(MaskablePPO, DISCRETE), FRAMES, passes=2)
+    policy = Uniform(spaces.Box(0, 255, (3, H, W), np.uint8), LOPSIDED)
+    expected, _ = policy.predict(FRAMES, deterministic=True)
+    Counting.passes = 0
+    assert_array_equal(act(policy, FRAMES)[0], expected)
+    assert Counting.passes == 2
 
 
 def test_qr_dqn_returns_attention() -> None:

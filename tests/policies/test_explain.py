@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.testing import assert_array_equal
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 
@@ -21,7 +23,12 @@ pytest.importorskip("cv2")
 from robot_attn_policies.pages.report import Report, write_report
 from robot_attn_policies.probing.episode_intervals import mean_over_draws_and_episodes, mean_over_episodes
 from robot_attn_policies.probing.explain import explain, explain_episode
+from robot_attn_policies.probing.faithfulness import run_pixel_ablation
+from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.probing.step_sections import _rank_correlation
+from robot_attn_policies.probing.steps import StepCollector
+from robot_attn_policies.rollouts.rollout import rollout_episodes
+from robot_attn_policies.sb3.context import NO_CONTEXT, predict
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
 
 SIDE, STEPS = 40, 6
@@ -162,10 +169,59 @@ def test_one_episode_has_no_verdict_and_no_intervals() -> None:
     assert ("Seed", "3") in report.facts
 
 
-def test_a_recurrent_policy_is_rejected() -> None:
-    model = RecurrentPPO("CnnLstmPolicy", Blob(), policy_kwargs={"lstm_hidden_size": 4})
-    with pytest.raises(ValueError, match=r"expected a policy without memory.*got the recurrent"):
-        explain(model, Blob())
+def recurrent_policy(kind: str) -> RecurrentPPO:
+    """A policy whose actions depend on its memory."""
+    options: dict[str, Any] = {"lstm_hidden_size": 8, "net_arch": []}
+    if kind == "attention":
+        options |= {"features_extractor_class": PerceptionExtractor}
+    model = RecurrentPPO("CnnLstmPolicy", Blob(discrete=False), seed=0, policy_kwargs=options)
+    policy: Any = model.policy
+    with torch.no_grad():  # an untrained policy hardly depends on its state
+        policy.lstm_actor.weight_hh_l0.mul_(5)
+        policy.action_net.weight.mul_(100)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["attention", "gradient"])
+def test_the_memory_of_a_recurrent_policy_is_kept_with_every_step(kind: str) -> None:
+    model, seeds = recurrent_policy(kind), [3, 4, 5]
+    probe = probe_policy(model)
+    env = SyncVectorEnv([lambda: Blob(discrete=False)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    collector = StepCollector(STEPS, len(seeds), probe.grid)
+    rollout_episodes(probe.act, env, seeds, on_step=collector)
+    steps = collector.batch()
+    state: Any = None
+    for row in range(len(steps)):
+        observation: Any = steps.observation
+        state = None if steps.step[row] == 0 else state
+        action, state = model.predict(observation[row][None], state=state, deterministic=True)
+        np.testing.assert_allclose(steps.actions[row], action[0], atol=1e-4)
+    again = predict(model.policy, steps.observation, steps.context)[0]
+    np.testing.assert_allclose(again, steps.actions, atol=1e-4)
+    forgetful = predict(model.policy, steps.observation, NO_CONTEXT)[0]
+    assert np.abs(forgetful - steps.actions)[steps.step > 0].max() > 0.05
+    shuffled = steps.take(np.array([7, 2]))
+    assert_array_equal(shuffled.context.memory[0], steps.context.memory[0][:, [7, 2]])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", ["attention", "gradient"])
+def test_a_recurrent_policy_remembers_one_frame_a_step_while_others_are_tried(kind: str) -> None:
+    probe, seeds = probe_policy(recurrent_policy(kind)), [3, 4, 5]
+    env = SyncVectorEnv([lambda: Blob(discrete=False)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    ablation = run_pixel_ablation(
+        probe.act, env, seeds, probe.grid, np.zeros(3), names=("deleted", "random", "blind"), share=0.0
+    )
+    # No pixel is deleted, although the map of every frame is computed first.
+    assert_array_equal(ablation.ablated["deleted"], ablation.full)
+    assert_array_equal(ablation.ablated["random"], ablation.full)
+    assert not np.array_equal(ablation.ablated["blind"], ablation.full)
+
+
+@pytest.mark.parametrize("kind", ["attention", "gradient"])
+def test_a_recurrent_policy_is_explained(kind: str) -> None:
+    report = explain(recurrent_policy(kind), Blob(discrete=False), seeds=range(2), curves=False, ablations=())
+    assert {section.name for section in report.sections} - {"heads"} == {*SECTIONS}
+    assert "Recurrent" in report.title
 
 
 def test_means_over_episodes_ignore_nan() -> None:

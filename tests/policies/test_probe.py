@@ -21,9 +21,10 @@ from robot_attn_policies.probing.probe import (
     action_gradient_maps,
     decision,
     probe_policy,
-    stateful_actor,
 )
-from robot_attn_policies.rollouts.rollout import policy_actor
+from robot_attn_policies.rollouts.actor import peek, start_step
+from robot_attn_policies.rollouts.policy_actor import policy_actor
+from robot_attn_policies.sb3.context import Context
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
 
 CONTINUOUS = spaces.Box(-1, 1, (2,), np.float32)
@@ -79,7 +80,7 @@ def test_a_recurrent_policy_starts_from_its_initial_state_and_has_no_values() ->
     starting, memory = model.predict(FRAMES, episode_start=np.ones(4, bool), deterministic=True)
     assert_allclose(decide(frames).detach(), starting, atol=1e-6)
     assert probe.values(FRAMES) is None
-    frames, decide = decision(model.policy, FRAMES, None, memory=memory)  # type: ignore[arg-type]
+    frames, decide = decision(model.policy, FRAMES, None, context=Context(memory))  # type: ignore[arg-type]
     later = model.predict(FRAMES, state=memory, deterministic=True)[0]
     assert np.abs(later - starting).max() > 1e-5
     assert_allclose(decide(frames.repeat(2, 1, 1, 1)).detach(), np.concatenate([later] * 2), atol=1e-6)
@@ -92,10 +93,15 @@ def test_a_recurrent_policy_carries_its_state_from_step_to_step(kind: str) -> No
         options |= {"features_extractor_class": PerceptionExtractor}
     model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs=options)
     probe = probe_policy(model)
-    act, state = stateful_actor(probe), None
-    for _ in range(3):
-        expected, state = model.predict(FRAMES, state=state, deterministic=True)
-        actions, percept = act(FRAMES)
+    state: Any = None
+    for step in range(3):
+        before = state
+        expected, state = model.predict(FRAMES, state=before, deterministic=True)
+        context = start_step(probe.act, None, np.full(4, step == 0))
+        if before is not None:
+            assert_array_equal(context.memory, before)
+        peek(probe.act, np.roll(FRAMES, 1, axis=0))  # leaves no trace
+        actions, percept = probe.act(FRAMES)
         assert_array_equal(actions, expected)
         assert (
             probe.kind == kind and percept is not None and percept.attention.shape[:2] == (4, probe.num_heads)
@@ -104,9 +110,16 @@ def test_a_recurrent_policy_carries_its_state_from_step_to_step(kind: str) -> No
         assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
 
 
-def test_the_actor_of_a_policy_without_state_is_unchanged() -> None:
-    probe = probe_policy(make(PPO, CONTINUOUS))
-    assert stateful_actor(probe) is probe.act
+def test_a_recurrent_policy_forgets_where_an_episode_starts() -> None:
+    model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8})
+    probe = probe_policy(model)
+    start_step(probe.act, None, np.ones(4, bool))
+    probe.act(FRAMES)
+    _, state = model.predict(FRAMES, deterministic=True)
+    starts = np.array([False, True, False, True])
+    start_step(probe.act, None, starts)
+    expected, _ = model.predict(FRAMES, state=state, episode_start=starts, deterministic=True)
+    assert_array_equal(probe.act(FRAMES)[0], expected)
 
 
 class Flat(BaseFeaturesExtractor):

@@ -23,6 +23,7 @@ from toy_env import HORIZON, ToyEnv
 from robot_attn_policies.probing.probe import action_gradient_maps, probe_policy
 from robot_attn_policies.recording.episode_file import load_episode, save_episode
 from robot_attn_policies.recording.record import record
+from robot_attn_policies.sb3.context import Context
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, perceive
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 
@@ -177,7 +178,7 @@ def test_a_recurrent_policy_carries_its_state() -> None:
     episode = record(model, env, seed=3)
     state, actions, maps = None, [], []
     for frame in frames(3):
-        maps.append(action_gradient_maps(policy, frame[None], None, memory=state)[0])
+        maps.append(action_gradient_maps(policy, frame[None], None, context=Context(state))[0])
         action, state = model.predict(frame[None], state=state, deterministic=True)
         actions.append(action[0])
     assert_array_equal(episode.actions, actions)

@@ -26,7 +26,7 @@ import robot_attn  # noqa: E402
 from robot_attn import Percept  # noqa: E402
 from robot_attn.video import Camera, VideoError, VideoReader, write_video  # noqa: E402
 from robot_attn_policies.probing.probe import PolicyProbe, probe_policy  # noqa: E402
-from robot_attn_policies.rollouts.rollout import policy_actor  # noqa: E402
+from robot_attn_policies.rollouts.policy_actor import policy_actor  # noqa: E402
 from robot_attn_policies.sb3.policy import build_policy  # noqa: E402
 from robot_attn_policies.training.presets import TrainConfig  # noqa: E402
 from robot_attn_policies.training.run_folder import load_policy  # noqa: E402

@@ -168,6 +168,11 @@ def requested_options(env: VecEnv) -> Sequence[dict[str, Any]]:
     return env._options
 
 
+def request_seeds(env: VecEnv, seeds: Sequence[int]) -> None:
+    """Set the seeds for the next reset, one per environment, where `VecEnv.seed` sets consecutive ones."""
+    env.unwrapped._seeds = list(seeds)
+
+
 def clear_requests(env: VecEnv) -> None:
     """Clear the seeds and options after the reset that used them."""
     env._reset_seeds()

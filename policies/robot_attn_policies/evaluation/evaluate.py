@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn.focus import FocusMeter, FocusTotals, PriorMap, center_bias_map, uniform_map
 from robot_attn_policies.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean
-from robot_attn_policies.rollouts.rollout import Actor, Rollouts, Step, rollout_episodes
+from robot_attn_policies.rollouts.actor import Actor
+from robot_attn_policies.rollouts.rollout import Rollouts, Step, rollout_episodes
 
 EVALUATION_SEED = 1_000_000_000
 """First evaluation seed, far above the seeds of training, so that the episodes do not overlap."""

@@ -34,9 +34,9 @@ from robot_attn_policies.probing.faithfulness import (
 from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_policy
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import RGBConverter
+from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
-from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
 from robot_attn_policies.sb3.extractor import find_extractor
 
 SHARES = (0.02, 0.05, 0.2, 0.4)
@@ -67,8 +67,8 @@ def explain(
 
     Args:
         source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, or its probe.
-        env: the policy's environment: a batch (a Gymnasium `VectorEnv`), which is faster, a single
-            environment, or a `VecEnv` of one. It is not closed.
+        env: the policy's environment: a batch (a Gymnasium `VectorEnv` or a `VecEnv`), or a single one, which
+            is slower. It is not closed. Normalising wrappers keep their statistics.
         seeds: one episode per seed. The report holds for these episodes; do not use seeds of the training.
         title: heading of the report; the policy's class by default.
         facts: names and values to list below the heading.
@@ -85,8 +85,8 @@ def explain(
         The report.
 
     Raises:
-        ValueError: an error of `rollout_episodes`; a policy whose actions do not depend on its observations;
-            or a recurrent policy, since the tests change single frames.
+        ValueError: an error of `rollout_episodes`, or a policy whose actions do not depend on its
+            observations.
         ModuleNotFoundError: the extra "explain" is not installed.
     """
     shared = sorted(set(calibration) & set(seeds))
@@ -182,13 +182,8 @@ def _set_up(
 ) -> tuple[_Setup, RGBConverter]:
     """Return what runs the episodes, and what converts their frames for pictures."""
     probe = source if isinstance(source, PolicyProbe) else probe_policy(source)
-    if hasattr(probe.policy, "lstm_actor"):
-        raise ValueError(
-            f"expected a policy without memory, since the tests change single frames, got the recurrent "
-            f"{type(probe.policy).__name__}: explain a feed-forward policy"
-        )
     to_rgb = RGBConverter(env, probe, stack)
-    batch: Any = env if isinstance(env, VectorEnv) else BatchOfOne(env, max_steps)
+    batch: Any = env if isinstance(env, VectorEnv) else EnvBatch(env, max_steps)
     spec = attribute(env, "spec")
     horizon = getattr(batch, "horizon", None) or getattr(spec, "max_episode_steps", None) or max_steps
     return _Setup(probe, batch, seeds, horizon, start_progress), to_rgb

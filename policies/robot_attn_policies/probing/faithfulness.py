@@ -40,8 +40,10 @@ from robot_attn_policies.evaluation.evaluate import normalised_score
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
 from robot_attn_policies.probing.probe import frames_of, with_frames
 from robot_attn_policies.probing.steps import concatenate_observations
+from robot_attn_policies.rollouts.actor import Actor, ChangedActor, ObservationBatch, peek
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
-from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, rollout_episodes
+from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
+from robot_attn_policies.sb3.context import concatenate_contexts
 
 SHARE = 0.1
 """Fraction of the frame's pixels that the verdict's ablations delete."""
@@ -123,6 +125,9 @@ def run_pixel_ablation(
 ) -> PixelAblation:
     """Run the episodes of `seeds` unchanged, and once with each pixel ablation.
 
+    A recurrent policy remembers the frames that it was given, without the deleted pixels. The map of a whole
+    frame is computed with that memory, and the whole frame is not remembered.
+
     Args:
         act: the policy; it must return a `Percept`.
         env: its environments; at least two for "borrowed".
@@ -182,14 +187,15 @@ def run_pixel_ablation(
             observation: ObservationBatch, name: str = name, rng: np.random.Generator = rng
         ) -> tuple[NDArray[Any], Percept | None]:
             uses_attention = name in ATTENTION_BASED
-            percept = act(observation)[1] if uses_attention else None
+            percept = peek(act, observation)[1] if uses_attention else None
             frames = frames_of(observation, image, grid)
             maps = _pixel_maps(percept, grid, weights) if uses_attention else np.empty(frames.shape[:3])
             remaining = ablate_pixels(frames, _deleted_pixels(name, maps, share, rng))
             actions, _ = act(with_frames(observation, image, grid, remaining))
             return actions, percept
 
-        ablated[name] = rollout_episodes(act_ablated, env, seeds, on_step=on_rollout(name)).returns
+        actor = ChangedActor(act, act_ablated)
+        ablated[name] = rollout_episodes(actor, env, seeds, on_step=on_rollout(name)).returns
     return PixelAblation(share, full, random, ablated, meter.totals() if has_masks else None)
 
 
@@ -282,11 +288,11 @@ def run_head_ablation(
     """
     on_rollout = on_rollout or (lambda name: None)
     every = range(len(heads.columns))
-    steps: list[tuple[ObservationBatch, NDArray[Any], NDArray[np.bool_]]] = []
+    steps: list[Step] = []
     callback = on_rollout("full")
 
     def keep(step: Step) -> None:
-        steps.append((step.observation, step.actions, step.running))
+        steps.append(step._replace(info={}, percept=None))  # large, and not needed
         if callback is not None:
             callback(step)
 
@@ -295,13 +301,19 @@ def run_head_ablation(
     mean_output = torch.cat(outputs).mean(dim=0)
 
     batches = [
-        concatenate_observations([observation for observation, _, _ in chunk]) for chunk in _chunks(steps)
+        (
+            concatenate_observations([step.observation for step in chunk]),
+            concatenate_contexts([step.context for step in chunk]),
+        )
+        for chunk in _chunks(steps)
     ]
-    full_actions, running = (np.concatenate([row[i] for row in steps]) for i in (1, 2))
+    full_actions, running = (
+        np.concatenate([getattr(step, name) for step in steps]) for name in ("actions", "running")
+    )
 
     def change(ablated: Sequence[int]) -> float:
         with heads.ablated(ablated, mean_output):
-            actions = np.concatenate([act(observation)[0] for observation in batches])
+            actions = np.concatenate([peek(act, *batch)[0] for batch in batches])
         return float(action_change(full_actions, actions)[running].mean())
 
     def run(name: str, ablated: Sequence[int]) -> NDArray[np.float64]:
@@ -321,9 +333,9 @@ def run_head_ablation(
     )
 
 
-def _chunks(steps: list[Any]) -> Iterator[list[Any]]:
+def _chunks(steps: list[Step]) -> Iterator[list[Step]]:
     """Group steps so that the policy gets about 64 frames in one forward pass."""
-    size = max(1, 64 // len(steps[0][1]))
+    size = max(1, 64 // len(steps[0].actions))
     for start in range(0, len(steps), size):
         yield steps[start : start + size]
 
@@ -374,6 +386,9 @@ def measure_interventions(
 ) -> dict[tuple[Thing, str], InterventionEffect]:
     """Run the episodes of `seeds` and render counterfactual frames at intervals.
 
+    A recurrent policy acts on a counterfactual frame with the memory that it has at that step, and does not
+    remember the frame.
+
     Args:
         act: the policy; it must return a `Percept`.
         env: its environments, which can render counterfactuals (`HasInterventions`).
@@ -408,7 +423,7 @@ def measure_interventions(
             for thing, edit in sums:
                 counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
                 frames = counterfactual["image"]
-                new_actions, new_percept = act(with_frames(observation, image, grid, frames))
+                new_actions, new_percept = peek(act, with_frames(observation, image, grid, frames))
                 new_maps = _pixel_maps(new_percept, grid, weights)
                 rows = _effects(actions, new_actions, maps, new_maps, counterfactual)
                 pending[thing, edit] = rows * _counts(thing, edit, counterfactual)
@@ -422,7 +437,7 @@ def measure_interventions(
         if on_step is not None:
             on_step(step)
 
-    rollout_episodes(act_and_intervene, env, seeds, on_step=accumulate)
+    rollout_episodes(ChangedActor(act, act_and_intervene), env, seeds, on_step=accumulate)
     return {which: InterventionEffect(*rows) for which, rows in sums.items()}
 
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,8 +20,16 @@ from robot_attn import AttentionGrid, Percept, Perception, to_float
 from robot_attn.explain import gradient_length
 from robot_attn.layout import ImageLayout, image_layout
 from robot_attn_policies.compat.stable_baselines3 import greedy_actions
-from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, policy_actor
-from robot_attn_policies.sb3.act import Memory, act
+from robot_attn_policies.rollouts.actor import Actor, ObservationBatch
+from robot_attn_policies.rollouts.policy_actor import PolicyActor, policy_actor
+from robot_attn_policies.sb3.context import (
+    NO_CONTEXT,
+    Context,
+    Memory,
+    empty_memory,
+    is_recurrent,
+    predict,
+)
 from robot_attn_policies.sb3.extractor import find_extractor
 from robot_attn_policies.sb3.images import entries_of, fit_observation, image_entries, pixel_range
 from robot_attn_policies.sb3.policy import PerceptionPolicy
@@ -44,7 +52,8 @@ class PolicyProbe:
 
     Attributes:
         policy: the policy.
-        act: maps observations to deterministic actions and a `Percept`.
+        act: maps observations to deterministic actions and a `Percept`; as `policy_actor`, in a rollout it
+            carries a recurrent policy's memory and applies action masks.
         grid: positions of the maps' cells in the frame.
         image: key of the frames in dict observations, or None where the observation is the frame.
         num_heads: number of maps per frame.
@@ -169,18 +178,16 @@ def _attention_probe(policy: BasePolicy, perception: Perception, image: str | No
 
 
 def _gradient_probe(policy: BasePolicy, image: str | None, image_size: tuple[int, int]) -> PolicyProbe:
-    def act(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        observation = fit_observation(observation, policy.observation_space)
-        actions, _ = policy.predict(cast(Any, observation), deterministic=True)
-        return actions, _percept(action_gradient_maps(policy, observation, image))
+    def acting(
+        observation: ObservationBatch, context: Context
+    ) -> tuple[NDArray[Any], Percept, Memory | None]:
+        actions, memory = predict(policy, observation, context)
+        maps = action_gradient_maps(policy, observation, image, context=context)
+        return actions, Percept(maps.new_empty((len(maps), 0)), maps[:, None]), memory
 
     ys, xs = (_centers(length) for length in image_size)
-    return PolicyProbe(policy, act, AttentionGrid(ys, xs, image_size), image, 1, "gradient")
-
-
-def _percept(maps: Tensor) -> Percept:
-    """Wrap maps [B, rows, cols] as the attention of one head, without features."""
-    return Percept(maps.new_empty((len(maps), 0)), maps[:, None])
+    grid = AttentionGrid(ys, xs, image_size)
+    return PolicyProbe(policy, PolicyActor(policy, acting), grid, image, 1, "gradient")
 
 
 def frames_of(observation: ObservationBatch, image: str, grid: AttentionGrid) -> NDArray[Any]:
@@ -232,34 +239,8 @@ def _frames_and_layout(
     return frames, layout
 
 
-def stateful_actor(probe: PolicyProbe) -> Actor:
-    """Return an actor for one episode, which carries a recurrent policy's state from step to step.
-
-    `probe.act` treats every observation as the first of an episode. For a policy without state, the two are
-    the same.
-    """
-    policy = probe.policy
-    state: Memory | None = None
-    if not hasattr(policy, "lstm_actor"):
-        return probe.act
-
-    def act_with_attention(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        nonlocal state
-        actions, percept, state = act(policy, observation, state, image=probe.image)
-        return actions, percept
-
-    def act_with_gradients(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        nonlocal state
-        before, observation = state, fit_observation(observation, policy.observation_space)
-        actions, after = policy.predict(cast(Any, observation), state=before, deterministic=True)
-        state = cast(Memory, after)
-        return actions, _percept(action_gradient_maps(policy, observation, probe.image, memory=before))
-
-    return act_with_gradients if probe.kind == "gradient" else act_with_attention
-
-
 def action_gradient_maps(
-    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
+    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, context: Context = NO_CONTEXT
 ) -> Tensor:
     """Measure how much each cell of the frame would change the action.
 
@@ -271,7 +252,7 @@ def action_gradient_maps(
         policy: the policy.
         observation: a batch of observations as the environment returns them.
         image: key of the frames, or None where the observation is the frames.
-        memory: state of a recurrent policy, as `decision` takes it.
+        context: memory and action masks, as `decision` takes them.
 
     Returns:
         [B, rows, cols], each of sum 1, with at most `GRID` rows and columns.
@@ -279,7 +260,7 @@ def action_gradient_maps(
     Raises:
         ValueError: an error of `decision`.
     """
-    frames, decide = decision(policy, observation, image, memory=memory)
+    frames, decide = decision(policy, observation, image, context=context)
     frames.requires_grad_()
     length = gradient_length(decide(frames), frames, dtype=frames.dtype)
     height, width = frames.shape[2:]
@@ -291,19 +272,19 @@ def action_gradient_maps(
 
 
 def decision(
-    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, memory: Memory | None = None
+    policy: BasePolicy, observation: ObservationBatch, image: str | None, *, context: Context = NO_CONTEXT
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return a policy's decision as a differentiable function of its frames.
 
     For continuous actions, the decision is their means [B, A] (before SAC's tanh). For a discrete action, it
-    is the highest score (logit or Q-value) minus the mean of all, [B, 1]; for several, [B, actions]. For
-    binary actions it is their logits [B, actions].
+    is the highest score (logit or Q-value) minus the mean of all, [B, 1]; for several, [B, actions]. Actions
+    that are not allowed are left out. For binary actions it is their logits [B, actions].
 
     Args:
         policy: the policy.
         observation: a batch of observations as the environment returns them, or a single one.
         image: key of the frames, or None where the observation is the frames.
-        memory: state of a recurrent policy, as its `predict` returns it; None for the start of an episode.
+        context: memory of a recurrent policy, which stays as it is whatever the frames, and action masks.
 
     Returns:
         The frames, float [B, C, H, W] in [0, 1], and the function. The function also takes n x B frames; it
@@ -329,23 +310,23 @@ def decision(
         scaled = layout.from_channels_first(frames if (low, high) == (0, 1) else frames * (high - low) + low)
         count = len(frames) // len(observed)
         if image is None:
-            return _scores(policy, scaled, memory, count)
+            return _scores(policy, scaled, context.repeat(count))
         others = {
             name: entry.repeat(count, *[1] * (entry.ndim - 1)) if count > 1 else entry
             for name, entry in cast(Mapping[str, Tensor], tensors).items()
             if name != image
         }
-        return _scores(policy, {**others, image: scaled}, memory, count)
+        return _scores(policy, {**others, image: scaled}, context.repeat(count))
 
     return frames, decide
 
 
-def _scores(policy: Any, observation: Any, memory: Memory | None, count: int) -> Tensor:
-    """Compute `decision` for tensors that repeat the observations of `memory` `count` times."""
-    if hasattr(policy, "lstm_actor"):
-        return _of_distribution(_recurrent_distribution(policy, observation, memory, count))
-    if isinstance(policy, ActorCriticPolicy):
-        return _of_distribution(policy.get_distribution(observation))
+def _scores(policy: Any, observation: Any, context: Context) -> Tensor:
+    """Compute `decision` for observations as tensors [B, ...], and their context."""
+    if is_recurrent(policy):
+        return _of_distribution(_recurrent_distribution(policy, observation, context))
+    if hasattr(policy, "get_distribution"):
+        return _of_distribution(policy.get_distribution(observation), context.action_masks)
     actor = getattr(policy, "actor", None)
     if actor is not None:
         squashed = hasattr(actor, "get_action_dist_params")
@@ -354,45 +335,49 @@ def _scores(policy: Any, observation: Any, memory: Memory | None, count: int) ->
         return _margin(policy.q_net(observation))
     if hasattr(policy, "quantile_net"):
         return _margin(policy.quantile_net(observation).mean(dim=1))
+    if hasattr(policy, "action_net"):  # of ARS
+        outputs = policy.action_net(policy.extract_features(observation, policy.features_extractor))
+        return _margin(outputs) if isinstance(policy.action_space, spaces.Discrete) else cast(Tensor, outputs)
     raise ValueError(
         f"expected a policy with an actor, a distribution or a Q-network, got {type(policy).__name__}: "
         "its decision cannot be differentiated"
     )
 
 
-def _recurrent_distribution(policy: Any, observation: Any, memory: Memory | None, count: int) -> Any:
+def _recurrent_distribution(policy: Any, observation: Any, context: Context) -> Any:
     frames = observation if isinstance(observation, Tensor) else next(iter(observation.values()))
-    layers, _, size = policy.lstm_hidden_state_shape
-    if memory is None:
-        memory = (np.zeros((layers, len(frames) // count, size), dtype=np.float32),) * 2
-    state = tuple(
-        torch.as_tensor(part, dtype=torch.float32, device=policy.device).repeat(1, count, 1)
-        for part in memory
-    )
+    memory = context.memory or empty_memory(policy, len(frames))
+    state = tuple(torch.as_tensor(part, dtype=torch.float32, device=policy.device) for part in memory)
     starts = torch.zeros(len(frames), device=policy.device)
     return policy.get_distribution(observation, state, starts)[0]
 
 
-def _of_distribution(distribution: Any) -> Tensor:
-    inner = distribution.distribution
-    if isinstance(inner, list):  # MultiDiscrete
-        return torch.cat([_margin(part.logits) for part in inner], dim=1)
-    if isinstance(inner, torch.distributions.Categorical):
-        return _margin(inner.logits)
-    if isinstance(inner, torch.distributions.Bernoulli):
-        return inner.logits
-    return cast(Tensor, inner.mean)
+def _of_distribution(distribution: Any, action_masks: NDArray[np.bool_] | None = None) -> Tensor:
+    inner = getattr(distribution, "distributions", distribution.distribution)  # the first of MaskablePPO
+    parts = inner if isinstance(inner, list) else [inner]
+    if all(isinstance(part, torch.distributions.Categorical) for part in parts):
+        logits = [part.logits for part in parts]
+        if action_masks is None:
+            return torch.cat([_margin(scores) for scores in logits], dim=1)
+        masks = torch.as_tensor(action_masks, device=logits[0].device)
+        allowed = torch.split(masks, [scores.shape[1] for scores in logits], dim=1)
+        return torch.cat([_margin(*pair) for pair in zip(logits, allowed, strict=True)], dim=1)
+    return cast(Tensor, inner.logits if isinstance(inner, torch.distributions.Bernoulli) else inner.mean)
 
 
-def _margin(scores: Tensor) -> Tensor:
-    return (scores.amax(dim=1) - scores.mean(dim=1))[:, None]
+def _margin(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """The highest of the scores [B, A] that are allowed, bool [B, A], minus their mean: [B, 1]."""
+    if allowed is None:
+        return (scores.amax(dim=1) - scores.mean(dim=1))[:, None]
+    highest = scores.masked_fill(~allowed, -torch.inf).amax(dim=1)
+    return (highest - (scores * allowed).sum(dim=1) / allowed.sum(dim=1))[:, None]
 
 
 def _values(policy: Any, observation: Any) -> Tensor | None:
-    if hasattr(policy, "lstm_actor"):
+    if is_recurrent(policy):
         return None  # its value depends on its state
-    if isinstance(policy, ActorCriticPolicy):
-        return policy.predict_values(observation)
+    if hasattr(policy, "predict_values"):
+        return cast(Tensor, policy.predict_values(observation))
     if hasattr(policy, "critic"):
         critics = policy.critic(observation, greedy_actions(policy, observation))
         if isinstance(critics, Tensor):  # sb3-contrib's TQC: [B, critics, quantiles]

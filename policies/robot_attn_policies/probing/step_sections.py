@@ -53,8 +53,8 @@ from robot_attn_policies.probing.probe import (
     with_frames,
 )
 from robot_attn_policies.probing.steps import StepBatch
-from robot_attn_policies.rollouts.rollout import ObservationBatch
 from robot_attn_policies.sb3.act import prepare
+from robot_attn_policies.sb3.context import predict
 from robot_attn_policies.sb3.extractor import find_extractor
 from robot_attn_policies.sb3.images import fit_observation
 
@@ -73,7 +73,7 @@ PICTURE_HEIGHT = 256
 def action_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     """Report deletion and insertion curves of the action."""
     sample = steps.subsample(CURVE_FRAMES)
-    frames, act = _frames_and_actor(probe, sample.observation)
+    frames, act = _frames_and_actor(probe, sample)
     title = "Do actions depend on the attended pixels?"
     try:
         curves = action_curves(act, frames, spread(sample.combined[:, None]))
@@ -154,7 +154,8 @@ def _maps_of_randomised_weights(
     """Yield the maps [N, rows, cols] after each layer is randomised in turn, with the layer's name."""
     if probe.kind == "gradient":
         for name, changed in randomised(probe.policy, seed=seed):
-            maps = action_gradient_maps(cast(BasePolicy, changed), steps.observation, probe.image)
+            policy = cast(BasePolicy, changed)
+            maps = action_gradient_maps(policy, steps.observation, probe.image, context=steps.context)
             yield name, maps.double().numpy(force=True)
         return
     perception, frames, context = _perception_inputs(probe, steps)
@@ -167,7 +168,7 @@ def _maps_of_randomised_weights(
 def gradients_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     """Report whether gradients agree with the map."""
     sample = steps.subsample(EXPENSIVE_FRAMES)
-    frames, decide = decision(probe.policy, sample.observation, probe.image)
+    frames, decide = decision(probe.policy, sample.observation, probe.image, context=sample.context)
     rows: list[tuple[Cell, ...]] = []
     for method, description in METHODS.items():
         maps = gradient_maps(decide, frames, method, module=probe.policy)
@@ -322,15 +323,14 @@ def _picture(steps: StepBatch, pictures: NDArray[np.uint8], row: int, caption: s
 
 
 def _frames_and_actor(
-    probe: PolicyProbe, observation: ObservationBatch
+    probe: PolicyProbe, steps: StepBatch
 ) -> tuple[NDArray[Any], Callable[[NDArray[Any]], NDArray[Any]]]:
-    """Return the frames [N, H, W, C] of observations, and the actions as a function of the frames alone."""
-    image = probe.image or "image"
+    """Return the frames [N, H, W, C] of steps, and the actions as a function of the frames alone."""
+    image, observation = probe.image or "image", steps.observation
 
     def act(frames: NDArray[Any]) -> NDArray[Any]:
         changed: Any = with_frames(observation, image, probe.grid, frames)
-        changed = fit_observation(changed, probe.policy.observation_space)
-        return probe.policy.predict(changed, deterministic=True)[0]
+        return predict(probe.policy, changed, steps.context)[0]
 
     return frames_of(observation, image, probe.grid), act
 

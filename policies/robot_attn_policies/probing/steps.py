@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn import AttentionGrid, AttentionMaps
-from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
+from robot_attn_policies.rollouts.actor import ObservationBatch
+from robot_attn_policies.rollouts.rollout import Step
+from robot_attn_policies.sb3.context import NO_CONTEXT, Context, concatenate_contexts
 
 MAX_BYTES = 256 * 2**20
 """Most bytes that a `StepCollector` stores. Beyond it, only every second step is kept, or every third,
@@ -31,6 +33,7 @@ class StepBatch:
         masks: bool [N, H, W], True on the target, or None where the environment gives no masks.
         episode: int64 [N], index of the episode, from 0.
         step: int64 [N], index of the step within its episode, from 0.
+        context: what the policy acted on besides `observation`.
     """
 
     observation: ObservationBatch
@@ -41,6 +44,7 @@ class StepBatch:
     masks: NDArray[np.bool_] | None
     episode: NDArray[np.int64]
     step: NDArray[np.int64]
+    context: Context = NO_CONTEXT
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -61,6 +65,7 @@ class StepBatch:
             masks=None if self.masks is None else self.masks[rows],
             episode=self.episode[rows],
             step=self.step[rows],
+            context=self.context.take(rows),
         )
 
     def subsample(self, count: int) -> StepBatch:
@@ -145,6 +150,7 @@ class StepCollector:
             _concatenate([step.info["target_mask"] for step in steps]) if has_masks else None,
             episode,
             index,
+            concatenate_contexts([step.context for step in steps]),
         )
         return batch.take(np.lexsort((index, episode)))
 
@@ -167,6 +173,7 @@ def _running_rows(step: Step) -> Step:
         np.array(step.actions)[rows],
         np.array(step.rewards)[rows],
         step.done[rows],
+        step.context.take(rows),
     )
 
 
@@ -174,4 +181,5 @@ def _bytes_per_row(step: Step) -> int:
     entries = step.observation.values() if isinstance(step.observation, Mapping) else [step.observation]
     parts = [*entries, *(step.info[name] for name in ("target_mask",) if name in step.info)]
     attention = 0 if step.percept is None else 4 * step.percept.attention[0].numel()  # stored as float32
-    return attention + sum(int(part[0].nbytes) for part in parts)
+    memory = sum(part[:, 0].nbytes for part in step.context.memory or ())
+    return attention + memory + sum(int(part[0].nbytes) for part in parts)

@@ -45,7 +45,8 @@ from robot_attn import AttentionGrid
 from robot_attn.episode import COLUMNS, Episode, EpisodeError
 from robot_attn.files import replacing
 from robot_attn.optional import import_optional
-from robot_attn_policies.rollouts.rollout import Actor, ObservationBatch, Step, rollout_episodes
+from robot_attn_policies.rollouts.actor import Actor, ChangedActor, ObservationBatch
+from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
 
 FORMAT = 2
 BLOCK = 8
@@ -449,7 +450,7 @@ def record_episode(
         if on_step is not None:
             on_step(step)
 
-    rollouts = rollout_episodes(act_and_record_state, env, [seed], on_step=record_step)
+    rollouts = rollout_episodes(ChangedActor(act, act_and_record_state), env, [seed], on_step=record_step)
 
     columns = {
         name: None if first is None else np.stack([step[name] for step in steps])

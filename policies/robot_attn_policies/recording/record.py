@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFram
 
 from robot_attn.episode import Episode
 from robot_attn.layout import image_layout
-from robot_attn_policies.probing.probe import PolicyProbe, probe_policy, stateful_actor
+from robot_attn_policies.probing.probe import PolicyProbe, probe_policy
 from robot_attn_policies.recording.episode_file import record_episode
-from robot_attn_policies.rollouts.single_env import BatchOfOne, Environment, attribute
+from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.sb3.images import image_entries
 
 
@@ -37,8 +37,10 @@ def record(
         episode = record(PPO("CnnPolicy", env).learn(100_000), env)
 
     For a policy without attention the recorded maps are gradients of its action, and `Episode.maps` says so.
-    A recurrent policy carries its state from step to step. The environment stays open, at the end of the
-    episode.
+    A recurrent policy carries its state from step to step, and MaskablePPO gets the environment's action
+    masks. The environment stays open, at the end of the episode. Normalising wrappers, such as
+    `VecNormalize`, keep their statistics; the policy gets their observations, and the recorded rewards are
+    the environment's own.
 
     Frames are recorded as uint8 RGB: the newest of a stack, grey repeated to RGB, floats scaled from the
     bounds of their space.
@@ -62,8 +64,8 @@ def record(
     """
     probe = probe_policy(policy)
     return record_episode(
-        stateful_actor(probe),
-        BatchOfOne(env, max_steps),
+        probe.act,
+        EnvBatch(env, max_steps),
         seed,
         probe.grid,
         env_args=_env_args(env),

@@ -11,6 +11,7 @@ in the infos of `reset` and `step` marks the target in the frames, so that atten
 | `HasState`         | bit-identical resuming of training; re-rendering of recorded episodes           |
 | `HasView`          | with `HasState`: re-rendering at another size or from another camera            |
 | `HasInterventions` | testing whether actions and attention respond to the target alone               |
+| `HasActionMasks`   | playing policies of MaskablePPO                                                 |
 """
 
 from __future__ import annotations
@@ -80,6 +81,17 @@ class HasInterventions(Protocol):
             `image` [num_envs, H, W, C], and masks, bool [num_envs, H, W]: `before`, the object in the
             unchanged frame (empty in a world without it); `after`, the object in `image`; `target`, the
             target in the unchanged frame; `target_after`, the target in `image`.
+        """
+
+
+@runtime_checkable
+class HasActionMasks(Protocol):
+    """Knows which actions are allowed."""
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return bool [num_envs, A], True for the actions that are allowed now.
+
+        A is the number of choices of a discrete action; for several, the sum of the numbers of choices.
         """
 
 

@@ -9,20 +9,16 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn import Percept
+from robot_attn_policies.rollouts.action_masks import action_masks
+from robot_attn_policies.rollouts.actor import Actor, ObservationBatch, start_step
+from robot_attn_policies.rollouts.normalisation import without_normalisation_updates
 from robot_attn_policies.rollouts.protocols import HasOracle, ability
-from robot_attn_policies.sb3.act import act
-from robot_attn_policies.sb3.extractor import find_extractor
-
-ObservationBatch: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
-"""Observations of N environments as the environment returns them: [N, ...], or a mapping of such arrays."""
-
-Actor: TypeAlias = Callable[[ObservationBatch], tuple[NDArray[Any], Percept | None]]
-"""Maps a batch of observations to actions [N, ...] and, for a policy with attention, its `Percept`."""
+from robot_attn_policies.sb3.context import NO_CONTEXT, Context
 
 
 class Step(NamedTuple):
@@ -39,6 +35,7 @@ class Step(NamedTuple):
         actions: [N, ...].
         rewards: [N].
         done: bool [N], whether the episode ended (terminated or truncated) with this step.
+        context: what the policy acted on besides `observation`.
     """
 
     episode: NDArray[np.int64]
@@ -49,6 +46,7 @@ class Step(NamedTuple):
     actions: NDArray[Any]
     rewards: NDArray[Any]
     done: NDArray[np.bool_]
+    context: Context = NO_CONTEXT
 
 
 StartProgress: TypeAlias = Callable[[str, int], Callable[[Step], None]]
@@ -89,6 +87,9 @@ def rollout_episodes(
     An environment that finishes before the others of its batch keeps running unrecorded, whichever way it
     resets itself. Steps are not stored: `on_step` accumulates what the caller needs.
 
+    Wrappers that normalise observations or rewards by running statistics keep their statistics, and rewards
+    are those from before their normalisation (`without_normalisation_updates`).
+
     Args:
         act: maps observations to actions.
         env: the environments.
@@ -103,6 +104,16 @@ def rollout_episodes(
     """
     if len(seeds) == 0:
         raise ValueError("expected at least one seed, got none: give one seed per episode")
+    with without_normalisation_updates(env):
+        return _rollout_episodes(act, env, seeds, on_step)
+
+
+def _rollout_episodes(
+    act: Actor,
+    env: VectorEnv[Any, Any, Any],
+    seeds: Sequence[int],
+    on_step: Callable[[Step], None] | None,
+) -> Rollouts:
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
     successes: list[bool | None] = [None] * len(seeds)
     for first in range(0, len(seeds), env.num_envs):
@@ -113,7 +124,9 @@ def rollout_episodes(
         env_seeds = [int(seeds[int(i)]) for i in episode]
         # Gymnasium's vector environments accept a list; their type hint does not say so.
         observation, info = env.reset(seed=cast(Any, env_seeds))
+        first_of_episode = np.ones(env.num_envs, np.bool_)
         while running.any():
+            context = start_step(act, env, first_of_episode)
             actions, percept = act(observation)
             _check_actions(actions, env)
             next_observation, rewards, terminated, truncated, next_info = env.step(actions)
@@ -123,13 +136,15 @@ def rollout_episodes(
                 )
             done = np.logical_or(terminated, truncated)
             if on_step is not None:
-                on_step(Step(episode, running.copy(), observation, info, percept, actions, rewards, done))
+                on_step(
+                    Step(episode, running.copy(), observation, info, percept, actions, rewards, done, context)
+                )
             returns[episode[running]] += rewards[running]
             lengths[episode[running]] += 1
             for i in np.flatnonzero(running & done):
                 successes[episode[i]] = _success(next_info, int(i))
             running = running & ~done
-            observation, info = next_observation, next_info
+            observation, info, first_of_episode = next_observation, next_info, done
     known = [value for value in successes if value is not None]
     return Rollouts(
         seeds=np.asarray(seeds, dtype=np.int64),
@@ -162,32 +177,10 @@ def _success(info: Mapping[str, Any], index: int) -> bool | None:
     return None
 
 
-def policy_actor(policy: BasePolicy, *, image: str | None = None) -> Actor:
-    """Return deterministic actions and attention of a policy, from one forward pass.
-
-    A recurrent policy treats every observation as the first of an episode.
-
-    Args:
-        policy: a Stable-Baselines3 or sb3-contrib policy with a `PerceptionExtractor`.
-        image: key of the camera whose attention to return; None for a policy with one camera.
-
-    Returns:
-        A function that maps observations to actions and a `Percept`.
-
-    Raises:
-        ValueError: an error of `find_extractor`, or no `image` for a policy with several cameras.
-    """
-    find_extractor(policy).camera(image)  # raises here rather than in the middle of an episode
-
-    def actor(observation: ObservationBatch) -> tuple[NDArray[Any], Percept]:
-        actions, percept, _ = act(policy, observation, image=image)
-        return actions, percept
-
-    return actor
-
-
 def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:
     """Return an actor that samples uniform actions and ignores observations: a normalised score of 0.
+
+    In an environment with action masks (`HasActionMasks`) it samples from the actions that are allowed.
 
     Args:
         space: the batched action space [N, ...]. A space without bounds is sampled with its own `sample`.
@@ -196,16 +189,49 @@ def random_actor(space: gymnasium.Space[Any], seed: int = 0) -> Actor:
     Returns:
         A function that maps observations to actions and no `Percept`.
     """
-    generator = np.random.default_rng(seed)
-    sampler = copy.deepcopy(space)
-    sampler.seed(seed)
+    return _RandomActor(space, seed)
 
-    def act(observation: ObservationBatch) -> tuple[NDArray[Any], None]:
-        if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
-            return generator.uniform(space.low, space.high).astype(space.dtype), None
-        return sampler.sample(), None
 
-    return act
+class _RandomActor:
+    def __init__(self, space: gymnasium.Space[Any], seed: int) -> None:
+        self._space, self._generator = space, np.random.default_rng(seed)
+        self._sampler = copy.deepcopy(space)
+        self._sampler.seed(seed)
+        self._masks: NDArray[np.bool_] | None = None
+
+    def start_step(self, env: Any, first: NDArray[np.bool_]) -> Context:
+        self._masks = action_masks(env)
+        return Context(action_masks=self._masks)
+
+    def __call__(self, observation: ObservationBatch) -> tuple[NDArray[Any], None]:
+        if self._masks is not None:
+            return self._allowed(self._masks), None
+        space = self._space
+        if isinstance(space, spaces.Box) and space.is_bounded():
+            return self._generator.uniform(space.low, space.high).astype(space.dtype), None
+        return self._sampler.sample(), None
+
+    def _allowed(self, masks: NDArray[np.bool_]) -> NDArray[Any]:
+        """Sample actions [N, ...] of which each is True in its part of `masks` [N, A]."""
+        choices = _choices(self._space, len(masks))
+        if sum(choices) != masks.shape[1]:
+            raise ValueError(
+                f"expected action masks [{len(masks)}, {sum(choices)}] for the actions {self._space}, got "
+                f"{list(masks.shape)}: check the environment's `action_masks`"
+            )
+        scores = np.where(masks, self._generator.random(masks.shape), -1.0)
+        parts = np.split(scores, np.cumsum(choices)[:-1], axis=1)
+        picked = np.stack([part.argmax(axis=1) for part in parts], axis=1)
+        return picked.reshape(self._space.shape).astype(self._space.dtype)
+
+
+def _choices(space: gymnasium.Space[Any], count: int) -> list[int]:
+    """Return the number of choices of each action of one of `count` environments."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(count, -1)[0]]
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):  # of MultiBinary
+        return [2] * int(np.prod(space.shape[1:]))
+    return []
 
 
 def oracle_actor(env: Any) -> Actor:

@@ -15,13 +15,19 @@ from torch import Tensor
 
 from robot_attn import Percept
 from robot_attn_policies.compat.stable_baselines3 import acts_as_published, distribution_of
+from robot_attn_policies.sb3.context import (
+    Context,
+    Memory,
+    empty_memory,
+    is_recurrent,
+    predict,
+    takes_masks,
+)
 from robot_attn_policies.sb3.extractor import find_extractor, perceive
 from robot_attn_policies.sb3.images import fit_observation
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
-Memory: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Hidden and cell state of a recurrent policy of sb3-contrib, each float32 [layers, B, units]."""
-_Head: TypeAlias = Callable[[Tensor, "Memory | None"], tuple[Tensor, "Memory | None"]]
+_Head: TypeAlias = Callable[[Tensor, Context], tuple[Tensor, "Memory | None"]]
 
 
 def act(
@@ -30,6 +36,7 @@ def act(
     memory: Memory | None = None,
     *,
     image: str | None = None,
+    action_masks: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[Any], Percept, Memory | None]:
     """Return deterministic actions, and the attention on which they are based.
 
@@ -43,6 +50,8 @@ def act(
         observation: a batch of observations as the environment returns them, or a single one.
         memory: state of a recurrent policy, as the last call returned it; None at the start of an episode.
         image: key of the camera whose percept to return; None for a policy with one camera.
+        action_masks: for a policy of MaskablePPO, bool [B, A] or [A] for a single observation, True for the
+            actions that are allowed; None if all are. Other policies ignore it.
 
     Returns:
         The actions [B, ...], without the batch axis for a single observation; the percept [B, ...], detached;
@@ -53,18 +62,19 @@ def act(
             `image` for a policy with several cameras.
     """
     extractor = find_extractor(policy)
+    context = Context(memory, action_masks)
     head = _head(policy)
     observation = fit_observation(observation, policy.observation_space)
     if head is None:
-        actions, after = policy.predict(cast(Any, observation), state=memory, deterministic=True)
-        return actions, perceive(policy, observation, image=image), cast("Memory | None", after)
+        actions, after = predict(policy, observation, context)
+        return actions, perceive(policy, observation, image=image), after
     policy.set_training_mode(False)
     tensors, batched = policy.obs_to_tensor(cast(Any, observation))
     with torch.no_grad():
         features, percept = extractor.extract(prepare(policy, tensors), image)
-        outputs, memory = head(features, memory)
+        outputs, after = head(features, context)
     actions = _as_actions(policy, outputs)
-    return actions if batched else actions.squeeze(axis=0), percept, memory
+    return actions if batched else actions.squeeze(axis=0), percept, after
 
 
 def prepare(policy: BasePolicy, tensors: Any) -> Any:
@@ -84,14 +94,16 @@ def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
 
 
 def _head(policy: BasePolicy) -> _Head | None:
-    """Return the policy after its extractor: (features [B, F], memory) -> (outputs [B, ...], memory).
+    """Return the policy after its extractor: (features [B, F], context) -> (outputs [B, ...], memory).
 
     None if it is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of their methods.
     """
     if not acts_as_published(policy, also=(PerceptionPolicy.__module__,)):
         return None
     if isinstance(policy, ActorCriticPolicy):
-        return _recurrent_head(policy) if hasattr(policy, "lstm_actor") else _actor_critic_head(policy)
+        return _recurrent_head(policy) if is_recurrent(policy) else _actor_critic_head(policy)
+    if takes_masks(policy):
+        return _masked_head(policy)
     network: Any = next(
         (getattr(policy, name) for name in ("actor", "q_net", "quantile_net") if hasattr(policy, name)), None
     )
@@ -107,7 +119,7 @@ def _head(policy: BasePolicy) -> _Head | None:
 
 
 def _without_memory(head: Callable[[Tensor], Tensor]) -> _Head:
-    return lambda features, memory: (head(features), None)
+    return lambda features, context: (head(features), None)
 
 
 def _actor_critic_head(policy: ActorCriticPolicy) -> _Head:
@@ -121,13 +133,24 @@ def _actor_critic_head(policy: ActorCriticPolicy) -> _Head:
 def _recurrent_head(policy: Any) -> _Head:
     feedforward = _actor_critic_head(policy)
 
-    def mode(features: Tensor, memory: Memory | None) -> tuple[Tensor, Memory | None]:
-        layers, _, units = policy.lstm_hidden_state_shape
-        parts = memory or (np.zeros((layers, len(features), units), np.float32),) * 2
+    def mode(features: Tensor, context: Context) -> tuple[Tensor, Memory | None]:
+        parts = context.memory or empty_memory(policy, len(features))
         state = tuple(torch.tensor(part, dtype=torch.float32, device=policy.device) for part in parts)
         hidden, state = policy.lstm_actor(features[None], state)  # a sequence of one step
-        actions, _ = feedforward(hidden[0], None)
+        actions, _ = feedforward(hidden[0], context)
         return actions, (state[0].cpu().numpy(), state[1].cpu().numpy())
+
+    return mode
+
+
+def _masked_head(policy: Any) -> _Head:
+    """Head of MaskablePPO."""
+
+    def mode(features: Tensor, context: Context) -> tuple[Tensor, Memory | None]:
+        distribution = distribution_of(policy, policy.mlp_extractor.forward_actor(features))
+        if context.action_masks is not None:
+            cast(Any, distribution).apply_masking(context.action_masks)
+        return distribution.get_actions(deterministic=True), None
 
     return mode
 

@@ -23,7 +23,8 @@ from robot_attn_policies.compat.stable_baselines3 import (
     StepCallback,
     set_progress,
 )
-from robot_attn_policies.rollouts.rollout import ObservationBatch, rollout_episodes
+from robot_attn_policies.rollouts.actor import ObservationBatch
+from robot_attn_policies.rollouts.rollout import rollout_episodes
 from robot_attn_policies.sb3.policy import PerceptionPolicy, policy_kwargs, policy_weights
 from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
 from robot_attn_policies.sb3.sharded import Sharded

@@ -1,10 +1,10 @@
-"""A single environment of any kind as the batch of one that rollouts run in."""
+"""An environment of any kind as the batch that rollouts run in."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -15,19 +15,20 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from robot_attn_policies.rollouts.rollout import ObservationBatch
+from robot_attn_policies.compat.stable_baselines3 import request_seeds
+from robot_attn_policies.rollouts.actor import ObservationBatch
 
 Environment: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 
 _INFO_KEYS = ("target_mask", "success", "is_success")  # passed on from infos
 
 
-class BatchOfOne:
-    """An environment as a batch of one, with the part of Gymnasium's `VectorEnv` that rollouts use.
+class EnvBatch:
+    """An environment as a batch of N, with the part of Gymnasium's `VectorEnv` that rollouts use.
 
     Args:
-        env: a Gymnasium environment, or a batch of one: a Gymnasium `VectorEnv` or a Stable-Baselines3
-            `VecEnv`. It is not closed.
+        env: a Gymnasium environment (N = 1) or `VectorEnv`, or a Stable-Baselines3 `VecEnv`. It is not
+            closed.
         max_steps: an episode that does not end by itself is truncated after this many steps.
 
     Attributes:
@@ -36,7 +37,7 @@ class BatchOfOne:
         steps: steps since the last reset.
         single_action_space: the environment's action space.
         action_space: the batched action space.
-        num_envs: number of environments in `env`; rollouts and recordings check it.
+        num_envs: number of environments in `env`.
         dt: seconds of a step, or None where the environment does not report them.
         action_names: one name per number of a flattened action. Missing where the environment has none.
         get_state: the environment's method for its simulator state. Missing where it has none.
@@ -70,46 +71,46 @@ class BatchOfOne:
         """The environment inside all wrappers."""
         return self.env.unwrapped
 
-    def reset(self, *, seed: list[int]) -> tuple[ObservationBatch, Mapping[str, Any]]:
-        """Start an episode.
+    def reset(self, *, seed: Sequence[int]) -> tuple[ObservationBatch, Mapping[str, Any]]:
+        """Start an episode in every environment.
 
         Args:
-            seed: one seed, in a list as `VectorEnv` takes it.
+            seed: one seed for each environment.
 
         Returns:
-            Observations and infos, each a batch of one.
+            Observations and infos, batches of N.
         """
         self.steps = 0
         if isinstance(self.env, VectorEnv):
             observation, info = self.env.reset(seed=seed)  # type: ignore[arg-type]
             return self.observe(observation), info
         if isinstance(self.env, VecEnv):
-            self.env.seed(seed[0])
+            request_seeds(self.env, seed)
             observation = self.env.reset()
-            return self.observe(observation), _rows(self.env.unwrapped.reset_infos[0])
+            return self.observe(observation), _rows(self.env.unwrapped.reset_infos)
         observation, info = self.env.reset(seed=seed[0])
-        return self.observe(as_batch(observation)), _rows(info)
+        return self.observe(as_batch(observation)), _rows([info])
 
     def step(self, actions: NDArray[Any]) -> tuple[ObservationBatch, Any, Any, Any, Mapping[str, Any]]:
         """Take a step.
 
         Args:
-            actions: [1, ...].
+            actions: [N, ...].
 
         Returns:
-            Observations, rewards, terminated, truncated and infos, each a batch of one.
+            Observations, rewards, terminated, truncated and infos, batches of N.
         """
         self.steps += 1
-        at_limit = np.array([self.steps >= self.max_steps])
+        at_limit = np.full(self.num_envs, self.steps >= self.max_steps)
         if isinstance(self.env, VectorEnv):
             observation, rewards, terminated, truncated, info = self.env.step(actions)
             return self.observe(observation), rewards, terminated, truncated | at_limit, info
         if isinstance(self.env, VecEnv):
             observation, rewards, dones, infos = self.env.step(actions)
-            return self.observe(observation), rewards, dones, at_limit, _rows(infos[0])
+            return self.observe(observation), rewards, dones, at_limit, _rows(infos)
         observation, reward, terminated, truncated, info = self.env.step(actions[0])
         done = np.array([terminated or truncated])
-        return self.observe(as_batch(observation)), np.array([float(reward)]), done, at_limit, _rows(info)
+        return self.observe(as_batch(observation)), np.array([float(reward)]), done, at_limit, _rows([info])
 
     def observe(self, observation: Any) -> ObservationBatch:
         """Copy an observation: the environment may write the next one into the same memory."""
@@ -123,9 +124,19 @@ def as_batch(observation: Any) -> ObservationBatch:
     return np.asarray(observation)[None]
 
 
-def _rows(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entries `_INFO_KEYS` of an info, as a batch of one."""
-    return {name: np.asarray(info[name])[None] for name in _INFO_KEYS if info.get(name) is not None}
+def _rows(infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The entries `_INFO_KEYS` of N infos as Gymnasium's vector environments have them, with `_key` masks.
+
+    A target mask is passed on only if every environment gives one: in a batch, none would mean out of sight.
+    """
+    rows: dict[str, Any] = {}
+    for name in _INFO_KEYS:
+        values = [info.get(name) for info in infos]
+        present = np.array([value is not None for value in values])
+        if present.all() or (present.any() and name != "target_mask"):
+            rows[name] = np.stack([np.asarray(False if value is None else value) for value in values])
+            rows[f"_{name}"] = present
+    return rows
 
 
 def attribute(env: Environment, name: str) -> Any:
