@@ -1,4 +1,4 @@
-"""Pixels in memory. Pieces of a row are read and written whole, as vectors, where the layout allows it."""
+"""Pixels in memory. Pieces of a row are written as vectors or words, where the layout allows it."""
 
 # Warp's type stubs do not cover what its types support inside a kernel.
 # mypy: ignore-errors
@@ -25,16 +25,13 @@ _Bytes = wp.types.vector(TILE_WIDTH * 3 // 4, wp.uint32)
 
 @wp.struct
 class Output:
-    """A camera's arrays, [views, H * W]; and the same memory by pieces, if W is a multiple of a piece."""
+    """A camera's arrays, [views, H * W]."""
 
     rgb: wp.array3d[wp.uint8]
     geom_id: wp.array2d[wp.int32]
     depth: wp.array2d[wp.float32]
-    rgb_pieces: wp.array2d[_Bytes]
-    geom_id_pieces: wp.array2d[Ints]
-    depth_pieces: wp.array2d[Floats]
     with_depth: int
-    whole: int  # there are pieces
+    in_words: int  # rows begin at a multiple of 4 bytes
 
 
 def make_output(pixels: dict[str, NDArray[Any]], width: int, device: Any) -> Output:
@@ -50,19 +47,12 @@ def make_output(pixels: dict[str, NDArray[Any]], width: int, device: Any) -> Out
         The output; on a CPU its arrays share the memory of `pixels`.
     """
     output = Output()
-    output.whole = int(device.is_cpu and width % TILE_WIDTH == 0)
+    output.in_words = int(device.is_cpu and width % 4 == 0)
     output.with_depth = int("depth" in pixels)
-    for name, dtype, piece, scalar, length in (
-        ("rgb", wp.uint8, _Bytes, np.uint32, TILE_WIDTH * 3 // 4),
-        ("geom_id", wp.int32, Ints, np.int32, TILE_WIDTH),
-        ("depth", wp.float32, Floats, np.float32, TILE_WIDTH),
-    ):
+    for name, dtype in (("rgb", wp.uint8), ("geom_id", wp.int32), ("depth", wp.float32)):
         # Warp wants an array where there is none too.
-        values = pixels.get(name, np.zeros((1, TILE_WIDTH), np.float32))
+        values = pixels.get(name, np.zeros((1, 1), np.float32))
         setattr(output, name, wp.array(values, dtype=dtype, device=device, copy=False))
-        words = values if output.whole else np.zeros((1, TILE_WIDTH * 3), np.float32)
-        memory = words.reshape(len(words), -1).view(scalar).reshape(len(words), -1, length)
-        setattr(output, f"{name}_pieces", wp.array(memory, dtype=piece, device=device, copy=False))
     return output
 
 
@@ -76,7 +66,7 @@ def reversed_color(color: wp.uint32) -> wp.uint32:
 @wp.func
 def store_colors(output: Output, colors: Colors, lanes: int, view: int, pixel: int) -> None:
     """Store the first colours, 0xBBGGRR, of a piece of a row that begins at a pixel."""
-    if output.whole != 0:
+    if output.in_words != 0:
         # Masks, as an index that could be negative would count from the end.
         words = Colors(wp.uint32(0))
         for k in range(_FOURS):
@@ -87,10 +77,17 @@ def store_colors(output: Output, colors: Colors, lanes: int, view: int, pixel: i
             words[(3 * k) & _MASK] = a | (b << wp.uint32(24))
             words[(3 * k + 1) & _MASK] = (b >> wp.uint32(8)) | (c << wp.uint32(16))
             words[(3 * k + 2) & _MASK] = (c >> wp.uint32(16)) | (d << wp.uint32(8))
-        four = _Bytes(wp.uint32(0))
-        for k in range(_WORDS):
-            four[k] = words[k]
-        output.rgb_pieces[view, pixel // TILE_WIDTH] = four
+        place = output.rgb.ptr + wp.uint64(3) * _pixels_before(output, view, pixel)
+        if lanes == TILE_WIDTH:
+            whole = _Bytes(wp.uint32(0))
+            for k in range(_WORDS):
+                whole[k] = words[k]
+            piece = wp.array(ptr=place, shape=(1,), dtype=_Bytes)
+            piece[0] = whole
+        else:
+            row = wp.array(ptr=place, shape=(1,), dtype=wp.uint32)
+            for k in range(lanes * 3 // 4):
+                row[k] = words[k]
     else:
         for j in range(lanes):
             output.rgb[view, pixel + j, 0] = wp.uint8(colors[j])
@@ -101,12 +98,21 @@ def store_colors(output: Output, colors: Colors, lanes: int, view: int, pixel: i
 @wp.func
 def store_hits(output: Output, ids: Ints, depth: Floats, lanes: int, view: int, pixel: int) -> None:
     """Store the first geom ids and depths of a piece of a row that begins at a pixel."""
-    if output.whole != 0:
-        output.geom_id_pieces[view, pixel // TILE_WIDTH] = ids
+    before = wp.uint64(4) * _pixels_before(output, view, pixel)
+    if lanes == TILE_WIDTH:
+        piece = wp.array(ptr=output.geom_id.ptr + before, shape=(1,), dtype=Ints)
+        piece[0] = ids
         if output.with_depth != 0:
-            output.depth_pieces[view, pixel // TILE_WIDTH] = depth
+            depths = wp.array(ptr=output.depth.ptr + before, shape=(1,), dtype=Floats)
+            depths[0] = depth
     else:
         for j in range(lanes):
             output.geom_id[view, pixel + j] = ids[j]
             if output.with_depth != 0:
                 output.depth[view, pixel + j] = depth[j]
+
+
+@wp.func
+def _pixels_before(output: Output, view: int, pixel: int) -> wp.uint64:
+    """Pixels in memory before one of a view."""
+    return wp.uint64(view) * wp.uint64(output.geom_id.shape[1]) + wp.uint64(pixel)
