@@ -16,6 +16,7 @@ from mujoco import mjtWarning as _Warning
 from numpy.typing import NDArray
 
 from robot_attn_envs.cores import OwnThreads, usable_cores
+from robot_attn_envs.image_size import check_image_size
 from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
@@ -30,7 +31,6 @@ except ModuleNotFoundError as error:
         f"{mujoco.__version__}: upgrade mujoco, or use an environment of your own, which 3.10 is enough for"
     ) from error
 
-MIN_SIZE, MAX_SIZE = 32, 2048
 REMOVED = (0.0, 0.0, -50.0)  # m, position of an object that is removed in a counterfactual
 _WORD = (1 << 64) - 1
 # MuJoCo's warnings after which it resets a simulation.
@@ -165,7 +165,7 @@ class Worlds:
     @property
     def dt(self) -> float:
         """Duration of a control step, s."""
-        return float(self.model.opt.timestep * self.task.substeps)
+        return self.task.control_step(self.model)
 
     def seed(self, seeds: Iterable[int | None]) -> None:
         """Give each world whose seed is not None a new random generator."""
@@ -466,28 +466,6 @@ class Worlds:
                 "clip them"
             )
         return values
-
-
-def check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Check an image size.
-
-    Args:
-        image_size: side of a square, or (height, width), in pixels.
-
-    Returns:
-        (height, width).
-
-    Raises:
-        ValueError: not one or two integers from 32 to 2048.
-    """
-    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
-    whole = all(isinstance(side, int | np.integer) for side in sides)
-    if len(sides) != 2 or not whole or not all(MIN_SIZE <= side <= MAX_SIZE for side in sides):
-        raise ValueError(
-            f"expected image_size to be one side or (height, width), integers from {MIN_SIZE} to {MAX_SIZE}, "
-            f"got {image_size!r}"
-        )
-    return int(sides[0]), int(sides[1])
 
 
 def _pack_generator(generator: np.random.Generator) -> NDArray[np.uint64]:

@@ -298,7 +298,7 @@ def test_patches_start_at_the_border_of_wide_frames_too() -> None:
     worlds = Worlds(Track, 64, image_size=(32, 64), shift="occlusion", intensity=1.0)
     worlds.seed(range(64))
     worlds.reset(np.arange(64))
-    settings = worlds.shifts._settings
+    settings = worlds.shifts.settings
     x, y = np.abs(settings["patch_x"]), np.abs(settings["patch_y"])
     np.testing.assert_allclose(np.maximum(x / 2, y), 0.5, rtol=1e-6)
     # 22 % of a frame of 1 by 2, a third of it per patch, times 0.6 to 1.4.
@@ -317,5 +317,5 @@ def test_light_comes_from_above_and_differs_between_episodes() -> None:
     # Lights of 0.4 and 0.2 in the scene, 2.5 x as strong times a factor of 0.5 to 2.
     factors = shifted["light_diffuse"] / np.array([[0.4], [0.2]]) / 2.5
     assert 0.49 < factors.min() < 0.6 and 1.7 < factors.max() < 2.02
-    gain = worlds.shifts._settings["gain"]
+    gain = worlds.shifts.settings["gain"]
     assert np.exp(-0.7 - 0.22) < gain.min() < 0.5 and 1.2 < gain.max() < np.exp(0.25 + 0.22)

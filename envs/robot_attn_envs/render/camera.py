@@ -102,13 +102,13 @@ class BatchCamera:
     """RGB, segmentation and (on request) depth of one camera or several in `num_worlds` worlds of one model.
 
     Geoms are drawn: planes, primitives, meshes and height fields with textures, lit by the headlight and by
-    directional, point and spot lights. Sites, tendons, shadows and specular highlights are not, and a geom is
-    opaque unless its alpha is 0. A model with a skin or a flex is refused.
+    directional, point and spot lights; and sites, if asked for. Tendons, shadows and specular highlights are
+    not, and a geom is opaque unless its alpha is 0. A model with a skin or a flex is refused.
 
     Args:
         model: the compiled MuJoCo model that all worlds share.
         num_worlds: number of worlds, at least 1.
-        camera: name of a camera of the model, a free camera, or several of them.
+        camera: name or index of a camera of the model, a free camera, or several of them.
         image_size: (height, width) in pixels.
         threads: rendering threads on a CPU; None for every core this process may use.
         depth: whether to render depth too.
@@ -116,8 +116,10 @@ class BatchCamera:
         renderer: a name from `RENDERERS`; None for `tiled` on a CPU and `mujoco_warp` on a GPU. The latter
             draws a single camera of the model.
         lens: image effects applied to the frames; None for none.
-        groups: geom groups to render.
+        groups: groups of geoms, and of sites, to render.
         sky: colour of the sky in [0, 1], (3,); None for the model's sky box, black without one.
+        sites: whether to render sites too. A site's id among the geoms is `ngeom` plus its own; kinematics
+            then have `site_xpos` and `site_xmat`, and `geom_rgba` has a row for each site after the geoms'.
 
     Attributes:
         name: what was given as `camera`; of a free camera its name, of several theirs.
@@ -128,7 +130,7 @@ class BatchCamera:
         geom_id: id of the geom at each pixel, int32 [num_worlds, (cameras,) height, width]; -1 for none.
         depth: depth along the optical axis, m, float32 [num_worlds, (cameras,) height, width], 0 where
             nothing is hit; None if not requested.
-        geom_rgba: colours in [0, 1], float32 [num_worlds, ngeom, 4]. After writing to it, call
+        geom_rgba: colours in [0, 1], float32 [num_worlds, ngeom (+ nsite), 4]. After writing to it, call
             `render(recolor=True)`.
 
     Raises:
@@ -140,7 +142,7 @@ class BatchCamera:
         self,
         model: mujoco.MjModel,
         num_worlds: int,
-        camera: str | FreeCamera | Sequence[str | FreeCamera],
+        camera: str | int | FreeCamera | Sequence[str | int | FreeCamera],
         image_size: tuple[int, int],
         *,
         threads: int | None = None,
@@ -150,16 +152,19 @@ class BatchCamera:
         lens: Lens | None = None,
         groups: Sequence[int] = POLICY_GROUPS,
         sky: Sequence[float] | None = SKY,
+        sites: bool = False,
     ) -> None:
-        single = isinstance(camera, str | FreeCamera)
-        cameras: list[str | FreeCamera] = [camera] if isinstance(camera, str | FreeCamera) else list(camera)
+        single = isinstance(camera, str | int | FreeCamera)
+        cameras: list[str | int | FreeCamera] = (
+            [camera] if isinstance(camera, str | int | FreeCamera) else list(camera)
+        )
         if not cameras:
             raise ValueError("expected at least one camera, got none")
         names = [one.name if isinstance(one, FreeCamera) else one for one in cameras]
         for one in cameras:
-            if isinstance(one, str):
+            if not isinstance(one, FreeCamera):
                 camera_index(model, one)
-        self.name: str | tuple[str, ...] = names[0] if single else tuple(names)
+        self.name: str | int | tuple[str | int, ...] = names[0] if single else tuple(names)
         height, width = image_size
         with _recording:
             _start_warp()
@@ -171,7 +176,8 @@ class BatchCamera:
         self.image_size = (height, width)
         self.renderer = chosen_renderer(renderer, "cpu" if self._device.is_cpu else device)
         self._threads = max(1, threads or usable_cores()) if self._device.is_cpu else 1
-        self.geom_rgba: NDArray[np.float32] = np.tile(model.geom_rgba.astype(np.float32), (num_worlds, 1, 1))
+        colors = np.concatenate([model.geom_rgba, model.site_rgba]) if sites else model.geom_rgba
+        self.geom_rgba: NDArray[np.float32] = np.tile(colors.astype(np.float32), (num_worlds, 1, 1))
         shape = (num_worlds, height, width) if single else (num_worlds, len(cameras), height, width)
         self.rgb: NDArray[np.uint8] = np.zeros((*shape, 3), np.uint8)
         self.geom_id: NDArray[np.int32] = np.full(shape, -1, np.int32)
@@ -189,7 +195,7 @@ class BatchCamera:
             }
             if self.depth is not None:
                 pixels["depth"] = self.depth.reshape(-1, rays)
-            self._caster = self._make_caster(model, num_worlds, cameras, groups, sky, pixels)
+            self._caster = self._make_caster(model, num_worlds, cameras, groups, sky, sites, pixels)
             self._caster.recolor(self.geom_rgba)
             largest = RAYS_PER_CHUNK[self.renderer] // (rays * len(cameras))
             sizes = chunk_sizes(num_worlds, max(1, largest), self._threads)
@@ -204,9 +210,10 @@ class BatchCamera:
         self,
         model: mujoco.MjModel,
         num_worlds: int,
-        cameras: list[str | FreeCamera],
+        cameras: list[str | int | FreeCamera],
         groups: Sequence[int],
         sky: Sequence[float] | None,
+        sites: bool,
         pixels: dict[str, NDArray[Any]],
     ) -> Any:
         if self.renderer == "tiled":
@@ -221,13 +228,15 @@ class BatchCamera:
                 sky=sky,
                 pixels=pixels,
                 lens=self._lens,
+                sites=sites,
             )
         from robot_attn_envs.render.raycaster import MujocoWarpRayCaster
 
-        if len(cameras) != 1 or not isinstance(cameras[0], str) or sky is None:
+        if len(cameras) != 1 or not isinstance(cameras[0], str) or sky is None or sites:
             raise ValueError(
-                "expected one camera of the model and a colour of the sky for renderer='mujoco_warp', got "
-                f"cameras {self.name!r} and sky={sky!r}: use renderer='tiled'"
+                "expected one named camera of the model, a colour of the sky and no sites for "
+                f"renderer='mujoco_warp', got cameras {self.name!r}, sky={sky!r} and sites={sites}: use "
+                "renderer='tiled'"
             )
         return MujocoWarpRayCaster(
             model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -73,12 +73,20 @@ class Projection:
     orthographic: bool
 
 
-def camera_index(model: mujoco.MjModel, name: str) -> int:
+def camera_index(model: mujoco.MjModel, name: str | int) -> int:
     """The index of a camera of the model.
 
+    Args:
+        model: the compiled model.
+        name: the camera's name, or its index, as cameras need no name.
+
     Raises:
-        ValueError: the model has no camera of that name.
+        ValueError: the model has no camera of that name or index.
     """
+    if not isinstance(name, str):
+        if 0 <= name < model.ncam:
+            return int(name)
+        raise ValueError(f"expected the index of one of {model.ncam} camera(s) of the model, got {name}")
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
     if index < 0:
         raise unknown_name("camera of the model", name, [model.camera(i).name for i in range(model.ncam)])
@@ -179,7 +187,7 @@ class Scene:
     """What does not change between frames. A shape is a geom that is drawn.
 
     Attributes:
-        geom: the shapes' geom ids, rising, int32 [S].
+        geom: the shapes' geom ids, rising, int32 [S]; a site's is the number of geoms plus its own id.
         kind: their `mjtGeom`, int32 [S].
         size: sizes, m, float32 [S, 3]; half the extent of meshes and height fields.
         centre: centre of the extent in the shape's frame, m, float32 [S, 3].
@@ -220,21 +228,46 @@ class Scene:
     farthest: float
 
 
-def scene_of(model: mujoco.MjModel, groups: Iterable[int]) -> Scene:
+class _Shapes(NamedTuple):
+    """What a model says of the shapes that are drawn: its geoms', then its sites'.
+
+    Attributes:
+        kind: `mjtGeom`, [S].
+        size: sizes, m, float64 [S, 3].
+        material: index of the material, [S]; -1 for none.
+        data: index of the mesh or of the height field, [S]; -1 for none.
+    """
+
+    kind: NDArray[Any]
+    size: NDArray[Any]
+    material: NDArray[Any]
+    data: NDArray[Any]
+
+
+def scene_of(model: mujoco.MjModel, groups: Iterable[int], *, sites: bool = False) -> Scene:
     """Take what the renderer draws from a model.
 
     Args:
         model: the compiled model.
-        groups: geom groups to draw.
+        groups: groups of geoms, and of sites, to draw.
+        sites: whether to draw sites too.
 
     Raises:
         ValueError: the model has something that cannot be drawn, which is named.
     """
-    geoms = np.flatnonzero(np.isin(np.clip(model.geom_group, 0, mujoco.mjNGROUP - 1), list(groups)))
+    drawn = list(groups)
+    geoms = _in_groups(model.geom_group, drawn)
     _refuse(model, geoms)
-    materials = model.geom_matid[geoms]
+    places = _in_groups(model.site_group, drawn) if sites else np.zeros(0, np.intp)
+    all_shapes = _Shapes(
+        kind=np.concatenate([model.geom_type[geoms], model.site_type[places]]),
+        size=np.concatenate([model.geom_size[geoms], model.site_size[places]]),
+        material=np.concatenate([model.geom_matid[geoms], model.site_matid[places]]),
+        data=np.concatenate([model.geom_dataid[geoms], np.full(len(places), -1)]),
+    )
+    materials, size = all_shapes.material, all_shapes.size.astype(np.float32)
     with_material = materials >= 0
-    shapes = len(geoms)
+    shapes = len(materials)
     mat_rgba = np.full((shapes, 4), -1.0, np.float32)
     mat_rgba[with_material] = model.mat_rgba[materials[with_material]]
     active = np.flatnonzero(model.light_active[: model.nlight])
@@ -251,7 +284,7 @@ def scene_of(model: mujoco.MjModel, groups: Iterable[int]) -> Scene:
     texture[with_material] = model.mat_texid[
         materials[with_material], int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
     ]
-    size, centre = model.geom_size[geoms].astype(np.float32), np.zeros((shapes, 3), np.float32)
+    centre = np.zeros((shapes, 3), np.float32)
     triangles = _triangles(model, geoms)
     for shape, first, stop, _ in triangles.ranges.tolist():
         own = triangles.vertices[triangles.faces[first:stop].ravel()]
@@ -261,15 +294,15 @@ def scene_of(model: mujoco.MjModel, groups: Iterable[int]) -> Scene:
     red, green, blue = (float(c) if headlight.active else 0.0 for c in headlight.diffuse)
     cutoff = np.cos(np.radians(model.light_cutoff[active]))
     return Scene(
-        geom=geoms.astype(np.int32),
-        kind=model.geom_type[geoms].astype(np.int32),
+        geom=np.concatenate([geoms, model.ngeom + places]).astype(np.int32),
+        kind=all_shapes.kind.astype(np.int32),
         size=size,
         centre=centre,
         mat_rgba=mat_rgba,
         glow=glow.astype(np.float32),
         texture=texture,
-        texture_map=_texture_map(model, geoms),
-        texture_cube=_texture_cube(model, geoms),
+        texture_map=_texture_map(model, all_shapes),
+        texture_cube=_texture_cube(model, all_shapes),
         triangles=triangles,
         textures=_textures(model),
         skybox=int(skies[0]) if len(skies) else -1,
@@ -280,6 +313,10 @@ def scene_of(model: mujoco.MjModel, groups: Iterable[int]) -> Scene:
         headlight=(red, green, blue),
         farthest=float(model.vis.map.zfar * model.stat.extent),
     )
+
+
+def _in_groups(group: NDArray[np.int32], drawn: list[int]) -> NDArray[np.intp]:
+    return np.flatnonzero(np.isin(np.clip(group, 0, mujoco.mjNGROUP - 1), drawn))
 
 
 def _refuse(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> None:
@@ -309,7 +346,7 @@ def _refuse(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> None:
         )
 
 
-def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.float32]:
+def _texture_map(model: mujoco.MjModel, shapes: _Shapes) -> NDArray[np.float32]:
     """Factor and offset of u and v.
 
     For planes and height fields they take x and y in m, for other primitives coordinates in [0, 1]. For
@@ -317,13 +354,12 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
     without any. By MuJoCo's conventions: a repeat counts over the object, or, if the material is uniform,
     over 1 m.
     """
-    result = np.tile(np.array([1.0, 1.0, 0.0, 0.0]), (len(geoms), 1))
-    for row, geom in zip(result, geoms, strict=True):
-        material = model.geom_matid[geom]
+    result = np.tile(np.array([1.0, 1.0, 0.0, 0.0]), (len(shapes.kind), 1))
+    for row, kind, extents, material, data in zip(result, *shapes, strict=True):
         if material < 0:
             continue
         repeat, uniform = model.mat_texrepeat[material].astype(float), bool(model.mat_texuniform[material])
-        size, kind = np.maximum(model.geom_size[geom].astype(float), 0.0), model.geom_type[geom]
+        size = np.maximum(extents, 0.0)
         row[:2] = repeat
         if kind == _PLANE:
             infinite = (size[:2] <= 0.0).any()
@@ -335,7 +371,7 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
                     row[axis] = sign * repeat[axis] / 2
             row[2:] -= 0.5 * infinite
         elif kind == _HEIGHT_FIELD:
-            extent = np.maximum(model.hfield_size[model.geom_dataid[geom], :2], 1e-6)
+            extent = np.maximum(model.hfield_size[data, :2], 1e-6)
             row[:2], row[2:] = repeat / (2.0 * (1.0 if uniform else extent)) * (1.0, -1.0), -0.5
         elif kind in _MESHES:
             extent = np.where(size[:2] > 0.0, size[:2], 1.0)
@@ -348,15 +384,14 @@ def _texture_map(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.f
     return result.astype(np.float32)
 
 
-def _texture_cube(model: mujoco.MjModel, geoms: NDArray[np.intp]) -> NDArray[np.float32]:
+def _texture_cube(model: mujoco.MjModel, shapes: _Shapes) -> NDArray[np.float32]:
     """Factors of x, y and z: a cube texture is wrapped around the unit shape, or around the real one.
 
     By MuJoCo's conventions a uniform material has coordinates in m times the size: those of solids are
     divided by it, those of planes, meshes and height fields are not.
     """
-    result = np.ones((len(geoms), 3))
-    for row, geom in zip(result, geoms, strict=True):
-        material, kind, size = model.geom_matid[geom], model.geom_type[geom], model.geom_size[geom]
+    result = np.ones((len(shapes.kind), 3))
+    for row, kind, size, material, _ in zip(result, *shapes, strict=True):
         if material < 0:
             continue
         if kind == _SPHERE:

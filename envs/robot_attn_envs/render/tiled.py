@@ -42,7 +42,7 @@ class TiledRayCaster:
     Args:
         model: the compiled MuJoCo model that all worlds share.
         num_worlds: number of worlds.
-        cameras: names of cameras of the model, and free cameras.
+        cameras: names or indices of cameras of the model, and free cameras.
         image_size: (height, width) in pixels.
         groups: geom groups to draw.
         sky: colour of the sky in [0, 1], (3,); None for the model's sky box.
@@ -50,6 +50,7 @@ class TiledRayCaster:
             `geom_id` int32 [views, H * W] and, if wanted, `depth` float32 [views, H * W]. A view is a world
             seen by a camera: those of a world follow each other.
         lens: the lens in front of the cameras; None for none.
+        sites: whether to draw sites too.
 
     Raises:
         ValueError: a camera that the model does not have, or something that cannot be drawn.
@@ -59,24 +60,27 @@ class TiledRayCaster:
         self,
         model: mujoco.MjModel,
         num_worlds: int,
-        cameras: Sequence[str | FreeCamera],
+        cameras: Sequence[str | int | FreeCamera],
         image_size: tuple[int, int],
         *,
         groups: Sequence[int],
         sky: Sequence[float] | None,
         pixels: dict[str, NDArray[Any]],
         lens: MountedLens | None,
+        sites: bool = False,
     ) -> None:
         self._height, self._width = image_size
         self._pixels, self._lens = pixels, lens
-        self._scenery = lens.scenery if lens else wp.zeros(1 + model.ngeom, dtype=wp.uint32, device="cpu")
+        self._geoms = model.ngeom
+        geoms, lights = model.ngeom + (model.nsite if sites else 0), max(model.nlight, 1)
+        self._scenery = lens.scenery if lens else wp.zeros(1 + geoms, dtype=wp.uint32, device="cpu")
         self._free = [index for index, camera in enumerate(cameras) if isinstance(camera, FreeCamera)]
         self._fixed = [index for index in range(len(cameras)) if index not in self._free]
         chosen = [
             camera if isinstance(camera, FreeCamera) else camera_index(model, camera) for camera in cameras
         ]
         self._camera_ids = [camera for camera in chosen if not isinstance(camera, FreeCamera)]
-        scene = scene_of(model, groups)
+        scene = scene_of(model, groups, sites=sites)
         if len(scene.geom) > _MOST_SHAPES:
             raise ValueError(
                 f"expected at most {_MOST_SHAPES:,} geoms, got {len(scene.geom):,}: draw fewer groups"
@@ -138,7 +142,6 @@ class TiledRayCaster:
             ("corners", wp.float32),
         ):
             setattr(self._mesh, name, _array(getattr(triangles, name), dtype))
-        geoms, lights = model.ngeom, max(model.nlight, 1)
         views, pixels_each = num_worlds * len(cameras), self._height * self._width
         self._inputs = {
             "geom_xpos": wp.zeros((num_worlds, geoms), dtype=wp.vec3),
@@ -173,6 +176,10 @@ class TiledRayCaster:
                 values = kinematics[name]
                 into = inputs[name][:, : values.shape[1]]
                 into[...] = values.reshape(into.shape)
+        for name in ("xpos", "xmat"):
+            into = inputs[f"geom_{name}"][:, self._geoms :]
+            if into.shape[1]:
+                into[...] = kinematics[f"site_{name}"].reshape(into.shape)
         for kind, indices, chosen in (
             ("cam", self._fixed, self._camera_ids),
             ("free", self._free, slice(None)),
@@ -184,7 +191,7 @@ class TiledRayCaster:
                     into[:, indices] = values.reshape(len(into), len(indices), *into.shape[2:])
 
     def recolor(self, geom_rgba: NDArray[np.float32]) -> None:
-        """Take the geoms' colours, float32 [num_worlds, ngeom, 4]."""
+        """Take the geoms' colours, float32 [num_worlds, ngeom (+ nsite), 4]."""
         self._memory["geom_rgba"][...] = geom_rgba
 
     def record(self, worlds: slice) -> tuple[Any, Output]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import mujoco
 import numpy as np
@@ -34,10 +34,11 @@ from numpy.typing import NDArray
 from robot_attn_envs.errors import unknown_name
 from robot_attn_envs.registry import SHIFT_PLACES, load
 from robot_attn_envs.render.lens import Lens, neutral_settings
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._background import Background
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.shifts._suites import SUITES
-from robot_attn_envs.tasks.task import Floats, Task
+from robot_attn_envs.tasks.task import Floats
 
 __all__ = ["SHIFTS", "SUITES", "Shift", "ShiftOption", "Shifts", "chosen_shifts"]
 
@@ -151,6 +152,7 @@ class Shifts:
 
     Attributes:
         spare_distractors: largest number of distractors that the shifts add.
+        settings: the lens's settings for each world, written by `apply`.
         lens: the image effects; None before `fit`, and if no shift needs them.
         episode: everything that was sampled for the running episodes, arrays [num_worlds, ...].
 
@@ -161,7 +163,7 @@ class Shifts:
     def __init__(
         self, chosen: Mapping[str, float], num_worlds: int, *, backgrounds: str | Path | None = None
     ) -> None:
-        self._settings = neutral_settings(num_worlds)
+        self.settings = neutral_settings(num_worlds)
         self._shifts = {name: SHIFTS[name](num_worlds, intensity) for name, intensity in chosen.items()}
         self._background = self._shifts.get("background")
         if backgrounds is not None:
@@ -175,30 +177,52 @@ class Shifts:
         self.lens: Lens | None = None
         self.episode: dict[str, NDArray[np.generic]] = {}
 
-    def fit(self, model: mujoco.MjModel, task: Task, image_size: tuple[int, int]) -> None:
+    def fit(self, model: mujoco.MjModel, task: Appearance, image_size: tuple[int, int]) -> None:
         """Prepare the scene and its lens. Call it before cameras are made.
 
         Args:
             model: the compiled scene, which is modified.
-            task: the task.
+            task: the task, or what stands for it in an environment that is not a `Task`.
             image_size: (height, width) of the policy's frames in pixels.
         """
+        self.lens = self.make_lens(model, task, image_size, self.settings)
+
+    def make_lens(
+        self,
+        model: mujoco.MjModel,
+        task: Appearance,
+        image_size: tuple[int, int],
+        settings: NDArray[Any],
+    ) -> Lens | None:
+        """Prepare a scene, which is modified, and make a lens for its cameras; None if no shift needs one.
+
+        Args:
+            model: the compiled scene.
+            task: as in `fit`.
+            image_size: as in `fit`.
+            settings: settings of the worlds with this scene, a structured array as in `Lens`.
+        """
         if not any(shift.needs_lens for shift in self._shifts.values()):
-            return
-        scenery = np.zeros(model.ngeom, np.bool_)
-        scenery[[model.geom(name).id for name in task.backdrop]] = True
+            return None
+        scenery = np.zeros(model.ngeom + model.nsite, np.bool_)
+        scenery[task.backdrop_geoms(model)] = True
         pictures = np.zeros((1, 1, 1), np.uint32)
         if isinstance(self._background, Background):
             self._background.fit(model, scenery)
             pictures = self._background.clips.pictures
-        self.lens = Lens(self._settings, image_size, scenery, pictures)
+        return Lens(settings, image_size, scenery, pictures)
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def lacking(self, model: mujoco.MjModel, task: Appearance) -> dict[str, str]:
+        """What these scenes lack, by the name of the shift that would change nothing without it."""
+        lacks = {name: shift.lacks(model, task) for name, shift in self._shifts.items()}
+        return {name: what for name, what in lacks.items() if what}
+
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         """Look up what the shifts change.
 
         Args:
             model: the compiled scene.
-            task: the task, already bound.
+            task: the task, already bound, or what stands for it in an environment that is not a `Task`.
             aspect: width / height of the policy's frames.
         """
         for name, shift in self._shifts.items():
@@ -226,12 +250,12 @@ class Shifts:
             The shifted kinematics.
         """
         shifted = dict(kinematics)
-        self._settings["gain"] = 1.0
+        self.settings["gain"] = 1.0
         for shift in self._shifts.values():
-            shift.show(shifted, self._settings, steps)
+            shift.show(shifted, self.settings, steps)
         return shifted
 
     def clean_lens(self) -> None:
         """Remove patches, blur and noise, which are the policy's camera's only, until the next `apply`."""
         for name in ("patch_width", "patch_height", "blur", "noise"):
-            self._settings[name] = 0.0
+            self.settings[name] = 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._pictures import procedural_clips, read_clips
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.task import Floats
@@ -43,6 +44,9 @@ class Background(Shift):
         self._offset, self._drift = np.zeros((num_worlds, 2)), np.zeros((num_worlds, 2))
         self.episode = {"clip": self._clip, "frame": self._frame, "zoom": self._zoom}
         self.episode |= {"offset": self._offset, "drift": self._drift}
+
+    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:
+        return "" if len(task.backdrop_geoms(model)) else "scenery to paint over: name geoms with backdrop="
 
     def use(self, folder: str | Path) -> None:
         """Use a folder's images and videos instead of the procedural textures.

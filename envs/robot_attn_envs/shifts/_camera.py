@@ -1,4 +1,4 @@
-"""The shift "camera": an offset, rotation, sway and zoom of the policy's camera."""
+"""The shift "camera": an offset, rotation, sway and zoom of the policy's camera, or cameras."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._shift import Shift
-from robot_attn_envs.tasks.task import Floats, Task
+from robot_attn_envs.tasks.task import Floats
 
 OFFSET = 0.02  # m, along each axis of the camera
 TURN = np.radians([5.0, 5.0, 10.0])  # rad, about the camera's x, y and optical axis
@@ -36,9 +37,9 @@ class Camera(Shift):
         self.episode = {"moved": self._moved, "turned": self._turned, "zoom": self._zoom}
         self.episode |= {"sway": self._sway, "rate": self._rate, "phase": self._phase}
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         super().bind(model, task, aspect)
-        self._id = model.camera(task.camera).id
+        self._ids = task.camera_ids(model)
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         self._moved[world] = self.intensity * rng.uniform(-OFFSET, OFFSET, 3)
@@ -51,11 +52,13 @@ class Camera(Shift):
     def show(self, kinematics: dict[str, Floats], settings: NDArray[Any], steps: NDArray[np.int64]) -> None:
         angles = self._turned + self._sway * np.sin(self._rate * steps[:, None] * self._dt + self._phase)
         xpos, xmat = kinematics["cam_xpos"].copy(), kinematics["cam_xmat"].copy()
-        mat = xmat[:, self._id].reshape(-1, 3, 3)
-        xpos[:, self._id] += np.einsum("nij,nj->ni", mat, self._moved)
-        turned = mat @ _rotations(angles)
-        turned[:, :, :2] *= self._zoom[:, None, None]
-        xmat[:, self._id] = turned.reshape(xmat[:, self._id].shape)
+        rotations = _rotations(angles)
+        for camera in self._ids.tolist():
+            mat = xmat[:, camera].reshape(-1, 3, 3)
+            xpos[:, camera] += np.einsum("nij,nj->ni", mat, self._moved)
+            turned = mat @ rotations
+            turned[:, :, :2] *= self._zoom[:, None, None]
+            xmat[:, camera] = turned.reshape(xmat[:, camera].shape)
         kinematics["cam_xpos"], kinematics["cam_xmat"] = xpos, xmat
 
 

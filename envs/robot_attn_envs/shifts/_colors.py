@@ -5,10 +5,10 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._hues import held_out_colors, hue_of, hues_apart
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.objects import hsv_to_rgb
-from robot_attn_envs.tasks.task import Task
 
 UNSET = 0.5  # MuJoCo's default geom_rgba: a geom of this grey takes its material's colour
 
@@ -23,9 +23,13 @@ class Colors(Shift):
 
     stream = 1
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:
+        named = len(task.backdrop_geoms(model)) or len(task.objects.shapes) > 1
+        return "" if named else "geoms to recolour: name some with backdrop= or distractors="
+
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         super().bind(model, task, aspect)
-        self._scenery = np.array([model.geom(name).id for name in task.backdrop])
+        self._scenery = task.backdrop_geoms(model)
         rgba, material = model.geom_rgba[self._scenery], model.geom_matid[self._scenery]
         of_material = (material >= 0) & (rgba == (UNSET, UNSET, UNSET, 1.0)).all(axis=1)
         if of_material.any():
@@ -34,7 +38,8 @@ class Colors(Shift):
 
     def reset(self, world: int, rng: np.random.Generator) -> None:
         rgba, objects = self._task.geom_rgba[world], self._task.objects
-        hue = hue_of(rgba[objects.geoms[objects.target[world]], :3])
+        target = objects.geoms_of(int(objects.target[world]))
+        hue = hue_of(rgba[target[0], :3]) if len(target) else float(rng.uniform(0.0, 360.0))
         count = len(self._scenery)
         hues = hues_apart(rng, count, hue)
         sampled = hsv_to_rgb(hues, rng.uniform(0.1, 0.6, count), rng.uniform(0.3, 0.9, count))
@@ -42,4 +47,5 @@ class Colors(Shift):
         if not objects.instruction:
             slots = rng.permutation(objects.distractors(world))
             slots = slots[: round(self.intensity * len(slots))]
-            rgba[objects.geoms[slots], :3] = held_out_colors(rng, len(slots), hue)
+            for slot, color in zip(slots.tolist(), held_out_colors(rng, len(slots), hue), strict=True):
+                rgba[objects.geoms_of(slot), :3] = color

@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._shift import Shift
-from robot_attn_envs.tasks.task import Floats, Task
+from robot_attn_envs.tasks.task import Floats
 
 LOWEST = 0.25  # sine of a sampled light's elevation, at least
 TINT = 0.22  # change of the logarithm of one channel, at most
@@ -29,7 +30,7 @@ class Lighting(Shift):
     stream = 4
     needs_lens = True
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         super().bind(model, task, aspect)
         self._diffuse = model.light_diffuse.copy()
         self._directions = np.zeros((self.num_worlds, model.nlight, 3))

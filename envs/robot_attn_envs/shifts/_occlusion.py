@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs.render.lens_kernels import PATCHES
+from robot_attn_envs.shifts._appearance import Appearance
 from robot_attn_envs.shifts._shift import Shift
 from robot_attn_envs.tasks.objects import hsv_to_rgb
-from robot_attn_envs.tasks.task import Floats, Task
+from robot_attn_envs.tasks.task import Floats
 
 COVER = 0.22  # fraction of the frame covered by all patches together, if all were inside it
 RATE = (0.4, 1.2)  # rad/s, along the patches' elliptical paths
@@ -38,7 +39,7 @@ class Occlusion(Shift):
         self.episode = {"border": self._border, "near": self._near, "rate": self._rate, "size": self._size}
         self.episode |= {"round": self._round, "color": self._color}
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         super().bind(model, task, aspect)
         self._aspect = aspect
 

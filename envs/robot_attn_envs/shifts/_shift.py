@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn_envs.tasks.task import Floats, Task
+from robot_attn_envs.shifts._appearance import Appearance
+from robot_attn_envs.tasks.task import Floats
 
 
 class Shift(ABC):
@@ -42,16 +43,25 @@ class Shift(ABC):
         self.num_worlds, self.intensity = num_worlds, intensity
         self.episode: dict[str, NDArray[np.generic]] = {}
 
-    def bind(self, model: mujoco.MjModel, task: Task, aspect: float) -> None:
+    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:  # noqa: ARG002
+        """What these scenes lack for the shift to change anything in them; "" for nothing.
+
+        Args:
+            model: the compiled scene.
+            task: the task, or what stands for it in an environment that is not a `Task`.
+        """
+        return ""
+
+    def bind(self, model: mujoco.MjModel, task: Appearance, aspect: float) -> None:
         """Look up what the shift changes.
 
         Args:
             model: the compiled scene.
-            task: the task, already bound.
+            task: the task, already bound, or what stands for it in an environment that is not a `Task`.
             aspect: width / height of the policy's frames.
         """
         self._task = task
-        self._dt = model.opt.timestep * task.substeps
+        self._dt = task.control_step(model)
 
     @abstractmethod
     def reset(self, world: int, rng: np.random.Generator) -> None:

@@ -144,6 +144,10 @@ class Objects:
         """The target's geom id in each world, int64 [num_worlds]."""
         return self.geoms[self.target]
 
+    def geoms_of(self, slot: int) -> NDArray[np.int64]:
+        """The id of the geom of an object, int64 [1]."""
+        return self.geoms[slot : slot + 1]
+
     def distractors(self, world: int) -> NDArray[np.int64]:
         """The slots of the distractors in a world's episode, int64 [present]."""
         return np.flatnonzero(self.present[world] & (np.arange(len(self.names)) != self.target[world]))

@@ -135,6 +135,18 @@ class Task(ABC):
             Reward float64 [num_worlds], termination bool [num_worlds] and success bool [num_worlds].
         """
 
+    def camera_ids(self, model: mujoco.MjModel) -> NDArray[np.int64]:
+        """The index of the policy's camera in the scene, int64 [1]."""
+        return np.array([model.camera(self.camera).id])
+
+    def backdrop_geoms(self, model: mujoco.MjModel) -> NDArray[np.int64]:
+        """The ids of the geoms in `backdrop`, int64 [n]."""
+        return np.array([model.geom(name).id for name in self.backdrop], np.int64)
+
+    def control_step(self, model: mujoco.MjModel) -> float:
+        """Duration of a control step, s."""
+        return float(model.opt.timestep * self.substeps)
+
     @abstractmethod
     def state(self) -> Floats:
         """The proprioceptive state, float64 [num_worlds, D], components as in `state_table`."""
