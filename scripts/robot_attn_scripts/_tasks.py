@@ -111,11 +111,15 @@ def training_of(task: str) -> Mapping[str, Any]:
 def with_masks(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Add `masks=True` to the options of a task that accepts it, so that its infos have target masks.
 
+    So does any MuJoCo environment whose options name a target.
+
     Raises:
         ValueError: as `env_id`, or the task's class cannot be imported.
     """
     spec = gymnasium.spec(env_id(task))
-    takes = spec.id in TASKS or _takes(_class(spec), "masks")
+    creator = _class(spec)
+    named = "target" in options and not _takes(creator, "target")
+    takes = spec.id in TASKS or named or _takes(creator, "masks")
     return {**options, "masks": True} if takes else dict(options)
 
 

@@ -13,14 +13,31 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import AddRenderObservation, RescaleAction, ResizeObservation
 
+from robot_attn_envs.anymujoco import CameraVectorEnv
+from robot_attn_envs.anymujoco.frames import SceneFrames
+from robot_attn_envs.anymujoco.simulation import has_simulation
 from robot_attn_policies.sb3.images import entries_of, image_entries
+from robot_attn_scripts._errors import unknown_name
 from robot_attn_scripts._render_peers import opengl
 
 IMAGE_SIZE = 64
 """Default height and width of rendered frames in pixels."""
+
+RENDERERS = (None, "tiled", "opengl")
+"""What draws an environment with a MuJoCo model: ours, the default, or its own renderer."""
+
+CAMERA_OPTIONS = frozenset(
+    {
+        name
+        for made in (CameraVectorEnv, SceneFrames)
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+)
+"""Options of `CameraVectorEnv`."""
 
 EGL = "libEGL.so.1"
 """The OpenGL library that renders without a display."""
@@ -48,12 +65,44 @@ class Batch(VectorWrapper[Any, Any, Any, Any, Any]):
         self.dt = 1 / fps if fps else None
 
 
-def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> Batch:
-    """Create a batch of `make_env`, stepped one by one; each resets in the last step of its episode.
+def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+    """Create a batch of environments, stepped one by one; each resets in the last step of its episode.
+
+    Environments with a MuJoCo model and without images of their own are drawn by our renderer
+    (`CameraVectorEnv`); others, and all with renderer="opengl", are those of `make_env`.
+
+    Args:
+        name: id in Gymnasium's registry.
+        options: options of `CameraVectorEnv`, of the environment and of `gymnasium.make`. An environment that
+            has an option of the same name gets it.
+        num_envs: number of environments.
 
     Raises:
-        ValueError: as `make_env`.
+        ValueError: an unknown renderer, or an error of `CameraVectorEnv` or `make_env`.
     """
+    takes = inspect.signature(_creator(name)).parameters
+    camera = {key: value for key, value in options.items() if key in CAMERA_OPTIONS and key not in takes}
+    rest = {key: value for key, value in options.items() if key not in camera}
+    renderer = rest.pop("renderer", None) if "renderer" not in takes else None
+    if renderer not in RENDERERS:
+        raise unknown_name("renderer", renderer, [one for one in RENDERERS if one is not None])
+    if renderer != "opengl":
+        first = gymnasium.make(name, **rest)
+        if has_simulation(first) and not (_has_images(first.observation_space, name) and not camera):
+            _check_limit(first, name)
+            made = [first]  # the one that was looked at is the first of the batch
+
+            def make() -> Env:
+                return _scale_actions(made.pop() if made else gymnasium.make(name, **rest))
+
+            return CameraVectorEnv([make] * num_envs, **{"masks": False, "image_size": IMAGE_SIZE, **camera})
+        first.close()
+    if unmet := [key for key in camera if key != "image_size"]:
+        raise ValueError(
+            f"expected an environment with a MuJoCo model, drawn by our renderer, for {', '.join(unmet)}, "
+            f"got {name}{' with renderer=opengl' if renderer == 'opengl' else ' without one'}: leave them out"
+        )
+    options = {**rest, **camera}
     _choose_opengl()
     return Batch(
         SyncVectorEnv([lambda: make_env(name, **options)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -77,8 +126,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         ValueError: the environment has no images or has them in a nested space, or OpenGL is missing, or its
             episodes have no limit of steps.
     """
-    entry = gymnasium.spec(name).entry_point
-    creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    creator = _creator(name)
     if image_size is not None and "image_size" in inspect.signature(creator).parameters:
         options["image_size"], image_size = image_size, None
     height, width = _sides(IMAGE_SIZE if image_size is None else image_size)
@@ -88,20 +136,34 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         if _is_mujoco(creator):
             drawing |= {"height": height, "width": width}
     env: Env = gymnasium.make(name, **{**drawing, **options})
-    if env.spec is None or env.spec.max_episode_steps is None:
-        raise ValueError(
-            f"expected an environment with a limit of steps, got {name} without one, in which an untrained "
-            "policy's episode may never end: set it, such as --env max_episode_steps=1000"
-        )
+    _check_limit(env, name)
     if not _has_images(env.observation_space, name):
         env = _observe_frames(env, name, (height, width))
     elif image_size is not None:
         raise ValueError(
             f"expected no image_size for {name}, whose images have a fixed size, got one: omit it"
         )
+    return _scale_actions(env)
+
+
+def _creator(name: str) -> Any:
+    entry = gymnasium.spec(name).entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _check_limit(env: Env, name: str) -> None:
+    if env.spec is None or env.spec.max_episode_steps is None:
+        raise ValueError(
+            f"expected an environment with a limit of steps, got {name} without one, in which an untrained "
+            "policy's episode may never end: set it, such as --env max_episode_steps=1000"
+        )
+
+
+def _scale_actions(env: Env) -> Env:
+    """Scale actions with finite bounds to [-1, 1]."""
     actions = env.action_space
     if isinstance(actions, spaces.Box) and actions.is_bounded() and np.issubdtype(actions.dtype, np.floating):
-        env = RescaleAction(env, np.float32(-1), np.float32(1))
+        return RescaleAction(env, np.float32(-1), np.float32(1))
     return env
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_envs import TASKS
-from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_envs.image_size import MIN_SIZE
+from robot_attn_envs.tasks.instructions import InstructionOption
 from robot_attn_scripts._tasks import env_id
 from robot_attn_scripts.options.gallery import Options
 

@@ -276,9 +276,9 @@ def test_the_listed_names_equal_those_of_the_packages() -> None:
     import robot_attn
     from robot_attn.drawing import MIN_SIZE
     from robot_attn_envs import TASKS
-    from robot_attn_envs.shifts import SHIFTS, SUITES
     from robot_attn_envs.image_size import MAX_SIZE
     from robot_attn_envs.image_size import MIN_SIZE as MIN_FRAME
+    from robot_attn_envs.shifts import SHIFTS, SUITES
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 
     assert tuple(robot_attn.FAMILIES) == _choices.FAMILIES

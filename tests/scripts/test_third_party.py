@@ -42,6 +42,7 @@ from robot_attn_scripts.train import env_maker  # noqa: E402
 
 SMALL = ["--ppo", "n_envs=2", "n_steps=32", "batch_size=32", "n_epochs=1", "net_arch=[8]"]
 STEPS = 20
+OPENGL = ["--env", "renderer=opengl"]
 
 LAMP = '''
 """A lamp that moves on a line; left, stay and right move the camera's bright spot."""
@@ -153,7 +154,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "reacher"
     arguments = ["--out", out, "--steps", 64, "--eval-every", 64, "--eval-episodes", 2, "--threads", 1]
     figures = out.parent / "figures.json"
-    limit = ["--env", f"max_episode_steps={STEPS}"]
+    limit = ["--env", f"max_episode_steps={STEPS}", "renderer=opengl"]
     assert run("train", "Reacher-v5", *arguments, "--json", figures, *limit, *SMALL) == 0
     return out
 
@@ -235,7 +236,7 @@ def test_the_extractor_learns_on_reacher_from_pixels(with_state: bool) -> None:
 
 def test_training_scores_by_the_return(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(folder).config
-    assert (config.task, config.env) == ("Reacher-v5", {"max_episode_steps": STEPS})
+    assert (config.task, config.env) == ("Reacher-v5", {"max_episode_steps": STEPS, "renderer": "opengl"})
     figures = json.loads((folder.parent / "figures.json").read_text())
     assert figures["steps"]["value"] == 64
     assert figures["best_score"] == figures["best_mean_return"]
@@ -249,7 +250,7 @@ def test_going_on_begins_other_episodes_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "Reacher-v5", "--out", tmp_path, "--threads", 1]
-    first = ["--env", "max_episode_steps=50", "--steps", 64, "--eval-every", 0]
+    first = ["--env", "max_episode_steps=50", "renderer=opengl", "--steps", 64, "--eval-every", 0]
     assert run(*arguments, *first, *SMALL) == 0
     assert "start new episodes" not in capsys.readouterr().out
     assert run(*arguments, "--resume", "--steps", 128) == 0
@@ -293,7 +294,8 @@ def test_a_replay_has_every_frame(replayed: Path) -> None:
     assert "50 fps" in told.stderr
     assert episode.dt == 0.02
     assert (episode.seed, episode.success, episode.target_masks) == (EVALUATION_SEED, None, None)
-    assert dict(episode.env_args) == {"env_name": "Reacher-v5", "env_kwargs": {"max_episode_steps": STEPS}}
+    options = {"max_episode_steps": STEPS, "renderer": "opengl"}
+    assert dict(episode.env_args) == {"env_name": "Reacher-v5", "env_kwargs": options}
     assert episode.images.shape == (STEPS, 64, 64, 3)
     assert episode.actions.shape == (STEPS, 2)
     assert episode.attention.min() >= 0
@@ -358,12 +360,12 @@ def test_an_evaluation_gives_the_return_and_says_what_is_not_known(
 
 
 def test_a_frame_does_not_depend_on_the_batch_or_on_who_drew_last() -> None:
-    alone, three = (make_batch("Reacher-v5", {}, count) for count in (1, 3))
+    alone, three = (make_batch("Reacher-v5", {"renderer": "opengl"}, count) for count in (1, 3))
     seen = three.reset(seed=[5, 6, 7])[0]
     assert seen.shape == (3, 64, 64, 3)
     for seed, image in zip((5, 6, 7), seen, strict=True):
         assert np.array_equal(alone.reset(seed=[seed])[0][0], image)
-    other = make_batch("InvertedPendulum-v5", {"image_size": [48, 80]}, 2)
+    other = make_batch("InvertedPendulum-v5", {"image_size": [48, 80], "renderer": "opengl"}, 2)
     assert other.reset(seed=[0, 1])[0].shape == (2, 48, 80, 3)
     assert np.array_equal(three.reset(seed=[5, 6, 7])[0], seen)
     other.close()  # and with it the OpenGL context that was current
@@ -373,13 +375,13 @@ def test_a_frame_does_not_depend_on_the_batch_or_on_who_drew_last() -> None:
 
 
 def test_the_batch_tells_its_limit_and_its_pace() -> None:
-    batch: Any = make_batch("InvertedPendulum-v5", {"max_episode_steps": 7}, 1)
+    batch: Any = make_batch("InvertedPendulum-v5", {"max_episode_steps": 7, "renderer": "opengl"}, 1)
     assert (batch.horizon, batch.dt) == (7, 1 / 25)
     batch.close()
 
 
 def test_actions_are_brought_to_one() -> None:
-    batch: Any = make_batch("InvertedPendulum-v5", {}, 2)  # its own range is -3 to 3
+    batch: Any = make_batch("InvertedPendulum-v5", {"renderer": "opengl"}, 2)  # its own range is -3 to 3
     space = batch.single_action_space
     assert (space.low.tolist(), space.high.tolist()) == ([-1], [1])
     batch.reset(seed=[0, 1])
@@ -482,8 +484,8 @@ def test_an_id_without_a_single_environment_is_made_as_a_batch(monkeypatch: pyte
         ("lamp_env:Lamp/Endless-v0", [], "such as --env max_episode_steps=1000"),
         ("lamp_env:Lamp-v0", ["--env", "image_size=16"], "images have a fixed size, got one: omit it"),
         ("lamp_env:Lamp-v0", ["--env", "colour=red"], "cannot be made with colour='red'"),
-        ("Reacher-v5", ["--env", "image_size=0"], "in pixels, a number or [height, width], got 0"),
-        ("Reacher-v5", ["--env", "image_size=[64,64,3]"], "in pixels, a number or [height, width]"),
+        ("Reacher-v5", [*OPENGL, "image_size=0"], "in pixels, a number or [height, width], got 0"),
+        ("Reacher-v5", [*OPENGL, "image_size=[64,64,3]"], "in pixels, a number or [height, width]"),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(
@@ -514,7 +516,8 @@ def test_without_opengl_it_says_what_to_install(tmp_path: Path, named: dict[str,
         from robot_attn_scripts import _third_party
         from robot_attn_scripts.cli import main
         _third_party.EGL = "libEGL-that-is-missing.so.1"
-        sys.exit(main(["train", "Reacher-v5", "--steps", "64", "--eval-every", "0", "--out", *sys.argv[1:]]))
+        sys.exit(main(["train", "Reacher-v5", "--env", "renderer=opengl", "--steps", "64", "--eval-every",
+            "0", "--out", *sys.argv[1:]]))
     """)
     variables = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"} | named
     command = [sys.executable, "-c", code, tmp_path / "run", *SMALL]

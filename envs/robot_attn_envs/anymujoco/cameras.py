@@ -39,7 +39,7 @@ class SceneCamera:
 
 
 def camera_names(model: mujoco.MjModel) -> list[str]:
-    """The names of all cameras that can be chosen, the free one last. A camera without a name has its index."""
+    """The names of all cameras that can be chosen, the free one last: "camera2" for one without a name."""
     names = [model.camera(index).name or f"camera{index}" for index in range(model.ncam)]
     return names if FREE in names else [*names, FREE]
 
@@ -97,7 +97,7 @@ def _rendered_from(env: gymnasium.Env[Any, Any]) -> int:
 
 
 def _free_camera(env: gymnasium.Env[Any, Any]) -> SceneCamera:
-    """Gymnasium's free camera, placed by the model's extent, the current state and the environment's settings.
+    """Gymnasium's free camera, placed by the model's extent, the current state and its renderer's settings.
 
     Without Gymnasium's renderer it is placed as MuJoCo's viewer does: by the model's statistics.
     """

@@ -18,7 +18,7 @@ from robot_attn_envs.anymujoco.simulation import (
     check_same_scene,
     control_step,
     given_colors,
-    looks_alike,
+    looks_equal,
     shown_colors,
     simulation,
 )
@@ -40,14 +40,15 @@ class SceneFrames:
     step of MuJoCo's, positions are those at the start of the last substep, as in Gymnasium's own frames.
 
     Args:
-        envs: the environments, each after a reset with seed 0: the free camera is placed by the first's state.
+        envs: the environments, each after a reset with seed 0: the free camera is placed by the first's
+            state.
         camera: name or index of a camera of the model, "free", or several; None for the camera that the
             environment renders from.
         image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048.
         target: name of the body, geom or site that masks and counterfactuals are about; None for none.
         distractors: names of bodies, geoms or sites that resemble it.
-        backdrop: names of what is scenery, painted over by shifts; None for the planes and height fields fixed
-            to the world.
+        backdrop: names of what is scenery, painted over by shifts; None for the planes and height fields
+            fixed to the world.
         shift: a visual shift of `SHIFTS`, several of them, or a mapping from names to intensities.
         intensity: intensity of the shifts that `shift` names without one, from 0 (no change) to 1.
         suite: a standard combination of shifts from `SUITES`. Shifts of it that would change nothing in these
@@ -123,11 +124,11 @@ class SceneFrames:
             [next(free) if isinstance(one.camera, FreeCamera) else one.camera for one in self.cameras]
         )
 
-    def backdrop_geoms(self, model: mujoco.MjModel) -> NDArray[np.int64]:  # noqa: ARG002
+    def backdrop_geoms(self, model: mujoco.MjModel) -> NDArray[np.int64]:
         """The ids of what is scenery, int64 [n]."""
         return self._backdrop
 
-    def control_step(self, model: mujoco.MjModel) -> float:  # noqa: ARG002
+    def control_step(self, model: mujoco.MjModel) -> float:
         """Duration of a control step, s."""
         return self._step_seconds
 
@@ -183,8 +184,8 @@ class SceneFrames:
         Args:
             steps: steps done in each world's episode, int64 [N].
             camera: name or index of a camera; None for the first.
-            image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None for
-                the policy's.
+            image_size: side of the square frames in pixels, or (height, width), each from 32 to 2048; None
+                for the policy's.
 
         Returns:
             RGB, uint8 [N, H, W, 3], and the target's pixels, bool [N, H, W].
@@ -232,8 +233,8 @@ class SceneFrames:
 
         Returns:
             The counterfactual frames, uint8 [N, cameras, H, W, 3], and four masks of the first camera, bool
-            [N, H, W]: `before`, the object's pixels as it is (empty if no distractor is visible); `after`, the
-            changed object's; `target`, the target's as it is; `target_after`, the target's in the frames.
+            [N, H, W]: `before`, the object's pixels as it is (empty if no distractor is visible); `after`,
+            the changed object's; `target`, the target's as it is; `target_after`, the target's in the frames.
 
         Raises:
             ValueError: no target was named.
@@ -296,8 +297,8 @@ class SceneFrames:
             if not applied:
                 raise ValueError(f"expected a suite with a shift that applies here, got {suite!r}: {listed}")
             warnings.warn(
-                f"of the suite {suite!r} this environment shows {', '.join(applied)}; left out: {listed}. Its "
-                "scores compare with each other, not with those of tasks that show the whole suite",
+                f"of the suite {suite!r} this environment shows {', '.join(applied)}; left out: {listed}. "
+                "Its scores compare with each other, not with those of tasks that show the whole suite",
                 stacklevel=2,
             )
         return Shifts(applied, worlds, backgrounds=backgrounds), lacking
@@ -324,7 +325,7 @@ class SceneFrames:
             if model is not self._models[world]:
                 # Swapped within an episode: it has to look like the one before.
                 check_same_scene(self._names_of, model)
-                if not looks_alike(self._group_of(world).reference, model):
+                if not looks_equal(self._group_of(world).reference, model):
                     self._regroup()
                 self._models[world] = model
             for name, array in self._kinematics.items():
@@ -385,25 +386,25 @@ class SceneFrames:
         model, _ = simulation(self._envs[world])
         check_same_scene(self._names_of, model)
         self._models[world] = model
-        return not looks_alike(self._group_of(world).reference, model)
+        return not looks_equal(self._group_of(world).reference, model)
 
     def _regroup(self) -> None:
-        """Give worlds whose models look alike one camera together, and keep cameras that still fit."""
+        """Give worlds whose models look equal one camera together, and keep cameras that still fit."""
         members: list[tuple[mujoco.MjModel, list[int]]] = []
         for world, env in enumerate(self._envs):
             model, _ = simulation(env)
             check_same_scene(self._names_of, model)
             self._models[world] = model
-            for known, alike in members:
-                if looks_alike(known, model):
-                    alike.append(world)
+            for known, equal in members:
+                if looks_equal(known, model):
+                    equal.append(world)
                     break
             else:
                 members.append((model, [world]))
         kept, groups = list(self._groups), []
-        for model, alike in members:
-            same = [g for g in kept if g.worlds.tolist() == alike and looks_alike(g.reference, model)]
-            groups.append(same[0] if same else _Group(self, model, alike, self._threads))
+        for model, equal in members:
+            same = [g for g in kept if g.worlds.tolist() == equal and looks_equal(g.reference, model)]
+            groups.append(same[0] if same else _Group(self, model, equal, self._threads))
         for group in kept:
             if group not in groups:
                 group.close()
@@ -411,7 +412,7 @@ class SceneFrames:
 
 
 class _Group:
-    """Worlds whose models look alike, drawn by one camera.
+    """Worlds whose models look equal, drawn by one camera.
 
     Args:
         frames: the frames that the group is part of.

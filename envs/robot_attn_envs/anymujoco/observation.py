@@ -40,8 +40,8 @@ def observation_space(
         for name in kept:
             if name in entries:
                 raise ValueError(
-                    f"expected frames and the environment's own observation under different names, got {name!r} "
-                    "for both: leave the own one out with state=false, or choose another camera"
+                    "expected frames and the environment's own observation under different names, got "
+                    f"{name!r} for both: leave the own one out with state=false, or choose another camera"
                 )
         entries |= kept
     return spaces.Dict(entries)

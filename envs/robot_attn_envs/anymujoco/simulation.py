@@ -40,8 +40,8 @@ def simulation(env: gymnasium.Env[Any, Any]) -> tuple[mujoco.MjModel, mujoco.MjD
     if not isinstance(model, mujoco.MjModel) or not isinstance(data, mujoco.MjData):
         raise ValueError(
             f"expected an environment with a MuJoCo `model` and `data`, got {type(inner).__name__}: cameras, "
-            "targets, shifts and counterfactuals need MuJoCo; every other environment is trained on the frames "
-            "that it renders itself"
+            "targets, shifts and counterfactuals need MuJoCo; every other environment is trained on the "
+            "frames that it renders itself"
         )
     return model, data
 
@@ -80,12 +80,12 @@ def check_same_scene(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
             )
     if model.names != other.names:
         raise ValueError(
-            "expected an environment whose model keeps the names of its parts, got one that changed them: wrap "
-            "each of its scenes by itself, or use renderer=opengl"
+            "expected an environment whose model keeps the names of its parts, got one that changed them: "
+            "wrap each of its scenes by itself, or use renderer=opengl"
         )
 
 
-def looks_alike(model: mujoco.MjModel, other: mujoco.MjModel) -> bool:
+def looks_equal(model: mujoco.MjModel, other: mujoco.MjModel) -> bool:
     """Whether a camera of one model draws the other too: all but the colours of geoms and sites is equal."""
     if model is other:
         return True

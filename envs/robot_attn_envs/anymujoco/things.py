@@ -58,8 +58,8 @@ def find_thing(model: mujoco.MjModel, name: str) -> Thing:
     ids = ids[drawn[ids]].astype(np.int64)
     if len(ids) == 0:
         raise ValueError(
-            f"expected something that is drawn, got the {one} {rest!r}, of which nothing is: geoms and sites of "
-            f"groups {', '.join(map(str, POLICY_GROUPS))} that are not transparent are drawn"
+            f"expected something that is drawn, got the {one} {rest!r}, of which nothing is: geoms and sites "
+            f"of groups {', '.join(map(str, POLICY_GROUPS))} that are not transparent are drawn"
         )
     kinds, radius = np.concatenate([model.geom_type, model.site_type]), _radius(model)
     shape = mujoco.mjtGeom(kinds[ids[radius[ids].argmax()]]).name.removeprefix("mjGEOM_").lower()
@@ -114,8 +114,8 @@ class NamedObjects:
             for geom in [] if thing is None else thing.geoms.tolist():
                 if geom in owner:
                     raise ValueError(
-                        f"expected things apart from each other, got {owner[geom]!r} and {thing.name!r}, which "
-                        "share a geom: name only one of them"
+                        f"expected things apart from each other, got {owner[geom]!r} and {thing.name!r}, "
+                        "which share a geom: name only one of them"
                     )
                 owner[geom] = thing.name
 
@@ -124,7 +124,7 @@ class NamedObjects:
         thing = self.things[slot]
         return np.zeros(0, np.int64) if thing is None else thing.geoms
 
-    def distractors(self, world: int) -> NDArray[np.int64]:  # noqa: ARG002
+    def distractors(self, world: int) -> NDArray[np.int64]:
         """The slots of the distractors, int64 [n]."""
         return np.arange(1, len(self.things))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.anymujoco.episodes import Episodes
 from robot_attn_envs.anymujoco.frames import SceneFrames
-from robot_attn_envs.anymujoco.infos import target_infos
+from robot_attn_envs.anymujoco.infos import batch_infos, target_infos
 from robot_attn_envs.anymujoco.observation import frame_entries, observation_space, own_entries
 from robot_attn_envs.anymujoco.simulation import control_step, simulation
 
@@ -207,8 +207,9 @@ class CameraVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
 
     def _infos(self, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The environments' infos and the target's, as arrays with Gymnasium's masks of valid rows."""
-        batch: dict[str, Any] = {}
-        for index, info in enumerate(infos):
-            batch = self._add_info(batch, dict(info), index)
         seen = target_infos(self.frames, masks=self._masks)
-        return {**batch, **seen, **{f"_{name}": np.ones(self.num_envs, np.bool_) for name in seen}}
+        return {
+            **batch_infos(infos),
+            **seen,
+            **{f"_{name}": np.ones(self.num_envs, np.bool_) for name in seen},
+        }

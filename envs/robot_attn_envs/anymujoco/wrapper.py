@@ -20,10 +20,10 @@ ONE = np.arange(1)
 class CameraObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Observe a MuJoCo environment through its cameras, without OpenGL.
 
-    The observation is a `Dict`: `image`, uint8 (H, W, 3), or an entry for each of several cameras, named after
-    it; and the environment's own observation, as `state` or, if it is a `Dict`, with its own names. With a
-    target, `info` has `target_visible` and, with `masks=True`, `target_mask`, bool (H, W), of the first camera
-    and with several cameras also `target_mask/NAME` of each.
+    The observation is a `Dict`: `image`, uint8 (H, W, 3), or an entry for each of several cameras, named
+    after it; and the environment's own observation, as `state` or, if it is a `Dict`, with its own names.
+    With a target, `info` has `target_visible` and, with `masks=True`, `target_mask`, bool (H, W), of the
+    first camera and with several cameras also `target_mask/NAME` of each.
 
     Args:
         env: an environment whose `unwrapped` has MuJoCo's `model` and `data`. It is reset with seed 0, as

@@ -1,4 +1,4 @@
-"""What gymnasium-robotics does before it draws, which is no part of its public interface."""
+"""What gymnasium-robotics does before it draws, which its public interface does not offer."""
 
 from __future__ import annotations
 

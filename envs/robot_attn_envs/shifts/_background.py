@@ -57,11 +57,11 @@ class Background(Shift):
         self.clips = read_clips(folder)
 
     def fit(self, model: mujoco.MjModel, scenery: NDArray[np.bool_]) -> None:
-        """Replace the textures of the scenery, bool [ngeom], by their mean colours.
+        """Replace the textures of the scenery, bool [ngeom + nsite], by their mean colours.
 
         The picture covers them, and casting them takes a tenth of a frame's time.
         """
-        for material in set(model.geom_matid[scenery].tolist()) - {-1}:
+        for material in set(model.geom_matid[scenery[: model.ngeom]].tolist()) - {-1}:
             texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
             if texture >= 0:
                 channels = int(model.tex_nchannel[texture])

@@ -32,7 +32,7 @@ class Lookalikes(Shift):
 
     stream = 2
 
-    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:  # noqa: ARG002
+    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:
         named = len(task.objects.geoms_of(0)) and len(task.objects.shapes) > 1
         return (
             "" if named else "a target and distractors to recolour: name them with target= and distractors="

@@ -43,7 +43,7 @@ class Shift(ABC):
         self.num_worlds, self.intensity = num_worlds, intensity
         self.episode: dict[str, NDArray[np.generic]] = {}
 
-    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:  # noqa: ARG002
+    def lacks(self, model: mujoco.MjModel, task: Appearance) -> str:
         """What these scenes lack for the shift to change anything in them; "" for nothing.
 
         Args:
