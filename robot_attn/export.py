@@ -9,9 +9,11 @@ import copy
 import importlib.util
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from robot_attn.files import replacing
 from robot_attn.optional import import_optional
@@ -44,14 +46,6 @@ def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool
             f"expected a robot_attn.Perception, got {type(module).__name__}: "
             "export other modules with torch.onnx.export"
         )
-    target = Path(path)
-    if target.suffix.lower() != ".onnx":
-        raise ValueError(f"expected a file name that ends in .onnx, got {target.name}")
-    # Checked before torch's exporter, which reports one missing package at a time.
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    for name in missing:
-        import_optional(name, needs=f"an export to ONNX needs {' and '.join(missing)}", extra="onnx")
-
     # A copy in eval mode: the caller may still be training the module.
     module = copy.deepcopy(module).eval()
     example = next(module.parameters())
@@ -60,19 +54,66 @@ def export_onnx(module: Perception, path: str | os.PathLike[str], *, uint8: bool
     inputs = {"frames": frames}
     if module.context_dim:
         inputs["context"] = example.new_zeros(batch, module.context_dim)
-    dynamic = {name: {0: torch.export.Dim("batch")} for name in inputs}
+    return write_onnx(module, path, inputs, ("features", "attention"))
+
+
+def write_onnx(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write any torch module as an ONNX model with a dynamic batch size.
+
+    Args:
+        module: the module, in the mode in which to export it. It takes the inputs in their order and returns
+            a tensor for each output, each with the batch as its first axis.
+        path: output file, ending in .onnx. It is written completely, weights included, or not at all.
+        inputs: an example of each input by its name in the model, a batch of at least 2.
+        outputs: names of the outputs in the model.
+        metadata: texts to store in the file, by key.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: another file ending.
+        ModuleNotFoundError: onnx or onnxscript is not installed.
+        OSError: the folder is missing or not writable, or the disk is full.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".onnx":
+        raise ValueError(f"expected a file name that ends in .onnx, got {target.name}")
+    # Checked before torch's exporter, which reports one missing package at a time.
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    for name in missing:
+        import_optional(name, needs=f"an export to ONNX needs {' and '.join(missing)}", extra="onnx")
+
+    dynamic = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     with replacing(target) as temporary, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
         # Exported here in strict mode: torch.onnx.export alone would treat `len(frames)` as a constant, and
         # write a model for this one batch size instead of failing.
-        program = torch.export.export(module, (), inputs, dynamic_shapes=dynamic, strict=True)
-        torch.onnx.export(
-            program,
-            f=temporary,
-            input_names=list(inputs),
-            output_names=["features", "attention"],
-            dynamo=True,
-            external_data=False,
-            verbose=False,
+        program = torch.export.export(
+            _Positional(module), tuple(inputs.values()), dynamic_shapes=(dynamic,), strict=True
         )
+        model = torch.onnx.export(
+            program, input_names=list(inputs), output_names=list(outputs), dynamo=True, verbose=False
+        )
+        assert model is not None, "torch.onnx.export returns the model where it gets no file"
+        model.model.metadata_props.update(metadata or {})
+        model.save(temporary, external_data=False)
     return target
+
+
+class _Positional(nn.Module):
+    """A module with any number of inputs, so that one description of dynamic shapes fits all."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.module(*inputs))

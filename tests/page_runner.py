@@ -35,6 +35,7 @@ BUDGETS = {
     "explain": "--episodes 2 --calibration-episodes 0 --no-curves --envs 2",
     "replay": "--size 600 --calibration-episodes 1",
     "record": "--episodes 2 --at-once 2 --calibration-episodes 1",
+    "export": "",
     "families": "--rounds 1 --batch 4",
     "watch": "",
 }

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from robot_attn_policies.rollouts.rollout import random_actor as random_actor
     from robot_attn_policies.rollouts.rollout import rollout_episodes as rollout_episodes
     from robot_attn_policies.sb3.act import act as act
+    from robot_attn_policies.sb3.export import export_policy_onnx as export_policy_onnx
+    from robot_attn_policies.sb3.export import read_onnx_metadata as read_onnx_metadata
     from robot_attn_policies.sb3.extractor import PerceptionExtractor as PerceptionExtractor
     from robot_attn_policies.sb3.extractor import find_extractor as find_extractor
     from robot_attn_policies.sb3.extractor import perceive as perceive
@@ -107,6 +109,7 @@ _PUBLIC = {
         "rollout_episodes",
     ),
     "sb3.act": ("act",),
+    "sb3.export": ("export_policy_onnx", "read_onnx_metadata"),
     "sb3.extractor": ("PerceptionExtractor", "find_extractor", "perceive"),
     "sb3.policy": ("PerceptionPolicy",),
     "sb3.vec_env": ("BatchVecEnv",),

@@ -42,9 +42,11 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "imageio",
     ),
     "video": ("cv2", "imageio_ffmpeg", "h5py"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "explain": ("captum", "sklearn"),
     "rerun": ("rerun",),
     "minari": ("minari", "h5py"),
+    "lerobot": ("pyarrow",),
 }
 """The modules that each extra of pyproject.toml installs directly. `train` includes `sim`."""
 

@@ -108,6 +108,18 @@ def training_of(task: str) -> Mapping[str, Any]:
     return training if isinstance(training, Mapping) else {}
 
 
+def action_names(task: str) -> list[str] | None:
+    """Return the names of the action's components, or None if the task's class does not have any.
+
+    Raises:
+        ValueError: as `training_of`.
+    """
+    creator = _class(gymnasium.spec(env_id(task)))
+    table = getattr(creator, "action_table", None)
+    names = getattr(creator, "action_names", None) if table is None else [row.name for row in table]
+    return None if names is None else [str(name) for name in names]
+
+
 def with_masks(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Add `masks=True` to the options of a task that accepts it, so that its infos have target masks.
 

@@ -22,7 +22,10 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command(
         "explain", "test whether a policy's attention drives its actions", ("train", "video", "explain")
     ),
-    "record": Command("record", "save episodes, as files or as a Minari dataset", ("train", "video")),
+    "record": Command(
+        "record", "save episodes, as files or as a Minari or LeRobot dataset", ("train", "video")
+    ),
+    "export": Command("export", "export a policy to ONNX, with its preprocessing", ("train", "onnx")),
     "watch": Command("watch", "show a policy's attention on a video or a camera", ("train", "video")),
     "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families", group=True),

@@ -12,6 +12,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
+from torch.distributions import Distribution, Normal
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_env import ToyEnv
@@ -32,6 +33,7 @@ from robot_attn_policies.compat.stable_baselines3 import (
     set_progress,
     set_updates_done,
     start_rollout_from,
+    traceable_distribution,
     updates_done,
 )
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
@@ -50,6 +52,7 @@ PARTS = {
     "policy": ("_get_action_dist_from_latent", "_predict"),
     "environments": ("_seeds", "_options", "_reset_seeds", "_reset_options", "_get_indices"),
     "callback": ("_on_step",),
+    "distribution": ("_validate_args",),
 }
 
 
@@ -71,8 +74,9 @@ def test_stable_baselines3_still_has(owner: str, name: str) -> None:
         "policy": model.policy,
         "environments": model.get_env(),
         "callback": StepCallback(lambda: True),
+        "distribution": Distribution,
     }
-    assert hasattr(kept[owner], name), f"the {owner} of this Stable-Baselines3 has no {name}"
+    assert hasattr(kept[owner], name), f"the {owner} of this Stable-Baselines3 or torch has no {name}"
 
 
 def test_an_environment_that_is_kept_is_not_wrapped() -> None:
@@ -162,6 +166,22 @@ def test_an_extractor_can_tell_whether_its_policy_divides_images(
     )
     assert found and set(found) == {divides}
     assert divides_images() is None
+
+
+class TwoDials(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+    action_space = gymnasium.spaces.MultiDiscrete([3, 2])
+
+
+def test_a_distribution_is_traceable_for_a_while() -> None:
+    policy = PPO("MlpPolicy", TwoDials()).policy
+    before = policy.action_dist.action_dims
+    with traceable_distribution(policy):
+        assert [type(size) for size in policy.action_dist.action_dims] == [int, int]
+        Normal(torch.tensor(0.0), torch.tensor(-1.0))  # a negative width is not noticed
+    assert policy.action_dist.action_dims is before
+    with pytest.raises(ValueError, match="scale"):
+        Normal(torch.tensor(0.0), torch.tensor(-1.0))
 
 
 def test_greedy_actions_are_what_predict_rescales() -> None:

@@ -79,7 +79,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 COMMANDS = (
-    "train, evaluate, compare, curves, replay, explain, record, watch, gallery, benchmark, families, demo"
+    "train, evaluate, compare, curves, replay, explain, record, export, watch, gallery, benchmark, "
+    "families, demo"
 )
 
 

@@ -27,7 +27,7 @@ COMMANDS: dict[str, Command] = {
     **{f"benchmark {name}": command for name, command in benchmark.COMMANDS.items()},
 }
 
-POSITIONAL = ("train", "evaluate", "compare", "curves", "replay", "explain", "record", "watch")
+POSITIONAL = ("train", "evaluate", "compare", "curves", "replay", "explain", "record", "export", "watch")
 """Commands that require a task or a run."""
 
 HEAVY = (
@@ -152,6 +152,9 @@ REFUSED = [
     (["replay", "run", "--out", "file/a.mp4"], "cannot write file/a.mp4"),
     (["explain", "run", "--out", "file/a.html"], "cannot write file/a.html"),
     (["record", "run", "--out", "file/episodes"], "cannot write file/episodes"),
+    (["export", "nowhere"], "expected a run folder with a config.json, got nowhere, which has none"),
+    (["export", "run", "--onnx", "a.pt"], "expected --onnx with a name that ends in .onnx, got a.pt"),
+    (["export", "run", "--onnx", "file/a.onnx"], "cannot write file/a.onnx"),
     (["watch", "a.mp4", "nowhere"], "expected a run folder with a config.json, got nowhere, which has none"),
     (["watch", "a.mp4", "run", "--width", "100000"], "from 320 to 3840, got 100000"),
     (["watch", "a.mp4", "run", "--fps", "nan"], "expected --fps above 0 and at most 240, got nan"),

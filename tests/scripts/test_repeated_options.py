@@ -21,7 +21,7 @@ COMMANDS: dict[str, Command] = {
 REQUIRED = {
     "watch": ["a.mp4", "run"],
     "train": ["track"],
-    **{name: ["run"] for name in ("evaluate", "compare", "curves", "replay", "explain", "record")},
+    **{name: ["run"] for name in ("evaluate", "compare", "curves", "replay", "explain", "record", "export")},
 }
 """The positional arguments of each command that needs some."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import Distribution, MultiCategoricalDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
@@ -120,6 +122,32 @@ def divides_images() -> bool | None:
 def distribution_of(policy: ActorCriticPolicy, latent: Tensor) -> Distribution:
     """Return the distribution of the actions for the actor's last hidden layer [B, units]."""
     return policy._get_action_dist_from_latent(latent)
+
+
+@contextmanager
+def traceable_distribution(policy: BasePolicy) -> Iterator[None]:
+    """Let `torch.export` trace the distribution of a policy's actions.
+
+    torch checks the values of a distribution's parameters, on which a graph cannot branch; and
+    Stable-Baselines3 keeps the numbers of choices of a `MultiDiscrete` space as numbers of NumPy, which a
+    graph takes for variables.
+
+    Args:
+        policy: the policy; it is as before when the context ends.
+    """
+    checks = torch.distributions.Distribution._validate_args
+    found = getattr(policy, "action_dist", None)
+    multiple = [found] if isinstance(found, MultiCategoricalDistribution) else []
+    sizes = [distribution.action_dims for distribution in multiple]
+    torch.distributions.Distribution.set_default_validate_args(False)
+    for distribution in multiple:
+        distribution.action_dims = [int(size) for size in distribution.action_dims]
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(checks)
+        for distribution, before in zip(multiple, sizes, strict=True):
+            distribution.action_dims = before
 
 
 def greedy_actions(policy: BasePolicy, observation: PyTorchObs) -> Tensor:

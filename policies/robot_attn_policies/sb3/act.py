@@ -27,7 +27,8 @@ from robot_attn_policies.sb3.extractor import find_extractor, perceive
 from robot_attn_policies.sb3.images import fit_observation
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
-_Head: TypeAlias = Callable[[Tensor, Context], tuple[Tensor, "Memory | None"]]
+Head: TypeAlias = Callable[[Tensor, Context], tuple[Tensor, "Memory | None"]]
+"""A policy after its extractor: (features [B, F], context) -> (actions [B, ...] before rescaling, memory)."""
 
 
 def act(
@@ -63,7 +64,7 @@ def act(
     """
     extractor = find_extractor(policy)
     context = Context(memory, action_masks)
-    head = _head(policy)
+    head = policy_head(policy)
     observation = fit_observation(observation, policy.observation_space)
     if head is None:
         actions, after = predict(policy, observation, context)
@@ -93,10 +94,12 @@ def _as_actions(policy: BasePolicy, outputs: Tensor) -> NDArray[Any]:
     return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high)
 
 
-def _head(policy: BasePolicy) -> _Head | None:
-    """Return the policy after its extractor: (features [B, F], context) -> (outputs [B, ...], memory).
+def policy_head(policy: BasePolicy) -> Head | None:
+    """Return the part of a policy after its extractor, which chooses deterministic actions.
 
-    None if it is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of their methods.
+    Returns:
+        The head; None if the policy is not a network of Stable-Baselines3 or sb3-contrib, or overrides one of
+        their methods.
     """
     if not acts_as_published(policy, also=(PerceptionPolicy.__module__,)):
         return None
@@ -110,7 +113,7 @@ def _head(policy: BasePolicy) -> _Head | None:
     if network is None or not acts_as_published(network):
         return None
     if hasattr(network, "quantile_net"):
-        return _greedy_head(lambda features: _mean_of_quantiles(network, features))
+        return _quantile_head(network)
     if hasattr(network, "q_net"):
         return _greedy_head(network.q_net)
     if hasattr(network, "get_action_dist_params"):
@@ -118,11 +121,11 @@ def _head(policy: BasePolicy) -> _Head | None:
     return _without_memory(network.mu)
 
 
-def _without_memory(head: Callable[[Tensor], Tensor]) -> _Head:
+def _without_memory(head: Callable[[Tensor], Tensor]) -> Head:
     return lambda features, context: (head(features), None)
 
 
-def _actor_critic_head(policy: ActorCriticPolicy) -> _Head:
+def _actor_critic_head(policy: ActorCriticPolicy) -> Head:
     def mode(features: Tensor) -> Tensor:
         latent = policy.mlp_extractor.forward_actor(features)
         return distribution_of(policy, latent).get_actions(deterministic=True)
@@ -130,7 +133,7 @@ def _actor_critic_head(policy: ActorCriticPolicy) -> _Head:
     return _without_memory(mode)
 
 
-def _recurrent_head(policy: Any) -> _Head:
+def _recurrent_head(policy: Any) -> Head:
     feedforward = _actor_critic_head(policy)
 
     def mode(features: Tensor, context: Context) -> tuple[Tensor, Memory | None]:
@@ -143,7 +146,7 @@ def _recurrent_head(policy: Any) -> _Head:
     return mode
 
 
-def _masked_head(policy: Any) -> _Head:
+def _masked_head(policy: Any) -> Head:
     """Head of MaskablePPO."""
 
     def mode(features: Tensor, context: Context) -> tuple[Tensor, Memory | None]:
@@ -155,16 +158,21 @@ def _masked_head(policy: Any) -> _Head:
     return mode
 
 
-def _greedy_head(values: Callable[[Tensor], Tensor]) -> _Head:
+def _greedy_head(values: Callable[[Tensor], Tensor]) -> Head:
     return _without_memory(lambda features: values(features).argmax(dim=1).reshape(-1))
 
 
-def _mean_of_quantiles(network: Any, features: Tensor) -> Tensor:
-    quantiles = network.quantile_net(features).view(-1, network.n_quantiles, int(network.action_space.n))
-    return cast(Tensor, quantiles.mean(dim=1))
+def _quantile_head(network: Any) -> Head:
+    choices = int(network.action_space.n)
+
+    def values(features: Tensor) -> Tensor:
+        quantiles = network.quantile_net(features).view(-1, network.n_quantiles, choices)
+        return cast(Tensor, quantiles.mean(dim=1))
+
+    return _greedy_head(values)
 
 
-def _squashed_head(actor: Any) -> _Head:
+def _squashed_head(actor: Any) -> Head:
     """Head of SAC, TQC and CrossQ."""
 
     def mode(features: Tensor) -> Tensor:
