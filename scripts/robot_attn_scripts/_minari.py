@@ -19,16 +19,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import gymnasium
-import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
-from numpy.typing import NDArray
+from gymnasium.vector import VectorEnv
 
 from robot_attn.optional import import_optional
-from robot_attn_policies.probing.probe import PolicyProbe
-from robot_attn_policies.rollouts.actor import ObservationBatch, peek
-from robot_attn_policies.rollouts.env_batch import as_batch
-from robot_attn_policies.rollouts.rollout import Step
-from robot_attn_policies.sb3.context import Context
+from robot_attn_scripts._episodes import RecordedEpisode, dataset_errors
 from robot_attn_scripts.compat.minari import DATA_FOLDER, dataset_path, make_namespace, namespace_of
 
 _PATH = "MINARI_DATASETS_PATH"
@@ -108,18 +102,18 @@ class DatasetInfo:
 
 
 @contextmanager
-def new_dataset(name: str, info: DatasetInfo) -> Iterator[Callable[[Sequence[Any]], None]]:
+def new_dataset(name: str, info: DatasetInfo) -> Iterator[Callable[[Sequence[RecordedEpisode]], None]]:
     """Write a new dataset.
 
     On leaving the context, also by an error or Ctrl-C, the episodes added so far become the dataset. Without
-    any episode there is no dataset and nothing is left behind.
+    any episode, or if they cannot be written, there is no dataset and nothing is left behind.
 
     Args:
         name: name of the dataset, such as "track/query-v0".
         info: metadata.
 
     Yields:
-        A function that adds episodes, given as Minari's `EpisodeBuffer`s.
+        A function that adds episodes.
 
     Raises:
         ValueError: as `new_dataset_folder`.
@@ -131,14 +125,21 @@ def new_dataset(name: str, info: DatasetInfo) -> Iterator[Callable[[Sequence[Any
     dataset: Any = None
     complete = False
 
-    def add(episodes: Sequence[Any]) -> None:
-        nonlocal dataset, complete
+    def add(episodes: Sequence[RecordedEpisode]) -> None:
+        nonlocal complete
         complete = False
-        if dataset is None:
-            dataset = _create(name, staged, episodes, info)
-        else:
-            dataset.update_dataset_from_buffer(list(episodes))
+        with dataset_errors(folder):
+            _check_space(staged, episodes)
+            _add(episodes)
         complete = True
+
+    def _add(episodes: Sequence[RecordedEpisode]) -> None:
+        nonlocal dataset
+        buffers = [_as_buffer(episode) for episode in episodes]
+        if dataset is None:
+            dataset = _create(name, staged, buffers, info)
+        else:
+            dataset.update_dataset_from_buffer(buffers)
 
     try:
         yield add
@@ -148,6 +149,20 @@ def new_dataset(name: str, info: DatasetInfo) -> Iterator[Callable[[Sequence[Any
                 _move(name, staged / name, folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _check_space(folder: Path, episodes: Sequence[RecordedEpisode]) -> None:
+    """Check that there is space for episodes, since HDF5 crashes the process on a full disk.
+
+    Raises:
+        OSError: there is not.
+    """
+    arrays = [array for episode in episodes for array in episode.arrays()]
+    # HDF5 stores whole chunks and an index of them: it took up to 1.4 times the bytes of long episodes, and
+    # up to 4 KiB an array of short ones.
+    size = sum(2 * array.nbytes + 8192 for array in arrays)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _create(name: str, staged: Path, episodes: Sequence[Any], info: DatasetInfo) -> Any:
@@ -226,132 +241,15 @@ def _plain(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(options or {}, default=lambda value: value.tolist())))
 
 
-# ---- Episodes ----
+def _as_buffer(episode: RecordedEpisode) -> Any:
+    from minari.data_collector import EpisodeBuffer
 
-
-class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Collect whole episodes from a batch of environments during `rollout_episodes`.
-
-    Every observation of an episode, its last one included, has infos: the numeric arrays that the environment
-    returns with every observation in one shape and dtype, and the policy's maps under the name of their kind.
-
-    Args:
-        env: batch of environments.
-        probe: the policy.
-        seeds: seeds of the episodes.
-        on_episodes: called with finished episodes as Minari's `EpisodeBuffer`s, in the order of their seeds.
-    """
-
-    def __init__(
-        self,
-        env: VectorEnv[Any, Any, Any],
-        probe: PolicyProbe,
-        seeds: Sequence[int],
-        on_episodes: Callable[[Sequence[Any]], None],
-    ) -> None:
-        super().__init__(env)
-        self._probe, self._seeds, self._on_episodes = probe, seeds, on_episodes
-        self._step: Any = None
-        self._open: dict[int, _Recording] = {}
-        self._done: dict[int, _Recording] = {}
-
-    def step(self, actions: NDArray[Any]) -> Any:
-        self._step = super().step(actions)
-        return self._step
-
-    def on_step(self, step: Step) -> None:
-        """Keep a step; the `on_step` callback of `rollout_episodes`."""
-        _, _, terminated, truncated, after = self._step
-        for i in np.flatnonzero(step.running).tolist():
-            episode = self._open.setdefault(int(step.episode[i]), _Recording())
-            maps = None if step.percept is None else step.percept.attention[i].numpy(force=True)
-            episode.add(_row(step.observation, i), self._infos(_row_of_infos(step.info, i), maps))
-            episode.actions.append(np.array(step.actions[i]))
-            episode.rewards.append(step.rewards[i])
-            episode.terminations.append(bool(terminated[i]))
-            episode.truncations.append(bool(truncated[i]))
-            if step.done[i]:
-                last = _row(after["final_obs"], i)
-                _, percept = peek(self._probe.act, as_batch(last), Context())
-                maps = None if percept is None else percept.attention[0].numpy(force=True)
-                episode.add(last, self._infos(_row_of_infos(after["final_info"], i), maps))
-                self._done[int(step.episode[i])] = self._open.pop(int(step.episode[i]))
-        if not self._open:
-            self.flush()
-
-    def flush(self) -> int:
-        """Pass the finished episodes to `on_episodes` and return their number."""
-        done, self._done = self._done, {}
-        if done:
-            self._on_episodes([done[i].as_buffer(int(self._seeds[i])) for i in sorted(done)])
-        return len(done)
-
-    def _infos(self, infos: dict[str, Any], maps: NDArray[np.float32] | None) -> dict[str, Any]:
-        return infos if maps is None or self._probe.uniform else {**infos, self._probe.kind: maps}
-
-
-class _Recording:
-    """An unfinished episode."""
-
-    def __init__(self) -> None:
-        self.observations: list[Any] = []
-        self.infos: list[dict[str, Any]] = []
-        self.actions: list[NDArray[Any]] = []
-        self.rewards: list[Any] = []
-        self.terminations: list[bool] = []
-        self.truncations: list[bool] = []
-
-    def add(self, observation: Any, infos: dict[str, Any]) -> None:
-        self.observations.append(observation)
-        self.infos.append(infos)
-
-    def as_buffer(self, seed: int) -> Any:
-        from minari.data_collector import EpisodeBuffer
-
-        names = [
-            name
-            for name, first in self.infos[0].items()
-            if all(name in row and _same_form(row[name], first) for row in self.infos)
-        ]
-        return EpisodeBuffer(
-            seed=seed,
-            observations=_stack(self.observations),
-            actions=np.stack(self.actions),
-            rewards=np.stack(self.rewards),
-            terminations=np.array(self.terminations),
-            truncations=np.array(self.truncations),
-            infos={name: np.stack([row[name] for row in self.infos]) for name in names},
-        )
-
-
-def _row(observation: ObservationBatch, i: int) -> Any:
-    """Copy observation i of a batch, as an environment may reuse the memory for the next one."""
-    if isinstance(observation, Mapping):
-        return {name: np.array(entry[i]) for name, entry in observation.items()}
-    row = observation[i]  # Gymnasium's final observations are an array of objects
-    return (
-        {name: np.array(entry) for name, entry in row.items()} if isinstance(row, Mapping) else np.array(row)
+    return EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=episode.terminations,
+        truncations=episode.truncations,
+        infos=dict(episode.infos),
     )
-
-
-def _row_of_infos(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Copy the numeric infos of environment i in a batch."""
-    return {
-        name: np.array(values[i])
-        for name, values in infos.items()
-        if isinstance(values, np.ndarray)
-        and not name.startswith("_")
-        and values.dtype.kind in "biuf"
-        and infos.get(f"_{name}", {i: True})[i]
-    }
-
-
-def _same_form(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
-
-
-def _stack(observations: Sequence[Any]) -> Any:
-    first = observations[0]
-    if isinstance(first, Mapping):
-        return {name: np.stack([row[name] for row in observations]) for name in first}
-    return np.stack(observations)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from robot_attn_scripts import _loaded_run, _pool, _report
 from robot_attn_scripts.options.record import Options
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from robot_attn_policies.training.presets import Json
+    from robot_attn_scripts._episodes import RecordedEpisode
     from robot_attn_scripts._player import Player
+
+    AddEpisodes: TypeAlias = Callable[[Sequence[RecordedEpisode]], None]
 
 FEWEST = 4
 """The smallest number of episodes for which another process, which takes seconds to start, pays off."""
@@ -27,15 +30,18 @@ def run(options: Options) -> dict[str, object]:
     """Record the episodes, print what was written, write the JSON file of --json, and return the figures.
 
     Raises:
-        ValueError: Minari does not accept the name, or files or dataset exist.
-        ModuleNotFoundError: Minari is not installed.
+        ValueError: Minari does not accept the name, LeRobot's format does not have a place for an entry of
+            the observations, or files or dataset exist.
+        ModuleNotFoundError: Minari or pyarrow is not installed.
+        OSError: the dataset cannot be written, for example because the disk is full.
         KeyboardInterrupt: interrupted, after a message that says what was written.
     """
     from rich.console import Console
 
     seeds = range(options.seed, options.seed + options.episodes)
     console, progress = Console(), Console(stderr=True)
-    write = _write_files if options.minari is None else _write_dataset
+    to_files = options.minari is None and options.lerobot is None
+    write = _write_files if to_files else _write_dataset
     figures = write(options, seeds, console, progress)
     if options.json is not None:
         _report.write_json(options.json, {"run": str(options.run), "policy": options.which, **figures})
@@ -143,7 +149,7 @@ def _path(out: Path, seed: int) -> Path:
     return out / f"episode-{seed}.hdf5"
 
 
-# ---- A Minari dataset ----
+# ---- One dataset of all episodes ----
 
 
 def _write_dataset(
@@ -151,46 +157,35 @@ def _write_dataset(
 ) -> dict[str, object]:
     from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
     from robot_attn_policies.training.stop import stop_on_signal
-    from robot_attn_scripts import _minari
-    from robot_attn_scripts._tasks import env_id, with_masks
+    from robot_attn_scripts import _lerobot, _minari
+    from robot_attn_scripts._episodes import EpisodeCollector
 
-    assert options.minari is not None
-    name = options.minari
-    _minari.import_minari()
-    folder = _minari.new_dataset_folder(name)
+    if options.minari is not None:
+        _minari.import_minari()
+        folder, open_dataset = _minari.new_dataset_folder(options.minari), _open_minari
+        what = f"the Minari dataset {options.minari}"
+    else:
+        assert options.lerobot is not None
+        _lerobot.import_pyarrow()
+        folder, open_dataset = options.lerobot, _open_lerobot
+        what = "the LeRobot dataset"
     policy = _loaded_run.load(options.run, options.which, options.module)
-    config, probe, scene = policy.config, policy.probe, _scene(options, policy)
-    task, policy_name = env_id(config.task), f"{options.run.name} ({options.which})"
+    scene = _scene(options, policy)
     summaries: list[dict[str, object]] = []
     try:
         with ExitStack() as stack:
-            env = stack.enter_context(
-                closing(_loaded_run.make_env(config.task, scene, min(options.at_once or BATCH, len(seeds))))
-            )
-            single = _minari.recoverable_env(env, with_masks(config.task, scene))
-            if single is None:
-                warning = "the environment cannot be described in JSON: the dataset is without it"
-                console.print(warning, style="yellow", highlight=False)
-            else:
-                stack.enter_context(closing(single))
-            info = _minari.DatasetInfo(
-                env=single,
-                observation_space=env.single_observation_space,
-                action_space=env.single_action_space,
-                algorithm=f"PPO, perception {config.perception}",
-                description=f"{policy_name} in {task}, without exploration noise.",
-                more={"token_centers": {"ys": probe.grid.ys.tolist(), "xs": probe.grid.xs.tolist()}},
-            )
-            add = stack.enter_context(_minari.new_dataset(name, info))
+            num_envs = min(options.at_once or BATCH, len(seeds))
+            env = stack.enter_context(closing(_loaded_run.make_env(policy.config.task, scene, num_envs)))
+            add = stack.enter_context(open_dataset(options, policy, scene, env, console))
 
-            def on_episodes(episodes: Sequence[Any]) -> None:
+            def on_episodes(episodes: Sequence[RecordedEpisode]) -> None:
                 add(episodes)
                 summaries.extend(
-                    _figures(each.seed, len(each), float(each.rewards.sum()), _success(each.infos))
+                    _figures(each.seed, len(each), float(each.rewards.sum()), each.success)
                     for each in episodes
                 )
 
-            collector = _minari.EpisodeCollector(env, probe, seeds, on_episodes)
+            collector = EpisodeCollector(env, policy.probe, seeds, on_episodes)
             stack.callback(collector.flush)
             stopped = stack.enter_context(stop_on_signal())
             advance = stack.enter_context(_bar(progress, int(env.horizon) * len(seeds)))
@@ -201,25 +196,87 @@ def _write_dataset(
                 if stopped():
                     raise KeyboardInterrupt
 
-            rollout_episodes(probe.act, collector, seeds, on_step=on_step)
+            rollout_episodes(policy.probe.act, collector, seeds, on_step=on_step)
     finally:
         count = len(summaries) if folder.exists() else 0
-        _print_count(console, count, len(seeds), f"the Minari dataset {name}, at {folder}")
-    return {"scene": scene, "episodes": summaries, "dataset": name, "files": [str(folder)]}
+        _print_count(console, count, len(seeds), f"{what}, at {folder}")
+    dataset = {} if options.minari is None else {"dataset": options.minari}
+    return {"scene": scene, "episodes": summaries, **dataset, "files": [str(folder)]}
 
 
-def _success(infos: Mapping[str, Any]) -> bool | None:
-    for name in ("success", "is_success"):
-        if name in infos:
-            return bool(infos[name][-1])
-    return None
+def _policy_name(options: Options) -> str:
+    return f"{options.run.name} ({options.which})"
+
+
+@contextmanager
+def _open_minari(
+    options: Options,
+    policy: _loaded_run.LoadedPolicy,
+    scene: Mapping[str, Json],
+    env: Any,
+    console: Console,
+) -> Iterator[AddEpisodes]:
+    from robot_attn_scripts import _minari
+    from robot_attn_scripts._tasks import env_id, with_masks
+
+    assert options.minari is not None
+    task, grid = policy.config.task, policy.probe.grid
+    with ExitStack() as stack:
+        single = _minari.recoverable_env(env, with_masks(task, scene))
+        if single is None:
+            warning = "the environment cannot be described in JSON: the dataset is without it"
+            console.print(warning, style="yellow", highlight=False)
+        else:
+            stack.enter_context(closing(single))
+        info = _minari.DatasetInfo(
+            env=single,
+            observation_space=env.single_observation_space,
+            action_space=env.single_action_space,
+            algorithm=f"PPO, perception {policy.config.perception}",
+            description=f"{_policy_name(options)} in {env_id(task)}, without exploration noise.",
+            more={"token_centers": {"ys": grid.ys.tolist(), "xs": grid.xs.tolist()}},
+        )
+        yield stack.enter_context(_minari.new_dataset(options.minari, info))
+
+
+@contextmanager
+def _open_lerobot(
+    options: Options,
+    policy: _loaded_run.LoadedPolicy,
+    scene: Mapping[str, Json],
+    env: Any,
+    console: Console,
+) -> Iterator[AddEpisodes]:
+    from robot_attn_scripts import _lerobot
+    from robot_attn_scripts._tasks import action_names, env_id
+
+    assert options.lerobot is not None
+    task, grid = policy.config.task, policy.probe.grid
+    names = action_names(task)
+    about = {
+        "environment": {"id": env_id(task), "options": dict(scene)},
+        "policy": _policy_name(options),
+        "perception": policy.config.perception,
+        "attention": {"ys": grid.ys.tolist(), "xs": grid.xs.tolist(), "image_size": list(grid.image_size)},
+    }
+    info = _lerobot.DatasetInfo(
+        observation_space=env.single_observation_space,
+        action_space=env.single_action_space,
+        action_names=names,
+        seconds_per_step=env.dt,
+        task=env_id(task),
+        video=options.lerobot_video,
+        more=about,
+    )
+    with _lerobot.new_dataset(options.lerobot, info) as add:
+        yield add
 
 
 # ---- Messages and progress ----
 
 
 def _print_count(console: Console, count: int, total: int, where: object) -> None:
-    message = f"{count} of {total} episodes in {where}" if count else "no episode has ended"
+    message = f"{count} of {total} episodes in {where}" if count else "no episode was written"
     console.print(message, highlight=False, soft_wrap=True)
 
 

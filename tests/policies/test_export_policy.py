@@ -20,7 +20,7 @@ from toy_frames import H, RandomFrames, W
 from robot_attn import MAX_TOKENS, tokenize
 from robot_attn.vocabulary import WORDS
 from robot_attn_policies.probing.probe import probe_policy
-from robot_attn_policies.rollouts.rollout import policy_actor
+from robot_attn_policies.rollouts.policy_actor import policy_actor
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.export import METADATA, export_policy_onnx
 from robot_attn_policies.sb3.extractor import PerceptionExtractor

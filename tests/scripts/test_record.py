@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import RescaleAction
 
@@ -28,7 +30,8 @@ from robot_attn_policies.sb3.policy import build_policy, policy_weights
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import describe_run, load_policy, write_config, write_policy
-from robot_attn_scripts._minari import recoverable_env
+from robot_attn_scripts._episodes import RecordedEpisode
+from robot_attn_scripts._minari import DatasetInfo, new_dataset, recoverable_env
 from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts._third_party import OwnContext
 from robot_attn_scripts.record import Options, RecordJob, record_job, run
@@ -296,7 +299,7 @@ def test_a_dataset_that_is_there_stays_as_it_is(folder: Path, root: Path) -> Non
     ):
         with pytest.raises(ValueError, match=message):
             run(Options(folder, episodes=1, minari=name))
-    with pytest.raises(ValueError, match="expected --out or --minari, got both"):
+    with pytest.raises(ValueError, match="and --lerobot, got --out and --minari"):
         run(Options(folder, episodes=1, minari="toy/query-v1", out=root / "a"))
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == files
 
@@ -360,8 +363,60 @@ def test_ctrl_c_keeps_the_episodes_that_have_ended(
     assert seeds == sorted(seeds)
     told = capsys.readouterr().out
     assert f"{count} of 20 episodes in the Minari dataset toy/cut-v0" in " ".join(told.split())
-    assert "no episode has ended" in told
+    assert "no episode was written" in told
     assert sorted(path.name for path in root.iterdir()) == ["toy"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder: Path, root: Path, tmp_path: Path) -> None:
+    # The largest file a process may write stands in for a full disk: the write fails in the same way.
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy_run import register
+from robot_attn_scripts import cli
+register()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.exit(cli.main(["record", {str(folder)!r}, "--minari", "toy/full-v0", "--episodes", "4"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    expected = (
+        f"robot-attn: error: cannot write {root / 'toy' / 'full-v0'}: File too large: nothing was written"
+    )
+    assert done.stderr.splitlines()[-1].startswith(expected)
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(("steps", "side"), [(1, 4), (1, 64), (13, 64), (150, 64), (1000, 16)])
+def test_more_space_is_asked_for_than_a_dataset_takes(
+    steps: int, side: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    reserve = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *place: (asked.append(place[2]), reserve(*place)))
+    episode = RecordedEpisode(
+        seed=0,
+        instruction=None,
+        observations=np.ones((steps + 1, side, side, 3), np.uint8),
+        actions=np.zeros((steps, 2), np.float32),
+        rewards=np.zeros(steps),
+        terminations=np.zeros(steps, bool),
+        truncations=np.zeros(steps, bool),
+        infos={"attention": np.zeros((steps + 1, 8, 15, 15), np.float32)},
+    )
+    info = DatasetInfo(
+        env=None,
+        observation_space=spaces.Box(0, 255, (side, side, 3), np.uint8),
+        action_space=spaces.Box(-1, 1, (2,), np.float32),
+        algorithm="none",
+        description="zeros",
+        more={},
+    )
+    with new_dataset("zeros-v0", info) as add:
+        add([episode])
+        add([episode] * 3)
+    written = (root / "zeros-v0" / "data" / "main_data.hdf5").stat().st_size
+    assert sum(asked) / 3 < written < sum(asked)
 
 
 def test_an_error_keeps_the_episodes_that_have_ended(root: Path, tmp_path: Path) -> None:

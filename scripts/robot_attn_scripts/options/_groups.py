@@ -17,7 +17,7 @@ import tyro
 
 from robot_attn_scripts import _choices
 from robot_attn_scripts._name_value import parse_pairs
-from robot_attn_scripts._report import check_new, check_writable
+from robot_attn_scripts._report import check_folder, check_new, check_writable
 
 MAX_COUNT = 1_000_000
 """The largest number of episodes, rounds and the like; a larger one is taken for a typing error."""
@@ -199,6 +199,18 @@ def check_ending(name: str, path: Path | None, ending: str) -> None:
     """
     if path is not None and path.suffix.lower() != ending:
         raise ValueError(f"expected {flag(name)} with a name that ends in {ending}, got {path}")
+
+
+def check_new_folder(name: str, folder: Path) -> None:
+    """Check that an output folder can be created, or is empty.
+
+    Raises:
+        ValueError: it has files, or a file has its name.
+        OSError: it cannot be created.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"expected a new folder for {flag(name)}, got {folder}, which exists: name another")
+    check_folder(folder)
 
 
 def check_suite(suite: str | None) -> None:

@@ -14,8 +14,7 @@ class Frames:
     """Frames."""
 
     channels_first: bool = False
-    """The environment itself returns its frames channels first. By default they are height x width x
-    channels."""
+    """The environment returns its frames as channels x height x width, not as height x width x channels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,11 @@ class Episodes:
         tyro.conf.arg(
             help="First seed; the others follow it. The same seed and actions give the same frames; "
             "actions depend in their last bits on the batch size, which is 1 for files, as in replay, "
-            "and --at-once for Minari."
+            "and --at-once for a dataset."
         ),
     ] = EVALUATION_SEED
-    at_once: Annotated[int | None, default("one for each core, or 16 for Minari")] = None
-    """Episodes to run in parallel: for files in one process each, for Minari in one batch."""
+    at_once: Annotated[int | None, default("one for each core, or 16 for a dataset")] = None
+    """Episodes to run in parallel: for files in one process each, for a dataset in one batch."""
     calibration_episodes: int = 32
     """For files: episodes, with other seeds, on which the head that a replay shows large is chosen."""
 
@@ -42,6 +42,10 @@ class Output(_groups.Output):
     """Folder for the episode files, each named after its seed."""
     minari: Annotated[str | None, default("files in --out", metavar="NAME")] = None
     """Write a new Minari dataset of this name instead, such as track/query-v0."""
+    lerobot: Annotated[Path | None, default("files in --out", metavar="FOLDER")] = None
+    """Write a new LeRobotDataset to this folder instead."""
+    lerobot_video: bool = False
+    """For --lerobot: store frames as H.264 video, which is smaller, instead of PNG, which is lossless."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class Options(Policy, Episodes, Scene, Output, Checked):
     attention) and the environment's specification. The dataset is written to MINARI_DATASETS_PATH if that is
     set, otherwise to ~/.minari/datasets.
 
+    With --lerobot all episodes form one LeRobotDataset of format v3.0, with observations, actions, rewards,
+    terminations, truncations, successes and the policy's attention. An instruction becomes the task of its
+    episode. The format does not have a place for an episode's last observation.
+
     If it is interrupted, the finished episodes are kept.
     """
 
@@ -63,13 +71,19 @@ class Options(Policy, Episodes, Scene, Output, Checked):
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
         _groups.check_pairs(self.env)
-        if self.out is not None and self.minari is not None:
+        outputs = [name for name in ("out", "minari", "lerobot") if getattr(self, name) is not None]
+        if len(outputs) > 1:
             raise ValueError(
-                "expected --out or --minari, got both: a Minari dataset is written to MINARI_DATASETS_PATH"
+                "expected one of --out, --minari and --lerobot, got "
+                f"{' and '.join(map(_groups.flag, outputs))}: record once for each"
             )
+        if self.lerobot_video and self.lerobot is None:
+            raise ValueError("expected --lerobot-video with --lerobot, got it alone: add --lerobot FOLDER")
 
     def check_files(self) -> None:
         super().check_files()
         _groups.check_run(self.run)
-        if self.minari is None:
+        if self.lerobot is not None:
+            _groups.check_new_folder("lerobot", self.lerobot)
+        elif self.minari is None:
             check_folder(self.out or Path("episodes"))
