@@ -46,6 +46,7 @@ MAX_AXES = 5
 KEYFRAME_INTERVAL = 2
 """As in LeRobot's own videos: training reads single frames."""
 
+ATTENTION = "attention"
 _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -207,8 +208,9 @@ class _Layout:
         if "success" in episode.infos or "is_success" in episode.infos:
             name = "success" if "success" in episode.infos else "is_success"
             arrays["next.success"] = episode.infos[name][1:]
-        if "attention" in episode.infos:
-            arrays["attention"] = episode.infos["attention"][:steps]
+        if ATTENTION in episode.infos:
+            # Flat, since LeRobot's tools that merge and edit datasets fail on arrays of several axes.
+            arrays[ATTENTION] = episode.infos[ATTENTION][:steps].reshape(steps, -1)
         return {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
 
     def features(self, episode: RecordedEpisode) -> dict[str, dict[str, Any]]:
@@ -237,8 +239,6 @@ class _Layout:
         names = self.info.action_names
         if names is not None and [len(names)] == features["action"]["shape"]:
             features["action"]["names"] = list(names)
-        if "attention" in features:
-            features["attention"]["names"] = ["heads", "rows", "cols"]
         dtypes = ("float32", "int64", "int64", "int64", "int64")
         for name, dtype in zip(_INDICES, dtypes, strict=True):
             features[name] = {"dtype": dtype, "shape": [1], "names": None}
@@ -362,8 +362,12 @@ class _Writer:
                 row[f"videos/{key}/from_timestamp"] = offset / fps
                 row[f"videos/{key}/to_timestamp"] = (offset + steps) / fps
         stats = {name: image_stats(_entry(episode, key)[:steps]) for name, key in self._layout.images.items()}
-        # Normalisation needs vectors and images only.
-        stats |= {name: vector_stats(array) for name, array in arrays.items() if array.ndim == 2}
+        # Normalisation needs them of vectors and images; maps are as they are.
+        stats |= {
+            name: vector_stats(array)
+            for name, array in arrays.items()
+            if array.ndim == 2 and name != ATTENTION
+        }
         self._stats.append(stats)
         for name, values in stats.items():
             row |= {f"stats/{name}/{kind}": value.tolist() for kind, value in values.items()}

@@ -251,18 +251,23 @@ def _open_lerobot(
     from robot_attn_scripts._tasks import action_names, env_id
 
     assert options.lerobot is not None
-    task, grid = policy.config.task, policy.probe.grid
-    names = action_names(task)
+    task, probe = policy.config.task, policy.probe
     about = {
         "environment": {"id": env_id(task), "options": dict(scene)},
         "policy": _policy_name(options),
         "perception": policy.config.perception,
-        "attention": {"ys": grid.ys.tolist(), "xs": grid.xs.tolist(), "image_size": list(grid.image_size)},
     }
+    if not probe.uniform:
+        about["attention"] = {
+            "shape": [probe.num_heads, *probe.grid.shape],
+            "ys": probe.grid.ys.tolist(),
+            "xs": probe.grid.xs.tolist(),
+            "image_size": list(probe.grid.image_size),
+        }
     info = _lerobot.DatasetInfo(
         observation_space=env.single_observation_space,
         action_space=env.single_action_space,
-        action_names=names,
+        action_names=action_names(task),
         seconds_per_step=env.dt,
         task=env_id(task),
         video=options.lerobot_video,

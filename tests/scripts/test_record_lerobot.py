@@ -101,8 +101,8 @@ def test_every_step_is_there_to_the_bit(
             assert step["timestamp"] == np.float32(t / FPS)
             assert np.array_equal(decoded(step["observation.images.image"]), observation["image"][0])
             assert np.array_equal(np.float32(step["observation.state"]), observation["state"][0])
-            assert np.shape(step["attention"]) == (3, 8, 10)
-            assert np.sum(step["attention"], axis=(1, 2)) == pytest.approx([1, 1, 1], abs=1e-5)
+            maps = np.reshape(step["attention"], (3, 8, 10))
+            assert maps.sum(axis=(1, 2)) == pytest.approx([1, 1, 1], abs=1e-5)
             observation, rewards, terminated, truncated, infos = env.step(np.float32([step["action"]]))
             assert step["next.reward"] == rewards[0]
             assert (step["next.terminated"], step["next.truncated"]) == (terminated[0], truncated[0])
@@ -130,7 +130,7 @@ def test_the_metadata_is_what_the_format_asks_for(folder: Path, tmp_path: Path) 
         "next.truncated": ("bool", [1]),
         "next.done": ("bool", [1]),
         "next.success": ("bool", [1]),
-        "attention": ("float32", [3, 8, 10]),
+        "attention": ("float32", [240]),
         "timestamp": ("float32", [1]),
         **{name: ("int64", [1]) for name in ("frame_index", "episode_index", "index", "task_index")},
     }
@@ -141,7 +141,7 @@ def test_the_metadata_is_what_the_format_asks_for(folder: Path, tmp_path: Path) 
     ours = meta(out, "robot-attn")
     assert ours["seeds"] == [FIRST, FIRST + 1, FIRST + 2] and ours["version"] == "0.1.0"
     assert ours["environment"] == {"id": "RobotAttn/Toy-v0", "options": {"discrete": False}}
-    assert len(ours["attention"]["ys"]) == 8
+    assert ours["attention"]["shape"] == [3, 8, 10] and len(ours["attention"]["ys"]) == 8
     stats = meta(out, "stats")
     actions = np.array([step["action"] for step in steps])
     assert stats["action"]["min"] == actions.min(axis=0).tolist()
@@ -206,6 +206,12 @@ def test_a_third_partys_discrete_actions_and_plain_frames(tmp_path: Path) -> Non
             observation, reward, *_ = env.step(step["action"])
             assert step["next.reward"] == reward
     env.close()
+
+
+def test_the_control_without_attention_has_no_maps(tmp_path: Path) -> None:
+    out = tmp_path / "cnn"
+    run(Options(make_run(tmp_path / "run", perception="cnn"), episodes=1, lerobot=out))
+    assert "attention" not in rows(out, "data")[0] and "attention" not in meta(out, "robot-attn")
 
 
 # ---- Statistics ----
