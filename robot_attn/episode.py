@@ -101,6 +101,10 @@ class Episode:
     """Kind of the maps in `attention`: "attention", or "gradient" for a policy without attention."""
     cut: int | None = None
     """Number of steps of the whole episode, if its file was truncated to these; else None."""
+    camera: str = ""
+    """Name of the camera of `images` if the policy sees several; each has an episode of its frames."""
+    other_cameras: tuple[str, ...] = ()
+    """Names of the other cameras that the policy sees; empty if it sees one."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[-1] != 3 or 0 in self.images.shape:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from robot_attn_policies.recording.episode_file import load_episode as load_episode
     from robot_attn_policies.recording.episode_file import save_episode as save_episode
     from robot_attn_policies.recording.record import record as record
+    from robot_attn_policies.recording.record import record_cameras as record_cameras
     from robot_attn_policies.rollouts.policy_actor import policy_actor as policy_actor
     from robot_attn_policies.rollouts.protocols import HasActionMasks as HasActionMasks
     from robot_attn_policies.rollouts.protocols import HasInterventions as HasInterventions
@@ -91,7 +92,7 @@ _PUBLIC = {
     "probing.probe": ("PolicyProbe", "probe_cameras", "probe_policy"),
     "probing.steps": ("StepBatch", "StepCollector"),
     "recording.episode_file": ("load_episode", "save_episode"),
-    "recording.record": ("record",),
+    "recording.record": ("record", "record_cameras"),
     "rollouts.protocols": (
         "HasActionMasks",
         "HasInterventions",

@@ -7,10 +7,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from robot_attn_scripts._name_value import parse_pairs
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.policies import BasePolicy
+
     from robot_attn_policies.evaluation.evaluate import Calibration, Focus
     from robot_attn_policies.probing.probe import PolicyProbe
     from robot_attn_policies.rollouts.actor import Actor
@@ -35,14 +38,39 @@ class LoadedPolicy:
     """A trained policy.
 
     Attributes:
-        probe: the policy, which returns actions and attention.
+        probes: the policy, which returns actions and attention, at each of its cameras by the key of its
+            image; None for a policy whose observation is the image.
         config: configuration of its training.
         name: run folder and checkpoint, for titles.
     """
 
-    probe: PolicyProbe
+    probes: Mapping[str | None, PolicyProbe]
     config: TrainConfig
     name: str
+
+    @property
+    def probe(self) -> PolicyProbe:
+        """The probe of the only camera; errors as `check_one_camera`."""
+        self.check_one_camera()
+        (probe,) = self.probes.values()
+        return probe
+
+    def check_one_camera(self) -> None:
+        """Check that the policy has one camera, for a command that takes no more.
+
+        Raises:
+            ValueError: it has several.
+        """
+        if len(self.probes) > 1:
+            raise ValueError(
+                f"expected a policy with one camera for this command, got {self.name} with the cameras "
+                f"{', '.join(map(str, self.probes))}: use replay, explain or evaluate, which take all of them"
+            )
+
+    @property
+    def policy(self) -> BasePolicy:
+        """The policy itself."""
+        return next(iter(self.probes.values())).policy
 
     @property
     def held_out_from(self) -> set[int]:
@@ -70,7 +98,7 @@ def load(
         ValueError: a module cannot be imported; the folder is incomplete, damaged or edited; or its task or
             perception is in a module that is not in `modules`.
     """
-    from robot_attn_policies.probing.probe import probe_policy
+    from robot_attn_policies.probing.probe import probe_cameras
     from robot_attn_policies.training.run_folder import load_policy, read_config
 
     config = read_config(run).config
@@ -83,7 +111,7 @@ def load(
         )
     import_modules(modules)
     policy, config = load_policy(run, which=which, modules=modules)
-    return LoadedPolicy(probe_policy(policy, gradients=gradients), config, f"{run} ({which})")
+    return LoadedPolicy(probe_cameras(policy, gradients=gradients), config, f"{run} ({which})")
 
 
 def scene(
@@ -132,9 +160,11 @@ def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
     return min(envs or (32 if steps_many(task) else 8), episodes)
 
 
-def has_masks(env: Any) -> bool:
-    """Return whether the environments' infos have target masks."""
-    return "target_mask" in env.reset(seed=0)[1]
+def has_masks(env: Any, image: str | None) -> bool:
+    """Return whether the environments' infos have target masks for a camera."""
+    from robot_attn_policies.rollouts.camera import at_camera
+
+    return "target_mask" in at_camera(env, image).reset(seed=0)[1]
 
 
 def has_oracle(env: Any) -> bool:
@@ -145,29 +175,42 @@ def has_oracle(env: Any) -> bool:
 
 
 def calibrate_policy(
-    policy: LoadedPolicy, seeds: Sequence[int], num_envs: int, start_progress: StartProgress
+    policy: LoadedPolicy,
+    probe: PolicyProbe,
+    seeds: Sequence[int],
+    num_envs: int,
+    start_progress: StartProgress,
 ) -> Calibration:
-    """Choose the best head of a policy in the scene of its training, also if it is scored in another."""
+    """Choose the best head at a camera, in the scene of training even if the policy is scored in another."""
     from robot_attn_policies.evaluation.evaluate import calibrate
+    from robot_attn_policies.rollouts.camera import at_camera
 
     with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
         on_step = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
-        return calibrate(policy.probe.act, env, seeds, policy.probe.grid, on_step=on_step)
+        return calibrate(probe.act, at_camera(env, probe.image), seeds, probe.grid, on_step=on_step)
 
 
 def score(
     policy: LoadedPolicy,
+    probe: PolicyProbe,
     env: Any,
     seeds: Sequence[int],
     calibration_seeds: Sequence[int],
     start_progress: StartProgress,
 ) -> tuple[Rollouts, Focus]:
-    """Run a policy for one episode per seed; score its return and its attention on the target."""
+    """Run a policy for one episode per seed; score its return and its attention on the target at a camera."""
     from robot_attn_policies.evaluation.evaluate import evaluate_policy
+    from robot_attn_policies.rollouts.camera import at_camera
 
-    calibration = calibrate_policy(policy, calibration_seeds, env.num_envs, start_progress)
+    calibration = calibrate_policy(policy, probe, calibration_seeds, env.num_envs, start_progress)
     on_step = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
-    return evaluate_policy(policy.probe.act, env, seeds, policy.probe.grid, calibration, on_step=on_step)
+    seen = at_camera(env, probe.image)
+    return evaluate_policy(probe.act, seen, seeds, probe.grid, calibration, on_step=on_step)
+
+
+def camera_path(path: Path, image: str | None, several: bool) -> Path:
+    """Return the file of a camera: replay.hdf5 -> replay-wrist.hdf5; the path itself for the only camera."""
+    return path.with_stem(f"{path.stem}-{quote(str(image), safe='')}") if several else path
 
 
 def baselines(env: Any, seeds: Sequence[int], start_progress: StartProgress) -> Baselines:

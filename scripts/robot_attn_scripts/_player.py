@@ -28,34 +28,32 @@ class Player:
         policy: the policy.
         env: batch of one environment.
         env_args: arguments that recreate the environment, as in `Episode.env_args`.
-        best_head: index of the head that was chosen on calibration episodes; 0 if there are no target masks.
+        best_heads: index of the head that was chosen on calibration episodes, by the key of the camera's
+            image; 0 if there are no target masks.
     """
 
     policy: _loaded_run.LoadedPolicy
     env: Any
     env_args: Mapping[str, Any]
-    best_head: int
+    best_heads: Mapping[str | None, int]
 
-    def play(self, seed: int, on_step: Callable[[Step], None] | None = None) -> Episode:
-        """Run and record the episode of a seed, calling `on_step` after every step."""
-        from robot_attn_policies.recording.episode_file import record_episode
+    def play(self, seed: int, on_step: Callable[[Step], None] | None = None) -> list[Episode]:
+        """Run the episode of a seed and record it at every camera, calling `on_step` after every step."""
+        from robot_attn_policies.recording.cameras import record_probes
         from robot_attn_policies.recording.record import RGBConverter
 
-        probe = self.policy.probe
-        return record_episode(
-            probe.act,
+        probes = self.policy.probes
+        recorded = record_probes(
+            probes,
             self.env,
             seed,
-            probe.grid,
+            to_rgb={key: RGBConverter(self.env, probe) for key, probe in probes.items()},
+            best_heads=self.best_heads,
             env_args=self.env_args,
-            to_rgb=RGBConverter(self.env, probe),
-            best_head=self.best_head,
-            uniform=probe.uniform,
             policy=self.policy.name,
-            values=probe.values,
-            maps="gradient" if probe.kind == "gradient" else "attention",
             on_step=on_step,
         )
+        return list(recorded.values())
 
 
 @contextmanager
@@ -68,7 +66,7 @@ def make_player(
     calibration_episodes: int,
     progress: Console,
 ) -> Iterator[Player]:
-    """Create the environment of a policy and choose its best head; close the environment at the end.
+    """Create the environment of a policy and choose its best heads; close the environment at the end.
 
     Args:
         policy: the policy. Its best head is chosen in the scene of its training.
@@ -85,15 +83,17 @@ def make_player(
     from robot_attn_scripts._tasks import env_id
 
     with closing(_loaded_run.make_env(task, scene, 1)) as env:
-        check_fit(policy.probe.policy.observation_space, policy.probe.policy.action_space, env, env_id(task))
-        best_head = 0
-        if policy.probe.num_heads > 1 and _loaded_run.has_masks(env):
-            count = max(1, calibration_episodes)
-            others = range(CALIBRATION_SEED, CALIBRATION_SEED + count + len(seeds))
-            chosen = [seed for seed in others if seed not in seeds][:count]
-            with _loaded_run.step_bar(progress) as start_progress:
-                best_head = _loaded_run.calibrate_policy(policy, chosen, 32, start_progress).best_head
-        yield Player(policy, env, {"env_name": env_id(task), "env_kwargs": dict(scene)}, best_head)
+        check_fit(policy.policy.observation_space, policy.policy.action_space, env, env_id(task))
+        count = max(1, calibration_episodes)
+        others = range(CALIBRATION_SEED, CALIBRATION_SEED + count + len(seeds))
+        chosen = [seed for seed in others if seed not in seeds][:count]
+        best_heads = dict.fromkeys(policy.probes, 0)
+        for key, probe in policy.probes.items():
+            if probe.num_heads > 1 and _loaded_run.has_masks(env, key):
+                with _loaded_run.step_bar(progress) as start_progress:
+                    calibration = _loaded_run.calibrate_policy(policy, probe, chosen, 32, start_progress)
+                best_heads[key] = calibration.best_head
+        yield Player(policy, env, {"env_name": env_id(task), "env_kwargs": dict(scene)}, best_heads)
 
 
 def check_fit(

@@ -1,4 +1,4 @@
-"""Draw an episode beside frames of another camera, or beside another policy's episode.
+"""Draw an episode at several cameras, beside another camera's frames, or beside another policy's episode.
 
 Pictures are drawn step by step, as by `robot_attn.drawing.Replay`.
 """
@@ -80,6 +80,33 @@ class WithCamera:
 
     def caption(self, step: int) -> str:
         return self.replay.caption(step)
+
+
+class Cameras:
+    """The replays of one episode at several cameras, side by side.
+
+    Args:
+        replays: a replay for each camera, all of one height.
+    """
+
+    def __init__(self, replays: Sequence[Replay]) -> None:
+        self.replays = list(replays)
+
+    def __len__(self) -> int:
+        return len(self.replays[0])
+
+    def draw(self, step: int) -> Image:
+        return np.concatenate([replay.draw(step) for replay in self.replays], axis=1)
+
+    def large(self, step: int) -> Image:
+        pictures = [replay.large(step) for replay in self.replays]
+        height = max(len(picture) for picture in pictures)
+        wide = [(height, round(height * picture.shape[1] / len(picture))) for picture in pictures]
+        scaled = [scale_frame(picture, size) for picture, size in zip(pictures, wide, strict=True)]
+        return np.concatenate(scaled, axis=1)
+
+    def caption(self, step: int) -> str:
+        return "   ".join(f"{replay.episode.camera}: {replay.caption(step)}" for replay in self.replays)
 
 
 class SideBySide:

@@ -167,6 +167,7 @@ def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
             raise ValueError(f"expected each run once, got {folder}, which is named twice: name it once")
         named.add(folder.resolve())
         policy = policies[str(folder)] = _loaded_run.load(folder, options.which, options.module)
+        policy.check_one_camera()
         seeds_of(options, policy.held_out_from)
     return policies
 
@@ -308,7 +309,7 @@ def measure_cell(job: CellJob, report_progress: _pool.ReportProgress) -> Scores 
         first, count = question.calibration["first_seed"], question.calibration["episodes"]
         policy = _loaded_run.load(job.run, job.which, job.modules)
         calibration = range(first, first + count)
-        return scores_of(*_loaded_run.score(policy, env, seeds, calibration, start_progress))
+        return scores_of(*_loaded_run.score(policy, policy.probe, env, seeds, calibration, start_progress))
 
 
 def figures_of(

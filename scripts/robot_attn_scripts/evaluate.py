@@ -43,20 +43,31 @@ def evaluate(options: Options) -> dict[str, object]:
 
     scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
     envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
-    focus = oracle = None
+    oracle = None
+    focus: dict[str | None, Focus | None] = dict.fromkeys(policy.probes)
     with (
         closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
         _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
-        if _loaded_run.has_masks(env):
-            rollouts, focus = _loaded_run.score(policy, env, seeds, calibration_seeds, start_progress)
-        else:
-            rollouts = _loaded_run.play("the policy", policy.probe.act, env, seeds, start_progress)
+        rollouts = None
+        for key, probe in policy.probes.items():
+            if _loaded_run.has_masks(env, key):
+                rollouts, focus[key] = _loaded_run.score(
+                    policy, probe, env, seeds, calibration_seeds, start_progress
+                )
+        if rollouts is None:
+            act = next(iter(policy.probes.values())).act
+            rollouts = _loaded_run.play("the policy", act, env, seeds, start_progress)
         if _loaded_run.has_oracle(env):
             random, oracle = _loaded_run.baselines(env, seeds, start_progress)
         else:
             random = _loaded_run.play("random", random_actor(env.action_space), env, seeds, start_progress)
 
+    by_camera = {
+        key: None if found is None else _focus_figures(found, policy.probes[key].uniform, calibration_seeds)
+        for key, found in focus.items()
+    }
+    several = len(by_camera) > 1
     return {
         "run": str(options.run),
         "policy": options.which,
@@ -66,7 +77,8 @@ def evaluate(options: Options) -> dict[str, object]:
         "episodes": {"value": len(seeds), "unit": "episodes"},
         "seeds": {"first": seeds[0], "last": seeds[-1]},
         **_score_figures(rollouts, random, oracle),
-        "focus": None if focus is None else _focus_figures(focus, policy.probe.uniform, calibration_seeds),
+        "focus": None if several else next(iter(by_camera.values())),
+        **({"focus_by_camera": by_camera} if several else {}),
     }
 
 
@@ -185,15 +197,23 @@ def show(figures: Any, console: Any) -> None:
     )
     console.print()
 
-    focus = figures["focus"]
+    for camera, focus in figures.get("focus_by_camera", {None: figures["focus"]}).items():
+        _show_focus(figures, focus, camera, console)
+
+
+def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> None:
+    """Print the focus at a camera; `camera` is None for a policy with one."""
     if focus is None:
+        where = "" if camera is None else f" at the camera {camera}"
         console.print(
-            "Localisation is not scored: this environment gives no target_mask in its info, so the target's "
-            "location in the frame is unknown.",
+            f"Localisation{where} is not scored: this environment gives no target_mask in its info{where}, "
+            "so the target's location in the frame is unknown.",
             style="yellow",
             highlight=False,
         )
         return
+    if camera is not None:
+        console.print(f"camera {camera}", style="bold", highlight=False)
     table = _report.figure_table("localisation", "mass on target, %", "x chance", "pointing game, %")
 
     def add(label: str, row: Any, style: str | None = None) -> None:

@@ -32,7 +32,7 @@ def run(options: Options) -> dict[str, object]:
         _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
         report = explain(
-            policy.probe,
+            policy.probes,
             env,
             seeds=seeds,
             calibration=calibration,

@@ -61,7 +61,7 @@ class RecordJob(NamedTuple):
     options: Options
     out: Path
     seeds: Sequence[int]
-    best_head: int
+    best_heads: Mapping[str | None, int]
 
 
 def _write_files(
@@ -71,13 +71,14 @@ def _write_files(
     from robot_attn_scripts._player import make_player
 
     out = options.out or Path("episodes")
-    present = [path for path in (_path(out, seed) for seed in seeds) if path.exists()]
+    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
+    cameras = list(policy.probes)
+    present = [path for path in _paths(out, seeds, cameras) if path.exists()]
     if present:
         raise ValueError(
             f"expected new episode files, got {present[0]}, which exists: name another folder with --out, or "
             "choose other seeds"
         )
-    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
     scene = _scene(options, policy)
     processes = min(options.at_once or usable_cores(), math.ceil(len(seeds) / FEWEST))
     out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def _write_files(
             ) as player,
             _bar(progress, int(player.env.horizon) * len(seeds)) as advance,
         ):
-            jobs = [RecordJob(options, out, seeds[i::processes], player.best_head) for i in range(processes)]
+            jobs = [RecordJob(options, out, seeds[i::processes], player.best_heads) for i in range(processes)]
             if processes == 1:
                 summaries |= _play(player, jobs[0], advance)
             else:
@@ -106,11 +107,11 @@ def _write_files(
                     on_result=lambda index, episodes: summaries.update(episodes),
                 )
     finally:
-        paths = [_path(out, seed) for seed in seeds]
+        paths = _paths(out, seeds, cameras)
         for path in paths:
             for half in out.glob(f".{path.stem}.*.tmp{path.suffix}"):
                 half.unlink(missing_ok=True)  # left by a process that was killed while writing
-        _print_count(console, sum(path.exists() for path in paths), len(seeds), out)
+        _print_count(console, sum(path.exists() for path in paths) // len(cameras), len(seeds), out)
     return {
         "scene": scene,
         "episodes": [summaries[seed] for seed in seeds],
@@ -128,7 +129,7 @@ def record_job(job: RecordJob, report_progress: _pool.ReportProgress) -> dict[in
     scene = _scene(options, policy)
     with closing(_loaded_run.make_env(policy.config.task, scene, 1)) as env:
         env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
-        return _play(Player(policy, env, env_args, job.best_head), job, report_progress)
+        return _play(Player(policy, env, env_args, job.best_heads), job, report_progress)
 
 
 def _play(
@@ -139,14 +140,20 @@ def _play(
 
     summaries: dict[int, dict[str, object]] = {}
     for seed in job.seeds:
-        episode = player.play(seed, lambda step: report_progress(1))
-        save_episode(_path(job.out, seed), episode, library_versions())
+        episodes = player.play(seed, lambda step: report_progress(1))
+        for path, episode in zip(_paths(job.out, [seed], list(player.policy.probes)), episodes, strict=True):
+            save_episode(path, episode, library_versions())
         summaries[seed] = _figures(seed, len(episode), float(episode.rewards.sum()), episode.success)
     return summaries
 
 
-def _path(out: Path, seed: int) -> Path:
-    return out / f"episode-{seed}.hdf5"
+def _paths(out: Path, seeds: Sequence[int], cameras: Sequence[str | None]) -> list[Path]:
+    """Return the files of episodes: one for each seed and camera."""
+    return [
+        _loaded_run.camera_path(out / f"episode-{seed}.hdf5", camera, len(cameras) > 1)
+        for seed in seeds
+        for camera in cameras
+    ]
 
 
 # ---- One dataset of all episodes ----

@@ -68,17 +68,19 @@ def run(options: Options) -> dict[str, object]:
                     episodes, reports, written = _load(sources), [], []
                 else:
                     try:
-                        episodes = [_play(player, progress, window, options.size, seed) for player in players]
+                        played = [_play(player, progress, window, options.size, seed) for player in players]
                     except WindowClosed as stop:
                         console.print(f"seed {seed}: {stop}, nothing of it is written", highlight=False)
                         break
+                    episodes = [episode for of_policy in played for episode in of_policy]
                     if options.explain:
                         reports = [_explain(player, seed, progress) for player in players]
                     else:
                         reports = []
-                    written = _save(options.recordings(seed), episodes)
+                    written = _save(_paths(options.recordings(seed), episodes), episodes)
                 written += _draw(options, seed, episodes, reports, progress)
-                summaries += [_summarise(episode, console) for episode in episodes]
+                shown = episodes[:1] if _are_cameras(episodes) else episodes  # cameras share the rest
+                summaries += [_summarise(episode, console) for episode in shown]
                 for path in written:
                     console.print(f"  {path}", highlight=False, soft_wrap=True)
                 files += written
@@ -100,6 +102,12 @@ def _players(
     from robot_attn_scripts._player import make_player
 
     policies = [_loaded_run.load(folder, options.which, options.module, gradients=True) for folder in folders]
+    if len(policies) > 1 or options.live:
+        for policy in policies:
+            policy.check_one_camera()
+    if not options.force:
+        for path in _camera_files(options, list(policies[0].probes)):
+            _report.check_new(path)
     base = policies[0].config
     players = [
         stack.enter_context(
@@ -118,8 +126,8 @@ def _players(
     return players, window
 
 
-def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> Episode:
-    """Run and record an episode, with a progress bar and in the window if there is one."""
+def _play(player: Player, progress: Console, window: Window | None, size: int, seed: int) -> list[Episode]:
+    """Run and record an episode at every camera, with a progress bar and in the window if there is one."""
     from robot_attn_policies.recording.record import RGBConverter
     from robot_attn_scripts._live_window import LiveView
 
@@ -128,7 +136,7 @@ def _play(player: Player, progress: Console, window: Window | None, size: int, s
         probe, title = player.policy.probe, f"{player.policy.name}   seed {seed}"
         live = LiveView(
             probe,
-            player.best_head,
+            player.best_heads[probe.image],
             window.show,
             window.wait,
             to_rgb=RGBConverter(player.env, probe),
@@ -151,10 +159,10 @@ def _explain(player: Player, seed: int, progress: Console) -> Report:
     """Explain an episode, with a progress bar."""
     from robot_attn_policies.probing.explain import explain_episode
 
-    title, probe = f"{player.env_args['env_name']}   seed {seed}", player.policy.probe
+    title = f"{player.env_args['env_name']}   seed {seed}"
     with _loaded_run.step_bar(progress) as start_progress:
         return explain_episode(
-            probe,
+            player.policy.probes,
             player.env,
             seed,
             title=title,
@@ -229,13 +237,16 @@ def _draw(
     from robot_attn_policies.pages.page import write_page
     from robot_attn_policies.pages.report import write_report
     from robot_attn_scripts._rerun import write_rerun
-    from robot_attn_scripts._side_by_side import SideBySide, WithCamera
+    from robot_attn_scripts._side_by_side import Cameras, SideBySide, WithCamera
 
     shown = [_shown(options, episode, progress) for episode in episodes]
     replays = [Replay(one.episode, size=options.size, title=_title(one.episode)) for one in shown]
     first = shown[0].episode
     pictures: Pictures
-    if len(replays) == 2:
+    cameras = _are_cameras(episodes)
+    if cameras:
+        pictures = Cameras(replays)
+    elif len(replays) == 2:
         title = f"{_task_title(first)}   seed {first.seed}"
         pictures = SideBySide(replays, [_name(one.episode) for one in shown], title)
     elif (view := shown[0].view) is not None:
@@ -246,13 +257,20 @@ def _draw(
     out = options.output(seed)
     written = [out]
     write_video(out, _drawn(pictures, progress), 1 / first.dt if first.dt else DEFAULT_FPS)
-    pages = options.pages(seed)
+    pages = _paths(options.pages(seed), episodes)
     for i, (page, one) in enumerate(zip(pages, shown, strict=True)):
-        links = {f"Compare with {_name(shown[1 - i].episode)}": pages[1 - i].name} if len(shown) == 2 else {}
+        links = {
+            f"Camera {other.episode.camera}"
+            if cameras
+            else f"Compare with {_name(other.episode)}": beside.name
+            for beside, other in zip(pages, shown, strict=True)
+            if other is not one
+        }
         if reports:
-            report = explanation(page)
-            write_report(report, reports[i])
-            written += [report, report.with_suffix(".json")]
+            report = explanation(options.pages(seed)[min(i, len(reports) - 1)])
+            if report not in written:  # that of several cameras is one
+                write_report(report, reports[i])
+                written += [report, report.with_suffix(".json")]
             links["Explanation of this episode"] = report.name
         write_page(page, one.episode, title=_title(one.episode), notes=one.notes, links=links, view=one.view)
         written.append(page)
@@ -263,7 +281,7 @@ def _draw(
         write_png(sheet, contact_sheet(large, captions, title=_title(first)))
         written.append(sheet)
     if options.rerun is not None:
-        for path, one, replay in zip(options.reruns(seed), shown, replays, strict=True):
+        for path, one, replay in zip(_paths(options.reruns(seed), episodes), shown, replays, strict=True):
             write_rerun(path, one.episode, replay.mass, title=_title(one.episode), view=one.view)
             written.append(path)
     return written
@@ -309,6 +327,28 @@ def _drawn(pictures: Pictures, console: Console) -> Iterator[Image]:
 # ---- Names and summaries ----
 
 
+def _paths(paths: list[Path], episodes: Sequence[Episode]) -> list[Path]:
+    """Return a path for each episode: `paths`, or replay-<camera> for each camera of the only rollout."""
+    if len(episodes) <= len(paths):
+        return paths
+    return [_loaded_run.camera_path(paths[0], episode.camera, True) for episode in episodes]
+
+
+def _camera_files(options: Options, cameras: Sequence[str | None]) -> Iterator[Path]:
+    """Yield the files of a policy with several cameras, whose names are known once it is loaded."""
+    for seed in options.seeds() if len(cameras) > 1 else ():
+        for path in (*options.recordings(seed), *options.pages(seed), *options.reruns(seed)):
+            yield from (_loaded_run.camera_path(path, camera, True) for camera in cameras)
+
+
+def _are_cameras(episodes: Sequence[Episode]) -> bool:
+    """Return whether the episodes are one rollout at several cameras."""
+    import numpy as np
+
+    different = len({episode.camera for episode in episodes}) == len(episodes) > 1
+    return different and all(np.array_equal(each.actions, episodes[0].actions) for each in episodes)
+
+
 def _task_title(episode: Episode) -> str:
     return str(episode.env_args.get("env_name", "episode"))
 
@@ -318,7 +358,8 @@ def _name(episode: Episode) -> str:
 
 
 def _title(episode: Episode) -> str:
-    return "   ".join([_task_title(episode), f"seed {episode.seed}", *_cut(episode), episode.policy])
+    camera = [f"camera {episode.camera}"] if episode.camera else []
+    return "   ".join([_task_title(episode), f"seed {episode.seed}", *camera, *_cut(episode), episode.policy])
 
 
 def _cut(episode: Episode) -> list[str]:

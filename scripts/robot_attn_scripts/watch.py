@@ -36,7 +36,7 @@ def run(options: Options) -> dict[str, object]:
     from rich.console import Console
 
     from robot_attn.video import VideoReader, write_video
-    from robot_attn_policies.probing.probe import MAP_KINDS, probe_policy
+    from robot_attn_policies.probing.probe import MAP_KINDS, probe_cameras
     from robot_attn_policies.training.run_folder import load_policy
     from robot_attn_policies.training.stop import stop_on_signal
     from robot_attn_scripts._live_window import Window
@@ -53,7 +53,7 @@ def run(options: Options) -> dict[str, object]:
         _loaded_run.import_modules(options.module)
         policy, config = load_policy(options.run, which=options.which, modules=options.module)
         video_probe = VideoProbe(
-            probe_policy(policy),
+            _loaded_run.LoadedPolicy(probe_cameras(policy), config, str(options.run)).probe,
             width=options.width,
             head=options.head,
             instruction=options.instruction,

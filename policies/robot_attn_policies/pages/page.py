@@ -269,6 +269,11 @@ def _data_notes(episode: Episode, maps: AttentionMaps | None, view: View | None)
     if episode.cut is not None:
         steps = len(episode.images)
         notes.append(f"The file was cut after step {steps} of {episode.cut}: what follows is lost.")
+    if episode.other_cameras:
+        notes.append(
+            f"These are the frames of the camera {episode.camera}. The policy also sees: "
+            f"{', '.join(episode.other_cameras)}."
+        )
     if maps is None:
         notes.append("This episode has no attention maps: only frames, actions and rewards are shown.")
     elif episode.uniform:

@@ -31,9 +31,10 @@ from robot_attn_policies.probing.faithfulness import (
     run_head_ablation,
     run_pixel_ablation,
 )
-from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_policy
+from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, camera_names, probe_cameras
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import RGBConverter
+from robot_attn_policies.rollouts.camera import at_camera
 from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
@@ -44,7 +45,7 @@ SHARES = (0.02, 0.05, 0.2, 0.4)
 
 
 def explain(
-    source: PolicyProbe | BaseAlgorithm | BasePolicy,
+    source: PolicyProbe | Mapping[str | None, PolicyProbe] | BaseAlgorithm | BasePolicy,
     env: Environment,
     *,
     seeds: Sequence[int] = range(16),
@@ -65,8 +66,13 @@ def explain(
     The report omits what the environment cannot provide, and says so: target masks in its infos (focus),
     `render_counterfactual` (interventions), two environments or more (maps of other episodes).
 
+    A policy with several cameras is explained at each of them in turn: pixels are ablated in one camera's
+    frames, and those of the others stay. The infos of an environment with several cameras have
+    `target_mask/NAME` for the image NAME.
+
     Args:
-        source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, or its probe.
+        source: a policy of Stable-Baselines3 or sb3-contrib, its algorithm, its probe, or the probes of its
+            cameras, such as `probe_cameras` returns.
         env: the policy's environment: a batch (a Gymnasium `VectorEnv` or a `VecEnv`), or a single one, which
             is slower. It is not closed. Normalising wrappers keep their statistics.
         seeds: one episode per seed. The report holds for these episodes; do not use seeds of the training.
@@ -94,9 +100,15 @@ def explain(
         raise ValueError(
             f"expected calibration seeds other than the report's, got {shared} in both: use other seeds"
         )
-    setup, to_rgb = _set_up(source, env, seeds, stack, max_steps, start_progress)
+    probes = _probes(source)
+    if len(probes) > 1:
+        options: dict[str, Any] = {"curves": curves, "ablations": ablations, "stack": stack}
+        options |= {"seeds": seeds, "calibration": calibration, "max_steps": max_steps}
+        options |= {"title": title, "facts": facts, "start_progress": start_progress}
+        return _join({key: explain(probe, env, **options) for key, probe in probes.items()})
+    (probe,) = probes.values()
+    setup, to_rgb = _set_up(probe, env, seeds, stack, max_steps, start_progress)
     setup = replace(setup, weights=setup.head_weights(calibration))
-    probe = setup.probe
 
     ablation, steps = setup.ablate_pixels(ablations)
     by_share = {SHARE: ablation}
@@ -121,7 +133,7 @@ def explain(
 
 
 def explain_episode(
-    source: PolicyProbe | BaseAlgorithm | BasePolicy,
+    source: PolicyProbe | Mapping[str | None, PolicyProbe] | BaseAlgorithm | BasePolicy,
     env: Environment,
     seed: int,
     *,
@@ -152,8 +164,14 @@ def explain_episode(
         ValueError: an error of `explain`.
         ModuleNotFoundError: the extra "explain" is not installed.
     """
-    setup, to_rgb = _set_up(source, env, [seed], stack, max_steps, start_progress)
-    probe, collector = setup.probe, StepCollector(setup.horizon, 1, setup.probe.grid)
+    probes = _probes(source)
+    if len(probes) > 1:
+        options: dict[str, Any] = {"stack": stack, "max_steps": max_steps}
+        options |= {"title": title, "facts": facts, "start_progress": start_progress}
+        return _join({key: explain_episode(probe, env, seed, **options) for key, probe in probes.items()})
+    (probe,) = probes.values()
+    setup, to_rgb = _set_up(probe, env, [seed], stack, max_steps, start_progress)
+    collector = StepCollector(setup.horizon, 1, probe.grid)
     rollout_episodes(probe.act, setup.env, [seed], on_step=setup.on_step("the unchanged episode", collector))
     head_ablation = setup.ablate_heads(returns=False)
     steps = collector.batch(None if head_ablation is None else head_ablation.weights)
@@ -172,8 +190,39 @@ def explain_episode(
     )
 
 
+def _probes(
+    source: PolicyProbe | Mapping[str | None, PolicyProbe] | BaseAlgorithm | BasePolicy,
+) -> Mapping[str | None, PolicyProbe]:
+    """Return the probe of each camera."""
+    if isinstance(source, PolicyProbe):
+        return {source.image: source}
+    return source if isinstance(source, Mapping) else probe_cameras(source)
+
+
+def _join(reports: Mapping[str | None, Report]) -> Report:
+    """Join the reports at the cameras of one policy; that of a single camera stays as it is."""
+    first = next(iter(reports.values()))
+    if len(reports) == 1:
+        return first
+    facts = [fact for fact in first.facts if all(fact in report.facts for report in reports.values())]
+    own = [
+        (f"{name}, camera {key}", value)
+        for key, report in reports.items()
+        for name, value in report.facts
+        if (name, value) not in facts
+    ]
+    sections = [
+        replace(section, name=f"camera-{number}-{section.name}", title=f"Camera {key}. {section.title}")
+        for number, (key, report) in enumerate(reports.items(), start=1)
+        for section in report.sections
+    ]
+    summary = [f"Camera {key}: {line}" for key, report in reports.items() for line in report.summary]
+    cameras = ("Cameras", ", ".join(map(str, reports)))
+    return Report(first.title, (*facts, cameras, *own), tuple(summary), tuple(sections))
+
+
 def _set_up(
-    source: PolicyProbe | BaseAlgorithm | BasePolicy,
+    probe: PolicyProbe,
     env: Environment,
     seeds: Sequence[int],
     stack: int | None,
@@ -181,9 +230,8 @@ def _set_up(
     start_progress: StartProgress | None,
 ) -> tuple[_Setup, RGBConverter]:
     """Return what runs the episodes, and what converts their frames for pictures."""
-    probe = source if isinstance(source, PolicyProbe) else probe_policy(source)
     to_rgb = RGBConverter(env, probe, stack)
-    batch: Any = env if isinstance(env, VectorEnv) else EnvBatch(env, max_steps)
+    batch: Any = at_camera(env if isinstance(env, VectorEnv) else EnvBatch(env, max_steps), probe.image)
     spec = attribute(env, "spec")
     horizon = getattr(batch, "horizon", None) or getattr(spec, "max_episode_steps", None) or max_steps
     return _Setup(probe, batch, seeds, horizon, start_progress), to_rgb
@@ -325,8 +373,10 @@ class _Setup:
         )
 
     def intervene(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
-        """Measure the interventions; None if the environment renders no counterfactuals."""
-        if ability(self.env, HasInterventions) is None:
+        """Measure the interventions; None if the environment renders no counterfactuals of this camera."""
+        # Counterfactual frames are those of the image "image".
+        several = len(camera_names(self.probe.policy)) > 1
+        if ability(self.env, HasInterventions) is None or (several and self.image != "image"):
             return None
         return measure_interventions(
             self.probe.act,

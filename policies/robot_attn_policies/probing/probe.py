@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_attn import AttentionGrid, Percept, Perception, to_float
@@ -30,7 +30,7 @@ from robot_attn_policies.sb3.context import (
     is_recurrent,
     predict,
 )
-from robot_attn_policies.sb3.extractor import find_extractor
+from robot_attn_policies.sb3.extractor import PerceptionExtractor, features_extractor_of, find_extractor
 from robot_attn_policies.sb3.images import entries_of, fit_observation, image_entries, pixel_range
 from robot_attn_policies.sb3.policy import PerceptionPolicy
 
@@ -110,7 +110,7 @@ def probe_policy(
     if image is None and len(cameras) > 1:
         raise ValueError(
             f"expected the name of one of the policy's cameras {list(cameras)}, got none: choose one, such "
-            f"as probe_policy(policy, image={cameras[0]!r}), or probe all with probe_cameras(policy)"
+            f"as image={cameras[0]!r}, or take all of them, as probe_cameras and record_cameras do"
         )
     if image is not None and image not in cameras:
         raise ValueError(
@@ -164,6 +164,18 @@ def camera_names(policy: BasePolicy) -> tuple[str | None, ...]:
             "train it on frames"
         )
     return keys
+
+
+def image_module(probe: PolicyProbe) -> nn.Module:
+    """Return the smallest module of a policy that has the feature maps of the probe's camera, and no others.
+
+    It is the camera's perception, its entry of SB3's `CombinedExtractor`, or the policy.
+    """
+    found = features_extractor_of(probe.policy)
+    if isinstance(found, PerceptionExtractor):
+        return found.perception_of(probe.image)
+    extractors = getattr(found, "extractors", None)
+    return extractors[str(probe.image)] if isinstance(extractors, nn.ModuleDict) else probe.policy
 
 
 def _attention_probe(policy: BasePolicy, perception: Perception, image: str | None) -> PolicyProbe:

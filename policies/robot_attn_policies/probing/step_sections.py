@@ -50,6 +50,7 @@ from robot_attn_policies.probing.probe import (
     action_gradient_maps,
     decision,
     frames_of,
+    image_module,
     with_frames,
 )
 from robot_attn_policies.probing.steps import StepBatch
@@ -171,7 +172,7 @@ def gradients_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     frames, decide = decision(probe.policy, sample.observation, probe.image, context=sample.context)
     rows: list[tuple[Cell, ...]] = []
     for method, description in METHODS.items():
-        maps = gradient_maps(decide, frames, method, module=probe.policy)
+        maps = gradient_maps(decide, frames, method, module=image_module(probe))
         agreement = rank_agreement(sample.combined.weights, AttentionMaps.pooled(maps, probe.grid).weights)
         rows.append((f"of the action: {description}", mean_over_episodes(agreement, sample.episode)))
     if probe.kind == "attention":

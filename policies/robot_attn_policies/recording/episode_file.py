@@ -60,6 +60,8 @@ _ALWAYS = ("actions", "rewards", "dones", "states", "obs/image", "attention", _Y
 _PLAIN = ("success", "dt", "best_head", "uniform", "action_names", "policy")
 """Fields of an episode stored as JSON, in this order; `_SINCE_2` are those that format 1 lacks."""
 _SINCE_2 = ("maps", "cut")
+_OF_SEVERAL = ("camera", "other_cameras")
+"""Fields that are stored for a policy with several cameras only."""
 _DEEPEST = 3  # simulator/<name>/<name>/<name>
 _MOST_PACKED = 1100  # deflate compresses at most 1032 to 1
 
@@ -81,6 +83,7 @@ def _attributes(episode: Episode) -> dict[str, Any]:
         "num_samples": len(episode),
         **{name: getattr(episode, name) for name in ("seed", *_PLAIN, *_SINCE_2)},
         "action_names": list(episode.action_names),
+        **({name: getattr(episode, name) for name in _OF_SEVERAL} if episode.camera else {}),
         "env_args": json.dumps(episode.env_args, sort_keys=True),
     }
 
@@ -350,6 +353,8 @@ def _steps_before(size: int, items: Mapping[str, Any]) -> int:
 def _episode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], cut: int | None) -> Episode:
     fields: dict[str, Any] = {name: attributes[name] for name in _PLAIN}
     fields |= {name: attributes[name] for name in _SINCE_2 if name in attributes}
+    fields["camera"] = str(attributes.get("camera", ""))
+    fields["other_cameras"] = tuple(str(name) for name in attributes.get("other_cameras", ()))
     fields |= {field: arrays[column.name] for field, column in COLUMNS.items() if column.name in arrays}
     fields["simulator"] = {
         name.removeprefix(_SIMULATOR): array for name, array in arrays.items() if name.startswith(_SIMULATOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -17,8 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFram
 
 from robot_attn.episode import Episode
 from robot_attn.layout import image_layout
-from robot_attn_policies.probing.probe import PolicyProbe, probe_policy
-from robot_attn_policies.recording.episode_file import record_episode
+from robot_attn_policies.probing.probe import PolicyProbe, probe_cameras, probe_policy
+from robot_attn_policies.recording.cameras import record_probes
 from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.sb3.images import image_entries
 
@@ -28,11 +29,12 @@ def record(
     env: Environment,
     *,
     seed: int = 0,
+    image: str | None = None,
     best_head: int = 0,
     stack: int | None = None,
     max_steps: int = 10_000,
 ) -> Episode:
-    """Run and record one episode with deterministic actions.
+    """Run and record one episode with deterministic actions, at one camera.
 
         episode = record(PPO("CnnPolicy", env).learn(100_000), env)
 
@@ -50,6 +52,7 @@ def record(
         env: a Gymnasium environment, or a batch of one: a Gymnasium `VectorEnv` or a Stable-Baselines3
             `VecEnv`. Its observations are frames (`Box`) or a `Dict` with frames, channels first or last.
         seed: seed of the episode.
+        image: key of the camera's image; None for a policy with one camera. `record_cameras` records all.
         best_head: head that a replay shows large.
         stack: number of frames in one observation, the newest last. None takes it from `VecFrameStack` or
             Gymnasium's `FrameStackObservation` among the wrappers, else 1.
@@ -60,21 +63,61 @@ def record(
 
     Raises:
         ValueError: the policy observes no frames, other frames than the environment's, or frames that cannot
-            be converted to RGB; a batch of several environments; or an error of `rollout_episodes`.
+            be converted to RGB; a batch of several environments; no `image` for a policy with several
+            cameras; or an error of `rollout_episodes`.
     """
-    probe = probe_policy(policy)
-    return record_episode(
-        probe.act,
+    probe = probe_policy(policy, image=image)
+    heads = {probe.image: best_head}
+    return _record(policy, {probe.image: probe}, env, seed, heads, stack, max_steps)[probe.image]
+
+
+def record_cameras(
+    policy: BaseAlgorithm | BasePolicy,
+    env: Environment,
+    *,
+    seed: int = 0,
+    best_heads: Mapping[str | None, int] | None = None,
+    stack: int | None = None,
+    max_steps: int = 10_000,
+) -> dict[str | None, Episode]:
+    """Run one episode and record it at every camera of the policy, as `record` does at one.
+
+    Args:
+        policy: as for `record`.
+        env: as for `record`. Its infos have `target_mask/NAME` for the image NAME.
+        seed: seed of the episode.
+        best_heads: head that a replay shows large, by the key of the camera's image; 0 if missing.
+        stack: as for `record`.
+        max_steps: as for `record`.
+
+    Returns:
+        An episode for each camera by the key of its image, which is None if the observation is the image.
+
+    Raises:
+        ValueError: an error of `record`.
+    """
+    probes = probe_cameras(policy)
+    heads = {key: (best_heads or {}).get(key, 0) for key in probes}
+    return _record(policy, probes, env, seed, heads, stack, max_steps)
+
+
+def _record(
+    policy: BaseAlgorithm | BasePolicy,
+    probes: Mapping[str | None, PolicyProbe],
+    env: Environment,
+    seed: int,
+    best_heads: Mapping[str | None, int],
+    stack: int | None,
+    max_steps: int,
+) -> dict[str | None, Episode]:
+    return record_probes(
+        probes,
         EnvBatch(env, max_steps),
         seed,
-        probe.grid,
+        to_rgb={key: RGBConverter(env, probe, stack) for key, probe in probes.items()},
+        best_heads=best_heads,
         env_args=_env_args(env),
-        to_rgb=RGBConverter(env, probe, stack),
-        best_head=best_head,
-        uniform=probe.uniform,
         policy=type(policy).__name__,
-        values=probe.values,
-        maps="gradient" if probe.kind == "gradient" else "attention",
     )
 
 

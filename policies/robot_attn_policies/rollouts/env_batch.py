@@ -17,10 +17,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from robot_attn_policies.compat.stable_baselines3 import request_seeds
 from robot_attn_policies.rollouts.actor import ObservationBatch
+from robot_attn_policies.rollouts.camera import MASK
 
 Environment: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 
-_INFO_KEYS = ("target_mask", "success", "is_success")  # passed on from infos
+_INFO_KEYS = (MASK, "success", "is_success")  # passed on from infos
 
 
 class EnvBatch:
@@ -130,10 +131,11 @@ def _rows(infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     A target mask is passed on only if every environment gives one: in a batch, none would mean out of sight.
     """
     rows: dict[str, Any] = {}
-    for name in _INFO_KEYS:
+    of_cameras = [name for name in infos[0] if name.startswith(f"{MASK}/")]
+    for name in (*_INFO_KEYS, *of_cameras):
         values = [info.get(name) for info in infos]
         present = np.array([value is not None for value in values])
-        if present.all() or (present.any() and name != "target_mask"):
+        if present.all() or (present.any() and not name.startswith(MASK)):
             rows[name] = np.stack([np.asarray(False if value is None else value) for value in values])
             rows[f"_{name}"] = present
     return rows

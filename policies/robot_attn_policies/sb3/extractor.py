@@ -301,6 +301,28 @@ def find_extractor(
     Raises:
         ValueError: the policy has none, or `extractor` is neither "actor" nor "critic".
     """
+    found = features_extractor_of(policy, extractor)
+    if not isinstance(found, PerceptionExtractor):
+        raise ValueError(
+            "expected a policy whose features extractor is a PerceptionExtractor, got "
+            f"{type(found).__name__}: train it with "
+            "policy_kwargs=dict(features_extractor_class=PerceptionExtractor)"
+        )
+    return found
+
+
+def features_extractor_of(
+    policy: BasePolicy, extractor: Literal["actor", "critic"] = "actor"
+) -> nn.Module | None:
+    """Return the features extractor of a policy, of whatever class; None if it has none.
+
+    Args:
+        policy: the policy.
+        extractor: the actor's, or the critic's if that is separate.
+
+    Raises:
+        ValueError: `extractor` is neither "actor" nor "critic".
+    """
     if extractor not in ("actor", "critic"):
         raise ValueError(f"expected extractor 'actor' or 'critic', got {extractor!r}: use one of the two")
     owners = {
@@ -311,14 +333,8 @@ def find_extractor(
         owner = getattr(policy, name, None)
         found = getattr(owner, "features_extractor", owner)
         if found is not None:
-            break
-    if not isinstance(found, PerceptionExtractor):
-        raise ValueError(
-            "expected a policy whose features extractor is a PerceptionExtractor, got "
-            f"{type(found).__name__}: train it with "
-            "policy_kwargs=dict(features_extractor_class=PerceptionExtractor)"
-        )
-    return found
+            return cast(nn.Module, found)
+    return None
 
 
 def _choose_images(

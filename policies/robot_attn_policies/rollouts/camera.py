@@ -1,0 +1,80 @@
+"""One camera of an environment with several: the same batch, whose target masks are those of the camera.
+
+The infos of an environment with several cameras have `target_mask/NAME`, bool [N, H, W], for the image NAME.
+A `target_mask` alone is that of the image "image".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from robot_attn_policies.sb3.images import image_entries
+
+MASK = "target_mask"
+"""Key of the target masks in infos."""
+
+
+def at_camera(env: Any, image: str | None) -> Any:
+    """Return a batch of environments with the target masks of one camera.
+
+    Args:
+        env: a batch of environments, as `rollout_episodes` takes it.
+        image: key of the camera's image.
+
+    Returns:
+        The environment itself if it has one image.
+    """
+    inner = env if isinstance(env, VectorEnv) else env.env
+    space = inner.single_observation_space if isinstance(inner, VectorEnv) else inner.observation_space
+    if len(image_entries(space)) < 2:
+        return env
+    return _VectorAtCamera(env, image) if isinstance(env, VectorEnv) else _BatchAtCamera(env, image)
+
+
+def camera_mask(info: Mapping[str, Any], image: str | None) -> NDArray[Any] | None:
+    """Return the target masks of a camera in infos of an environment with several; None if it has none."""
+    if any(name.startswith(f"{MASK}/") for name in info):
+        return info.get(f"{MASK}/{image}")
+    return info.get(MASK) if image == "image" else None
+
+
+def _info_of(info: Mapping[str, Any], image: str | None) -> dict[str, Any]:
+    mask = camera_mask(info, image)
+    rest = {name: value for name, value in info.items() if name != MASK}
+    return rest if mask is None else {**rest, MASK: mask}
+
+
+class _VectorAtCamera(VectorWrapper[Any, Any, Any, Any, Any]):
+    def __init__(self, env: VectorEnv[Any, Any, Any], image: str | None) -> None:
+        super().__init__(env)
+        self._image = image
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(**options)
+        return observation, _info_of(info, self._image)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        *results, info = self.env.step(actions)
+        return (*results, _info_of(info, self._image))
+
+
+class _BatchAtCamera:
+    """The same for a batch that is not a `VectorEnv`."""
+
+    def __init__(self, env: Any, image: str | None) -> None:
+        self._env, self._image = env, image
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = self._env.reset(**options)
+        return observation, _info_of(info, self._image)
+
+    def step(self, actions: Any) -> tuple[Any, ...]:
+        *results, info = self._env.step(actions)
+        return (*results, _info_of(info, self._image))

@@ -1,0 +1,234 @@
+"""The commands on a policy with two cameras of somebody's own environment."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("h5py")
+
+from robot_attn.drawing import Replay  # noqa: E402
+from robot_attn_policies.recording.episode_file import load_episode  # noqa: E402
+from robot_attn_policies.sb3.extractor import find_extractor  # noqa: E402
+from robot_attn_policies.training.run_folder import load_policy  # noqa: E402
+from robot_attn_scripts.cli import main  # noqa: E402
+
+STEPS = 5
+TWO = '''
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+SIZES = {"left": (40, 52), "wrist": (36, 36)}
+
+
+class Two(gymnasium.Env):
+    """A spot that the left camera and the wrist camera see at different places; only one has its mask."""
+
+    metadata = {"render_modes": [], "render_fps": 10}
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, masked=("left", "wrist")):
+        self.masked = masked
+        self.observation_space = spaces.Dict(
+            {name: spaces.Box(0, 255, (*size, 3), np.uint8) for name, size in SIZES.items()}
+            | {"state": spaces.Box(-1, 1, (2,), np.float32)}
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(0.1, 0.9, 2)
+        return self.observe(), self.info()
+
+    def step(self, action):
+        self.place = np.clip(self.place + 0.1 * action, 0, 1)
+        return self.observe(), float(1 - self.place[0]), False, False, self.info()
+
+    def mask(self, name):
+        height, width = SIZES[name]
+        y, x = (self.place if name == "left" else self.place[::-1]) * (height - 6, width - 6)
+        mask = np.zeros((height, width), bool)
+        mask[int(y) : int(y) + 6, int(x) : int(x) + 6] = True
+        return mask
+
+    def observe(self):
+        frames = {name: np.full((*size, 3), 60, np.uint8) for name, size in SIZES.items()}
+        for name, frame in frames.items():
+            frame[self.mask(name)] = (220, 40, 40)
+        return frames | {"state": self.place.astype(np.float32)}
+
+    def info(self):
+        return {f"target_mask/{name}": self.mask(name) for name in self.masked}
+
+
+gymnasium.register("Two-v0", Two, max_episode_steps=5)
+'''
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "two_env.py").write_text(TWO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module("two_env")
+    gymnasium.registry.pop("Two-v0", None)
+    sys.modules.pop("two_env", None)
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(two: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "two"
+    small = ["--ppo", "n_envs=2", "n_steps=8", "batch_size=8", "n_epochs=1", "net_arch=[8]"]
+    options = [
+        "--option",
+        "num_heads=2",
+        "--steps",
+        16,
+        "--eval-every",
+        16,
+        "--eval-episodes",
+        2,
+        "--threads",
+        1,
+    ]
+    assert run("train", "two_env:Two-v0", "--out", out, *options, *small) == 0
+    return out
+
+
+LOAD = ["--module", "two_env", "--which", "last"]
+
+
+def test_training_uses_both_cameras_and_resumes(folder: Path, two: Any) -> None:
+    policy, _ = load_policy(folder, which="last")
+    assert find_extractor(policy).image_keys == ("left", "wrist")
+    assert run("train", "two_env:Two-v0", "--out", folder, "--resume", "--steps", 32, "--threads", 1) == 0
+
+
+def test_the_cameras_to_use_can_be_named_on_the_command_line(two: Any, tmp_path: Path) -> None:
+    small = ["--ppo", "n_envs=2", "n_steps=8", "batch_size=8", "n_epochs=1", "--steps", 16, "--eval-every", 0]
+    one = tmp_path / "one"
+    with pytest.warns(UserWarning, match=r"does not see the images \['left'\], since image='wrist'"):
+        assert run("train", "two_env:Two-v0", "--out", one, "--option", "image=wrist", *small) == 0
+    with pytest.warns(UserWarning, match="does not see"):
+        policy, _ = load_policy(one, which="last")
+    assert find_extractor(policy).image_keys == ("wrist",)
+    both = tmp_path / "both"
+    assert run("train", "two_env:Two-v0", "--out", both, "--option", 'image=["wrist", "left"]', *small) == 0
+    policy, _ = load_policy(both, which="last")
+    assert find_extractor(policy).image_keys == ("wrist", "left")
+
+
+def test_a_replay_shows_both_cameras(folder: Path, two: Any, tmp_path: Path) -> None:
+    video = tmp_path / "replay.mp4"
+    assert (
+        run("replay", folder, *LOAD, "--out", video, "--png", "--seed", 3, "--calibration-episodes", 2) == 0
+    )
+    names = ["replay-left.hdf5", "replay-left.html", "replay-wrist.hdf5", "replay-wrist.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "replay.mp4", "replay.png"]
+    left, wrist = (load_episode(tmp_path / f"replay-{name}.hdf5") for name in ("left", "wrist"))
+    env = two.Two()
+    observation, _ = env.reset(seed=3)
+    for step in range(STEPS):
+        for name, episode in {"left": left, "wrist": wrist}.items():
+            assert np.array_equal(episode.images[step], observation[name])
+            assert episode.target_masks is not None
+            assert np.array_equal(episode.target_masks[step], env.mask(name))
+        observation, *_ = env.step(left.actions[step])
+    capture = cv2.VideoCapture(str(video))
+    width = sum(Replay(episode).layout.width for episode in (left, wrist))
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == width
+    assert "replay-wrist.html" in (tmp_path / "replay-left.html").read_text()
+    assert "Camera wrist" in (tmp_path / "replay-left.html").read_text()
+    # And again from the files.
+    again = tmp_path / "again.mp4"
+    sources = [tmp_path / "replay-left.hdf5", "--compare", tmp_path / "replay-wrist.hdf5"]
+    assert run("replay", *sources, "--out", again) == 0
+    assert cv2.VideoCapture(str(again)).get(cv2.CAP_PROP_FRAME_WIDTH) == width
+
+
+def test_focus_is_scored_at_every_camera_that_has_masks(
+    folder: Path, two: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores.json"
+    arguments = ["--episodes", 2, "--envs", 2, "--calibration-episodes", 2, "--json", scores]
+    assert run("evaluate", folder, *LOAD, *arguments) == 0
+    figures = json.loads(scores.read_text())
+    assert figures["focus"] is None
+    chances = {name: focus["chance"]["value"] for name, focus in figures["focus_by_camera"].items()}
+    assert chances == pytest.approx({"left": 36 / (40 * 52), "wrist": 36 / (36 * 36)})
+    out = capsys.readouterr().out
+    assert "camera left" in out and "camera wrist" in out
+
+    assert run("evaluate", folder, *LOAD, *arguments, "--env", 'masked=["wrist"]') == 0
+    figures = json.loads(scores.read_text())
+    assert figures["focus_by_camera"]["left"] is None and figures["focus_by_camera"]["wrist"] is not None
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Localisation at the camera left is not scored" in told
+
+
+def test_an_explanation_has_both_cameras(folder: Path, two: Any, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    pytest.importorskip("sklearn")
+    out = tmp_path / "explained.html"
+    arguments = ["--episodes", 2, "--envs", 2, "--calibration-episodes", 2, "--no-curves"]
+    assert run("explain", folder, *LOAD, "--out", out, *arguments) == 0
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["facts"]["Cameras"] == "left, wrist"
+    assert {"camera-1-focus", "camera-2-focus", "camera-1-faithful", "camera-2-faithful"} <= set(
+        told["sections"]
+    )
+
+
+def test_episodes_are_recorded_at_both_cameras(folder: Path, two: Any, tmp_path: Path) -> None:
+    out = tmp_path / "episodes"
+    arguments = ["--episodes", 2, "--seed", 5, "--calibration-episodes", 2, "--at-once", 1]
+    assert run("record", folder, *LOAD, "--out", out, *arguments) == 0
+    names = [f"episode-{seed}-{camera}.hdf5" for seed in (5, 6) for camera in ("left", "wrist")]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["watch", "film.mp4", "RUN", "--module", "two_env"],
+        ["replay", "RUN", *LOAD, "--compare", "RUN", "--out", "OUT"],
+        ["compare", "RUN", "--episodes", 2, "--out", "OUT", "--module", "two_env"],
+        ["record", "RUN", *LOAD, "--minari", "two/test-v0"],
+    ],
+    ids=["watch", "replay --compare", "compare", "record --minari"],
+)
+def test_commands_for_one_camera_refuse_two(
+    arguments: list[Any],
+    folder: Path,
+    two: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    writer = cv2.VideoWriter("film.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    given = [{"RUN": folder, "OUT": tmp_path / "out.mp4"}.get(each, each) for each in arguments]
+    if arguments[0] == "watch":
+        given += ["--out", tmp_path / "out.mp4"]
+    assert run(*given) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "expected a policy with one camera for this command" in told
+    assert "left, wrist: use replay, explain or evaluate" in told
