@@ -25,7 +25,8 @@ from robot_attn.optional import import_cv2
 
 if TYPE_CHECKING:
     from robot_attn_policies.probing.probe import PolicyProbe
-    from robot_attn_policies.rollouts.rollout import ObservationBatch, Step
+    from robot_attn_policies.rollouts.actor import ObservationBatch
+    from robot_attn_policies.rollouts.rollout import Step
 
 SPACE, ESCAPE = ord(" "), 27
 _PAUSED_MS = 30  # between two checks of the keyboard while paused

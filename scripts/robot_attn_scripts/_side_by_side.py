@@ -22,12 +22,13 @@ from robot_attn.drawing import (
     place_curve,
     scale_frame,
 )
-from robot_attn.drawing.colors import ACCENT, BLUE, FAINT
+from robot_attn.drawing.colors import ACCENT, BACKGROUND, BLUE, FAINT
 from robot_attn.optional import import_cv2
 
 COLORS: tuple[Color, Color] = (ACCENT, BLUE)
 """Colours of the first and the second policy."""
 _WIDTH = 2  # of a curve
+_GAP = 6  # pixels between the cameras in a contact sheet
 _BELOW = 42  # pixels below the last picture of a contact sheet
 _DARKER = 0.45  # brightness of the last picture of an episode that has ended
 
@@ -101,12 +102,19 @@ class Cameras:
     def large(self, step: int) -> Image:
         pictures = [replay.large(step) for replay in self.replays]
         height = max(len(picture) for picture in pictures)
-        wide = [(height, round(height * picture.shape[1] / len(picture))) for picture in pictures]
-        scaled = [scale_frame(picture, size) for picture, size in zip(pictures, wide, strict=True)]
-        return np.concatenate(scaled, axis=1)
+        gap: Image = np.full((height, _GAP, 3), BACKGROUND, dtype=np.uint8)
+        parts = []
+        for picture in pictures:
+            parts += [scale_frame(picture, (height, round(height * picture.shape[1] / len(picture)))), gap]
+        return np.concatenate(parts[:-1], axis=1)
 
     def caption(self, step: int) -> str:
-        return "   ".join(f"{replay.episode.camera}: {replay.caption(step)}" for replay in self.replays)
+        cameras = [f"{replay.episode.camera} {self._share(replay, step)}" for replay in self.replays]
+        return "   ".join([f"step {step + 1}", *cameras])
+
+    def _share(self, replay: Replay, step: int) -> str:
+        mass = replay.mass[step, replay.episode.best_head]
+        return "-" if np.isnan(mass) else f"{mass:.0%} on target"
 
 
 class SideBySide:

@@ -278,7 +278,8 @@ def _draw(
         sheet = out.with_suffix(".png")
         steps = moments(len(pictures))
         large, captions = [pictures.large(step) for step in steps], [pictures.caption(step) for step in steps]
-        write_png(sheet, contact_sheet(large, captions, title=_title(first)))
+        title = _title(replace(first, camera="") if cameras else first)
+        write_png(sheet, contact_sheet(large, captions, title=title))
         written.append(sheet)
     if options.rerun is not None:
         for path, one, replay in zip(_paths(options.reruns(seed), episodes), shown, replays, strict=True):

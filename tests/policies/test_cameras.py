@@ -26,7 +26,8 @@ from robot_attn_policies.probing.probe import decision, image_module, probe_came
 from robot_attn_policies.recording.episode_file import load_episode, save_episode
 from robot_attn_policies.recording.record import record, record_cameras
 from robot_attn_policies.rollouts.camera import at_camera
-from robot_attn_policies.rollouts.rollout import policy_actor, rollout_episodes
+from robot_attn_policies.rollouts.policy_actor import policy_actor
+from robot_attn_policies.rollouts.rollout import rollout_episodes
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive
 

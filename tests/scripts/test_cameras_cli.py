@@ -173,7 +173,7 @@ def test_focus_is_scored_at_every_camera_that_has_masks(
     out = capsys.readouterr().out
     assert "camera left" in out and "camera wrist" in out
 
-    assert run("evaluate", folder, *LOAD, *arguments, "--env", 'masked=["wrist"]') == 0
+    assert run("evaluate", folder, *LOAD, *arguments, "--env", 'masked=["wrist"]', "--force") == 0
     figures = json.loads(scores.read_text())
     assert figures["focus_by_camera"]["left"] is None and figures["focus_by_camera"]["wrist"] is not None
     told = " ".join(capsys.readouterr().out.split())
