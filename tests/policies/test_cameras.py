@@ -370,3 +370,38 @@ def test_a_policy_of_sb3_is_explained_at_every_camera() -> None:
     model = model_of(env=env, policy_kwargs={"net_arch": [8]})
     report = explain_episode(model, env, 1)
     assert {section.name.split("-")[1] for section in report.sections} == {"1", "2"}
+
+
+def test_interventions_show_in_every_camera_and_are_reported_at_the_one_with_masks() -> None:
+    pytest.importorskip("captum")
+    pytest.importorskip("sklearn")
+    rendered: list[dict[str, Any]] = []
+
+    class Counterfactual(SyncVectorEnv):
+        """The target moves in both cameras; the masks are those of the wrist, the first camera."""
+
+        def render_counterfactual(self, what: str, **edit: Any) -> dict[str, Any]:
+            full = {
+                name: np.ones((self.num_envs, 36, 33), bool)
+                for name in ("before", "after", "target", "target_after")
+            }
+            wrist = np.full((self.num_envs, 36, 33, 1), 0.5, np.float32)
+            left = np.full((self.num_envs, H, W, 3), 200, np.uint8)
+            rendered.append({"image": wrist, "wrist": wrist, "left": left})
+            return {**rendered[-1], **full}
+
+    model = model_of()
+    env = Counterfactual([lambda: gymnasium.wrappers.TimeLimit(TwoCameras(), STEPS)] * 2)
+    received: list[torch.Tensor] = []
+    left = find_extractor(model.policy).perception_of("left")
+    hook = left.register_forward_pre_hook(lambda _, arguments: received.append(arguments[0]))
+    report = explain_episode(model, SyncVectorEnv([TwoCameras]), 1)
+    assert not any("interventions" in section.name and section.tables for section in report.sections)
+    received.clear()
+    report = explain(model, env, seeds=[1, 2], curves=False, ablations=())
+    hook.remove()
+    changed = torch.full((3, H, W), 200 / 255)
+    assert any(torch.allclose(frames[0], changed) for frames in received)
+    tables = {section.name: section.tables for section in report.sections if "interventions" in section.name}
+    assert not tables["camera-1-interventions"]
+    assert tables["camera-2-interventions"]

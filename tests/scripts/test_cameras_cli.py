@@ -232,3 +232,35 @@ def test_commands_for_one_camera_refuse_two(
     told = " ".join(capsys.readouterr().err.split())
     assert "expected a policy with one camera for this command" in told
     assert "left, wrist: use replay, explain or evaluate" in told
+
+
+def test_cameras_of_a_mujoco_model_are_explained_and_scored_each(tmp_path: Path) -> None:
+    """Frames, masks and counterfactuals of `robot_attn_envs.anymujoco`, which knows nothing of policies."""
+    pytest.importorskip("captum")
+    pytest.importorskip("sklearn")
+    run_folder, scene = (
+        tmp_path / "run",
+        ["--env", 'camera=["track", "free"]', "target=torso", "max_episode_steps=8"],
+    )
+    small = ["--ppo", "n_envs=2", "n_steps=8", "batch_size=8", "n_epochs=1", "net_arch=[8]", "--threads", 1]
+    training = ["--out", run_folder, "--steps", 16, "--eval-every", 0, "--option", "num_heads=2"]
+    assert run("train", "HalfCheetah-v5", *training, *small, *scene) == 0
+    few = ["--which", "last", "--episodes", 2, "--calibration-episodes", 2]
+    scores = tmp_path / "scores.json"
+    assert run("evaluate", run_folder, *few, "--json", scores) == 0
+    chance = {
+        name: focus["chance"]["value"]
+        for name, focus in json.loads(scores.read_text())["focus_by_camera"].items()
+    }
+    assert set(chance) == {"track", "free"} and chance["track"] != chance["free"]
+    out = tmp_path / "explained.html"
+    assert run("explain", run_folder, *few, "--out", out, "--no-curves") == 0
+    sections = json.loads(out.with_suffix(".json").read_text())["sections"]
+    tested = {
+        name: bool(sections[f"camera-{number}-interventions"]["tables"])
+        for number, name in enumerate(("free", "track"), 1)
+    }
+    assert tested == {
+        "free": False,
+        "track": True,
+    }  # counterfactuals have the masks of the first camera alone

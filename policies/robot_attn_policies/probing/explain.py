@@ -374,9 +374,8 @@ class _Setup:
 
     def intervene(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
         """Measure the interventions; None if the environment renders no counterfactuals of this camera."""
-        # Counterfactual frames are those of the image "image".
-        several = len(camera_names(self.probe.policy)) > 1
-        if ability(self.env, HasInterventions) is None or (several and self.image != "image"):
+        simulator = ability(self.env, HasInterventions)
+        if simulator is None or self.image != self._counterfactual_camera(simulator):
             return None
         return measure_interventions(
             self.probe.act,
@@ -387,6 +386,15 @@ class _Setup:
             image=self.image,
             on_step=self.on_step("interventions"),
         )
+
+    def _counterfactual_camera(self, simulator: HasInterventions) -> str:
+        """Return the key of the image to which the masks of counterfactuals belong."""
+        cameras = camera_names(self.probe.policy)
+        if len(cameras) == 1:
+            return self.image
+        self.env.reset(seed=[int(self.seeds[0])] * self.env.num_envs)
+        found = simulator.render_counterfactual("target", removed=True)
+        return next((name for name in found if name in cameras), "image")
 
     def head_weights(self, seeds: Sequence[int]) -> NDArray[np.float64] | None:
         """Weight each head by its effect on the action on `seeds`; None without seeds or separable heads."""

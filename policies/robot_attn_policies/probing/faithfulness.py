@@ -422,8 +422,10 @@ def measure_interventions(
             maps = _pixel_maps(percept, grid, weights)
             for thing, edit in sums:
                 counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
-                frames = counterfactual["image"]
-                new_actions, new_percept = peek(act, with_frames(observation, image, grid, frames))
+                changed = with_frames(observation, image, grid, counterfactual["image"])
+                if isinstance(changed, Mapping):  # every camera sees the change
+                    changed = {name: counterfactual.get(name, entry) for name, entry in changed.items()}
+                new_actions, new_percept = peek(act, changed)
                 new_maps = _pixel_maps(new_percept, grid, weights)
                 rows = _effects(actions, new_actions, maps, new_maps, counterfactual)
                 pending[thing, edit] = rows * _counts(thing, edit, counterfactual)

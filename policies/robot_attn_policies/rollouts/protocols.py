@@ -80,7 +80,8 @@ class HasInterventions(Protocol):
         Returns:
             `image` [num_envs, H, W, C], and masks, bool [num_envs, H, W]: `before`, the object in the
             unchanged frame (empty in a world without it); `after`, the object in `image`; `target`, the
-            target in the unchanged frame; `target_after`, the target in `image`.
+            target in the unchanged frame; `target_after`, the target in `image`. With several cameras, these
+            are of the first one, and the frames of each follow by its key in observations, the first's first.
         """
 
 
