@@ -93,7 +93,7 @@ def test_a_policy_without_attention_in_an_environment_without_masks(tmp_path: Pa
     assert not env.closed
     assert [section.name for section in report.sections] == SECTIONS
     assert "gives no target masks" in text_of(report, "focus")
-    assert "does not render counterfactual frames" in text_of(report, "interventions")
+    assert "renders no counterfactual frames" in text_of(report, "interventions")
     verdicts = {section.name: section.verdict for section in report.sections}
     assert {name for name, verdict in verdicts.items() if verdict} == {"faithful", "weights"}
     assert ("Maps", "gradient of the action: this policy has no attention") in report.facts

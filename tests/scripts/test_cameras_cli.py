@@ -238,10 +238,8 @@ def test_cameras_of_a_mujoco_model_are_explained_and_scored_each(tmp_path: Path)
     """Frames, masks and counterfactuals of `robot_attn_envs.anymujoco`, which knows nothing of policies."""
     pytest.importorskip("captum")
     pytest.importorskip("sklearn")
-    run_folder, scene = (
-        tmp_path / "run",
-        ["--env", 'camera=["track", "free"]', "target=torso", "max_episode_steps=8"],
-    )
+    run_folder, cameras = tmp_path / "run", 'camera=["track", "free"]'
+    scene = ["--env", cameras, "target=ffoot", 'distractors=["bfoot"]', "max_episode_steps=12"]
     small = ["--ppo", "n_envs=2", "n_steps=8", "batch_size=8", "n_epochs=1", "net_arch=[8]", "--threads", 1]
     training = ["--out", run_folder, "--steps", 16, "--eval-every", 0, "--option", "num_heads=2"]
     assert run("train", "HalfCheetah-v5", *training, *small, *scene) == 0

@@ -152,7 +152,9 @@ def interventions_section(effects: Mapping[tuple[Any, str], InterventionEffect] 
     """
     name, title = "interventions", "Causally specific: do actions and attention respond to the target alone?"
     if effects is None:
-        return Section(name, title, ("This environment does not render counterfactual frames: not tested.",))
+        return Section(
+            name, title, ("This environment renders no counterfactual frames of this camera: not tested.",)
+        )
     frames = {key: float(effect.frames.sum()) for key, effect in effects.items()}
     if not all(frames.values()):
         missing = sorted({thing for (thing, _), count in frames.items() if count == 0})
