@@ -177,6 +177,7 @@ def _write_dataset(
         folder, open_dataset = options.lerobot, _open_lerobot
         what = "the LeRobot dataset"
     policy = _loaded_run.load(options.run, options.which, options.module)
+    policy.check_one_camera()
     scene = _scene(options, policy)
     summaries: list[dict[str, object]] = []
     try:

@@ -208,8 +208,9 @@ def test_episodes_are_recorded_at_both_cameras(folder: Path, two: Any, tmp_path:
         ["replay", "RUN", *LOAD, "--compare", "RUN", "--out", "OUT"],
         ["compare", "RUN", "--episodes", 2, "--out", "OUT", "--module", "two_env"],
         ["record", "RUN", *LOAD, "--minari", "two/test-v0"],
+        ["record", "RUN", *LOAD, "--lerobot", "lerobot"],
     ],
-    ids=["watch", "replay --compare", "compare", "record --minari"],
+    ids=["watch", "replay --compare", "compare", "record --minari", "record --lerobot"],
 )
 def test_commands_for_one_camera_refuse_two(
     arguments: list[Any],

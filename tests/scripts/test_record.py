@@ -110,7 +110,7 @@ def test_another_process_records_the_same(folder: Path, tmp_path: Path) -> None:
     best = load_episode(tmp_path / "a" / "episode-7.hdf5").best_head
     (tmp_path / "b").mkdir()
     steps: list[int] = []
-    told = record_job(RecordJob(options, tmp_path / "b", [8, 7], best), steps.append)
+    told = record_job(RecordJob(options, tmp_path / "b", [8, 7], {"image": best}), steps.append)
     for seed in (7, 8):
         one, other = (load_episode(tmp_path / name / f"episode-{seed}.hdf5") for name in "ab")
         assert same(one.images, other.images) and same(one.actions, other.actions)
