@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -92,8 +94,7 @@ def write_onnx(
         import_optional(name, needs=f"an export to ONNX needs {' and '.join(missing)}", extra="onnx")
 
     dynamic = tuple({0: torch.export.Dim("batch")} for _ in inputs)
-    with replacing(target) as temporary, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
+    with replacing(target) as temporary, _quiet_exporter(), torch.no_grad():
         # Exported here in strict mode: torch.onnx.export alone would treat `len(frames)` as a constant, and
         # write a model for this one batch size instead of failing.
         program = torch.export.export(
@@ -106,6 +107,20 @@ def write_onnx(
         model.model.metadata_props.update(metadata or {})
         model.save(temporary, external_data=False)
     return target
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Hide the warnings of torch's exporter, which are about its own internals and absent packages."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Positional(nn.Module):

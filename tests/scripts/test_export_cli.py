@@ -184,6 +184,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.exit(cli.main(["export", {str(folder)!r}, "--onnx", {str(path)!r}, "--force"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1] == f"robot-attn: error: {path}: File too large"
+    # One line: torch's exporter has warnings of absent packages, which nobody can act on.
+    assert (done.returncode, done.stderr) == (2, f"robot-attn: error: {path}: File too large\n")
     assert [file.name for file in tmp_path.iterdir()] == ["policy.onnx"] and path.read_text() == "precious"
