@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from robot_attn import Percept
 from robot_attn_policies.probing.probe import PolicyProbe
 from robot_attn_policies.rollouts.actor import ObservationBatch, peek
 from robot_attn_policies.rollouts.env_batch import as_batch
@@ -33,7 +34,7 @@ class RecordedEpisode:
         terminations: bool [T].
         truncations: bool [T].
         infos: [T + 1, ...] by name: the numeric arrays that the environment returns with every observation in
-            one shape and dtype, and the policy's maps under the name of their kind.
+            one shape and dtype, and the policy's maps under their names of `map_names`.
     """
 
     seed: int
@@ -90,12 +91,30 @@ def dataset_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def map_names(probes: Mapping[str | None, PolicyProbe]) -> dict[str, PolicyProbe]:
+    """Name the maps of a policy at each of its cameras.
+
+    Args:
+        probes: the policy at each camera, by the key of the camera's image.
+
+    Returns:
+        The kind of the maps, followed by a dot and the key where there are several cameras -> probe. Maps
+        that are uniform by construction are left out.
+    """
+    several = len(probes) > 1
+    return {
+        f"{probe.kind}.{key}" if several else probe.kind: probe
+        for key, probe in probes.items()
+        if not probe.uniform
+    }
+
+
 class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
     """Collect whole episodes from a batch of environments during `rollout_episodes`.
 
     Args:
         env: batch of environments.
-        probe: the policy.
+        probes: the policy at each of its cameras, by the key of the camera's image. The first one acts.
         seeds: seeds of the episodes.
         on_episodes: called with finished episodes, in the order of their seeds.
     """
@@ -103,12 +122,13 @@ class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(
         self,
         env: VectorEnv[Any, Any, Any],
-        probe: PolicyProbe,
+        probes: Mapping[str | None, PolicyProbe],
         seeds: Sequence[int],
         on_episodes: Callable[[Sequence[RecordedEpisode]], None],
     ) -> None:
         super().__init__(env)
-        self._probe, self._seeds, self._on_episodes = probe, seeds, on_episodes
+        self._first = next(iter(probes.values()))
+        self._maps, self._seeds, self._on_episodes = map_names(probes), seeds, on_episodes
         self._step: Any = None
         self._open: dict[int, _Recording] = {}
         self._done: dict[int, _Recording] = {}
@@ -120,19 +140,21 @@ class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
     def on_step(self, step: Step) -> None:
         """Keep a step; the `on_step` callback of `rollout_episodes`."""
         _, _, terminated, truncated, after = self._step
+        maps = self._maps_of(step.observation, step.percept, step.context)
         for i in np.flatnonzero(step.running).tolist():
             episode = self._open.setdefault(int(step.episode[i]), _Recording(_text(step.info, i)))
-            maps = None if step.percept is None else step.percept.attention[i].numpy(force=True)
-            episode.add(_row(step.observation, i), self._infos(_row_of_infos(step.info, i), maps))
+            infos = _row_of_infos(step.info, i) | {name: each[i] for name, each in maps.items()}
+            episode.add(_row(step.observation, i), infos)
             episode.actions.append(np.array(step.actions[i]))
             episode.rewards.append(step.rewards[i])
             episode.terminations.append(bool(terminated[i]))
             episode.truncations.append(bool(truncated[i]))
             if step.done[i]:
                 last = _row(after["final_obs"], i)
-                _, percept = peek(self._probe.act, as_batch(last), Context())
-                maps = None if percept is None else percept.attention[0].numpy(force=True)
-                episode.add(last, self._infos(_row_of_infos(after["final_info"], i), maps))
+                _, percept = peek(self._first.act, as_batch(last), Context())
+                last_maps = self._maps_of(as_batch(last), percept, Context())
+                infos = _row_of_infos(after["final_info"], i)
+                episode.add(last, infos | {name: each[0] for name, each in last_maps.items()})
                 self._done[int(step.episode[i])] = self._open.pop(int(step.episode[i]))
         if not self._open:
             self.flush()
@@ -144,8 +166,17 @@ class EpisodeCollector(VectorWrapper[Any, Any, Any, Any, Any]):
             self._on_episodes([done[i].finish(int(self._seeds[i])) for i in sorted(done)])
         return len(done)
 
-    def _infos(self, infos: dict[str, Any], maps: NDArray[np.float32] | None) -> dict[str, Any]:
-        return infos if maps is None or self._probe.uniform else {**infos, self._probe.kind: maps}
+    def _maps_of(
+        self, observation: ObservationBatch, percept: Percept | None, context: Context
+    ) -> dict[str, NDArray[np.float32]]:
+        """Maps [N, heads, rows, cols] of each camera; `percept` is the first one's."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for name, probe in self._maps.items():
+            if probe is not self._first:
+                _, percept = peek(probe.act, observation, context)
+            if percept is not None:
+                found[name] = percept.attention.numpy(force=True)
+        return found
 
 
 class _Recording:

@@ -46,7 +46,6 @@ MAX_AXES = 5
 KEYFRAME_INTERVAL = 2
 """As in LeRobot's own videos: training reads single frames."""
 
-ATTENTION = "attention"
 _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -70,6 +69,7 @@ class DatasetInfo:
         action_names: names of the action's components, or None.
         seconds_per_step: duration of a step; None if unknown.
         task: the task of an episode without an instruction, in words.
+        maps: names of the infos with the policy's maps.
         video: whether frames are stored as video.
         more: further metadata, plain JSON.
     """
@@ -79,6 +79,7 @@ class DatasetInfo:
     action_names: Sequence[str] | None
     seconds_per_step: float | None
     task: str
+    maps: Sequence[str]
     video: bool
     more: Mapping[str, Any]
 
@@ -208,9 +209,12 @@ class _Layout:
         if "success" in episode.infos or "is_success" in episode.infos:
             name = "success" if "success" in episode.infos else "is_success"
             arrays["next.success"] = episode.infos[name][1:]
-        if ATTENTION in episode.infos:
-            # Flat, since LeRobot's tools that merge and edit datasets fail on arrays of several axes.
-            arrays[ATTENTION] = episode.infos[ATTENTION][:steps].reshape(steps, -1)
+        # Flat, since LeRobot's tools that merge and edit datasets fail on arrays of several axes.
+        arrays |= {
+            name: episode.infos[name][:steps].reshape(steps, -1)
+            for name in self.info.maps
+            if name in episode.infos
+        }
         return {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
 
     def features(self, episode: RecordedEpisode) -> dict[str, dict[str, Any]]:
@@ -366,7 +370,7 @@ class _Writer:
         stats |= {
             name: vector_stats(array)
             for name, array in arrays.items()
-            if array.ndim == 2 and name != ATTENTION
+            if array.ndim == 2 and name not in self._info.maps
         }
         self._stats.append(stats)
         for name, values in stats.items():

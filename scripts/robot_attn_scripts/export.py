@@ -31,7 +31,7 @@ def run(options: Options) -> dict[str, object]:
     with Console(stderr=True).status("exporting"):
         try:
             export_policy_onnx(
-                loaded.probe.policy, options.onnx, channels_first=options.channels_first, about=about
+                loaded.policy, options.onnx, channels_first=options.channels_first, about=about
             )
         except RuntimeError as error:  # from torch's exporter, with pages of its internals
             reason = str(error).strip().partition("\n")[0]

@@ -177,7 +177,6 @@ def _write_dataset(
         folder, open_dataset = options.lerobot, _open_lerobot
         what = "the LeRobot dataset"
     policy = _loaded_run.load(options.run, options.which, options.module)
-    policy.check_one_camera()
     scene = _scene(options, policy)
     summaries: list[dict[str, object]] = []
     try:
@@ -193,7 +192,7 @@ def _write_dataset(
                     for each in episodes
                 )
 
-            collector = EpisodeCollector(env, policy.probe, seeds, on_episodes)
+            collector = EpisodeCollector(env, policy.probes, seeds, on_episodes)
             stack.callback(collector.flush)
             stopped = stack.enter_context(stop_on_signal())
             advance = stack.enter_context(_bar(progress, int(env.horizon) * len(seeds)))
@@ -204,7 +203,8 @@ def _write_dataset(
                 if stopped():
                     raise KeyboardInterrupt
 
-            rollout_episodes(policy.probe.act, collector, seeds, on_step=on_step)
+            actor = next(iter(policy.probes.values())).act
+            rollout_episodes(actor, collector, seeds, on_step=on_step)
     finally:
         count = len(summaries) if folder.exists() else 0
         _print_count(console, count, len(seeds), f"{what}, at {folder}")
@@ -228,7 +228,7 @@ def _open_minari(
     from robot_attn_scripts._tasks import env_id, with_masks
 
     assert options.minari is not None
-    task, grid = policy.config.task, policy.probe.grid
+    task, several = policy.config.task, len(policy.probes) > 1
     with ExitStack() as stack:
         single = _minari.recoverable_env(env, with_masks(task, scene))
         if single is None:
@@ -242,7 +242,13 @@ def _open_minari(
             action_space=env.single_action_space,
             algorithm=f"PPO, perception {policy.config.perception}",
             description=f"{_policy_name(options)} in {env_id(task)}, without exploration noise.",
-            more={"token_centers": {"ys": grid.ys.tolist(), "xs": grid.xs.tolist()}},
+            more={
+                f"token_centers.{key}" if several else "token_centers": {
+                    "ys": probe.grid.ys.tolist(),
+                    "xs": probe.grid.xs.tolist(),
+                }
+                for key, probe in policy.probes.items()
+            },
         )
         yield stack.enter_context(_minari.new_dataset(options.minari, info))
 
@@ -256,17 +262,19 @@ def _open_lerobot(
     console: Console,
 ) -> Iterator[AddEpisodes]:
     from robot_attn_scripts import _lerobot
+    from robot_attn_scripts._episodes import map_names
     from robot_attn_scripts._tasks import action_names, env_id
 
     assert options.lerobot is not None
-    task, probe = policy.config.task, policy.probe
+    task = policy.config.task
     about = {
         "environment": {"id": env_id(task), "options": dict(scene)},
         "policy": _policy_name(options),
         "perception": policy.config.perception,
     }
-    if not probe.uniform:
-        about["attention"] = {
+    maps = map_names(policy.probes)
+    for name, probe in maps.items():
+        about[name] = {
             "shape": [probe.num_heads, *probe.grid.shape],
             "ys": probe.grid.ys.tolist(),
             "xs": probe.grid.xs.tolist(),
@@ -278,6 +286,7 @@ def _open_lerobot(
         action_names=action_names(task),
         seconds_per_step=env.dt,
         task=env_id(task),
+        maps=list(maps),
         video=options.lerobot_video,
         more=about,
     )

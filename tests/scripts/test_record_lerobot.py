@@ -262,7 +262,7 @@ def episode(observations: Any, steps: int = 2) -> RecordedEpisode:
 
 
 def described(space: spaces.Space[Any], seconds: float | None = 0.1, video: bool = False) -> DatasetInfo:
-    return DatasetInfo(space, spaces.Box(-1, 1, (1,), np.float32), None, seconds, "none", video, {})
+    return DatasetInfo(space, spaces.Box(-1, 1, (1,), np.float32), None, seconds, "none", (), video, {})
 
 
 FRAME = spaces.Box(0, 255, (36, 33, 3), np.uint8)
