@@ -65,7 +65,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.worlds = Worlds(task, 1, threads=threads, **options)
         self.observation_space: gymnasium.Space[Any] = self.worlds.observation_space
         self.action_space = self.worlds.action_space
-        self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.horizon, self.dt = self.worlds.horizon, self.worlds.dt
         drawn = {"render_fps": round(1 / self.dt), "renderer": self.worlds.camera.renderer}
         self.metadata = {**self.metadata, **drawn}
         self.action_names = tuple(row.name for row in task.action_table)
@@ -184,7 +184,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         self.single_action_space = self.worlds.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.horizon, self.dt = task.horizon, self.worlds.dt
+        self.horizon, self.dt = self.worlds.horizon, self.worlds.dt
         drawn = {"render_fps": round(1 / self.dt), "renderer": self.worlds.camera.renderer}
         self.metadata = {**self.metadata, **drawn}
         self.action_names = tuple(row.name for row in task.action_table)

@@ -58,6 +58,8 @@ class Worlds:
         suite: a standard combination of shifts from `SUITES`, such as "hard", instead of `shift`.
         backgrounds: folder of images and videos for the shift "background", instead of procedural textures.
         occluders: how many times in an episode a screen crosses in front of the target, 0 to 8.
+        max_episode_steps: control steps after which an episode is truncated, if fewer than the task's
+            `horizon`; None or -1 for the task's.
         **options: options of the task.
 
     Attributes:
@@ -71,6 +73,7 @@ class Worlds:
         action_space: action space of one world, float32 [A] in [-1, 1].
         generators: the worlds' random generators.
         steps: control steps done in each world's episode, int64 [num_worlds].
+        horizon: control steps in an episode.
         diverged: whether the last `step` made the simulation diverge, bool [num_worlds].
 
     Raises:
@@ -92,6 +95,7 @@ class Worlds:
         suite: str | None = None,
         backgrounds: str | Path | None = None,
         occluders: int = 0,
+        max_episode_steps: int | None = None,
         **options: Any,
     ) -> None:
         arguments: dict[str, Any] = {"image_size": image_size, "depth": depth, "threads": threads}
@@ -103,6 +107,7 @@ class Worlds:
             "suite": suite,
         }
         arguments |= {"backgrounds": backgrounds, "occluders": occluders}
+        arguments |= {"max_episode_steps": max_episode_steps}
         self._recreate = partial(type(self), task, num_worlds, **arguments, **options)
         self.num_worlds, self.threads = num_worlds, threads or usable_cores()
         self.image_size = check_image_size(image_size)
@@ -111,6 +116,7 @@ class Worlds:
         if self.shifts.spare_distractors:
             options = {"spare_distractors": self.shifts.spare_distractors, **options}
         self.task = make_task(task, num_worlds, options)
+        self.horizon = min(task.horizon, _check_limit(max_episode_steps) or task.horizon)
         self.occluders = Occluders(num_worlds, occluders)
         spec = mujoco.MjSpec.from_string(self.task.mjcf())
         self.occluders.add_to(spec)
@@ -229,7 +235,7 @@ class Worlds:
         reward, sound = np.where(self.diverged, 0.0, reward), ~self.diverged
         terminated, success = terminated & sound, success & sound
         self.render()
-        truncated = ((self.steps >= self.task.horizon) | self.diverged) & ~terminated
+        truncated = ((self.steps >= self.horizon) | self.diverged) & ~terminated
         return reward, terminated, truncated, success
 
     def render(self) -> None:
@@ -466,6 +472,15 @@ class Worlds:
                 "clip them"
             )
         return values
+
+
+def _check_limit(max_episode_steps: int | None) -> int | None:
+    """Check a limit of steps and return it; None for none."""
+    if max_episode_steps is None or max_episode_steps == -1:
+        return None
+    if not isinstance(max_episode_steps, int | np.integer) or max_episode_steps < 1:
+        raise ValueError(f"expected max_episode_steps of at least 1, got {max_episode_steps!r}")
+    return int(max_episode_steps)
 
 
 def _pack_generator(generator: np.random.Generator) -> NDArray[np.uint64]:

@@ -398,3 +398,20 @@ def test_metadata_name_what_draws_the_frames(renderer: str | None) -> None:
 def test_what_cannot_draw_is_refused(options: dict[str, str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         gymnasium.make("RobotAttn/Track-v0", **options)
+
+
+def test_episodes_of_a_batch_can_be_shortened_as_those_of_one_environment_can() -> None:
+    batch: Any = gymnasium.make_vec("RobotAttn/Track-v0", num_envs=2, max_episode_steps=3)
+    one = gymnasium.make("RobotAttn/Track-v0", max_episode_steps=3)
+    batch.reset(seed=0)
+    one.reset(seed=0)
+    assert batch.unwrapped.horizon == 3
+    action = np.zeros(batch.single_action_space.shape, np.float32)
+    for step in range(1, 4):
+        *_, truncated, infos = batch.step(np.stack([action] * 2))
+        assert truncated.tolist() == [step == 3] * 2 == [one.step(action)[3]] * 2
+    assert infos["final_info"]["end"].tolist() == ["time limit"] * 2
+    with pytest.raises(ValueError, match="max_episode_steps of at least 1, got 0"):
+        gymnasium.make_vec("RobotAttn/Track-v0", num_envs=2, max_episode_steps=0)
+    batch.close()
+    one.close()
