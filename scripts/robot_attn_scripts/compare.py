@@ -24,6 +24,7 @@ CELLS, NAME = "cells", "comparison"
 """Names in the output folder: the folder of the cells, and the stem of the other files."""
 
 COLUMNS = (
+    ("return", "return", 1, 1),
     ("score", "normalised_score", 3, 1),
     ("interquartile mean", "normalised_score_iqm", 3, 1),
     ("success, %", "success", 0, 100),
@@ -32,8 +33,8 @@ COLUMNS = (
     ("x centre bias", "mass_over_center_bias", 1, 1),
     ("pointing, %", "pointing_game", 0, 100),
 )
-"""Columns of the table: heading, metric, digits, factor."""
-IN_TERMINAL = ("normalised_score", "success", "mass_over_chance", "pointing_game")
+"""Columns of the table: heading, metric, digits, factor. The return is a column where it is the score."""
+IN_TERMINAL = ("return", "normalised_score", "success", "mass_over_chance", "pointing_game")
 """The metrics that the terminal shows, so that the table fits in 80 columns."""
 
 
@@ -335,6 +336,7 @@ def figures_of(
         "calibration": {"episodes": len(calibration), "first_seed": calibration[0]},
         "interval": "95 % bootstrap: runs are resampled first, then episodes, the same ones for all runs",
         "versions": library_versions(),
+        "score": comparison.score,
         "arms": {
             arm: {
                 "uniform_attention": arm in comparison.uniform,
@@ -356,7 +358,7 @@ def figures_of(
         },
         "differences": {
             scene: [
-                {"arms": list(pair), **_report.interval(difference, METRICS["normalised_score"].unit)}
+                {"arms": list(pair), **_report.interval(difference, METRICS[comparison.score].unit)}
                 for pair, difference in pairs.items()
             ]
             for scene, pairs in comparison.differences.items()
@@ -380,6 +382,8 @@ def _notes(figures: Any) -> list[str]:
         notes.append(f"One seed: the interval of {', '.join(single)} is over episodes only.")
     if several and min(several) < 10:
         notes.append(f"With {min(several)} runs the interval is approximate.")
+    if figures["score"] == "return":
+        notes.append("The environment has no oracle, so scores are returns and are not normalised.")
     if uniform:
         notes.append(f"The map of {', '.join(uniform)} is uniform by construction: it scores chance.")
     return notes
@@ -399,9 +403,19 @@ def _rows(figures: Any, scene: str, columns: Iterable[tuple[str, str, int, int]]
     ]
 
 
+def _columns(figures: Any) -> list[tuple[str, str, int, int]]:
+    """List the columns of the table: the return or the normalised scores, whichever the score is."""
+    unknown = "normalised_score" if figures["score"] == "return" else "return"
+    return [column for column in COLUMNS if not column[1].startswith(unknown)]
+
+
+def _digits(figures: Any) -> int:
+    return next(digits for _, metric, digits, _ in COLUMNS if metric == figures["score"])
+
+
 def _differences(figures: Any, scene: str) -> list[list[str]]:
     return [
-        [" - ".join(entry["arms"]), _report.interval_text(entry, 3, sign="+")]
+        [" - ".join(entry["arms"]), _report.interval_text(entry, _digits(figures), sign="+")]
         for entry in figures["differences"][scene]
     ]
 
@@ -410,7 +424,7 @@ def show(figures: Any, console: Console) -> None:
     """Print the figures as tables."""
     from rich.text import Text
 
-    columns = [column for column in COLUMNS if column[1] in IN_TERMINAL]
+    columns = [column for column in _columns(figures) if column[1] in IN_TERMINAL]
     scores = _report.figure_table("arm (runs)", *(heading for heading, *_ in columns))
     differences = _report.figure_table("arms", "difference in score")
     for scene in figures["scenes"]:
@@ -435,8 +449,9 @@ def show(figures: Any, console: Console) -> None:
 
 def markdown(figures: Any) -> str:
     """Format the figures as Markdown tables."""
-    headings = ["scene", "arm (runs)", *(heading for heading, *_ in COLUMNS)]
-    scores = [[scene, *row] for scene in figures["scenes"] for row in _rows(figures, scene, COLUMNS)]
+    columns = _columns(figures)
+    headings = ["scene", "arm (runs)", *(heading for heading, *_ in columns)]
+    scores = [[scene, *row] for scene in figures["scenes"] for row in _rows(figures, scene, columns)]
     differences = [[scene, *row] for scene in figures["scenes"] for row in _differences(figures, scene)]
     parts = [f"{headline(figures)}. {' '.join(_notes(figures))}", _markdown_table(headings, scores)]
     if differences:

@@ -32,7 +32,6 @@ def evaluate(options: Options) -> dict[str, object]:
     from rich.console import Console
 
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
-    from robot_attn_policies.rollouts.rollout import random_actor
 
     policy = _loaded_run.load(options.run, options.which, options.module)
     calibration_seeds = _loaded_run.seeds_from(
@@ -43,7 +42,6 @@ def evaluate(options: Options) -> dict[str, object]:
 
     scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
     envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
-    oracle = None
     focus: dict[str | None, Focus | None] = dict.fromkeys(policy.probes)
     with (
         closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
@@ -58,10 +56,7 @@ def evaluate(options: Options) -> dict[str, object]:
         if rollouts is None:
             act = next(iter(policy.probes.values())).act
             rollouts = _loaded_run.play("the policy", act, env, seeds, start_progress)
-        if _loaded_run.has_oracle(env):
-            random, oracle = _loaded_run.baselines(env, seeds, start_progress)
-        else:
-            random = _loaded_run.play("random", random_actor(env.action_space), env, seeds, start_progress)
+        random, oracle = _loaded_run.baselines(env, seeds, start_progress)
 
     by_camera = {
         key: None if found is None else _focus_figures(found, policy.probes[key].uniform, calibration_seeds)

@@ -115,6 +115,8 @@ class Metric(NamedTuple):
     """Reduces them to the figure."""
     pooled: bool = False
     """Whether it is computed over the episodes of all runs, instead of averaged over runs."""
+    needs_oracle: bool = False
+    """Whether it is unknown in an environment without an oracle."""
 
 
 def _score_rows(scores: Scores, baselines: Baselines) -> NDArray[np.float64]:
@@ -131,8 +133,10 @@ def _columns(*names: str) -> Callable[[Scores, Baselines], NDArray[np.float64]]:
 
 
 METRICS: Mapping[str, Metric] = {
-    "normalised_score": Metric("0 random, 1 oracle", _score_rows, normalised(mean)),
-    "normalised_score_iqm": Metric("0 random, 1 oracle", _score_rows, normalised(iqm), pooled=True),
+    "normalised_score": Metric("0 random, 1 oracle", _score_rows, normalised(mean), needs_oracle=True),
+    "normalised_score_iqm": Metric(
+        "0 random, 1 oracle", _score_rows, normalised(iqm), pooled=True, needs_oracle=True
+    ),
     "return": Metric(
         "reward an episode", lambda scores, baselines: np.asarray(scores.returns, np.float64), mean
     ),
@@ -140,7 +144,10 @@ METRICS: Mapping[str, Metric] = {
         "reward an episode", lambda scores, baselines: np.asarray(baselines.random, np.float64), mean
     ),
     "oracle_return": Metric(
-        "reward an episode", lambda scores, baselines: np.asarray(baselines.oracle, np.float64), mean
+        "reward an episode",
+        lambda scores, baselines: np.asarray(baselines.oracle, np.float64),
+        mean,
+        needs_oracle=True,
     ),
     "success": Metric(
         "fraction of episodes", lambda scores, baselines: np.asarray(scores.successes, np.float64), mean
@@ -171,11 +178,13 @@ class Comparison:
     figures: Mapping[str, Mapping[str, Mapping[str, ArmFigure]]]
     """Figures by scene, arm and metric."""
     differences: Mapping[str, Mapping[tuple[str, str], Interval]]
-    """By scene and pair of arms: normalised score of the first minus that of the second."""
+    """By scene and pair of arms: `score` of the first minus that of the second."""
     seeds: Mapping[str, Sequence[int]]
     """Training seeds of each arm's runs."""
     uniform: frozenset[str]
     """Arms whose attention is uniform by construction and carries no information."""
+    score: str
+    """The metric that arms are ranked by: "normalised_score", or "return" without an oracle."""
 
 
 def compare(
@@ -196,22 +205,25 @@ def compare(
     Raises:
         ValueError: the oracle's return is not above the random policy's, or runs have different episodes.
     """
+    cells_of_runs = [cell for arms in cells.values() for runs in arms.values() for cell in runs]
+    without_oracle = any(baselines.oracle is None for _, baselines in cells_of_runs)
+    score = "return" if without_oracle else "normalised_score"
     figures: dict[str, dict[str, dict[str, ArmFigure]]] = {}
     differences: dict[str, dict[tuple[str, str], Interval]] = {}
     for scene, arms in cells.items():
         figures[scene] = {arm: {} for arm in arms}
         without_success = any(scores.successes is None for runs in arms.values() for scores, _ in runs)
         for name, metric in METRICS.items():
-            if name == "success" and without_success:
+            if (name == "success" and without_success) or (metric.needs_oracle and without_oracle):
                 continue
             rows = [np.stack([metric.rows(*cell) for cell in runs]) for runs in arms.values()]
             estimates = bootstrap_arms(rows, metric.statistic, pooled=metric.pooled)
             for arm, table, estimate in zip(arms, rows, estimates, strict=True):
                 each = tuple(metric.statistic(table, 1).tolist())
                 figures[scene][arm][name] = ArmFigure(estimate.interval(), each)
-            if name == "normalised_score":
+            if name == score:
                 differences[scene] = {
                     (one, other): a.minus(b).interval()
                     for (one, a), (other, b) in itertools.combinations(zip(arms, estimates, strict=True), 2)
                 }
-    return Comparison(figures, differences, seeds, uniform)
+    return Comparison(figures, differences, seeds, uniform, score)

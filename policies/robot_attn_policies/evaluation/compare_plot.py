@@ -16,10 +16,12 @@ from robot_attn_policies.evaluation.plot_style import (
 )
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
-PANELS = (
-    ("normalised_score", "normalised score", "0 random, 1 oracle", 1.0, "oracle"),
-    ("mass_over_chance", "focus: mass on the target", "times chance", 1.0, "chance"),
-)
+SCORES = {
+    "normalised_score": ("normalised score", "0 random, 1 oracle", 1.0, "oracle"),
+    "return": ("return", "reward an episode", None, ""),
+}
+FOCUS = ("focus: mass on the target", "times chance", 1.0, "chance")
+"""Panels: title, unit, and a level to mark, with its name."""
 
 
 def write_plot(path: Path, comparison: Comparison, title: str) -> None:
@@ -38,12 +40,16 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
     scenes, arms = list(comparison.figures), list(comparison.seeds)
     figure = new_figure(10, 4.2, title)
     step = min(0.24, 0.75 / len(arms))
-    for axes, (metric, name, unit, level, mark) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        axes.axhline(level, zorder=1, **LEVEL)
-        axes.annotate(
-            mark, (1, level), xycoords=("axes fraction", "data"), xytext=(4, -3),
-            textcoords="offset points", fontsize=9, color=DIM,
-        )  # fmt: skip
+    panels = {comparison.score: SCORES[comparison.score], "mass_over_chance": FOCUS}
+    for axes, (metric, (name, unit, level, mark)) in zip(
+        figure.subplots(1, len(panels)), panels.items(), strict=True
+    ):
+        if level is not None:
+            axes.axhline(level, zorder=1, **LEVEL)
+            axes.annotate(
+                mark, (1, level), xycoords=("axes fraction", "data"), xytext=(4, -3),
+                textcoords="offset points", fontsize=9, color=DIM,
+            )  # fmt: skip
         for place, arm in enumerate(arms):
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             for x, scene in enumerate(scenes):

@@ -50,12 +50,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Returns of the random policy and of the oracle, which define normalised scores of 0 and 1."""
+    """Returns of the random policy and of the oracle, which define normalised scores of 0 and 1.
+
+    Without an oracle scores are not normalised.
+    """
 
     random: tuple[float, ...]
     """Return per episode."""
-    oracle: tuple[float, ...]
-    """Return per episode."""
+    oracle: tuple[float, ...] | None
+    """Return per episode; None if the environment has no oracle."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,14 @@ def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
     )
 
 
-def baselines_of(random: Rollouts, oracle: Rollouts) -> Baselines:
-    """Baselines of an evaluation, for a cell.
+def baselines_of(random: Rollouts, oracle: Rollouts | None) -> Baselines:
+    """Baselines of an evaluation, for a cell; `oracle` is None if the environment has none.
 
     Raises:
         ValueError: the oracle's mean return is not above the random policy's.
     """
+    if oracle is None:
+        return Baselines(_rounded(random.returns), None)
     with_baselines(random.returns, random.returns, oracle.returns)
     return Baselines(_rounded(random.returns), _rounded(oracle.returns))
 
