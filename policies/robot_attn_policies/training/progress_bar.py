@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -32,7 +33,9 @@ class ProgressBar:
     """
 
     def __init__(self, console: Console | None, config: TrainConfig, steps: int) -> None:
-        self._total, self._last, self._evaluation = config.steps, steps, ""
+        self._total, self._evaluation = config.steps, ""
+        self._rest: list[str] = []  # what follows the number of steps, once an update has measured it
+        self._shown = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=8),  # so that the whole line fits in 80 columns
@@ -54,6 +57,20 @@ class ProgressBar:
     ) -> None:
         self._progress.stop()
 
+    def collect(self, steps: int, steps_per_second: float) -> None:
+        """Show that a rollout is being collected, at most twice a second; the first rollout with its rate.
+
+        Args:
+            steps: environment steps done.
+            steps_per_second: throughput of this rollout.
+        """
+        if time.monotonic() - self._shown < 0.5:
+            return
+        self._shown = time.monotonic()
+        rest = self._rest or [f"{steps_per_second:,.0f} steps/s", "first rollout ..."]
+        figures = " · ".join([f"{steps:,}", *rest])
+        self._progress.update(self._task, completed=min(steps, self._total), figures=figures)
+
     def show(self, steps: int, row: Mapping[str, float]) -> None:
         """Show the state after an update.
 
@@ -61,11 +78,13 @@ class ProgressBar:
             steps: environment steps done.
             row: the update's row of progress.csv.
         """
-        parts = [f"{steps:,}", pace(row["steps_per_second"], max(self._total - steps, 0))]
+        parts = [pace(row["steps_per_second"], max(self._total - steps, 0))]
         if "episode_return" in row:
             parts.append(f"return {row['episode_return']:.1f}")
         if "eval_score" in row:
             self._evaluation = f"score {row['eval_score']:.3g}"
         if self._evaluation:
             parts.append(self._evaluation)
-        self._progress.update(self._task, completed=min(steps, self._total), figures=" · ".join(parts))
+        self._rest = parts
+        figures = " · ".join([f"{steps:,}", *parts])
+        self._progress.update(self._task, completed=min(steps, self._total), figures=figures)

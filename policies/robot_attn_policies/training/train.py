@@ -326,7 +326,7 @@ class Training:
         with ProgressBar(console, self.config, self.model.num_timesteps) as progress_bar:
             try:
                 while (stopped := self.finished()) is None:
-                    evaluated = self._update()
+                    evaluated = self._update(progress_bar)
                     snapshot = self.snapshot()
                     progress_bar.show(self.model.num_timesteps, self._progress.row)
                     if evaluated or time.monotonic() - saved >= save_seconds:
@@ -344,10 +344,16 @@ class Training:
             self.folder, snapshot["steps"], snapshot["seconds"], stopped, self.best, tuple(self.evaluations)
         )
 
-    def _update(self) -> bool:
+    def _update(self, progress_bar: ProgressBar) -> bool:
         """Collect a rollout, update, and evaluate if due. Returns whether it evaluated."""
         model, started, steps = self.model, time.monotonic(), self.model.num_timesteps
-        callback = StepCallback(lambda: not self._stop())
+
+        def on_step() -> bool:
+            rate = (model.num_timesteps - steps) / max(time.monotonic() - started, 1e-9)
+            progress_bar.collect(model.num_timesteps, rate)
+            return not self._stop()
+
+        callback = StepCallback(on_step)
         callback.init_callback(model)
         if not model.collect_rollouts(self.env, callback, model.rollout_buffer, model.n_steps):
             raise TrainingInterrupted
