@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from robot_attn_envs.registry import TASKS, register_installed, register_shift, register_task
 
 if TYPE_CHECKING:
+    from robot_attn_envs.anymujoco import CameraObservation, CameraVectorEnv
     from robot_attn_envs.env import BatchEnv, TaskEnv
     from robot_attn_envs.render.camera import BatchCamera
     from robot_attn_envs.render.scene import FreeCamera
@@ -53,6 +54,8 @@ register_installed()
 _WHERE = {
     "BatchCamera": "robot_attn_envs.render.camera",
     "BatchEnv": "robot_attn_envs.env",
+    "CameraObservation": "robot_attn_envs.anymujoco",
+    "CameraVectorEnv": "robot_attn_envs.anymujoco",
     "FreeCamera": "robot_attn_envs.render.scene",
     "Objects": "robot_attn_envs.tasks.objects",
     "SpaceRow": "robot_attn_envs.tasks.task",
@@ -72,6 +75,8 @@ __all__ = [
     "TASKS",
     "BatchCamera",
     "BatchEnv",
+    "CameraObservation",
+    "CameraVectorEnv",
     "FreeCamera",
     "Objects",
     "Shift",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -152,6 +153,7 @@ def run_jobs(
 
 
 def _serve(work: Callable[[Any, ReportProgress], Any], connection: Connection) -> None:
+    warnings.simplefilter("ignore", UserWarning)  # this process's parent has printed them, once
     while True:
         job = connection.recv()
         try:

@@ -190,6 +190,17 @@ def creation_errors(name: str, options: Mapping[str, Any]) -> Iterator[None]:
         raise ValueError(f"{name} cannot be made{f' with {pairs}' if pairs else ''}: {error}") from error
 
 
+def creator_of(name: str) -> Any:
+    """Return the class or function that makes single environments of an id.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    entry = gymnasium.spec(name).entry_point
+    with creation_errors(name, {}):
+        return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
 def _class(spec: EnvSpec) -> Any:
     """Return the class of a task of `robot_attn_envs`, or the creator of any other environment."""
     if spec.id in TASKS:

@@ -12,32 +12,18 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import AddRenderObservation, RescaleAction, ResizeObservation
 
-from robot_attn_envs.anymujoco import CameraVectorEnv
-from robot_attn_envs.anymujoco.frames import SceneFrames
-from robot_attn_envs.anymujoco.simulation import has_simulation
 from robot_attn_policies.sb3.images import entries_of, image_entries
-from robot_attn_scripts._errors import unknown_name
 from robot_attn_scripts._render_peers import opengl
+from robot_attn_scripts._tasks import creator_of
 
 IMAGE_SIZE = 64
 """Default height and width of rendered frames in pixels."""
 
-RENDERERS = (None, "tiled", "opengl")
-"""What draws an environment with a MuJoCo model: ours, the default, or its own renderer."""
-
-CAMERA_OPTIONS = frozenset(
-    {
-        name
-        for made in (CameraVectorEnv, SceneFrames)
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-)
-"""Options of `CameraVectorEnv`."""
+MIN_SHADOW_MAP = 1024
+"""Width of the shadow map in texels, at least, if frames are small."""
 
 EGL = "libEGL.so.1"
 """The OpenGL library that renders without a display."""
@@ -80,30 +66,27 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEn
     Raises:
         ValueError: an unknown renderer, or an error of `CameraVectorEnv` or `make_env`.
     """
-    takes = inspect.signature(_creator(name)).parameters
-    camera = {key: value for key, value in options.items() if key in CAMERA_OPTIONS and key not in takes}
-    rest = {key: value for key, value in options.items() if key not in camera}
-    renderer = rest.pop("renderer", None) if "renderer" not in takes else None
-    if renderer not in RENDERERS:
-        raise unknown_name("renderer", renderer, [one for one in RENDERERS if one is not None])
-    if renderer != "opengl":
-        first = gymnasium.make(name, **rest)
-        if has_simulation(first) and not (_has_images(first.observation_space, name) and not camera):
+    _choose_opengl()
+    from robot_attn_scripts import _mujoco_cameras  # not above: it imports mujoco
+
+    split = _mujoco_cameras.split_options(creator_of(name), options)
+    reason = "with renderer=opengl"
+    if split.renderer != "opengl":
+        first = gymnasium.make(name, **split.own)
+        has_images = _has_images(first.observation_space, name)
+        if _mujoco_cameras.draws(first, has_images=has_images, camera=split.camera):
             _check_limit(first, name)
             made = [first]  # the one that was looked at is the first of the batch
 
             def make() -> Env:
-                return _scale_actions(made.pop() if made else gymnasium.make(name, **rest))
+                return _scale_actions(made.pop() if made else gymnasium.make(name, **split.own))
 
-            return CameraVectorEnv([make] * num_envs, **{"masks": False, "image_size": IMAGE_SIZE, **camera})
+            return _mujoco_cameras.CameraVectorEnv([make] * num_envs, **{"masks": False, **split.camera})
         first.close()
-    if unmet := [key for key in camera if key != "image_size"]:
-        raise ValueError(
-            f"expected an environment with a MuJoCo model, drawn by our renderer, for {', '.join(unmet)}, "
-            f"got {name}{' with renderer=opengl' if renderer == 'opengl' else ' without one'}: leave them out"
-        )
-    options = {**rest, **camera}
-    _choose_opengl()
+        reason = "without a MuJoCo model"
+    _mujoco_cameras.check_drawn_by_us(name, split, reason)
+    options = {**split.own, **split.camera}
+    options.pop("masks", None)
     return Batch(
         SyncVectorEnv([lambda: make_env(name, **options)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     )
@@ -126,7 +109,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         ValueError: the environment has no images or has them in a nested space, or OpenGL is missing, or its
             episodes have no limit of steps.
     """
-    creator = _creator(name)
+    creator = creator_of(name)
     if image_size is not None and "image_size" in inspect.signature(creator).parameters:
         options["image_size"], image_size = image_size, None
     height, width = _sides(IMAGE_SIZE if image_size is None else image_size)
@@ -136,6 +119,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         if _is_mujoco(creator):
             drawing |= {"height": height, "width": width}
     env: Env = gymnasium.make(name, **{**drawing, **options})
+    _shrink_shadows(env, max(height, width))
     _check_limit(env, name)
     if not _has_images(env.observation_space, name):
         env = _observe_frames(env, name, (height, width))
@@ -144,11 +128,6 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
             f"expected no image_size for {name}, whose images have a fixed size, got one: omit it"
         )
     return _scale_actions(env)
-
-
-def _creator(name: str) -> Any:
-    entry = gymnasium.spec(name).entry_point
-    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _check_limit(env: Env, name: str) -> None:
@@ -224,6 +203,23 @@ def _observe_frames(env: Env, name: str, size: tuple[int, int]) -> Env:
             env.render()
     env = AddRenderObservation(env)
     return env if env.observation_space.shape == (*size, 3) else ResizeObservation(env, size)
+
+
+def _shrink_shadows(env: Env, side: int) -> None:
+    """Give an environment's OpenGL renderer a shadow map that suits its frames.
+
+    MuJoCo's default of 4096 x 4096 texels is drawn for every frame: in software that takes ten times as long
+    as the rest of a frame of 64 x 64 pixels. The renderer takes the size from the model when it draws the
+    first.
+
+    Args:
+        env: the environment, before its first frame.
+        side: largest side of a frame in pixels.
+    """
+    model = getattr(env.unwrapped, "model", None)
+    quality = getattr(getattr(model, "vis", None), "quality", None)
+    if quality is not None:
+        quality.shadowsize = min(quality.shadowsize, max(MIN_SHADOW_MAP, 4 * side))
 
 
 def _has_images(space: spaces.Space[Any], name: str) -> bool:

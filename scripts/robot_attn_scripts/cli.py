@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from robot_attn_scripts._command import Command, dispatch
 
@@ -27,6 +29,9 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "export": Command("export", "export a policy to ONNX, with its preprocessing", ("train", "onnx")),
     "watch": Command("watch", "show a policy's attention on a video or a camera", ("train", "video")),
+    "cameras": Command(
+        "cameras", "show what a MuJoCo environment's cameras see, with names", ("train", "video")
+    ),
     "gallery": Command("gallery", "draw every task under every visual shift", ("train", "video")),
     "benchmark": Command("benchmark", "measure rendering, training, attention and the families", group=True),
     "families": Command("families", "list the perception families and their cost", ("train",)),
@@ -44,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # that the simulator's threads or another process could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = _run(arguments)
+        with _short_warnings():
+            code = _run(arguments)
         sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught below
         return code
     except KeyboardInterrupt:
@@ -86,6 +92,29 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print warnings about what the user chose as one line on stderr, each once; others as Python does."""
+    import warnings
+
+    told = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        text = f"robot-attn: warning: {' '.join(str(message).split())}"
+        if category is not UserWarning:
+            shown(message, category, *place, **more)
+        elif text not in told:
+            told.add(text)
+            print(text, file=sys.stderr)
+
+    shown = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def _one_line(error: Exception) -> str:

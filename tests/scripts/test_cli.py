@@ -79,7 +79,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 COMMANDS = (
-    "train, evaluate, compare, curves, replay, explain, record, export, watch, gallery, benchmark, "
+    "train, evaluate, compare, curves, replay, explain, record, export, watch, cameras, gallery, benchmark, "
     "families, demo"
 )
 

@@ -27,7 +27,18 @@ COMMANDS: dict[str, Command] = {
     **{f"benchmark {name}": command for name, command in benchmark.COMMANDS.items()},
 }
 
-POSITIONAL = ("train", "evaluate", "compare", "curves", "replay", "explain", "record", "export", "watch")
+POSITIONAL = (
+    "train",
+    "evaluate",
+    "compare",
+    "curves",
+    "replay",
+    "explain",
+    "record",
+    "export",
+    "watch",
+    "cameras",
+)
 """Commands that require a task or a run."""
 
 HEAVY = (
@@ -87,7 +98,8 @@ from robot_attn_scripts import benchmark, cli
 from robot_attn_scripts._command import parse
 for name, command in {{**cli.COMMANDS, **benchmark.COMMANDS}}.items():
     if not command.group:
-        needed = {{"train": ["track"], "watch": ["0", "run"]}}.get(command.module, ["run"])
+        first = {{"train": ["track"], "cameras": ["Ant-v5"], "watch": ["0", "run"]}}
+        needed = first.get(command.module, ["run"])
         plain = command.module in ("gallery", "families", "demo") or command.module.startswith("benchmarks.")
         parse(name, command, [] if plain else needed)
         assert not [m for m in {HEAVY!r} if m in sys.modules], name
