@@ -13,14 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import toy_training
+from gymnasium import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_env import ToyEnv
 
 from robot_attn_policies.rollouts.rollout import rollout_episodes
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
 from robot_attn_policies.sb3.policy import policy_weights
+from robot_attn_policies.training.checks import check_memory
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.process_settings import keep_memory
 from robot_attn_policies.training.progress_log import COLUMNS
@@ -458,3 +462,21 @@ def test_training_and_evaluation_have_separate_environments(tmp_path: Path) -> N
 
     train(CONFIG, make_env, tmp_path / "run")
     assert calls == [(CONFIG.ppo.n_envs, True), (CONFIG.eval_episodes, False)]
+
+
+def test_memory_is_that_of_the_rollout_a_minibatch_and_the_weights() -> None:
+    space = spaces.Dict(
+        left=spaces.Box(0, 255, (3, 48, 64), np.uint8),
+        depth=spaces.Box(0, 9, (1, 32, 40), np.float32),
+        state=spaces.Box(-1, 1, (2,), np.float64),
+    )
+    config = TrainConfig("track", perception="query", ppo=PPOPreset(n_envs=5, n_steps=7, batch_size=11))
+    weights = sum(each.numel() for each in PerceptionExtractor(space, "query").parameters())
+    pixels, depth = 3 * 48 * 64, 32 * 40
+    needed = 35 * (pixels + 4 * depth + 8 * 2) + 11 * 4 * (pixels + depth + 2) + 16 * weights
+    check_memory(space, config, available=needed)
+    with pytest.raises(ValueError, match=r"n_envs 5 x n_steps 7 .*batch_size of 11.*weights of 'query'"):
+        check_memory(space, config, available=needed - 1)
+    large = spaces.Box(0, 255, (3, 2048, 2048), np.uint8)
+    with pytest.raises(ValueError, match=r"33\.3 GB for the weights of 'cnn'"):
+        check_memory(large, replace(config, perception="cnn"), available=8e9)

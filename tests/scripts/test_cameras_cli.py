@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
@@ -21,6 +22,7 @@ from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED  # noqa: E40
 from robot_attn_policies.recording.episode_file import load_episode  # noqa: E402
 from robot_attn_policies.sb3.act import act  # noqa: E402
 from robot_attn_policies.sb3.extractor import find_extractor  # noqa: E402
+from robot_attn_policies.sb3.policy import policy_weights  # noqa: E402
 from robot_attn_policies.training.run_folder import load_policy  # noqa: E402
 from robot_attn_scripts.cli import main  # noqa: E402
 
@@ -327,3 +329,33 @@ def test_cameras_of_a_mujoco_model_are_explained_and_scored_each(tmp_path: Path)
         "free": False,
         "track": True,
     }  # counterfactuals have the masks of the first camera alone
+
+
+def test_a_resumed_training_with_two_cameras_has_the_same_bits(tmp_path: Path) -> None:
+    """A picture and its depth are two images of one camera, both used."""
+    small = ["--ppo", "n_envs=2", "n_steps=16", "batch_size=16", "n_epochs=1", "net_arch=[8]", "--threads", 1]
+    training = ["train", "track", "--env", "depth=true", "--eval-every", 0, *small]
+    assert run(*training, "--out", tmp_path / "whole", "--steps", 64) == 0
+    assert run(*training, "--out", tmp_path / "parts", "--steps", 32) == 0
+    assert run("train", "track", "--out", tmp_path / "parts", "--resume", "--steps", 64) == 0
+    policies = [load_policy(tmp_path / name, which="last")[0] for name in ("whole", "parts")]
+    assert find_extractor(policies[0]).image_keys == ("depth", "image")
+    one, other = (policy_weights(policy) for policy in policies)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_image_that_is_left_out_is_named(tmp_path: Path) -> None:
+    small = [
+        "--ppo",
+        "n_envs=2",
+        "n_steps=16",
+        "batch_size=16",
+        "n_epochs=1",
+        "--threads",
+        1,
+        "--eval-every",
+        0,
+    ]
+    arguments = ["--env", "depth=true", "--option", "image=image", "--out", tmp_path / "run", "--steps", 32]
+    with pytest.warns(UserWarning, match=r"does not see the images \['depth'\]"):
+        assert run("train", "track", *arguments, *small) == 0

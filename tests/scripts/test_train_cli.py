@@ -199,7 +199,7 @@ class Unlearnable(gymnasium.Env[Any, Any]):
             ["toy", "--ppo", "n_envs=1", "n_steps=1"],
             "expected a rollout, n_envs x n_steps, of 2 frames",
         ),
-        (["toy", "--ppo", "n_envs=64", "n_steps=1048576"], "expected a rollout that fits in "),
+        (["toy", "--ppo", "n_envs=64", "n_steps=1048576"], "expected a training that fits in "),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(

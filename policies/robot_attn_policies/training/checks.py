@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
-from robot_attn_policies.training.presets import PPOPreset, TrainConfig
+from robot_attn_policies.sb3.extractor import PerceptionExtractor
+from robot_attn_policies.training.presets import TrainConfig
 from robot_attn_policies.training.run_folder import Run, RunError
 
 MAY_CHANGE = ("steps", "stop_score")
@@ -71,25 +74,57 @@ def check_actions(space: spaces.Space[Any]) -> None:
         )
 
 
-def check_memory(observations: spaces.Space[Any], ppo: PPOPreset) -> None:
-    """Check that the observations of a rollout fit in the machine's memory.
+def check_memory(
+    observations: spaces.Space[Any], config: TrainConfig, *, available: float | None = None
+) -> None:
+    """Check that a rollout, a minibatch and the perception's weights fit in memory together.
+
+    It counts what is certain: the observations of a rollout, those of a minibatch as 32-bit floats, and for
+    each weight its value, its gradient and Adam's two moments. Activations come on top.
 
     Args:
-        observations: observation space of one environment.
-        ppo: the preset, whose `n_envs` and `n_steps` are a rollout.
+        observations: observation space of one environment, with the axes of the policy's.
+        config: the configuration.
+        available: bytes of memory; None for what the machine, or the process's control group, has.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: they do not fit; or a perception that cannot be built for these observations.
     """
+    ppo = config.ppo
     entries = observations.spaces.values() if isinstance(observations, spaces.Dict) else (observations,)
-    frame = sum(math.prod(entry.shape or ()) * np.dtype(entry.dtype).itemsize for entry in entries)
-    required = frame * ppo.n_envs * ppo.n_steps
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if required > installed:
+    numbers = [math.prod(entry.shape or ()) for entry in entries]
+    frame = sum(count * np.dtype(entry.dtype).itemsize for count, entry in zip(numbers, entries, strict=True))
+    rollout = frame * ppo.n_envs * ppo.n_steps
+    minibatch = 4 * sum(numbers) * ppo.batch_size
+    weights = 16 * _count_weights(observations, config) * (1 if ppo.share_features_extractor else 2)
+    limit = memory_limit() if available is None else available
+    if rollout + minibatch + weights > limit:
         raise ValueError(
-            f"expected a rollout that fits in {installed / 1e9:.0f} GB of memory, got n_envs {ppo.n_envs:,} "
-            f"x n_steps {ppo.n_steps:,} observations of {required / 1e9:,.0f} GB: lower n_envs or n_steps"
+            f"expected a training that fits in {limit / 1e9:,.1f} GB of memory, got {rollout / 1e9:,.1f} GB "
+            f"for n_envs {ppo.n_envs:,} x n_steps {ppo.n_steps:,} observations, {minibatch / 1e9:,.1f} GB "
+            f"for a batch_size of {ppo.batch_size:,}, and {weights / 1e9:,.1f} GB for the weights of "
+            f"{config.perception!r}: lower these numbers, or choose smaller frames or another perception"
         )
+
+
+def _count_weights(observations: spaces.Space[Any], config: TrainConfig) -> int:
+    """Number of weights of a perception, without allocating them; 0 for one that needs them to be built."""
+    options: Any = config.options
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the policy's extractor repeats them
+        try:
+            extractor = PerceptionExtractor(observations, config.perception, **options)
+        except (NotImplementedError, RuntimeError, TypeError):  # it reads its own weights
+            return 0
+    return sum(weights.numel() for weights in extractor.parameters())
+
+
+def memory_limit() -> int:
+    """Return the bytes of memory of the machine, or of the process's control group if that has fewer."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = Path("/sys/fs/cgroup/memory.max")
+    allowed = group.read_text().strip() if group.is_file() else "max"
+    return installed if allowed == "max" else min(installed, int(allowed))
 
 
 def check_spaces(stored: Run, current: Run, folder: Path) -> None:

@@ -229,7 +229,7 @@ class Training:
         self.env = BatchVecEnv(make_env(ppo.n_envs, True), channels_first=True)
         try:
             check_actions(self.env.action_space)
-            check_memory(self.env.observation_space, ppo)
+            check_memory(self.env.observation_space, config)
         except ValueError:
             self.env.close()
             raise
