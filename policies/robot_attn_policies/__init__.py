@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from robot_attn_policies.sb3.extractor import perceive as perceive
     from robot_attn_policies.sb3.policy import PerceptionPolicy as PerceptionPolicy
     from robot_attn_policies.sb3.vec_env import BatchVecEnv as BatchVecEnv
+    from robot_attn_policies.sb3.zip_file import load_zip as load_zip
     from robot_attn_policies.training.presets import PPOPreset as PPOPreset
     from robot_attn_policies.training.presets import TrainConfig as TrainConfig
     from robot_attn_policies.training.run_folder import RunError as RunError
@@ -114,6 +115,7 @@ _PUBLIC = {
     "sb3.extractor": ("PerceptionExtractor", "find_extractor", "perceive"),
     "sb3.policy": ("PerceptionPolicy",),
     "sb3.vec_env": ("BatchVecEnv",),
+    "sb3.zip_file": ("load_zip",),
     "training.presets": ("PPOPreset", "TrainConfig"),
     "training.run_folder": ("RunError", "load_policy"),
     "training.train": ("TrainResult", "train"),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote
 
 from robot_attn_scripts._name_value import parse_pairs
+from robot_attn_scripts.options._groups import is_zip
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
@@ -33,6 +34,22 @@ class Baselines(NamedTuple):
     oracle: Rollouts | None
 
 
+class Setting(Protocol):
+    """What a policy was trained for."""
+
+    @property
+    def task(self) -> str:
+        """The task."""
+
+    @property
+    def perception(self) -> str:
+        """Name of the perception."""
+
+    @property
+    def env(self) -> Mapping[str, Json]:
+        """Options of the environment."""
+
+
 @dataclass(frozen=True)
 class LoadedPolicy:
     """A trained policy.
@@ -40,13 +57,17 @@ class LoadedPolicy:
     Attributes:
         probes: the policy, which returns actions and attention, at each of its cameras by the key of its
             image; None for a policy whose observation is the image.
-        config: configuration of its training.
-        name: run folder and checkpoint, for titles.
+        config: what it was trained for.
+        name: where it is from, for titles.
+        which: the checkpoint, or the algorithm of a zip.
+        algorithm: the algorithm that trained it.
     """
 
     probes: Mapping[str | None, PolicyProbe]
-    config: TrainConfig
+    config: Setting
     name: str
+    which: str
+    algorithm: str
 
     @property
     def probe(self) -> PolicyProbe:
@@ -74,6 +95,26 @@ class LoadedPolicy:
 
     @property
     def held_out_from(self) -> set[int]:
+        """Seeds that training used, as far as they are known."""
+        return set()
+
+    def make_env(self, task: str, options: Mapping[str, Json], num_envs: int) -> Any:
+        """Create a batch of environments for the policy, with target masks if the task has them."""
+        return make_env(task, options, num_envs)
+
+
+@dataclass(frozen=True)
+class LoadedRun(LoadedPolicy):
+    """A trained policy from a run folder.
+
+    Attributes:
+        config: configuration of its training.
+    """
+
+    config: TrainConfig
+
+    @property
+    def held_out_from(self) -> set[int]:
         """Seeds that training used, for its environments and its evaluations."""
         config = self.config
         return {
@@ -82,9 +123,35 @@ class LoadedPolicy:
         }
 
 
+def open_policy(path: Path, options: Any, *, gradients: bool = False) -> LoadedPolicy:
+    """Load a policy from a run folder or from a zip of Stable-Baselines3.
+
+    Args:
+        path: run folder or zip.
+        options: options of the command, with the groups `Policy` or `Source`, `Zip` and `Scene`.
+        gradients: as for `load`.
+
+    Raises:
+        ValueError: an error of `load` or `_loaded_zip.load_zip`.
+    """
+    if not is_zip(path):
+        return load(path, options.which, options.module, gradients=gradients)
+    from robot_attn_scripts._loaded_zip import load_zip
+
+    import_modules(options.module)
+    return load_zip(
+        path,
+        (options.task_name, parse_pairs(options.pairs)),
+        trust=options.trust,
+        vecnormalize=options.vecnormalize,
+        algorithm=options.algorithm,
+        gradients=gradients,
+    )
+
+
 def load(
     run: Path, which: Literal["best", "last"], modules: Sequence[str] = (), *, gradients: bool = False
-) -> LoadedPolicy:
+) -> LoadedRun:
     """Load the policy of a run folder.
 
     Args:
@@ -111,7 +178,7 @@ def load(
         )
     import_modules(modules)
     policy, config = load_policy(run, which=which, modules=modules)
-    return LoadedPolicy(probe_cameras(policy, gradients=gradients), config, f"{run} ({which})")
+    return LoadedRun(probe_cameras(policy, gradients=gradients), config, f"{run} ({which})", which, "PPO")
 
 
 def scene(
@@ -146,11 +213,18 @@ def import_modules(names: Sequence[str]) -> None:
             import_module(name, f"the module {name!r}")
 
 
-def make_env(task: str, options: Mapping[str, Json], num_envs: int) -> Any:
-    """Create a batch of environments of a task, with target masks if the task has them."""
+def make_env(task: str, options: Mapping[str, Json], num_envs: int, *, scale_actions: bool = True) -> Any:
+    """Create a batch of environments of a task, with target masks if the task has them.
+
+    Args:
+        task: the task.
+        options: options of the environment.
+        num_envs: number of environments.
+        scale_actions: whether bounded actions of an environment that is not ours are scaled to [-1, 1].
+    """
     from robot_attn_scripts._tasks import make_batch, with_masks
 
-    return make_batch(task, with_masks(task, options), num_envs)
+    return make_batch(task, with_masks(task, options), num_envs, scale_actions=scale_actions)
 
 
 def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
@@ -185,7 +259,7 @@ def calibrate_policy(
     from robot_attn_policies.evaluation.evaluate import calibrate
     from robot_attn_policies.rollouts.camera import at_camera
 
-    with closing(make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
+    with closing(policy.make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
         on_step = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
         return calibrate(probe.act, at_camera(env, probe.image), seeds, probe.grid, on_step=on_step)
 

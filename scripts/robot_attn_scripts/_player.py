@@ -82,7 +82,7 @@ def make_player(
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
     from robot_attn_scripts._tasks import env_id
 
-    with closing(_loaded_run.make_env(task, scene, 1)) as env:
+    with closing(policy.make_env(task, scene, 1)) as env:
         check_fit(policy.policy.observation_space, policy.policy.action_space, env, env_id(task))
         count = max(1, calibration_episodes)
         others = range(CALIBRATION_SEED, CALIBRATION_SEED + count + len(seeds))
@@ -105,7 +105,7 @@ def check_fit(
     """Check that a policy fits the observations and actions of a task.
 
     Args:
-        observations: observation space of the policy, with channel-first images.
+        observations: observation space of the policy; its images may have their axes in another order.
         actions: action space of the policy.
         env: batch of environments of the task.
         task: name of the task, for the error.
@@ -113,11 +113,8 @@ def check_fit(
     Raises:
         ValueError: a space differs.
     """
-    from robot_attn_policies.sb3.vec_env import BatchVecEnv
-
-    batch = BatchVecEnv(env, channels_first=True)
-    trained, offered = _parts(observations), _parts(batch.observation_space)
-    trained["action"], offered["action"] = _form(actions), _form(batch.action_space)
+    trained, offered = _parts(observations), _parts(env.single_observation_space)
+    trained["action"], offered["action"] = _form(actions), _form(env.single_action_space)
     different = [
         f"{name} {offered.get(name, 'nothing')} where the policy has {trained.get(name, 'nothing')}"
         for name in sorted(trained.keys() | offered.keys())
@@ -127,13 +124,38 @@ def check_fit(
         raise ValueError(
             f"expected a task with the policy's spaces, got {task} with {'; '.join(different)}: name a task "
             "with the same observations and actions, or change the task's with --env"
+            f"{_stack_advice(observations, env.single_observation_space)}"
         )
 
 
 def _parts(space: spaces.Space[Any]) -> dict[str, str]:
-    if isinstance(space, spaces.Dict):
-        return {name: _form(entry) for name, entry in space.spaces.items()}
-    return {"observation": _form(space)}
+    """Describe each entry of an observation space; images as (C, H, W), stacked frames as channels."""
+    from robot_attn_policies.sb3.images import entries_of, image_entries
+
+    images = image_entries(space)
+    return {
+        name or "observation": f"{entry.dtype} {list(images[name].image_shape)}"
+        if name in images
+        else _form(entry)
+        for name, entry in entries_of(space).items()
+    }
+
+
+def _stack_advice(trained: spaces.Space[Any], offered: spaces.Space[Any]) -> str:
+    """Advise to stack frames if that is what an environment lacks, else an empty string."""
+    from robot_attn_policies.sb3.images import image_entries
+
+    images = image_entries(offered)
+    for name, layout in image_entries(trained).items():
+        if name in images and layout.image_size == images[name].image_size:
+            count, rest = divmod(layout.image_shape[0], images[name].image_shape[0])
+            if count > 1 and rest == 0:
+                return (
+                    f"; the policy has {count} frames in one observation: register the environment in "
+                    f"gymnasium.wrappers.FrameStackObservation(env, {count}), and name its module with "
+                    "--module"
+                )
+    return ""
 
 
 def _form(space: spaces.Space[Any]) -> str:

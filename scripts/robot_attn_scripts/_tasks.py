@@ -135,13 +135,17 @@ def with_masks(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "masks": True} if takes else dict(options)
 
 
-def make_batch(task: str, options: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+def make_batch(
+    task: str, options: Mapping[str, Any], num_envs: int, *, scale_actions: bool = True
+) -> VectorEnv[Any, Any, Any]:
     """Create a batch of environments. Each resets in the last step of its episode.
 
     Args:
         task: task, as for `env_id`.
         options: options of the environment.
         num_envs: number of environments.
+        scale_actions: whether bounded actions of environments that are stepped one by one are scaled to
+            [-1, 1].
 
     Returns:
         The batch. It has the attributes `horizon`, the largest number of steps of an episode, and `dt`, the
@@ -155,7 +159,7 @@ def make_batch(task: str, options: Mapping[str, Any], num_envs: int) -> VectorEn
         from robot_attn_scripts import _third_party
 
         with creation_errors(name, options):
-            return _third_party.make_batch(name, options, num_envs)
+            return _third_party.make_batch(name, options, num_envs, scale_actions=scale_actions)
     with creation_errors(name, options):
         env: Any = gymnasium.make_vec(name, num_envs=num_envs, **options)
     if not isinstance(getattr(env, "horizon", None), int):

@@ -51,7 +51,9 @@ class Batch(VectorWrapper[Any, Any, Any, Any, Any]):
         self.dt = 1 / fps if fps else None
 
 
-def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+def make_batch(
+    name: str, options: Mapping[str, Any], num_envs: int, *, scale_actions: bool = True
+) -> VectorEnv[Any, Any, Any]:
     """Create a batch of environments, stepped one by one; each resets in the last step of its episode.
 
     Environments with a MuJoCo model and without images of their own are drawn by our renderer
@@ -62,6 +64,7 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEn
         options: options of `CameraVectorEnv`, of the environment and of `gymnasium.make`. An environment that
             has an option of the same name gets it.
         num_envs: number of environments.
+        scale_actions: as for `make_env`.
 
     Raises:
         ValueError: an unknown renderer, or an error of `CameraVectorEnv` or `make_env`.
@@ -79,7 +82,8 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEn
             made = [first]  # the one that was looked at is the first of the batch
 
             def make() -> Env:
-                return _scale_actions(made.pop() if made else gymnasium.make(name, **split.own))
+                env = made.pop() if made else gymnasium.make(name, **split.own)
+                return _scale_actions(env) if scale_actions else env
 
             return _mujoco_cameras.CameraVectorEnv([make] * num_envs, **{"masks": False, **split.camera})
         first.close()
@@ -88,11 +92,14 @@ def make_batch(name: str, options: Mapping[str, Any], num_envs: int) -> VectorEn
     options = {**split.own, **split.camera}
     options.pop("masks", None)
     return Batch(
-        SyncVectorEnv([lambda: make_env(name, **options)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        SyncVectorEnv(
+            [lambda: make_env(name, scale_actions=scale_actions, **options)] * num_envs,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
     )
 
 
-def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
+def make_env(name: str, *, image_size: Any = None, scale_actions: bool = True, **options: Any) -> Env:
     """Create an environment with image observations and actions in [-1, 1].
 
     An environment with image observations keeps them and what comes with them, whatever their axes and
@@ -103,6 +110,8 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         name: id in Gymnasium's registry.
         image_size: size of the frames in pixels, a number or [height, width]. Gymnasium's MuJoCo tasks render
             at that size, other frames are scaled to it. An environment with an option of this name gets it.
+        scale_actions: False for the actions that the environment itself has, as policies of Stable-Baselines3
+            are trained with.
         **options: options of the environment and of `gymnasium.make`, such as max_episode_steps.
 
     Raises:
@@ -127,7 +136,7 @@ def make_env(name: str, *, image_size: Any = None, **options: Any) -> Env:
         raise ValueError(
             f"expected no image_size for {name}, whose images have a fixed size, got one: omit it"
         )
-    return _scale_actions(env)
+    return _scale_actions(env) if scale_actions else env
 
 
 def _check_limit(env: Env, name: str) -> None:

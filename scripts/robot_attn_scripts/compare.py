@@ -154,7 +154,7 @@ def check_same_runs(path: Path, runs: Iterable[str]) -> None:
         )
 
 
-def load_policies(options: Options) -> dict[str, _loaded_run.LoadedPolicy]:
+def load_policies(options: Options) -> dict[str, _loaded_run.LoadedRun]:
     """Load the policies of the runs, by run folder.
 
     Raises:

@@ -33,18 +33,18 @@ def evaluate(options: Options) -> dict[str, object]:
 
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
 
-    policy = _loaded_run.load(options.run, options.which, options.module)
+    policy = _loaded_run.open_policy(options.run, options)
     calibration_seeds = _loaded_run.seeds_from(
         CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
     )
     used = policy.held_out_from | set(calibration_seeds)
     seeds = _loaded_run.seeds_from(options.seed, options.episodes, used, "evaluation")
 
-    scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
+    scene = _loaded_run.scene(policy.config.env, options.pairs, options.suite)
     envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
     focus: dict[str | None, Focus | None] = dict.fromkeys(policy.probes)
     with (
-        closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
+        closing(policy.make_env(policy.config.task, scene, envs)) as env,
         _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
         rollouts = None
@@ -65,7 +65,7 @@ def evaluate(options: Options) -> dict[str, object]:
     several = len(by_camera) > 1
     return {
         "run": str(options.run),
-        "policy": options.which,
+        "policy": policy.which,
         "task": policy.config.task,
         "perception": policy.config.perception,
         "env": scene,

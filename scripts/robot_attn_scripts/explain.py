@@ -20,15 +20,15 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.pages.report import report_json, write_report
     from robot_attn_policies.probing.explain import explain
 
-    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, gradients=True)
     seeds = _loaded_run.seeds_from(options.seed, options.episodes, policy.held_out_from, "explanation")
     used = policy.held_out_from | set(seeds)
     calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
-    scene = _loaded_run.scene(policy.config.env, options.env, options.suite)
+    scene = _loaded_run.scene(policy.config.env, options.pairs, options.suite)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     envs = _loaded_run.batch_size(policy.config.task, len(seeds), options.envs)
     with (
-        closing(_loaded_run.make_env(policy.config.task, scene, envs)) as env,
+        closing(policy.make_env(policy.config.task, scene, envs)) as env,
         _loaded_run.step_bar(Console(stderr=True)) as start_progress,
     ):
         report = explain(

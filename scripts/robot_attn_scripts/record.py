@@ -44,12 +44,12 @@ def run(options: Options) -> dict[str, object]:
     write = _write_files if to_files else _write_dataset
     figures = write(options, seeds, console, progress)
     if options.json is not None:
-        _report.write_json(options.json, {"run": str(options.run), "policy": options.which, **figures})
+        _report.write_json(options.json, {"run": str(options.run), **figures})
     return figures
 
 
 def _scene(options: Options, policy: _loaded_run.LoadedPolicy) -> dict[str, Json]:
-    return _loaded_run.scene(policy.config.env, options.env, options.suite)
+    return _loaded_run.scene(policy.config.env, options.pairs, options.suite)
 
 
 # ---- One file per episode ----
@@ -71,7 +71,7 @@ def _write_files(
     from robot_attn_scripts._player import make_player
 
     out = options.out or Path("episodes")
-    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, gradients=True)
     cameras = list(policy.probes)
     present = [path for path in _paths(out, seeds, cameras) if path.exists()]
     if present:
@@ -113,6 +113,7 @@ def _write_files(
                 half.unlink(missing_ok=True)  # left by a process that was killed while writing
         _print_count(console, sum(path.exists() for path in paths) // len(cameras), len(seeds), out)
     return {
+        "policy": policy.which,
         "scene": scene,
         "episodes": [summaries[seed] for seed in seeds],
         "files": [str(path) for path in paths],
@@ -125,9 +126,9 @@ def record_job(job: RecordJob, report_progress: _pool.ReportProgress) -> dict[in
     from robot_attn_scripts._tasks import env_id
 
     options = job.options
-    policy = _loaded_run.load(options.run, options.which, options.module, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, gradients=True)
     scene = _scene(options, policy)
-    with closing(_loaded_run.make_env(policy.config.task, scene, 1)) as env:
+    with closing(policy.make_env(policy.config.task, scene, 1)) as env:
         env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
         return _play(Player(policy, env, env_args, job.best_heads), job, report_progress)
 
@@ -176,13 +177,13 @@ def _write_dataset(
         _lerobot.import_pyarrow()
         folder, open_dataset = options.lerobot, _open_lerobot
         what = "the LeRobot dataset"
-    policy = _loaded_run.load(options.run, options.which, options.module)
+    policy = _loaded_run.open_policy(options.run, options)
     scene = _scene(options, policy)
     summaries: list[dict[str, object]] = []
     try:
         with ExitStack() as stack:
             num_envs = min(options.at_once or BATCH, len(seeds))
-            env = stack.enter_context(closing(_loaded_run.make_env(policy.config.task, scene, num_envs)))
+            env = stack.enter_context(closing(policy.make_env(policy.config.task, scene, num_envs)))
             add = stack.enter_context(open_dataset(options, policy, scene, env, console))
 
             def on_episodes(episodes: Sequence[RecordedEpisode]) -> None:
@@ -209,11 +210,11 @@ def _write_dataset(
         count = len(summaries) if folder.exists() else 0
         _print_count(console, count, len(seeds), f"{what}, at {folder}")
     dataset = {} if options.minari is None else {"dataset": options.minari}
-    return {"scene": scene, "episodes": summaries, **dataset, "files": [str(folder)]}
+    return {"policy": policy.which, "scene": scene, "episodes": summaries, **dataset, "files": [str(folder)]}
 
 
-def _policy_name(options: Options) -> str:
-    return f"{options.run.name} ({options.which})"
+def _policy_name(options: Options, policy: _loaded_run.LoadedPolicy) -> str:
+    return f"{options.run.name} ({policy.which})"
 
 
 @contextmanager
@@ -240,8 +241,8 @@ def _open_minari(
             env=single,
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
-            algorithm=f"PPO, perception {policy.config.perception}",
-            description=f"{_policy_name(options)} in {env_id(task)}, without exploration noise.",
+            algorithm=f"{policy.algorithm}, perception {policy.config.perception}",
+            description=f"{_policy_name(options, policy)} in {env_id(task)}, without exploration noise.",
             more={
                 f"token_centers.{key}" if several else "token_centers": {
                     "ys": probe.grid.ys.tolist(),
@@ -269,7 +270,7 @@ def _open_lerobot(
     task = policy.config.task
     about = {
         "environment": {"id": env_id(task), "options": dict(scene)},
-        "policy": _policy_name(options),
+        "policy": _policy_name(options, policy),
         "perception": policy.config.perception,
     }
     maps = map_names(policy.probes)

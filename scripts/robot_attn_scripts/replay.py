@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from robot_attn_policies.pages.page import View
     from robot_attn_policies.pages.report import Report
     from robot_attn_policies.rollouts.rollout import Step
-    from robot_attn_policies.training.presets import Json, TrainConfig
+    from robot_attn_policies.training.presets import Json
     from robot_attn_scripts._live_window import Window
+    from robot_attn_scripts._loaded_run import Setting
     from robot_attn_scripts._player import Player
     from robot_attn_scripts._side_by_side import Pictures
 
@@ -48,7 +49,7 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_scripts._live_window import WindowClosed
 
     _check(options)
-    sources, recorded = options.sources, options.source.is_file()
+    sources, recorded = options.sources, options.recorded
     if recorded:
         _loaded_run.import_modules(options.module)
     seeds = options.seeds()
@@ -95,13 +96,13 @@ def run(options: Options) -> dict[str, object]:
 
 
 def _players(
-    options: Options, folders: list[Path], seeds: Sequence[int], progress: Console, stack: ExitStack
+    options: Options, sources: list[Path], seeds: Sequence[int], progress: Console, stack: ExitStack
 ) -> tuple[list[Player], Window | None]:
-    """Create a player for each run, all in the scene of the first, and the window of --live."""
+    """Create a player for each policy, all in the scene of the first, and the window of --live."""
     from robot_attn_scripts._live_window import Window
     from robot_attn_scripts._player import make_player
 
-    policies = [_loaded_run.load(folder, options.which, options.module, gradients=True) for folder in folders]
+    policies = [_loaded_run.open_policy(source, options, gradients=True) for source in sources]
     if len(policies) > 1 or options.live:
         for policy in policies:
             policy.check_one_camera()
@@ -113,7 +114,7 @@ def _players(
         stack.enter_context(
             make_player(
                 policy,
-                options.task or base.task,
+                options.task_name or base.task,
                 _scene(options, base, policy.config),
                 seeds=seeds,
                 calibration_episodes=options.calibration_episodes,
@@ -171,7 +172,7 @@ def _explain(player: Player, seed: int, progress: Console) -> Report:
         )
 
 
-def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, Json]:
+def _scene(options: Options, base: Setting, own: Setting) -> dict[str, Json]:
     """Make the options of the environment.
 
     Args:
@@ -181,10 +182,10 @@ def _scene(options: Options, base: TrainConfig, own: TrainConfig) -> dict[str, J
     """
     from robot_attn_scripts._tasks import env_id
 
-    same = options.task is None or env_id(options.task) == env_id(base.task)
+    same = options.task_name is None or env_id(options.task_name) == env_id(base.task)
     kept = {name: value for name, value in base.env.items() if same and name not in FRAMES}
     frames = {name: own.env[name] for name in FRAMES if name in own.env}
-    scene = _loaded_run.scene(kept | frames, options.env, options.suite)
+    scene = _loaded_run.scene(kept | frames, options.pairs, options.suite)
     if options.shift:
         scene = {name: scene[name] for name in scene if name not in ("suite", "intensity")}
         scene["shift"] = options.shifts()

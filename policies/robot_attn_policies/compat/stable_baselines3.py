@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,33 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from torch import Tensor, nn
 
 # ---- Algorithms ----
+
+
+ACTING_ONLY: Mapping[str, Any] = {
+    "seed": None,
+    "n_envs": 1,
+    "learning_rate": 0.0,
+    "lr_schedule": lambda _: 0.0,
+    "clip_range": lambda _: 0.0,
+    "clip_range_vf": None,
+    "exploration_schedule": lambda _: 0.0,
+    "buffer_size": 1,
+    "replay_buffer_class": None,
+    "replay_buffer_kwargs": {},
+    "optimize_memory_usage": False,
+    "rollout_buffer_class": None,
+    "rollout_buffer_kwargs": {},
+    "action_noise": None,
+    "ep_info_buffer": None,
+    "ep_success_buffer": None,
+    "tensorboard_log": None,
+    "_last_obs": None,
+    "_last_original_obs": None,
+    "_last_episode_starts": None,
+    "_last_lstm_states": None,
+}
+"""Attributes of a saved algorithm that only training needs, with values to load it with instead: they would
+cost memory, seed global generators, or need an environment or the Python version of the training."""
 
 
 class UnwrappingPPO(PPO):

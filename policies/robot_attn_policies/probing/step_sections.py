@@ -172,7 +172,13 @@ def gradients_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     frames, decide = decision(probe.policy, sample.observation, probe.image, context=sample.context)
     rows: list[tuple[Cell, ...]] = []
     for method, description in METHODS.items():
-        maps = gradient_maps(decide, frames, method, module=image_module(probe))
+        try:
+            maps = gradient_maps(decide, frames, method, module=image_module(probe))
+        except ValueError:
+            if method != "grad_cam":
+                raise
+            rows.append((f"of the action: {description}", "not possible: the policy has no feature maps"))
+            continue
         agreement = rank_agreement(sample.combined.weights, AttentionMaps.pooled(maps, probe.grid).weights)
         rows.append((f"of the action: {description}", mean_over_episodes(agreement, sample.episode)))
     if probe.kind == "attention":

@@ -35,6 +35,7 @@ def default(text: str, *, metavar: str | None = None, help: str | None = None) -
 
 Which = Literal["best", "last"]
 RunFolder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+RunOrZip = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_ZIP")]
 Json = Annotated[Path | None, default("no file")]
 Pairs = Annotated[tuple[str, ...], default("none", metavar="NAME=VALUE ...")]
 TrainedPairs = Annotated[tuple[str, ...], default("as in training", metavar="NAME=VALUE ...")]
@@ -53,8 +54,8 @@ Modules = Annotated[tuple[str, ...], default("none", metavar="MODULE ...")]
 class Policy:
     """The trained policy."""
 
-    run: RunFolder
-    """Run folder written by `robot-attn train`."""
+    run: RunOrZip
+    """Run folder written by `robot-attn train`, or a .zip of Stable-Baselines3 or sb3-contrib."""
     which: Which = "best"
     """Checkpoint to load: the best one of the run, or the last."""
     module: Modules = ()
@@ -62,12 +63,43 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """Visual shifts and environment options."""
+class Zip:
+    """Only for a .zip of Stable-Baselines3 or sb3-contrib."""
 
+    trust: bool = False
+    """Open the .zip, which runs the code in its pickled objects: only if you trust where it comes from."""
+    vecnormalize: Annotated[Path | None, default("observations as they are", metavar="FILE")] = None
+    """Normalise observations by the statistics that VecNormalize saved, which also need --trust."""
+    algorithm: Annotated[str | None, default("as the .zip tells", metavar="NAME")] = None
+    """Algorithm of the .zip, such as MaskablePPO; needed if its policy has a class of another package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Task, visual shifts and environment options."""
+
+    task: Annotated[
+        str | None,
+        default(
+            "the task of training",
+            metavar="TASK",
+            help="Task for the policy of a .zip, which does not name its own: one of ours, or the id of any "
+            "Gymnasium environment. `--env ID` does the same.",
+        ),
+    ] = None
     suite: Suite = None
     env: TrainedPairs = ()
     """Environment options to change from those of training, such as distractors=14."""
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The environment options, NAME=VALUE each."""
+        return tuple(value for value in self.env if "=" in value)
+
+    @property
+    def task_name(self) -> str | None:
+        """The task of --task, or of an --env without `=`; None for that of training."""
+        return self.task or next((value for value in self.env if "=" not in value), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +256,86 @@ def check_suite(suite: str | None) -> None:
         _choices.check_name("suite", suite, known, owner="robot_attn_envs.shifts")
 
 
+def check_scene(scene: Scene, *policies: Path) -> None:
+    """Check the environment options and the task.
+
+    Args:
+        scene: the options.
+        *policies: run folders or zips; only for a zip may --env name a task.
+
+    Raises:
+        ValueError: an option has no name or is repeated, or several tasks are named.
+    """
+    check_pairs(scene.pairs if any(map(is_zip, policies)) else scene.env)
+    names = [value for value in (scene.task, *scene.env) if value and "=" not in value]
+    if len(set(names)) > 1:
+        raise ValueError(
+            f"expected one task, and options of its environment as NAME=VALUE, got {', '.join(names)}: name "
+            "one with --task"
+        )
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a policy is to be loaded from a .zip of Stable-Baselines3."""
+    return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def check_zip(path: Path, options: Any) -> None:
+    """Check the options that a .zip needs, before anything heavy is imported.
+
+    Args:
+        path: the .zip.
+        options: options with the groups `Zip` and `Scene`, and `which`.
+
+    Raises:
+        ValueError: a file does not exist; it is not trusted; no task is named; or --which, which has no
+            meaning here, is given.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a .zip, got {path}: no such file")
+    if not options.trust:
+        raise ValueError(
+            f"expected --trust with {path}, got none: opening it runs the code in its pickled objects, "
+            "whoever put it there; add --trust if you trust where it comes from"
+        )
+    if options.task_name is None:
+        raise ValueError(
+            f"expected --task with {path}, which does not name its own, got none: name one, such as "
+            "--task Pusher-v5"
+        )
+    if options.which != "best":
+        raise ValueError(
+            f"expected no --which with {path}, which has one policy, got {options.which}: omit it"
+        )
+    if options.vecnormalize is not None and not options.vecnormalize.is_file():
+        raise ValueError(f"expected the file of VecNormalize, got {options.vecnormalize}: no such file")
+
+
+def check_policy(path: Path, options: Any, *, other_task: bool = False) -> None:
+    """Check that a policy's run folder or .zip can be loaded with these options.
+
+    Args:
+        path: run folder or .zip.
+        options: options with the groups `Zip` and `Scene`, and `which`.
+        other_task: whether a run folder's policy may run in another task.
+
+    Raises:
+        ValueError: as `check_run` and `check_zip`, or an option for a .zip only.
+    """
+    if is_zip(path):
+        check_zip(path, options)
+        return
+    check_run(path)
+    only_zip = {
+        "--trust": options.trust,
+        "--vecnormalize": options.vecnormalize is not None,
+        "--algorithm": options.algorithm is not None,
+        "--task": options.task_name is not None and not other_task,
+    }
+    if given := [name for name, value in only_zip.items() if value]:
+        raise ValueError(f"expected a .zip with {', '.join(given)}, got the run folder {path}: omit it")
+
+
 def check_run(folder: Path) -> None:
     """Check that a folder is a run folder.
 
@@ -233,5 +345,5 @@ def check_run(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise ValueError(
             f"expected a run folder with a {CONFIG}, got {folder}, which has none: "
-            "name a folder that `robot-attn train` wrote"
+            "name a folder that `robot-attn train` wrote, or a .zip of Stable-Baselines3"
         )

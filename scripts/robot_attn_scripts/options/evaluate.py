@@ -7,7 +7,7 @@ from typing import Annotated
 
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, Policy, Scene, default
+from robot_attn_scripts.options._groups import Checked, Output, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Episodes:
 
 
 @dataclass(frozen=True)
-class Options(Policy, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Episodes, Scene, Output, Checked):
     """Evaluate a trained policy on held-out seeds: return, success, and attention on the target.
 
     Every figure has its 95 % bootstrap interval over episodes. Localisation is scored for each head by the
@@ -50,8 +50,8 @@ class Options(Policy, Episodes, Scene, Output, Checked):
         _groups.check_range(self, ("envs",), 1, _groups.MAX_ENVS)
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
-        _groups.check_pairs(self.env)
+        _groups.check_scene(self, self.run)
 
     def check_files(self) -> None:
         super().check_files()
-        _groups.check_run(self.run)
+        _groups.check_policy(self.run, self)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Policy, Scene, default
+from robot_attn_scripts.options._groups import Checked, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Output(_groups.Overwrite):
 
 
 @dataclass(frozen=True)
-class Options(Policy, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Episodes, Scene, Output, Checked):
     """Explain a policy: is its attention on the target, does attention drive the action, where does it fail?
 
     Runs held-out episodes unchanged, with pixels ablated (deletion and insertion), with heads ablated, and
@@ -51,11 +51,11 @@ class Options(Policy, Episodes, Scene, Output, Checked):
         _groups.check_range(self, ("episodes",), 2)  # an interval needs at least two
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
-        _groups.check_pairs(self.env)
+        _groups.check_scene(self, self.run)
 
     def files(self) -> list[Path]:
         return [*super().files(), self.out, self.out.with_suffix(".json")]
 
     def check_files(self) -> None:
         super().check_files()
-        _groups.check_run(self.run)
+        _groups.check_policy(self.run, self)

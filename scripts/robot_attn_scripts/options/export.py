@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Policy
+from robot_attn_scripts.options._groups import Checked, RunFolder
+
+
+@dataclass(frozen=True)
+class Policy(_groups.Policy):
+    """The trained policy."""
+
+    run: RunFolder
+    """Run folder written by `robot-attn train`."""
 
 
 @dataclass(frozen=True, kw_only=True)

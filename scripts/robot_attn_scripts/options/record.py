@@ -11,7 +11,7 @@ import tyro
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Policy, Scene, default
+from robot_attn_scripts.options._groups import Checked, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Policy, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Episodes, Scene, Output, Checked):
     """Run episodes of a trained policy and save them in full: observations, actions, rewards, attention.
 
     Without --minari each episode is saved as an .hdf5 file that `robot-attn replay` can draw. With --minari
@@ -70,7 +70,7 @@ class Options(Policy, Episodes, Scene, Output, Checked):
         _groups.check_range(self, ("at_once",), 1, _groups.MAX_ENVS)
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
-        _groups.check_pairs(self.env)
+        _groups.check_scene(self, self.run)
         outputs = [name for name in ("out", "minari", "lerobot") if getattr(self, name) is not None]
         if len(outputs) > 1:
             raise ValueError(
@@ -82,7 +82,7 @@ class Options(Policy, Episodes, Scene, Output, Checked):
 
     def check_files(self) -> None:
         super().check_files()
-        _groups.check_run(self.run)
+        _groups.check_policy(self.run, self)
         if self.lerobot is not None:
             _groups.check_new_folder("lerobot", self.lerobot)
         elif self.minari is None:

@@ -31,12 +31,18 @@ def explanation(page: Path) -> Path:
     return named(page, "explained")
 
 
+def is_recorded(source: Path) -> bool:
+    """Whether a source is a recorded episode and not a policy."""
+    return source.is_file() and not _groups.is_zip(source)
+
+
 @dataclass(frozen=True)
 class Source:
     """The policy or recorded episode to draw."""
 
-    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_EPISODE")]
-    """Run folder written by `robot-attn train`, or an .hdf5 episode written by replay or record."""
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_ZIP_OR_EPISODE")]
+    """Run folder written by `robot-attn train`, a .zip of Stable-Baselines3 or sb3-contrib, or an .hdf5
+    episode written by replay or record."""
     which: Which = "best"
     """Checkpoint to load: the best one of the run, or the last."""
     compare: Annotated[Path | None, default("none", metavar="RUN_OR_EPISODE")] = None
@@ -73,7 +79,9 @@ class Scene(_groups.Scene):
         default(
             "the task of training",
             metavar="TASK",
-            help=f"Another task with spaces that fit the policy: {', '.join(_choices.tasks())}.",
+            help=f"Another task with spaces that fit the policy: {', '.join(_choices.tasks())}. For a .zip, "
+            "which does not name its own: one of them, or the id of any Gymnasium environment. `--env ID` "
+            "does the same.",
         ),
     ] = None
     shift: Annotated[
@@ -116,7 +124,7 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Source, Episodes, Scene, Picture, Output, Checked):
+class Options(Source, _groups.Zip, Episodes, Scene, Picture, Output, Checked):
     """Draw an episode: camera frame, attention map of each head, target outline, action, reward and return.
 
     From a run folder it runs episodes and writes for each the video, a page to step through (.html), the
@@ -138,7 +146,7 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
         _groups.check_range(self, ("calibration_episodes",), 0)
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
-        _groups.check_pairs(self.env)
+        _groups.check_scene(self, *self.sources)
         if self.suite is not None and self.shift:
             raise ValueError(
                 "expected --suite or --shift, got both: a suite is a fixed combination of shifts, name one"
@@ -146,8 +154,8 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
         shifts = self.shifts()
         if self.module:
             return  # it may register the task and the shifts
-        if self.task is not None:
-            _choices.check_name("task", self.task, _choices.tasks(), owner="robot_attn_envs")
+        if self.task_name is not None and not any(map(_groups.is_zip, self.sources)):
+            _choices.check_name("task", self.task_name, _choices.tasks(), owner="robot_attn_envs")
         for name in shifts:
             _choices.check_name("shift", name, _choices.shifts(), owner="robot_attn_envs.shifts")
 
@@ -162,6 +170,11 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"expected the intensity of shift {name} from 0 to 1, got {value!r}")
         return shifts
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the sources are recorded episodes."""
+        return is_recorded(self.source)
 
     def output(self, seed: int) -> Path:
         """The video of a seed: `out`, with the seed in its name if there are several episodes."""
@@ -191,7 +204,7 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
         written = super().files()
         for seed in self.seeds():
             written += [self.output(seed), *self.pages(seed), *self.reruns(seed)]
-            if not self.source.is_file():
+            if not self.recorded:
                 written += self.recordings(seed)
             if self.png:
                 written.append(self.output(seed).with_suffix(".png"))
@@ -204,13 +217,13 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
         super().check_files()
         for source in self.sources:
             if not source.is_file() and not source.is_dir():
-                raise ValueError(f"expected a run folder or a recorded episode, got {source}: no such file")
-        if len({source.is_file() for source in self.sources}) > 1:
+                raise ValueError(f"expected a policy or a recorded episode, got {source}: no such file")
+        if len({is_recorded(source) for source in self.sources}) > 1:
             raise ValueError(
-                "expected two run folders or two recorded episodes for --compare, got one of each: "
-                "record an episode of the run first"
+                "expected two policies or two recorded episodes for --compare, got one of each: record an "
+                "episode of the policy first"
             )
-        if self.source.is_file():
+        if self.recorded:
             need_policy = {
                 "--task": self.task is not None,
                 "--suite": self.suite is not None,
@@ -220,15 +233,30 @@ class Options(Source, Episodes, Scene, Picture, Output, Checked):
                 "--episodes": self.episodes > 1,
                 "--live": self.live,
                 "--explain": self.explain,
+                "--trust": self.trust,
+                "--vecnormalize": self.vecnormalize is not None,
+                "--algorithm": self.algorithm is not None,
             }
             if any(need_policy.values()):
                 names = ", ".join(name for name, given in need_policy.items() if given)
-                raise ValueError(
-                    f"expected a run folder with {names}, got {self.source}: an episode needs no policy"
-                )
+                raise ValueError(f"expected a policy with {names}, got {self.source}: an episode needs none")
         else:
-            for source in self.sources:
-                _groups.check_run(source)
+            self._check_policies()
         if self.explain and (missing := missing_modules(["explain"])):
             line = 'pip install "robot-attn[explain]"'
             raise ModuleNotFoundError(f"--explain needs {', '.join(missing)}; install with: {line}")
+
+    def _check_policies(self) -> None:
+        zips = [source for source in self.sources if _groups.is_zip(source)]
+        for source in self.sources:
+            if _groups.is_zip(source):
+                _groups.check_zip(source, self)
+            elif zips:
+                _groups.check_run(source)
+            else:
+                _groups.check_policy(source, self, other_task=True)
+        if len(zips) > 1 and (self.vecnormalize is not None or self.algorithm is not None):
+            raise ValueError(
+                "expected one .zip with --vecnormalize or --algorithm, got two: replay each alone, and "
+                "compare the episodes"
+            )
