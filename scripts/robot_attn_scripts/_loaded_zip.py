@@ -1,4 +1,4 @@
-"""A policy from a .zip of Stable-Baselines3, and environments that give it what it had in training."""
+"""A policy from a .zip of Stable-Baselines3, and environments with the spaces of its training."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _is_scaled(policy: spaces.Space[Any], env: spaces.Space[Any]) -> bool:
 
 
 def _check_bounds(policy: spaces.Space[Any], env: spaces.Space[Any], task: str) -> None:
-    """Check that actions have the same bounds: other ones would be scaled or clipped in silence."""
+    """Check that actions have the same bounds: other ones would be scaled or clipped."""
     if not isinstance(policy, spaces.Box) or not isinstance(env, spaces.Box):
         return
     if not (np.allclose(env.low, policy.low) and np.allclose(env.high, policy.high)):

@@ -53,7 +53,9 @@ def run(options: Options) -> dict[str, object]:
         _loaded_run.import_modules(options.module)
         policy, config = load_policy(options.run, which=options.which, modules=options.module)
         video_probe = VideoProbe(
-            _loaded_run.LoadedPolicy(probe_cameras(policy), config, str(options.run)).probe,
+            _loaded_run.LoadedRun(
+                probe_cameras(policy), config, str(options.run), options.which, "PPO"
+            ).probe,
             width=options.width,
             head=options.head,
             instruction=options.instruction,

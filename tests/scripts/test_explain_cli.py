@@ -108,4 +108,4 @@ def test_what_was_recorded_cannot_be_explained_without_its_policy(
     episode = tmp_path / "replay.hdf5"
     episode.write_bytes(b"")
     assert cli.main(["replay", str(episode), "--out", str(tmp_path / "again.mp4"), "--explain"]) == 2
-    assert "expected a run folder with --explain, got" in capsys.readouterr().err
+    assert "expected a policy with --explain, got" in capsys.readouterr().err

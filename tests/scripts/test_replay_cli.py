@@ -248,7 +248,7 @@ def test_episodes_of_two_seeds_are_not_compared(
     assert run(*sources, "--out", tmp_path / "a.mp4") == 2
     assert "RobotAttn/Toy-v0 with seed 1000000000 and RobotAttn/Toy-v0 with seed 3" in capsys.readouterr().err
     assert run(folder, *sources[1:], "--out", tmp_path / "a.mp4") == 2
-    assert "expected two run folders or two recorded episodes for --compare" in capsys.readouterr().err
+    assert "expected two policies or two recorded episodes for --compare" in capsys.readouterr().err
 
 
 def test_the_error_for_a_policy_that_does_not_fit_the_task_lists_the_differences(
@@ -329,7 +329,7 @@ def test_whoever_is_compared_sees_frames_of_their_own_size() -> None:
         (["--rerun", "a.mp4"], "ends in .rrd, got a.mp4"),
         (["--episodes", 0], "--episodes from 1 to 1,000,000, got 0"),
         (["--suite", "hard", "--shift", "colors"], "expected --suite or --shift, got both"),
-        (["--compare", "nothing"], "expected a run folder or a recorded episode, got nothing"),
+        (["--compare", "nothing"], "expected a run folder, a .zip or a recorded episode, got nothing"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
@@ -351,7 +351,8 @@ def test_bad_options_are_refused_before_any_work(
 def test_a_source_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "nothing", "--out", tmp_path / "a.mp4") == 2
     assert (
-        f"expected a run folder or a recorded episode, got {tmp_path / 'nothing'}" in capsys.readouterr().err
+        f"expected a run folder, a .zip or a recorded episode, got {tmp_path / 'nothing'}"
+        in capsys.readouterr().err
     )
     (tmp_path / "e.hdf5").write_bytes(b"not an episode")
     assert run(tmp_path / "e.hdf5", "--out", tmp_path / "a.mp4") == 2
@@ -364,7 +365,7 @@ def test_what_has_been_played_is_not_played_again(
     replayed: Path, tmp_path: Path, option: tuple[object, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(replayed.with_suffix(".hdf5"), *option, "--out", tmp_path / "a.mp4") == 2
-    assert f"expected a run folder with {option[0]}, got" in capsys.readouterr().err
+    assert f"expected a policy with {option[0]}, got" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

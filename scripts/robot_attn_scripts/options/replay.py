@@ -217,7 +217,9 @@ class Options(Source, _groups.Zip, Episodes, Scene, Picture, Output, Checked):
         super().check_files()
         for source in self.sources:
             if not source.is_file() and not source.is_dir():
-                raise ValueError(f"expected a policy or a recorded episode, got {source}: no such file")
+                raise ValueError(
+                    f"expected a run folder, a .zip or a recorded episode, got {source}: no such file"
+                )
         if len({is_recorded(source) for source in self.sources}) > 1:
             raise ValueError(
                 "expected two policies or two recorded episodes for --compare, got one of each: record an "
