@@ -36,6 +36,7 @@ BUDGETS = {
     "replay": "--size 600 --calibration-episodes 1",
     "record": "--episodes 2 --at-once 2 --calibration-episodes 1",
     "export": "",
+    "cameras": "",
     "families": "--rounds 1 --batch 4",
     "watch": "",
 }

@@ -70,6 +70,7 @@ def make_batch(
         ValueError: an unknown renderer, or an error of `CameraVectorEnv` or `make_env`.
     """
     _choose_opengl()
+    from robot_attn_envs import CameraVectorEnv
     from robot_attn_scripts import _mujoco_cameras  # not above: it imports mujoco
 
     split = _mujoco_cameras.split_options(creator_of(name), options)
@@ -85,7 +86,7 @@ def make_batch(
                 env = made.pop() if made else gymnasium.make(name, **split.own)
                 return _scale_actions(env) if scale_actions else env
 
-            return _mujoco_cameras.CameraVectorEnv([make] * num_envs, **{"masks": False, **split.camera})
+            return CameraVectorEnv([make] * num_envs, **{"masks": False, **split.camera})
         first.close()
         reason = "without a MuJoCo model"
     _mujoco_cameras.check_drawn_by_us(name, split, reason)

@@ -99,7 +99,7 @@ def _short_warnings() -> Iterator[None]:
     """Print warnings about what the user chose as one line on stderr, each once; others as Python does."""
     import warnings
 
-    told = set()
+    told: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         text = f"robot-attn: warning: {' '.join(str(message).split())}"

@@ -244,12 +244,12 @@ class SceneFrames:
         worlds = np.arange(len(self._envs))
         current = self.geom_id[:, 0].copy()
         changed = np.zeros((len(worlds), self.geom_rgba.shape[1] + 1), np.bool_)  # the last is for no geom
-        exists = np.ones(len(worlds), np.bool_)
+        exists: NDArray[np.bool_] = np.ones(len(worlds), np.bool_)
         slots = np.zeros(len(worlds), np.int64)
         if what == "distractor":
             tables = [_lookup(thing.geoms, self._names_of) for thing in self.objects.things[1:] if thing]
             pixels = np.array([table[current].sum(axis=(1, 2)) for table in tables]).reshape(-1, len(worlds))
-            exists = (pixels > 0).any(axis=0)
+            exists = np.asarray((pixels > 0).any(axis=0))
             slots = 1 + pixels.argmax(axis=0) if len(pixels) else slots
         for world in np.flatnonzero(exists).tolist():
             changed[world, self.objects.geoms_of(int(slots[world]))] = True
@@ -364,13 +364,13 @@ class SceneFrames:
         """Move the changed geoms of each world by a displacement in the first camera's frame."""
         if not shift.any():
             return
-        kind = "free" if isinstance(self.cameras[0].camera, FreeCamera) else "cam"
-        row = 0 if kind == "free" else self.cameras[0].camera
+        first = self.cameras[0].camera
+        kind, row = ("free", 0) if isinstance(first, FreeCamera) else ("cam", first)
         eye = kinematics[f"{kind}_xpos"][:, row]
         axes = kinematics[f"{kind}_xmat"][:, row].reshape(-1, 3, 3)
         ngeom = kinematics["geom_xpos"].shape[1]
         places = np.concatenate([kinematics["geom_xpos"], kinematics["site_xpos"]], axis=1)
-        lens = camera_projection(self._names_of, self.cameras[0].camera, self.image_size)
+        lens = camera_projection(self._names_of, first, self.image_size)
         height = abs(lens.y_of_row[0]) * self.image_size[0]
         for world in np.flatnonzero(exists).tolist():
             middle = places[world, changed[world]].mean(axis=0)

@@ -26,10 +26,7 @@ def target_infos(frames: SceneFrames, *, masks: bool) -> dict[str, NDArray[Any]]
         return {}
     own = {camera.name: frames.target_mask(index) for index, camera in enumerate(frames.cameras)}
     first, *others = own.values()
-    visible = first.any(axis=(1, 2))
-    for mask in others:
-        visible = visible | mask.any(axis=(1, 2))
-    infos = {"target_visible": visible}
+    infos: dict[str, NDArray[Any]] = {"target_visible": np.stack(list(own.values())).any(axis=(0, 2, 3))}
     if masks:
         infos["target_mask"] = first
         if others:

@@ -23,7 +23,7 @@ _DRAWN = (
 )
 # Gymnasium's actions and observations, and names of ours, refer to these: a model may not change in them.
 _COUNTS = ("ngeom", "nsite", "ncam", "nlight", "nbody", "nmesh", "nmat", "ntex")
-_DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)
+_DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], np.float32)
 
 
 def simulation(env: gymnasium.Env[Any, Any]) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -108,6 +108,6 @@ def shown_colors(model: mujoco.MjModel) -> NDArray[np.float32]:
     """
     colors = given_colors(model)
     material = np.concatenate([model.geom_matid, model.site_matid])
-    of_material = (material >= 0) & (colors == np.float32(_DEFAULT_RGBA)).all(axis=1)
+    of_material = (material >= 0) & (colors == _DEFAULT_RGBA).all(axis=1)
     colors[of_material] = model.mat_rgba[material[of_material]]
     return colors

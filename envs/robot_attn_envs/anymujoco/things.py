@@ -110,8 +110,8 @@ class NamedObjects:
         self.shapes = ["" if thing is None else thing.shape for thing in self.things]
         self.target = np.zeros(num_worlds, np.int64)
         owner: dict[int, str] = {}
-        for thing in self.things:
-            for geom in [] if thing is None else thing.geoms.tolist():
+        for thing in filter(None, self.things):
+            for geom in thing.geoms.tolist():
                 if geom in owner:
                     raise ValueError(
                         f"expected things apart from each other, got {owner[geom]!r} and {thing.name!r}, "

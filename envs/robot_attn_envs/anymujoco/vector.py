@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium
 import numpy as np
@@ -153,7 +153,7 @@ class CameraVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
             return observation
         space = self.envs[0].observation_space
         out = gymnasium.vector.utils.create_empty_array(space, self.num_envs)
-        own = gymnasium.vector.utils.concatenate(space, self._own, out)
+        own = gymnasium.vector.utils.concatenate(space, self._own, cast(Any, out))
         return {**observation, **own_entries(own)}
 
     def view(

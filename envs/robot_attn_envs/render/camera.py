@@ -232,9 +232,9 @@ class BatchCamera:
             )
         from robot_attn_envs.render.raycaster import MujocoWarpRayCaster
 
-        if len(cameras) != 1 or isinstance(cameras[0], FreeCamera) or sky is None or sites:
+        if len(cameras) != 1 or not isinstance(cameras[0], str) or sky is None or sites:
             raise ValueError(
-                "expected one camera of the model and a colour of the sky, and no sites, for "
+                "expected the name of one camera of the model and a colour of the sky, and no sites, for "
                 f"renderer='mujoco_warp', got cameras {self.name!r}, sky={sky!r} and sites={sites}: use "
                 "renderer='tiled'"
             )

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 
 class ShiftedObjects(Protocol):
-    """The target and the distractors of many worlds, one per slot.
+    """The target and the distractors of many worlds, one per slot."""
 
-    Attributes:
-        shapes: geom types, one per slot.
-        target: slot of the target, int64 [num_worlds].
-        instruction: whether objects are named by their colours, which shifts then keep.
-    """
+    @property
+    def shapes(self) -> Sequence[str]:
+        """Geom types, one per slot."""
 
-    shapes: Sequence[str]
-    target: NDArray[np.int64]
-    instruction: Any
+    @property
+    def target(self) -> NDArray[np.int64]:
+        """Slot of the target, int64 [num_worlds]."""
+
+    @property
+    def instruction(self) -> Any:
+        """Whether objects are named by their colours, which shifts then keep."""
 
     def geoms_of(self, slot: int) -> NDArray[np.int64]:
         """The ids of an object's geoms, int64 [n]; empty if there is no such object."""

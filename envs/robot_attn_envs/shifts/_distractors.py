@@ -16,6 +16,7 @@ class Distractors(Shift):
     """Add `6 * intensity` distractors, rounded, at least one."""
 
     stream = 0
+    _placer: Task
 
     def __init__(self, num_worlds: int, intensity: float) -> None:
         super().__init__(num_worlds, intensity)

@@ -92,7 +92,8 @@ def calibrate(
     totals = meter.totals()
     if totals.visible.sum() == 0:
         raise ValueError(
-            f"expected a visible target, got none in {len(seeds)} calibration episodes: run more of them"
+            f"expected a visible target, got none in {len(seeds)} calibration episodes: run more of them, or "
+            "choose a target, a camera or an image size in which it covers at least a pixel"
         )
     return Calibration(int(totals.mass.sum(axis=0).argmax()), prior.map(), np.asarray(seeds, dtype=np.int64))
 
