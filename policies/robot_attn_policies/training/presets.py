@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from robot_attn_policies.training.dataclass_json import from_json
 
 Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
@@ -59,6 +61,7 @@ class PPOPreset:
     """Whether actor and critic share one perception; otherwise each has its own."""
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         for name, least, most in (
             ("n_envs", 1, 1 << 12),
             ("n_steps", 1, 1 << 20),
@@ -129,6 +132,7 @@ class TrainConfig:
     records the number."""
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         for name, least, most in (
             ("seed", 0, (1 << 32) - 1),
             ("steps", 1, 1 << 50),
@@ -139,10 +143,25 @@ class TrainConfig:
             ("threads", 0, 1024),
         ):
             _check_range(name, getattr(self, name), least, most)
-        for name in ("options", "env", "train_env"):
-            object.__setattr__(self, name, dict(getattr(self, name)))
         for name, value in self.options.items():
             _check_option(f"option {name}", value)
+
+
+def _make_plain(config: Any) -> None:
+    """Replace NumPy's numbers and other mappings and sequences in the fields by those of JSON.
+
+    The fields then equal what is read back from a run folder.
+    """
+    for each in fields(config):
+        object.__setattr__(config, each.name, _plain(getattr(config, each.name)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check_range(name: str, value: float | None, least: float, most: float) -> None:
