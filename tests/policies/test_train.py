@@ -27,6 +27,7 @@ from robot_attn_policies.sb3.policy import policy_weights
 from robot_attn_policies.training.checks import check_memory
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.process_settings import keep_memory
+from robot_attn_policies.training.progress_bar import ProgressBar
 from robot_attn_policies.training.progress_log import COLUMNS
 from robot_attn_policies.training.run_folder import (
     RunError,
@@ -424,10 +425,11 @@ def test_freed_memory_is_kept_with_glibc() -> None:
 def test_a_snapshot_shares_nothing_with_the_training(tmp_path: Path) -> None:
     training = Training(CONFIG, ToyEnv, tmp_path, None, lambda: False)
     training.start()
-    training._update()
+    progress_bar = ProgressBar(None, CONFIG, 0)
+    training._update(progress_bar)
     snapshot = training.snapshot()
     kept = {name: value.clone() for name, value in tensors(snapshot).items()}
-    training._update()
+    training._update(progress_bar)
     training.close()
     for name, value in tensors(snapshot).items():
         assert torch.equal(value, kept[name]), name
