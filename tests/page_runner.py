@@ -167,7 +167,8 @@ def _run_command(line: str, folder: Path, explained: Path) -> None:
         f"expected PYTHONPATH=. or nothing before robot-attn, got {settings}"
     )
     if words[0] == "explain":
-        policy = (Path(words[1]) / "best" / "policy.safetensors").read_bytes()
+        source = Path(words[1])
+        policy = (source if source.is_file() else source / "best" / "policy.safetensors").read_bytes()
         kept = explained / hashlib.sha256(repr(words[2:]).encode() + policy).hexdigest()
         if kept.is_dir():
             shutil.copytree(kept, folder, dirs_exist_ok=True)

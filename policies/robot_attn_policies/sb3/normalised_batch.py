@@ -38,10 +38,11 @@ class NormalisedBatch(VectorWrapper[Any, Any, Any, Any, Any]):
             expected = None if key not in entries else entries[key].shape
             if mean.shape != expected:
                 name = "the observation" if key is None else f"the entry {key!r}"
+                has = "none" if expected is None else list(expected)
                 raise ValueError(
                     f"expected statistics of the environment's observations, got those of {name} of shape "
-                    f"{list(mean.shape)} where the environment has {expected and list(expected)}: use the "
-                    "file that was saved beside the policy, and the environment of its training"
+                    f"{list(mean.shape)} where the environment has {has}: use the file that was saved beside "
+                    "the policy, and the environment of its training"
                 )
         images = [key for key in image_entries(space) if key in means]
         if images and ability(env, HasInterventions) is not None:
