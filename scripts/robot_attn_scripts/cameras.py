@@ -98,7 +98,8 @@ def run(options: Options) -> dict[str, object]:
 def _look(env: gymnasium.Env[Any, Any], camera: str, options: Options) -> Look:
     """Draw the first frame of an episode from a camera."""
     env.reset(seed=0)  # places the free camera, as in training
-    frames = SceneFrames([env], camera=camera, image_size=options.size)
+    sites = [f"site:{name}" for kind, name in nameable(simulation(env)[0]) if kind == "site"]
+    frames = SceneFrames([env], camera=camera, image_size=options.size, backdrop=sites)  # faint ones too
     env.reset(seed=options.seed)
     frames.begin_episodes(np.arange(1), [[0]])
     frames.draw(np.zeros(1, np.int64))

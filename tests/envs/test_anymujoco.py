@@ -203,6 +203,18 @@ def test_masks_are_of_a_body_with_its_descendants_a_geom_or_a_site() -> None:
     assert sums["mast"] == sums["pole"]
 
 
+def test_a_faint_site_is_drawn_if_it_is_named() -> None:
+    more = '<site name="sensor" type="sphere" size=".2" pos="-.5 -.5 .2" rgba="0 1 1 .3"/>'
+    with carts(1, more=more, camera="top") as plain, carts(1, camera="top") as without:
+        frame = plain.reset(seed=0)[0]["image"]
+        np.testing.assert_array_equal(frame, without.reset(seed=0)[0]["image"])
+    with carts(1, more=more, camera="top", target="sensor") as env:
+        observation, infos = env.reset(seed=0)
+        changed = (observation["image"] != frame).any(axis=-1)
+        np.testing.assert_array_equal(changed, infos["target_mask"])
+        assert changed.any()
+
+
 def test_only_what_is_drawn_can_be_named() -> None:
     model = Cart().model
     assert nameable(model) == [

@@ -196,6 +196,14 @@ def test_the_end_of_one_environment_leaves_anothers_frames(closed: bool) -> None
     second.close()  # once more is no error
 
 
+def test_the_shadow_map_of_small_frames_is_small() -> None:
+    for size, expected in ((64, 1024), (480, 1920)):
+        batch: Any = make_batch("Pusher-v5", {"renderer": "opengl", "image_size": size}, 1)
+        model = batch.unwrapped.envs[0].unwrapped.model
+        assert model.vis.quality.shadowsize == expected
+        batch.close()
+
+
 # The extractor alone.
 
 

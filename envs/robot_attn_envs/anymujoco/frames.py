@@ -38,6 +38,8 @@ class SceneFrames:
 
     The environments' models and data are read and never written. Each is drawn as it is in its data: after a
     step of MuJoCo's, positions are those at the start of the last substep, as in Gymnasium's own frames.
+    Geoms and sites of groups 0 to 2 are drawn, opaque; a site that is more transparent than opaque, such as a
+    touch sensor, is drawn if it is named.
 
     Args:
         envs: the environments, each after a reset with seed 0: the free camera is placed by the first's
@@ -100,6 +102,7 @@ class SceneFrames:
         # Scenery that is also a named object stays the object.
         own = np.concatenate([self.objects.geoms_of(slot) for slot in range(len(self.objects.things))])
         self._backdrop = np.setdiff1d(painted, own)
+        self._named = np.union1d(painted, own)
         self._step_seconds = control_step(self._envs[0])
         self._kinematics = self._allocate(model)
         self._given = np.zeros((worlds, model.ngeom + model.nsite, 4), np.float32)
@@ -149,7 +152,7 @@ class SceneFrames:
         for world, entropy in zip(worlds.tolist(), entropies, strict=True):
             model, _ = simulation(self._envs[world])
             self._given[world] = given_colors(model)
-            self.geom_rgba[world] = shown_colors(model)
+            self.geom_rgba[world] = shown_colors(model, self._named)
             self.shifts.reset(world, entropy)
 
     def draw(self, steps: NDArray[np.int64], worlds: NDArray[np.intp] | None = None) -> None:
@@ -334,7 +337,7 @@ class SceneFrames:
             colors = given_colors(model)
             if not np.array_equal(colors, self._given[world]):
                 other = (colors != self._given[world]).any(axis=1)
-                self.geom_rgba[world, other] = shown_colors(model)[other]
+                self.geom_rgba[world, other] = shown_colors(model, self._named)[other]
                 self._given[world] = colors
 
     def _shifted(self, steps: NDArray[np.int64], seen: SceneCamera | None = None) -> dict[str, NDArray[Any]]:

@@ -26,7 +26,8 @@ def target_infos(frames: SceneFrames, *, masks: bool) -> dict[str, NDArray[Any]]
         return {}
     own = {camera.name: frames.target_mask(index) for index, camera in enumerate(frames.cameras)}
     first, *others = own.values()
-    infos: dict[str, NDArray[Any]] = {"target_visible": np.stack(list(own.values())).any(axis=(0, 2, 3))}
+    visible = np.stack(list(own.values())).any(axis=(0, 2, 3))
+    infos: dict[str, NDArray[Any]] = {"target_visible": np.asarray(visible)}
     if masks:
         infos["target_mask"] = first
         if others:

@@ -23,6 +23,7 @@ _DRAWN = (
 )
 # Gymnasium's actions and observations, and names of ours, refer to these: a model may not change in them.
 _COUNTS = ("ngeom", "nsite", "ncam", "nlight", "nbody", "nmesh", "nmat", "ntex")
+_FAINT = 0.5  # alpha of a site, below which it is not drawn unless it is named
 _DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], np.float32)
 
 
@@ -101,13 +102,21 @@ def given_colors(model: mujoco.MjModel) -> NDArray[np.float32]:
     return np.concatenate([model.geom_rgba, model.site_rgba])
 
 
-def shown_colors(model: mujoco.MjModel) -> NDArray[np.float32]:
+def shown_colors(model: mujoco.MjModel, named: NDArray[np.int64]) -> NDArray[np.float32]:
     """The colours that geoms and sites are drawn in, those of their materials included: as `given_colors`.
 
-    By MuJoCo's rule a geom of the default colour has its material's.
+    By MuJoCo's rule a geom of the default colour has its material's. As everything is drawn opaque, a site
+    that is more transparent than opaque would hide what it marks: it is invisible unless it is named.
+
+    Args:
+        model: the model.
+        named: ids of what the user named.
     """
     colors = given_colors(model)
     material = np.concatenate([model.geom_matid, model.site_matid])
     of_material = (material >= 0) & (colors == _DEFAULT_RGBA).all(axis=1)
     colors[of_material] = model.mat_rgba[material[of_material]]
+    faint = colors[:, 3] < _FAINT
+    faint[: model.ngeom], faint[named] = False, False
+    colors[faint, 3] = 0.0
     return colors
