@@ -234,11 +234,12 @@ def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
     return min(envs or (32 if steps_many(task) else 8), episodes)
 
 
-def has_masks(env: Any, image: str | None) -> bool:
+def has_masks(env: Any, probe: PolicyProbe) -> bool:
     """Return whether the environments' infos have target masks for a camera."""
     from robot_attn_policies.rollouts.camera import at_camera
 
-    return "target_mask" in at_camera(env, image).reset(seed=0)[1]
+    seen = at_camera(env, probe.image, only=probe.only_camera)
+    return "target_mask" in seen.reset(seed=0)[1]
 
 
 def has_oracle(env: Any) -> bool:
@@ -261,7 +262,9 @@ def calibrate_policy(
 
     with closing(policy.make_env(policy.config.task, policy.config.env, min(num_envs, len(seeds)))) as env:
         on_step = start_progress("calibration: choosing a head", len(seeds) * int(env.horizon))
-        return calibrate(probe.act, at_camera(env, probe.image), seeds, probe.grid, on_step=on_step)
+        return calibrate(
+            probe.act, at_camera(env, probe.image, only=probe.only_camera), seeds, probe.grid, on_step=on_step
+        )
 
 
 def score(
@@ -278,7 +281,7 @@ def score(
 
     calibration = calibrate_policy(policy, probe, calibration_seeds, env.num_envs, start_progress)
     on_step = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
-    seen = at_camera(env, probe.image)
+    seen = at_camera(env, probe.image, only=probe.only_camera)
     return evaluate_policy(probe.act, seen, seeds, probe.grid, calibration, on_step=on_step)
 
 

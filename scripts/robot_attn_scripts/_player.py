@@ -89,7 +89,7 @@ def make_player(
         chosen = [seed for seed in others if seed not in seeds][:count]
         best_heads = dict.fromkeys(policy.probes, 0)
         for key, probe in policy.probes.items():
-            if probe.num_heads > 1 and _loaded_run.has_masks(env, key):
+            if probe.num_heads > 1 and _loaded_run.has_masks(env, probe):
                 with _loaded_run.step_bar(progress) as start_progress:
                     calibration = _loaded_run.calibrate_policy(policy, probe, chosen, 32, start_progress)
                 best_heads[key] = calibration.best_head

@@ -49,7 +49,7 @@ def evaluate(options: Options) -> dict[str, object]:
     ):
         rollouts = None
         for key, probe in policy.probes.items():
-            if _loaded_run.has_masks(env, key):
+            if _loaded_run.has_masks(env, probe):
                 rollouts, focus[key] = _loaded_run.score(
                     policy, probe, env, seeds, calibration_seeds, start_progress
                 )

@@ -296,7 +296,7 @@ def batch(count: int, masks: tuple[str, ...] = ("left", "wrist")) -> Any:
 def test_focus_is_scored_at_each_camera_with_its_own_mask() -> None:
     model, env = model_of(), batch(2)
     for key, probe in probe_cameras(model).items():
-        seen = at_camera(env, key)
+        seen = at_camera(env, key, only=False)
         calibration = calibrate(probe.act, seen, [5, 6], probe.grid)
         _, focus = evaluate_policy(probe.act, seen, [1, 2], probe.grid, calibration)
         share = 64 / (H * W if key == "left" else 36 * 33)
@@ -305,24 +305,27 @@ def test_focus_is_scored_at_each_camera_with_its_own_mask() -> None:
         assert chance.numerator.sum() / chance.denominator.sum() == pytest.approx(share)
 
 
-def test_a_single_mask_is_that_of_the_image_called_image() -> None:
+def test_a_single_mask_is_that_of_the_only_camera_or_of_the_image_called_image() -> None:
     class OneMask(TwoCameras):
         def info(self) -> dict[str, Any]:
             return {"target_mask": super().info()["target_mask/left"]}
 
-    infos = []
-    for key in ("left", "image"):
-        env = at_camera(SyncVectorEnv([OneMask]), key)
+    for key, only in (("left", False), ("image", False), ("left", True)):
+        env = at_camera(SyncVectorEnv([OneMask]), key, only=only)
+        infos: list[Any] = []
         rollout_episodes(
-            lambda _: (np.zeros((1, 2), np.float32), None), env, [1], on_step=lambda s: infos.append(s.info)
+            lambda _: (np.zeros((1, 2), np.float32), None),
+            env,
+            [1],
+            on_step=lambda step, infos=infos: infos.append(step.info),  # type: ignore[misc]
         )
-    assert "target_mask" not in infos[0]
-    assert infos[-1]["target_mask"].shape == (1, H, W)
+        assert len(infos) == STEPS
+        assert all(("target_mask" in info) == (only or key == "image") for info in infos)
 
 
 def test_an_environment_with_one_image_is_as_it_was() -> None:
     env = SyncVectorEnv([lambda: PixelEnv(IMAGES["rgb"], state=True)])
-    assert at_camera(env, "image") is env
+    assert at_camera(env, "image", only=True) is env
 
 
 def test_a_report_has_every_section_for_every_camera() -> None:
@@ -405,3 +408,11 @@ def test_interventions_show_in_every_camera_and_are_reported_at_the_one_with_mas
     tables = {section.name: section.tables for section in report.sections if "interventions" in section.name}
     assert not tables["camera-1-interventions"]
     assert tables["camera-2-interventions"]
+
+    # A policy that uses one of the cameras gets the counterfactual frames of that one, or none.
+    for key, tested in (("left", False), ("wrist", True)):
+        with pytest.warns(UserWarning, match="does not see"):
+            alone = model_of(image=key)
+        report = explain(alone, env, seeds=[1, 2], curves=False, ablations=())
+        (section,) = (section for section in report.sections if section.name == "interventions")
+        assert bool(section.tables) == tested

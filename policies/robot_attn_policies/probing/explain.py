@@ -31,7 +31,7 @@ from robot_attn_policies.probing.faithfulness import (
     run_head_ablation,
     run_pixel_ablation,
 )
-from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, camera_names, probe_cameras
+from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.camera import at_camera
@@ -39,6 +39,7 @@ from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attrib
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.sb3.extractor import find_extractor
+from robot_attn_policies.sb3.images import image_entries
 
 SHARES = (0.02, 0.05, 0.2, 0.4)
 """Fractions of the pixels in the curves of return, besides `SHARE`."""
@@ -231,7 +232,8 @@ def _set_up(
 ) -> tuple[_Setup, RGBConverter]:
     """Return what runs the episodes, and what converts their frames for pictures."""
     to_rgb = RGBConverter(env, probe, stack)
-    batch: Any = at_camera(env if isinstance(env, VectorEnv) else EnvBatch(env, max_steps), probe.image)
+    batch: Any = env if isinstance(env, VectorEnv) else EnvBatch(env, max_steps)
+    batch = at_camera(batch, probe.image, only=probe.only_camera)
     spec = attribute(env, "spec")
     horizon = getattr(batch, "horizon", None) or getattr(spec, "max_episode_steps", None) or max_steps
     return _Setup(probe, batch, seeds, horizon, start_progress), to_rgb
@@ -389,12 +391,12 @@ class _Setup:
 
     def _counterfactual_camera(self, simulator: HasInterventions) -> str:
         """Return the key of the image to which the masks of counterfactuals belong."""
-        cameras = camera_names(self.probe.policy)
-        if len(cameras) == 1:
+        images = image_entries(self.probe.policy.observation_space)
+        if len(images) == 1:
             return self.image
         self.env.reset(seed=[int(self.seeds[0])] * self.env.num_envs)
         found = simulator.render_counterfactual("target", removed=True)
-        return next((name for name in found if name in cameras), "image")
+        return next((name for name in found if name in images), "image")
 
     def head_weights(self, seeds: Sequence[int]) -> NDArray[np.float64] | None:
         """Weight each head by its effect on the action on `seeds`; None without seeds or separable heads."""

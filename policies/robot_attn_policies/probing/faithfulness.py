@@ -347,6 +347,8 @@ INTERVENTIONS: dict[str, dict[str, Any]] = {
 }
 """Interventions by name, as arguments of an environment's `render_counterfactual`."""
 THINGS: tuple[Thing, ...] = ("target", "distractor")
+MASKS = ("before", "after", "target", "target_after")
+"""The masks among the entries of a counterfactual; an observation's entry may have one of these names."""
 MIN_PIXELS = 8
 """Smallest visible area of an object, in pixels, for a frame to count."""
 
@@ -424,7 +426,8 @@ def measure_interventions(
                 counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
                 changed = with_frames(observation, image, grid, counterfactual["image"])
                 if isinstance(changed, Mapping):  # every camera sees the change
-                    changed = {name: counterfactual.get(name, entry) for name, entry in changed.items()}
+                    frames = {name: counterfactual[name] for name in counterfactual if name not in MASKS}
+                    changed = {name: frames.get(name, entry) for name, entry in changed.items()}
                 new_actions, new_percept = peek(act, changed)
                 new_maps = _pixel_maps(new_percept, grid, weights)
                 rows = _effects(actions, new_actions, maps, new_maps, counterfactual)

@@ -72,6 +72,11 @@ class PolicyProbe:
         return self.policy.observation_space
 
     @property
+    def only_camera(self) -> bool:
+        """Whether the policy uses no other camera."""
+        return len(camera_names(self.policy)) == 1
+
+    @property
     def uniform(self) -> bool:
         """Whether the maps are uniform by construction."""
         return self.kind == "uniform"

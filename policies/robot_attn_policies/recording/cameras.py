@@ -59,7 +59,7 @@ def record_probes(
     probe = probes[first]
     episode = record_episode(
         probe.act,
-        at_camera(env, first),
+        at_camera(env, first, only=probe.only_camera),
         seed,
         probe.grid,
         env_args=env_args,

@@ -159,8 +159,9 @@ class RGBConverter:
         self._colors = channels // count if count >= 1 and channels % count == 0 else 0
         if self._colors not in (1, 3, 4):
             raise ValueError(
-                f"expected grey, RGB or RGBA frames, got {channels} channels as a stack of {count}: set "
-                "stack= to the number of frames in one observation"
+                f"expected grey, RGB or RGBA frames, got {channels} channels as a stack of {count}: "
+                "stack them by Gymnasium's FrameStackObservation or SB3's VecFrameStack, whose size is known, or "
+                "set stack= to the number of frames in one observation"
             )
         self._low, self._high = float(frames.low.min()), float(frames.high.max())
         self._is_uint8 = frames.dtype == np.uint8

@@ -1,7 +1,7 @@
 """One camera of an environment with several: the same batch, whose target masks are those of the camera.
 
 The infos of an environment with several cameras have `target_mask/NAME`, bool [N, H, W], for the image NAME.
-A `target_mask` alone is that of the image "image".
+A `target_mask` alone is that of the only camera that a policy uses, or of the image "image".
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ MASK = "target_mask"
 """Key of the target masks in infos."""
 
 
-def at_camera(env: Any, image: str | None) -> Any:
+def at_camera(env: Any, image: str | None, *, only: bool) -> Any:
     """Return a batch of environments with the target masks of one camera.
 
     Args:
         env: a batch of environments, as `rollout_episodes` takes it.
         image: key of the camera's image.
+        only: whether the policy uses no other camera.
 
     Returns:
         The environment itself if it has one image.
@@ -32,49 +33,49 @@ def at_camera(env: Any, image: str | None) -> Any:
     space = inner.single_observation_space if isinstance(inner, VectorEnv) else inner.observation_space
     if len(image_entries(space)) < 2:
         return env
-    return _VectorAtCamera(env, image) if isinstance(env, VectorEnv) else _BatchAtCamera(env, image)
+    return (_VectorAtCamera if isinstance(env, VectorEnv) else _BatchAtCamera)(env, image, only)
 
 
-def camera_mask(info: Mapping[str, Any], image: str | None) -> NDArray[Any] | None:
+def camera_mask(info: Mapping[str, Any], image: str | None, *, only: bool = False) -> NDArray[Any] | None:
     """Return the target masks of a camera in infos of an environment with several; None if it has none."""
     if any(name.startswith(f"{MASK}/") for name in info):
         return info.get(f"{MASK}/{image}")
-    return info.get(MASK) if image == "image" else None
+    return info.get(MASK) if only or image == "image" else None
 
 
-def _info_of(info: Mapping[str, Any], image: str | None) -> dict[str, Any]:
-    mask = camera_mask(info, image)
+def _info_of(info: Mapping[str, Any], image: str | None, only: bool) -> dict[str, Any]:
+    mask = camera_mask(info, image, only=only)
     rest = {name: value for name, value in info.items() if name != MASK}
     return rest if mask is None else {**rest, MASK: mask}
 
 
 class _VectorAtCamera(VectorWrapper[Any, Any, Any, Any, Any]):
-    def __init__(self, env: VectorEnv[Any, Any, Any], image: str | None) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], image: str | None, only: bool) -> None:
         super().__init__(env)
-        self._image = image
+        self._camera = image, only
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**options)
-        return observation, _info_of(info, self._image)
+        return observation, _info_of(info, *self._camera)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         *results, info = self.env.step(actions)
-        return (*results, _info_of(info, self._image))
+        return (*results, _info_of(info, *self._camera))
 
 
 class _BatchAtCamera:
     """The same for a batch that is not a `VectorEnv`."""
 
-    def __init__(self, env: Any, image: str | None) -> None:
-        self._env, self._image = env, image
+    def __init__(self, env: Any, image: str | None, only: bool) -> None:
+        self._env, self._camera = env, (image, only)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self._env.reset(**options)
-        return observation, _info_of(info, self._image)
+        return observation, _info_of(info, *self._camera)
 
     def step(self, actions: Any) -> tuple[Any, ...]:
         *results, info = self._env.step(actions)
-        return (*results, _info_of(info, self._image))
+        return (*results, _info_of(info, *self._camera))
