@@ -202,7 +202,7 @@ def test_the_newest_frame_of_a_stack_is_recorded(channels: int, count: int) -> N
     if channels == 3:
         assert_array_equal(record(model, env, seed=3, stack=1 + 1).images, expected)
     else:
-        with pytest.raises(ValueError, match="set stack="):
+        with pytest.raises(ValueError, match="or set stack="):
             record(model, env, stack=2 * count)
 
 

@@ -160,8 +160,8 @@ class RGBConverter:
         if self._colors not in (1, 3, 4):
             raise ValueError(
                 f"expected grey, RGB or RGBA frames, got {channels} channels as a stack of {count}: "
-                "stack them by Gymnasium's FrameStackObservation or SB3's VecFrameStack, whose size is known, or "
-                "set stack= to the number of frames in one observation"
+                "stack them by Gymnasium's FrameStackObservation or SB3's VecFrameStack, or set "
+                "stack= to the number of frames in one observation"
             )
         self._low, self._high = float(frames.low.min()), float(frames.high.max())
         self._is_uint8 = frames.dtype == np.uint8
