@@ -152,8 +152,8 @@ def _stack_advice(trained: spaces.Space[Any], offered: spaces.Space[Any]) -> str
             if count > 1 and rest == 0:
                 return (
                     f"; the policy has {count} frames in one observation: register the environment in "
-                    f"gymnasium.wrappers.FrameStackObservation(env, {count}), and name its module with "
-                    "--module"
+                    f'gymnasium.wrappers.FrameStackObservation(env, {count}, padding_type="zero"), and name '
+                    "its module with --module"
                 )
     return ""
 

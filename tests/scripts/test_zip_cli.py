@@ -16,7 +16,7 @@ from gymnasium.wrappers import RescaleAction
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
@@ -214,6 +214,23 @@ def test_a_zip_of_another_action_space_is_refused(
     PPO("CnnPolicy", one, n_steps=4, batch_size=4).save(tmp_path / "wide")
     line = ["evaluate", tmp_path / "wide.zip", "--trust", "--task", "Ball/Box-v0"]
     assert "expected a task with the policy's actions Box(-1.0, 3.0" in error_of(capsys, *line)
+
+
+def test_a_policy_of_stacked_frames_gets_them_or_says_how(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = VecFrameStack(DummyVecEnv([lambda: Ball(steps=STEPS)]), 2)
+    model = PPO("CnnPolicy", env, n_steps=4, batch_size=4, seed=0)
+    model.save(tmp_path / "stacked")
+    line = ["record", tmp_path / "stacked.zip", "--trust", "--episodes", 1, "--seed", 8]
+    error = error_of(capsys, *line, "--task", "Ball/Box-v0")
+    assert "observation uint8 [3, 36, 36] where the policy has uint8 [6, 36, 36]" in error
+    assert 'FrameStackObservation(env, 2, padding_type="zero")' in error
+    assert run(*line, "--task", "Ball/Stack-v0", "--out", tmp_path / "out") == 0
+    expected = record(model, env, seed=8)
+    episode = load_episode(tmp_path / "out" / "episode-8.hdf5")
+    np.testing.assert_array_equal(episode.images, expected.images)
+    np.testing.assert_allclose(episode.actions, expected.actions, atol=1e-5)
 
 
 def test_a_policy_that_was_trained_with_scaled_actions_gets_them(zips: Path, tmp_path: Path) -> None:

@@ -87,14 +87,15 @@ def fit_observation(observation: Observation, space: spaces.Space[Any]) -> Obser
 
 
 def _fit(frames: Any, target: ImageLayout) -> Any:
-    axes = len(target.shape)
     shape = tuple(frames.shape)
-    if shape[-axes:] == target.shape or len(shape) not in (axes, axes + 1):
+    if shape[-len(target.shape) :] == target.shape:
         return frames
-    source = image_layout(shape[-axes:], target.image_size)
-    if source is None or source.image_shape != target.image_shape:
-        return frames  # whoever takes it says what does not fit
-    return rearrange(frames, source, target)
+    # A batch, or one alone; the frames of a stack may have an axis that the policy's space lacks.
+    for batch_axes in (1, 0):
+        source = image_layout(shape[batch_axes:], target.image_size)
+        if source is not None and source.image_shape == target.image_shape:
+            return rearrange(frames, source, target)
+    return frames  # whoever takes it says what does not fit
 
 
 def _layout(space: spaces.Space[Any]) -> ImageLayout | None:
