@@ -54,3 +54,8 @@ def test_our_tasks_say_which_mujoco_they_need() -> None:
     make = "import gymnasium, robot_attn_envs; gymnasium.make('RobotAttn/Track-v0')"
     printed = python("robotics", "-c", make, code=1)
     assert "expected MuJoCo 3.17 or newer" in printed and "got 3.10.0" in printed
+
+
+@pytest.mark.parametrize("stack", ["robotics", "metaworld"])
+def test_environments_of_other_packages_through_our_cameras_and_commands(stack: str) -> None:
+    assert " passed" in pytest_in(stack, "tests/stacks/check_third_party.py")
