@@ -337,7 +337,7 @@ class _Writer:
     def _indices(self, steps: int, task: str) -> dict[str, NDArray[Any]]:
         frame = np.arange(steps)
         task_index = self._tasks.setdefault(task, len(self._tasks))
-        columns = (
+        columns: tuple[NDArray[Any], ...] = (
             (frame / self._layout.fps).astype(np.float32),
             frame,
             np.full(steps, len(self._seeds)),

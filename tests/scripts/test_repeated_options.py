@@ -21,6 +21,7 @@ COMMANDS: dict[str, Command] = {
 REQUIRED = {
     "watch": ["a.mp4", "run"],
     "train": ["track"],
+    "cameras": ["Pusher-v5"],
     **{name: ["run"] for name in ("evaluate", "compare", "curves", "replay", "explain", "record", "export")},
 }
 """The positional arguments of each command that needs some."""
@@ -39,7 +40,7 @@ NAMES = {
     "peers": ("cnn", "query"),
     "supervise": ("position", "map"),
 }
-NUMBERS = ("0.5", "1")
+NUMBERS = {"intensities": ("0.5", "1"), "size": ("64", "84")}
 
 
 def fields_of(command: Command) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def values_of(name: str, option: str) -> tuple[str, str]:
     """Two values for an option that takes a list."""
     if option in PAIRS or option in NAMES:
         return (PAIRS | NAMES)[option]
-    return NUMBERS if option == "intensities" else ("1", "2")
+    return NUMBERS.get(option, ("1", "2"))
 
 
 def test_every_command_has_options_that_are_checked_here() -> None:
