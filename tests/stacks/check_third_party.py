@@ -87,19 +87,20 @@ def test_removing_the_target_changes_its_pixels_alone(case: tuple[str, dict[str,
 def test_train_evaluate_replay_explain_and_compare(case: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     task, options = case
     run = tmp_path / "run"
-    scene = [f"{name}={value}" for name, value in options.items()]
+    scene = [f"{name}={value}" for name, value in options.items()] + ["max_episode_steps=12"]
     steps = ["--steps", "64", "--ppo", "n_envs=2", "n_steps=32", "batch_size=32", "--eval-every", "0"]
     few = ["--episodes", "2", "--calibration-episodes", "2"]
+    trusted = [str(run), "--which", "last", "--module", task.partition(":")[0]]
 
     def robot_attn(*arguments: str) -> None:
         assert main(arguments) == 0
 
     robot_attn("train", task, "--env", *scene, "--threads", "1", *steps, "--out", str(run))
-    robot_attn("evaluate", str(run), "--which", "last", *few, "--json", str(tmp_path / "scores.json"))
+    robot_attn("evaluate", *trusted, *few, "--json", str(tmp_path / "scores.json"))
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert "localisation" in json.dumps(scores) or "mass" in json.dumps(scores)
-    robot_attn("replay", str(run), "--which", "last", *few[2:], "--out", str(tmp_path / "replay.mp4"))
-    robot_attn("explain", str(run), "--which", "last", *few, "--out", str(tmp_path / "report.html"))
+    robot_attn("replay", *trusted, *few[2:], "--out", str(tmp_path / "replay.mp4"))
+    robot_attn("explain", *trusted, *few, "--out", str(tmp_path / "report.html"))
     suite = ["--suite", "medium", "--jobs", "1"]
-    robot_attn("compare", str(run), "--which", "last", *suite, *few, "--out", str(tmp_path / "table"))
+    robot_attn("compare", *trusted, *suite, *few, "--out", str(tmp_path / "table"))
     assert (tmp_path / "replay.mp4").exists() and (tmp_path / "report.html").exists()
