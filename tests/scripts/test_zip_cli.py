@@ -200,6 +200,9 @@ def test_bad_files_and_options_are_one_sentence_each(
     assert "not a pickle that can be loaded" in refused(zips / "normalised.zip", *box, *text)
     statistics = ["--vecnormalize", zips / "statistics.pkl"]
     assert "expected statistics of the environment's observations" in refused(ppo, *box, *statistics)
+    for dataset in (["--minari", "a/b-v0"], ["--lerobot", tmp_path / "dataset"]):
+        error = error_of(capsys, "record", ppo, *box, *statistics, *dataset)
+        assert "a dataset would hold normalised observations" in error
     run_folder = make_run(tmp_path / "run")
     assert "expected a .zip with --trust, --task" in refused(run_folder, *box)
 

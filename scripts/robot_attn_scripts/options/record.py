@@ -77,6 +77,11 @@ class Options(Policy, Zip, Episodes, Scene, Output, Checked):
                 "expected one of --out, --minari and --lerobot, got "
                 f"{' and '.join(map(_groups.flag, outputs))}: record once for each"
             )
+        if self.vecnormalize is not None and (self.minari is not None or self.lerobot is not None):
+            raise ValueError(
+                "expected --vecnormalize without --minari and --lerobot, got both: a dataset would hold "
+                "normalised observations; record files with --out"
+            )
         if self.lerobot_video and self.lerobot is None:
             raise ValueError("expected --lerobot-video with --lerobot, got it alone: add --lerobot FOLDER")
 
