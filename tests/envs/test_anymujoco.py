@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -73,6 +75,27 @@ def test_gymnasiums_environments_are_drawn_as_its_renderer_places_the_camera(nam
     assert observation["image"].std() > 5.0
     assert wrapped.observation_space.contains(observation)
     wrapped.close()
+
+
+class Around(gymnasium.Env[Any, Any]):
+    """An environment around another, as gymnasium-robotics' mazes are."""
+
+    def __init__(self) -> None:
+        self.robot: Any = gymnasium.make("Pusher-v5")
+        self.observation_space, self.action_space = self.robot.observation_space, self.robot.action_space
+        self.model, self.data = self.robot.unwrapped.model, self.robot.unwrapped.data
+
+    def reset(self, **options: Any) -> Any:
+        return self.robot.reset(**options)
+
+
+def test_the_free_camera_is_that_of_an_environment_inside() -> None:
+    inside = CameraObservation(gymnasium.make("Pusher-v5"))
+    around = CameraObservation(Around())
+    expected, observation = inside.reset(seed=1)[0], around.reset(seed=1)[0]
+    np.testing.assert_array_equal(observation["image"], expected["image"])
+    inside.close()
+    around.close()
 
 
 @pytest.mark.parametrize("name", ["Reacher-v5", "Ant-v5"])
@@ -445,6 +468,14 @@ def test_what_cannot_be_drawn_names_the_renderer_that_can() -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message), carts(1, **options):
         pass
+
+
+def test_a_copy_is_refused_in_one_sentence() -> None:
+    env = CameraObservation(Cart())
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="copy the function that makes it"):
+            copied(env)
+    env.close()
 
 
 def test_an_environment_without_mujoco_is_refused() -> None:

@@ -42,6 +42,16 @@ def test_a_file_is_a_scene_too(tmp_path: Path) -> None:
         load_scene(f"{path}x:eye", 2)
 
 
+def test_an_environment_is_a_scene_too() -> None:
+    scene = load_scene("Pusher-v5", 3)
+    camera = BatchCamera(scene.model, 3, scene.camera, (64, 64), threads=1, **scene.drawn_whole)
+    camera.render(scene.kinematics)
+    assert len(np.unique(camera.rgb.reshape(3, -1), axis=0)) == 3  # the arm moves
+    assert scene.peers_camera().distance == scene.gymnasiums_camera()["default_cam_config"]["distance"] == 4.0
+    with pytest.raises(ValueError, match="expected only tasks with --suite, got Pusher-v5"):
+        load_scene("Pusher-v5", 3, "hard")
+
+
 @pytest.fixture
 def two_cores() -> Iterator[list[int]]:
     """Two of the cores, or one where there are no more: each takes two more processes."""

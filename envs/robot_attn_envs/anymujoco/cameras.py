@@ -91,29 +91,25 @@ def find_camera(env: gymnasium.Env[Any, Any], choice: str | int) -> SceneCamera:
 
 def _rendered_from(env: gymnasium.Env[Any, Any]) -> int:
     """The index of the camera that an environment renders from; -1 for the free one."""
-    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    renderer = _renderer(env)
     chosen = getattr(renderer, "camera_id", None)
     return -1 if chosen is None else int(chosen)
 
 
-def _free_camera(env: gymnasium.Env[Any, Any]) -> SceneCamera:
-    """Gymnasium's free camera, placed by the model's extent, the current state and its renderer's settings.
+def _renderer(env: gymnasium.Env[Any, Any]) -> Any:
+    """Gymnasium's renderer of an environment, or of one that it keeps inside; None if there is none.
 
-    Without Gymnasium's renderer it is placed as MuJoCo's viewer does: by the model's statistics.
+    Mazes and kitchens of gymnasium-robotics are such environments around a robot's.
     """
-    model, data = simulation(env)
-    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
-    view = mujoco.MjvCamera()
-    if renderer is None:
-        mujoco.mjv_defaultFreeCamera(model, view)
-    else:
-        view.lookat[:] = np.median(data.geom_xpos, axis=0)
-        view.distance = model.stat.extent
-        for name, value in (getattr(renderer, "default_cam_config", None) or {}).items():
-            if isinstance(value, np.ndarray):
-                getattr(view, name)[:] = value
-            else:
-                setattr(view, name, value)
+    inner = env.unwrapped
+    inside = [value.unwrapped for value in vars(inner).values() if isinstance(value, gymnasium.Env)]
+    return next((one.mujoco_renderer for one in (inner, *inside) if hasattr(one, "mujoco_renderer")), None)
+
+
+def _free_camera(env: gymnasium.Env[Any, Any]) -> SceneCamera:
+    """The free camera with its pose; see `free_view`."""
+    model, _ = simulation(env)
+    view = free_view(env)
     azimuth, elevation = math.radians(view.azimuth), math.radians(view.elevation)
     ahead = np.array(
         [
@@ -126,5 +122,30 @@ def _free_camera(env: gymnasium.Env[Any, Any]) -> SceneCamera:
     axes = np.stack([right, np.cross(right, ahead), -ahead], axis=1)
     settings = model.vis.global_
     free = FreeCamera(FREE, float(settings.fovy), bool(settings.orthographic))
-    # Gymnasium sets the type itself, whatever its settings say: the camera stays where it is.
     return SceneCamera(FREE, free, view.lookat - view.distance * ahead, axes.ravel())
+
+
+def free_view(env: gymnasium.Env[Any, Any]) -> mujoco.MjvCamera:
+    """Gymnasium's free camera, placed by the model's extent, the current state and its renderer's settings.
+
+    Without Gymnasium's renderer it is placed as MuJoCo's viewer does: by the model's statistics.
+
+    Args:
+        env: the environment, after a reset.
+    """
+    model, data = simulation(env)
+    renderer = _renderer(env)
+    view = mujoco.MjvCamera()
+    if renderer is None:
+        mujoco.mjv_defaultFreeCamera(model, view)
+    else:
+        view.lookat[:] = np.median(data.geom_xpos, axis=0)
+        view.distance = model.stat.extent
+        for name, value in (getattr(renderer, "default_cam_config", None) or {}).items():
+            if isinstance(value, np.ndarray):
+                getattr(view, name)[:] = value
+            else:
+                setattr(view, name, value)
+    # Gymnasium sets the type itself, whatever its settings say: the camera stays where it is.
+    view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FREE, -1
+    return view

@@ -281,6 +281,13 @@ class SceneFrames:
         for group in self._groups:
             group.close()
 
+    def __reduce__(self) -> Any:
+        """Refuse to be copied or pickled, as the recorded launches of a camera cannot be."""
+        raise TypeError(
+            "expected to make an environment with frames where it is used, got a copy or a pickle of one: "
+            "copy the function that makes it"
+        )
+
     # ---- Inside ----
 
     def _make_shifts(

@@ -153,7 +153,8 @@ class Scene:
     """Worlds of a scene, each somewhere on the way through an episode."""
 
     model: Any
-    camera: str
+    camera: Any
+    """As `BatchCamera` takes it."""
     kinematics: dict[str, NDArray[Any]]
     """What a camera draws from, [worlds, ...]."""
     states: NDArray[np.float64]
@@ -162,21 +163,51 @@ class Scene:
     """Colours of the geoms, [worlds, ngeom, 4]."""
     lens: Any = None
     """Image effects of a suite of shifts; None without."""
+    view: Any = None
+    """The free camera of an environment, an `MjvCamera`; None with a camera of the model."""
+
+    @property
+    def drawn_whole(self) -> dict[str, Any]:
+        """Options of `BatchCamera`: sky and sites are drawn in environments that are not ours."""
+        return {"sky": None, "sites": True} if "site_xpos" in self.kinematics else {}
+
+    def peers_camera(self) -> Any:
+        """The camera as `mujoco.Renderer` takes it."""
+        return self.camera if self.view is None else self.view
+
+    def gymnasiums_camera(self) -> dict[str, Any]:
+        """The camera as options of Gymnasium's `MujocoRenderer`."""
+        if self.view is None:
+            which = "camera_name" if isinstance(self.camera, str) else "camera_id"
+            return {which: self.camera}
+        numbers = {name: getattr(self.view, name) for name in ("distance", "azimuth", "elevation")}
+        return {"camera_id": -1, "default_cam_config": {**numbers, "lookat": np.array(self.view.lookat)}}
 
 
 def load_scene(scene: str, worlds: int, suite: str | None = None) -> Scene:
-    """The worlds of a task, or of an MJCF file after random actions.
+    """The worlds of a task, or of an environment or an MJCF file after random actions.
 
     Args:
-        scene: the task, or PATH:CAMERA of the file.
+        scene: the task, the id of an environment with a MuJoCo model, or PATH:CAMERA of the file.
         worlds: number of worlds.
         suite: the suite of visual shifts that the task's worlds have; None for none.
 
     Raises:
-        ValueError: neither a task nor PATH:CAMERA of a file that MuJoCo loads.
+        ValueError: neither a task nor an environment with a MuJoCo model, nor PATH:CAMERA of a file that
+            MuJoCo loads.
     """
+    from robot_attn_envs.registry import TASKS
+    from robot_attn_scripts._tasks import env_id
+
     path, _, camera = scene.rpartition(":")
-    return _from_file(Path(path), camera, worlds) if path else _from_task(scene, worlds, suite)
+    if path:
+        return _from_file(Path(path), camera, worlds)
+    name = env_id(scene)
+    if name in TASKS:
+        return _from_task(name, worlds, suite)
+    if suite is not None:
+        raise ValueError(f"expected only tasks with --suite, got {name}: measure it without")
+    return _from_environment(name, worlds)
 
 
 def _from_task(name: str, count: int, suite: str | None) -> Scene:
@@ -184,9 +215,8 @@ def _from_task(name: str, count: int, suite: str | None) -> Scene:
     from robot_attn_envs.registry import TASKS
     from robot_attn_envs.render.camera import KINEMATICS
     from robot_attn_envs.worlds import Worlds
-    from robot_attn_scripts._tasks import env_id
 
-    worlds = Worlds(load_task(TASKS[env_id(name)]), count, threads=1, suite=suite)
+    worlds = Worlds(load_task(TASKS[name]), count, threads=1, suite=suite)
     worlds.seed(range(count))
     worlds.reset(np.arange(count))
     for _ in range(40):
@@ -225,6 +255,44 @@ def _from_file(path: Path, camera: str, count: int) -> Scene:
     return Scene(model, camera, arrays, np.stack(states), colors)
 
 
+def _from_environment(name: str, count: int) -> Scene:
+    import gymnasium
+    import mujoco
+
+    from robot_attn_envs.anymujoco.cameras import find_cameras, free_view
+    from robot_attn_envs.anymujoco.simulation import simulation
+    from robot_attn_envs.render.camera import KINEMATICS
+
+    env: gymnasium.Env[Any, Any] = gymnasium.make(name)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    model, data = simulation(env)
+    placed = mujoco.MjData(model)
+    (camera,), view = find_cameras(env, None), free_view(env)
+    kinematics: dict[str, list[Any]] = {field: [] for field in (*KINEMATICS, "site_xpos", "site_xmat")}
+    states = []
+    for _ in range(count):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+        state = np.zeros(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        states.append(state)
+        # After a step the environment's own positions are those at the start of its last substep.
+        mujoco.mj_setState(model, placed, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_kinematics(model, placed)
+        mujoco.mj_camlight(model, placed)
+        for field, kept in kinematics.items():
+            kept.append(getattr(placed, field).copy())
+    arrays = {field: np.stack(kept) for field, kept in kinematics.items()}
+    if camera.xpos is not None and camera.xmat is not None:
+        arrays["free_xpos"] = np.tile(camera.xpos, (count, 1, 1))
+        arrays["free_xmat"] = np.tile(camera.xmat, (count, 1, 1))
+    colors = np.tile(model.geom_rgba, (count, 1, 1))
+    free = None if camera.xpos is None else view
+    return Scene(model, camera.camera, arrays, np.stack(states), colors, view=free)
+
+
 def _divided(over: Sequence[float], under: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=True)]
 
@@ -238,9 +306,16 @@ def _camera(
     drawn = load_scene(scene, worlds, suite)
     frame = (size, size)
     camera = BatchCamera(
-        drawn.model, worlds, drawn.camera, frame, threads=threads, renderer=renderer, lens=drawn.lens
+        drawn.model,
+        worlds,
+        drawn.camera,
+        frame,
+        threads=threads,
+        renderer=renderer,
+        lens=drawn.lens,
+        **drawn.drawn_whole,
     )
-    camera.geom_rgba[:] = drawn.colors
+    camera.geom_rgba[:, : drawn.model.ngeom] = drawn.colors
     camera.render(drawn.kinematics, recolor=True)
 
     def advance(frames: int) -> int:
@@ -264,7 +339,7 @@ def _gymnasium(scene: str, size: int, worlds: int) -> Iterator[_render_peers.Adv
 
         drawn = load_scene(scene, worlds)
         data = mujoco.MjData(drawn.model)
-        renderer = MujocoRenderer(drawn.model, data, width=size, height=size, camera_name=drawn.camera)
+        renderer = MujocoRenderer(drawn.model, data, width=size, height=size, **drawn.gymnasiums_camera())
         renderer.render("rgb_array")
     try:
         yield _one_by_one(drawn, data, lambda: renderer.render("rgb_array"))
@@ -288,7 +363,7 @@ def _mujoco(scene: str, size: int, worlds: int, masks: bool) -> Iterator[_render
         renderer.scene.flags[flag] = 0
 
     def render() -> None:
-        renderer.update_scene(data, camera=drawn.camera)
+        renderer.update_scene(data, camera=drawn.peers_camera())
         renderer.render()
         if masks:
             renderer.enable_segmentation_rendering()

@@ -13,7 +13,8 @@ class Amount:
     """What to draw, and how much of it to measure."""
 
     scenes: tuple[str, ...] = ("track", "navigate", "reach", "push")
-    """Tasks, or MJCF files with a camera of theirs, as PATH:CAMERA."""
+    """Tasks, ids of Gymnasium environments with a MuJoCo model, or MJCF files with a camera of theirs, as
+    PATH:CAMERA."""
     size: tuple[int, ...] = (64,)
     """Heights, and widths, of the frames in pixels."""
     suite: Suite = None
@@ -40,8 +41,8 @@ class Options(Amount, Output, Checked):
     - `gymnasium`: `MujocoRenderer` with its default settings, RGB, likewise.
 
     All draw the same worlds: states on the way through a task's episodes, with new colours each, or after
-    random actions of a model from a file. The physics is not timed. Every round measures each peer once, one
-    after the other; a ratio is taken within each round.
+    random actions in an environment or of a model from a file. The physics is not timed. Every round measures
+    each peer once, one after the other; a ratio is taken within each round.
 
     On all cores, for the first scene and size: the frames a second of `ours` with 1, 2, ... threads, and the
     share of a whole core that each thread is worth, frames a second divided by the threads and by the frames
