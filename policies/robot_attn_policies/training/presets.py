@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
 from robot_attn_policies.training.dataclass_json import from_json
 
 Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
@@ -157,7 +155,7 @@ def _make_plain(config: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # NumPy's, which is not imported for it: the command's help needs none
         return value.tolist()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
