@@ -42,6 +42,12 @@ def test_a_file_is_a_scene_too(tmp_path: Path) -> None:
         load_scene(f"{path}x:eye", 2)
 
 
+def test_options_of_an_environment_name_its_camera_and_are_for_no_task() -> None:
+    assert load_scene("HalfCheetah-v5", 2, env={"camera": "track"}).camera == 0
+    with pytest.raises(ValueError, match="expected --env with environments only"):
+        load_scene("track", 2, env={"camera": "eye"})
+
+
 def test_an_environment_is_a_scene_too() -> None:
     scene = load_scene("Pusher-v5", 3)
     camera = BatchCamera(scene.model, 3, scene.camera, (64, 64), threads=1, **scene.drawn_whole)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_attn_scripts import _render_peers, _report
+from robot_attn_scripts._name_value import parse_pairs
 from robot_attn_scripts.options.benchmarks.render import Options
 
 
@@ -99,7 +101,7 @@ def _on_one_core(
     with ExitStack() as stack:
         for name, (work, arguments, _) in works.items():
             status.update(f"{scene}, {size} x {size}: starting {name}")
-            what = (scene, size, worlds, *arguments)
+            what = (scene, parse_pairs(options.env), size, worlds, *arguments)
             peer = stack.enter_context(_render_peers.peer(name, work, *what, cores=[core]))
             answer = peer.answer()
             if not isinstance(answer, str):
@@ -120,7 +122,7 @@ def _on_all_cores(
     options: Options, cores: list[int], status: Any
 ) -> tuple[dict[int, list[float]], list[float]]:
     """Frames a second of the first scene by number of threads, and of a process on each core together."""
-    what = (options.scenes[0], options.size[0], options.worlds)
+    what = (options.scenes[0], parse_pairs(options.env), options.size[0], options.worlds)
     scaling: dict[int, list[float]] = {threads: [] for threads in range(1, len(cores) + 1)}
     processes: list[float] = []
     with ExitStack() as stack:
@@ -184,13 +186,17 @@ class Scene:
         return {"camera_id": -1, "default_cam_config": {**numbers, "lookat": np.array(self.view.lookat)}}
 
 
-def load_scene(scene: str, worlds: int, suite: str | None = None) -> Scene:
+def load_scene(
+    scene: str, worlds: int, suite: str | None = None, env: Mapping[str, Any] = MappingProxyType({})
+) -> Scene:
     """The worlds of a task, or of an environment or an MJCF file after random actions.
 
     Args:
-        scene: the task, the id of an environment with a MuJoCo model, or PATH:CAMERA of the file.
+        scene: the task; the id of an environment with a MuJoCo model, or module:id; or PATH:CAMERA of the
+            file.
         worlds: number of worlds.
         suite: the suite of visual shifts that the task's worlds have; None for none.
+        env: options of the environment, and its `camera`.
 
     Raises:
         ValueError: neither a task nor an environment with a MuJoCo model, nor PATH:CAMERA of a file that
@@ -200,14 +206,16 @@ def load_scene(scene: str, worlds: int, suite: str | None = None) -> Scene:
     from robot_attn_scripts._tasks import env_id
 
     path, _, camera = scene.rpartition(":")
-    if path:
+    if Path(path).suffix:  # the name of a module has none
         return _from_file(Path(path), camera, worlds)
     name = env_id(scene)
     if name in TASKS:
+        if env:
+            raise ValueError(f"expected --env with environments only, got {dict(env)} for the task {scene!r}")
         return _from_task(name, worlds, suite)
     if suite is not None:
         raise ValueError(f"expected only tasks with --suite, got {name}: measure it without")
-    return _from_environment(name, worlds)
+    return _from_environment(name, dict(env), worlds)
 
 
 def _from_task(name: str, count: int, suite: str | None) -> Scene:
@@ -255,20 +263,23 @@ def _from_file(path: Path, camera: str, count: int) -> Scene:
     return Scene(model, camera, arrays, np.stack(states), colors)
 
 
-def _from_environment(name: str, count: int) -> Scene:
+def _from_environment(name: str, options: dict[str, Any], count: int) -> Scene:
     import gymnasium
     import mujoco
 
     from robot_attn_envs.anymujoco.cameras import find_cameras, free_view
     from robot_attn_envs.anymujoco.simulation import simulation
     from robot_attn_envs.render.camera import KINEMATICS
+    from robot_attn_scripts._tasks import creation_errors
 
-    env: gymnasium.Env[Any, Any] = gymnasium.make(name)
+    chosen = options.pop("camera", None)
+    with creation_errors(name, options):
+        env: gymnasium.Env[Any, Any] = gymnasium.make(name, **options)
     env.reset(seed=0)
     env.action_space.seed(0)
     model, data = simulation(env)
     placed = mujoco.MjData(model)
-    (camera,), view = find_cameras(env, None), free_view(env)
+    (camera,), view = find_cameras(env, chosen), free_view(env)
     kinematics: dict[str, list[Any]] = {field: [] for field in (*KINEMATICS, "site_xpos", "site_xmat")}
     states = []
     for _ in range(count):
@@ -299,11 +310,17 @@ def _divided(over: Sequence[float], under: Sequence[float]) -> list[float]:
 
 @contextmanager
 def _camera(
-    scene: str, size: int, worlds: int, threads: int, renderer: str, suite: str | None = None
+    scene: str,
+    env: Mapping[str, Any],
+    size: int,
+    worlds: int,
+    threads: int,
+    renderer: str,
+    suite: str | None = None,
 ) -> Iterator[_render_peers.Advance]:
     from robot_attn_envs import BatchCamera
 
-    drawn = load_scene(scene, worlds, suite)
+    drawn = load_scene(scene, worlds, suite, env)
     frame = (size, size)
     camera = BatchCamera(
         drawn.model,
@@ -332,12 +349,12 @@ def _camera(
 
 
 @contextmanager
-def _gymnasium(scene: str, size: int, worlds: int) -> Iterator[_render_peers.Advance]:
+def _gymnasium(scene: str, env: Mapping[str, Any], size: int, worlds: int) -> Iterator[_render_peers.Advance]:
     with _render_peers.opengl():
         import mujoco
         from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-        drawn = load_scene(scene, worlds)
+        drawn = load_scene(scene, worlds, env=env)
         data = mujoco.MjData(drawn.model)
         renderer = MujocoRenderer(drawn.model, data, width=size, height=size, **drawn.gymnasiums_camera())
         renderer.render("rgb_array")
@@ -348,11 +365,13 @@ def _gymnasium(scene: str, size: int, worlds: int) -> Iterator[_render_peers.Adv
 
 
 @contextmanager
-def _mujoco(scene: str, size: int, worlds: int, masks: bool) -> Iterator[_render_peers.Advance]:
+def _mujoco(
+    scene: str, env: Mapping[str, Any], size: int, worlds: int, masks: bool
+) -> Iterator[_render_peers.Advance]:
     with _render_peers.opengl():
         import mujoco
 
-        drawn = load_scene(scene, worlds)
+        drawn = load_scene(scene, worlds, env=env)
         model = drawn.model
         model.light_castshadow[:] = 0
         model.mat_reflectance[:] = 0

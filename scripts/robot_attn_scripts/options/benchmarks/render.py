@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, Suite
+from robot_attn_scripts.options._groups import Checked, Output, Pairs, Suite
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class Amount:
     scenes: tuple[str, ...] = ("track", "navigate", "reach", "push")
     """Tasks, ids of Gymnasium environments with a MuJoCo model, or MJCF files with a camera of theirs, as
     PATH:CAMERA."""
+    env: Pairs = ()
+    """Options of the environments among the scenes, and their camera."""
     size: tuple[int, ...] = (64,)
     """Heights, and widths, of the frames in pixels."""
     suite: Suite = None
