@@ -226,8 +226,10 @@ def test_masks_are_of_a_body_with_its_descendants_a_geom_or_a_site() -> None:
     assert sums["mast"] == sums["pole"]
 
 
-def test_a_faint_site_is_drawn_if_it_is_named() -> None:
-    more = '<site name="sensor" type="sphere" size=".2" pos="-.5 -.5 .2" rgba="0 1 1 .3"/>'
+@pytest.mark.parametrize("kind", ["site", "geom"])
+def test_what_is_faint_is_drawn_if_it_is_named(kind: str) -> None:
+    collides = ' contype="0" conaffinity="0"' if kind == "geom" else ""
+    more = f'<{kind} name="sensor" type="sphere" size=".2" pos="-.5 -.5 .2" rgba="0 1 1 .3"{collides}/>'
     with carts(1, more=more, camera="top") as plain, carts(1, camera="top") as without:
         frame = plain.reset(seed=0)[0]["image"]
         np.testing.assert_array_equal(frame, without.reset(seed=0)[0]["image"])

@@ -38,7 +38,7 @@ class SceneFrames:
 
     The environments' models and data are read and never written. Each is drawn as it is in its data: after a
     step of MuJoCo's, positions are those at the start of the last substep, as in Gymnasium's own frames.
-    Geoms and sites of groups 0 to 2 are drawn, opaque; a site that is more transparent than opaque, such as a
+    Geoms and sites of groups 0 to 2 are drawn, opaque; one that is more transparent than opaque, such as a
     touch sensor, is drawn if it is named.
 
     Args:

@@ -105,8 +105,9 @@ def given_colors(model: mujoco.MjModel) -> NDArray[np.float32]:
 def shown_colors(model: mujoco.MjModel, named: NDArray[np.int64]) -> NDArray[np.float32]:
     """The colours that geoms and sites are drawn in, those of their materials included: as `given_colors`.
 
-    By MuJoCo's rule a geom of the default colour has its material's. As everything is drawn opaque, a site
-    that is more transparent than opaque would hide what it marks: it is invisible unless it is named.
+    By MuJoCo's rule a geom of the default colour has its material's. As everything is drawn opaque, a geom or
+    a site that is more transparent than opaque would hide what is behind it: it is invisible unless it is
+    named.
 
     Args:
         model: the model.
@@ -117,6 +118,6 @@ def shown_colors(model: mujoco.MjModel, named: NDArray[np.int64]) -> NDArray[np.
     of_material = (material >= 0) & (colors == _DEFAULT_RGBA).all(axis=1)
     colors[of_material] = model.mat_rgba[material[of_material]]
     faint = colors[:, 3] < _FAINT
-    faint[: model.ngeom], faint[named] = False, False
+    faint[named] = False
     colors[faint, 3] = 0.0
     return colors
