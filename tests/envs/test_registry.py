@@ -202,6 +202,8 @@ def test_the_public_names() -> None:
     assert sorted(robot_attn_envs.__all__) == [
         "BatchCamera",
         "BatchEnv",
+        "CameraObservation",
+        "CameraVectorEnv",
         "FreeCamera",
         "Objects",
         "SHIFTS",

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from robot_attn_envs.anymujoco import CameraObservation, CameraVectorEnv
+from robot_attn_envs import CameraObservation, CameraVectorEnv
 from robot_attn_scripts.cli import main
 
 Make = Callable[[], gymnasium.Env[Any, Any]]
