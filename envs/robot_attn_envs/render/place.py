@@ -12,8 +12,9 @@ from robot_attn_envs.render.rays import NEVER
 
 # Loops over the pixels of a piece of a row become vector instructions of AVX2, on every processor that has
 # them: so that frames do not depend on the processor either. Multiplications and additions are fused, as all
-# of them can.
-_AVX2 = "-target-cpu x86-64-v3" if has_avx2() else "-march=native"
+# of them can. Vectors on the stack are aligned to cache lines: otherwise a frame takes up to a quarter more
+# time, depending on how deep in the stack it is drawn from, in threads more often than not.
+_AVX2 = "-target-cpu x86-64-v3 -mstackrealign -mstack-alignment=64" if has_avx2() else "-march=native"
 MODULE_OPTIONS = {
     "enable_backward": False,
     "max_unroll": 0,
