@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,12 +17,6 @@ from toy_run import make_run
 from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
 from robot_attn_scripts import cli, evaluate
 from robot_attn_scripts._loaded_run import scene
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 def run(*arguments: object) -> int:

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("captum")
 pytest.importorskip("sklearn")
@@ -14,16 +13,9 @@ pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_run import make_run
 
 from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
 from robot_attn_scripts import cli
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from page_runner import blocks
-from toy_run import make_run
 
 import robot_attn_envs  # noqa: F401
 from robot_attn_policies.probing.probe import probe_policy
@@ -35,12 +34,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 OBSERVATIONS = 256
 BATCH = 16
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 def observed(env: Any, count: int) -> list[Any]:

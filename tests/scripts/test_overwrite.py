@@ -7,26 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_run import make_run
 
 from robot_attn_scripts import _choices, benchmark, cli
 from robot_attn_scripts._command import options_type
 from robot_attn_scripts.compare import check_same_runs
 from robot_attn_scripts.options.gallery import Options as GalleryOptions
 from robot_attn_scripts.options.replay import Options as ReplayOptions
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

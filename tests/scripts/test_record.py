@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import RescaleAction
@@ -19,30 +18,20 @@ pytest.importorskip("h5py")
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_lamp import ToyLamp
-from toy_run import ToyTask, make_run
+from toy_run import ToyTask, run_of
 
 import robot_attn_envs  # noqa: F401
 from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
 from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.recording.episode_file import load_episode
 from robot_attn_policies.rollouts.rollout import rollout_episodes
-from robot_attn_policies.sb3.policy import build_policy, policy_weights
-from robot_attn_policies.sb3.vec_env import BatchVecEnv
-from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.run_folder import describe_run, load_policy, write_config, write_policy
+from robot_attn_policies.training.run_folder import load_policy
 from robot_attn_scripts._episodes import RecordedEpisode
 from robot_attn_scripts._minari import DatasetInfo, new_dataset, recoverable_env
-from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts._third_party import OwnContext
 from robot_attn_scripts.record import Options, RecordJob, record_job, run
 
 FIRST = EVALUATION_SEED
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 @pytest.fixture
@@ -51,20 +40,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     return tmp_path / "datasets"
-
-
-def run_of(folder: Path, task: str, **options: Any) -> Path:
-    """The folder of a policy for any task that has not learned anything."""
-    torch.manual_seed(0)
-    ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
-    config = TrainConfig(task, ppo=ppo, env=options)
-    vec_env = BatchVecEnv(make_batch(task, options, 2), channels_first=True)
-    described = describe_run(config, vec_env.observation_space, vec_env.action_space)
-    weights = policy_weights(build_policy(config, described.observation_space, described.action_space))
-    write_config(folder, described)
-    write_policy(folder / "best" / "policy.safetensors", weights, described, steps=0)
-    vec_env.close()
-    return folder
 
 
 def load(name: str) -> tuple[Any, list[tuple[int, Any]]]:

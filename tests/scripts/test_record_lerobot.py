@@ -14,23 +14,17 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_run import ToyTask, make_run
+from toy_run import ToyTask, make_run, run_of
 
 import robot_attn_envs  # noqa: F401
 from robot_attn.video import VideoReader
 from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED
-from robot_attn_policies.sb3.policy import build_policy, policy_weights
-from robot_attn_policies.sb3.vec_env import BatchVecEnv
-from robot_attn_policies.training.presets import PPOPreset, TrainConfig
-from robot_attn_policies.training.run_folder import describe_run, write_config, write_policy
 from robot_attn_scripts._episodes import RecordedEpisode
 from robot_attn_scripts._lerobot import DatasetInfo, new_dataset
 from robot_attn_scripts._lerobot_stats import aggregate, image_stats, vector_stats
-from robot_attn_scripts._tasks import make_batch
 from robot_attn_scripts.record import Options, run
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -38,26 +32,6 @@ cv2 = pytest.importorskip("cv2")
 
 FIRST = EVALUATION_SEED
 FPS = 12.5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
-
-
-def run_of(folder: Path, task: str, **options: Any) -> Path:
-    """The folder of an untrained policy for any task."""
-    torch.manual_seed(0)
-    ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
-    config = TrainConfig(task, ppo=ppo, env=options)
-    vec_env = BatchVecEnv(make_batch(task, options, 2), channels_first=True)
-    described = describe_run(config, vec_env.observation_space, vec_env.action_space)
-    weights = policy_weights(build_policy(config, described.observation_space, described.action_space))
-    write_config(folder, described)
-    write_policy(folder / "best" / "policy.safetensors", weights, described, steps=0)
-    vec_env.close()
-    return folder
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:

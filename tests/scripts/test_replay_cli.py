@@ -12,7 +12,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
@@ -27,12 +26,6 @@ from robot_attn_policies.recording.episode_file import load_episode, save_episod
 from robot_attn_policies.training.presets import TrainConfig  # noqa: E402
 from robot_attn_scripts import cli  # noqa: E402
 from robot_attn_scripts.replay import Options, _scene, _title  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
 
 
 def run(*arguments: object) -> int:

@@ -44,12 +44,6 @@ def picture(t: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return make_run(tmp_path_factory.mktemp("runs") / "query")
-
-
-@pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "a.mp4"
     write_video(path, (picture(t) for t in range(COUNT)), 15)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from robot_attn.errors import unknown_name
@@ -15,6 +16,7 @@ from robot_attn_policies.sb3.policy import build_policy, policy_weights
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.run_folder import describe_run, write_config, write_policy
+from robot_attn_scripts._tasks import make_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from toy_env import HORIZON, ToyEnv
@@ -71,5 +73,19 @@ def make_run(
     write_config(folder, run)
     for path in (folder / "policy.safetensors", folder / "best" / "policy.safetensors"):
         write_policy(path, weights, run, steps=0)
+    vec_env.close()
+    return folder
+
+
+def run_of(folder: Path, task: str, **options: Any) -> Path:
+    """Write the folder of an untrained policy for any task, with the best checkpoint alone."""
+    torch.manual_seed(0)
+    ppo = PPOPreset(n_envs=2, n_steps=8, batch_size=8, net_arch=(8,))
+    config = TrainConfig(task, ppo=ppo, env=options)
+    vec_env = BatchVecEnv(make_batch(task, options, 2), channels_first=True)
+    described = describe_run(config, vec_env.observation_space, vec_env.action_space)
+    weights = policy_weights(build_policy(config, described.observation_space, described.action_space))
+    write_config(folder, described)
+    write_policy(folder / "best" / "policy.safetensors", weights, described, steps=0)
     vec_env.close()
     return folder
