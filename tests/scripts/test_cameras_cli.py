@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,9 @@ import torch
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_module import registered  # noqa: E402
 
 from robot_attn.drawing import Replay  # noqa: E402
 from robot_attn_policies.evaluation.evaluate import EVALUATION_SEED  # noqa: E402
@@ -80,13 +82,8 @@ gymnasium.register("Two-v0", Two, max_episode_steps=5)
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("two")
-    (folder / "two_env.py").write_text(TWO)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        yield importlib.import_module("two_env")
-    gymnasium.registry.pop("Two-v0", None)
-    sys.modules.pop("two_env", None)
+    with registered(tmp_path_factory.mktemp("two") / "two_env.py", TWO, "Two-v0") as module:
+        yield module
 
 
 def run(*arguments: object) -> int:

@@ -1,7 +1,6 @@
 """Environments without a line of ours: Gymnasium's Reacher-v5 through its renderer, and somebody's own."""
 
 import gc
-import importlib
 import json
 import os
 import shutil
@@ -21,6 +20,9 @@ from stable_baselines3 import PPO
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("h5py")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_module import registered  # noqa: E402
 
 from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.overlay import overlay  # noqa: E402
@@ -596,13 +598,8 @@ gymnasium.register("Seeing-v0", Seeing, max_episode_steps=4)
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("seeing")
-    (folder / "seeing_env.py").write_text(SEEING)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        yield importlib.import_module("seeing_env")
-    gymnasium.registry.pop("Seeing-v0", None)
-    sys.modules.pop("seeing_env", None)
+    with registered(tmp_path_factory.mktemp("seeing") / "seeing_env.py", SEEING, "Seeing-v0") as module:
+        yield module
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with a state", "alone"])

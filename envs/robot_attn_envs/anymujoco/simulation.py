@@ -36,15 +36,14 @@ def simulation(env: gymnasium.Env[Any, Any]) -> tuple[mujoco.MjModel, mujoco.MjD
     Raises:
         ValueError: the environment does not simulate with MuJoCo.
     """
-    inner = env.unwrapped
-    model, data = getattr(inner, "model", None), getattr(inner, "data", None)
-    if not isinstance(model, mujoco.MjModel) or not isinstance(data, mujoco.MjData):
+    inner: Any = env.unwrapped
+    if not has_simulation(env):
         raise ValueError(
             f"expected an environment with a MuJoCo `model` and `data`, got {type(inner).__name__}: cameras, "
             "targets, shifts and counterfactuals need MuJoCo; every other environment is trained on the "
             "frames that it renders itself"
         )
-    return model, data
+    return inner.model, inner.data
 
 
 def has_simulation(env: gymnasium.Env[Any, Any]) -> bool:
