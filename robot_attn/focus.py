@@ -105,6 +105,34 @@ def mass_on_target(maps: Floats, masks: Bools) -> NDArray[np.float64]:
     return np.clip((flat @ target)[..., 0].astype(np.float64), 0.0, 1.0)
 
 
+def mass_by_label(maps: Floats, labels: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    """Compute the share of each map's mass on the pixels of each label.
+
+    Args:
+        maps: float [T, K, H, W], each of sum 1.
+        labels: int [T, H, W], what each pixel shows, from 0 to count - 1.
+        count: number of labels.
+
+    Returns:
+        float64 [T, K, count], which sums to 1 over the labels.
+
+    Raises:
+        ValueError: labels out of range, or incompatible shapes.
+    """
+    if maps.ndim != 4 or labels.ndim != 3 or maps.shape[:1] + maps.shape[2:] != labels.shape:
+        raise ValueError(
+            f"expected maps [T, K, H, W] and labels [T, H, W] of the same frames, got {list(maps.shape)} and "
+            f"{list(labels.shape)}"
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < count):
+        raise ValueError(f"expected labels from 0 to {count - 1}, got {labels.min()} to {labels.max()}")
+    frames, heads = maps.shape[:2]
+    bins = labels.reshape(frames, 1, -1).astype(np.int64)
+    bins = bins + count * np.arange(frames * heads).reshape(frames, heads, 1)
+    sums = np.bincount(bins.ravel(), maps.reshape(-1), minlength=frames * heads * count)
+    return np.asarray(sums.reshape(frames, heads, count))
+
+
 def pointing_game(maps: Floats, masks: Bools, tolerance: int = 0) -> NDArray[np.float64]:
     """Pointing game: is the map's maximum on the target?
 

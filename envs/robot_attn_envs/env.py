@@ -28,11 +28,12 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     - `end`: why the episode ended, "success", "failure", "time limit", or "diverged" if the simulation
       diverged; "" while it is running;
     - `instruction`: the instruction as text, if the task has one;
-    - `target_mask`: the target's pixels in the observation, bool (H, W), with `masks=True`.
+    - with `masks=True`, `target_mask`: the target's pixels in the observation, bool (H, W); and `things`:
+      what every pixel shows, uint8 (H, W), labels into `thing_names`.
 
     Args:
         task: the task's class.
-        masks: whether `info` has `target_mask`.
+        masks: whether `info` has `target_mask` and `things`.
         threads: threads for physics and rendering; None for every core.
         render_mode: None or "rgb_array".
         **options: options of `Worlds`, such as image_size or shift, and of the task.
@@ -42,6 +43,8 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         horizon: control steps in an episode.
         dt: duration of a control step, s.
         action_names: names of the action's components.
+        thing_names: what the labels of `things` stand for: "backdrop", "target", "robot", "occluder",
+            "distractor 1" and so on, and "goal" in a task that marks one.
 
     Raises:
         ValueError: an option that is unknown or out of range.
@@ -69,6 +72,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         drawn = {"render_fps": round(1 / self.dt), "renderer": self.worlds.camera.renderer}
         self.metadata = {**self.metadata, **drawn}
         self.action_names = tuple(row.name for row in task.action_table)
+        self.thing_names = self.worlds.thing_names
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -100,6 +104,10 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         action: NDArray[np.float32] = self.worlds.oracle()[0]
         return action
 
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels of `things` stand for in each world, such as "red sphere"; "" for an absent one."""
+        return self.worlds.describe_things()
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The complete state as numeric arrays by name; see `set_state`."""
         return self.worlds.get_state()
@@ -129,7 +137,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         info: dict[str, Any] = {"success": success, "target_visible": bool(mask.any()), "end": str(end)}
         if self.worlds.task.objects.instruction:
             info["instruction"] = self.worlds.task.objects.words(0)
-        return info | {"target_mask": mask} if self._masks else info
+        return info | {"target_mask": mask, "things": self.worlds.things()[0]} if self._masks else info
 
 
 class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
@@ -144,7 +152,8 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
     Args:
         task: the task's class.
         num_envs: number of worlds, at least 1.
-        masks: whether `infos` has `target_mask`, bool (num_envs, H, W).
+        masks: whether `infos` has `target_mask`, bool (num_envs, H, W), and `things`, uint8
+            (num_envs, H, W).
         threads: threads for physics and rendering; None for every core.
         render_mode: None or "rgb_array".
         **options: options of `Worlds`, such as image_size or shift, and of the task.
@@ -154,6 +163,8 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         horizon: control steps in an episode.
         dt: duration of a control step, s.
         action_names: names of the action's components.
+        thing_names: what the labels of `things` stand for: "backdrop", "target", "robot", "occluder",
+            "distractor 1" and so on, and "goal" in a task that marks one.
 
     Raises:
         ValueError: an option that is unknown or out of range.
@@ -188,6 +199,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         drawn = {"render_fps": round(1 / self.dt), "renderer": self.worlds.camera.renderer}
         self.metadata = {**self.metadata, **drawn}
         self.action_names = tuple(row.name for row in task.action_table)
+        self.thing_names = self.worlds.thing_names
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -249,6 +261,10 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
     def oracle_actions(self) -> NDArray[np.float32]:
         """The scripted expert's actions for the current states, float32 [num_envs, A] in [-1, 1]."""
         return self.worlds.oracle()
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels of `things` stand for in each world, such as "red sphere"; "" for an absent one."""
+        return self.worlds.describe_things()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """The complete state as numeric arrays by name; see `set_state`."""
@@ -339,7 +355,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
             words = [self.worlds.task.objects.words(world) for world in range(self.num_envs)]
             infos["instruction"] = np.array(words, object)
         if self._masks:
-            infos["target_mask"] = mask
+            infos |= {"target_mask": mask, "things": self.worlds.things()}
         # Gymnasium's convention: each entry has a mask of the worlds that it is valid for.
         return infos | {f"_{name}": np.ones(self.num_envs, np.bool_) for name in infos}
 

@@ -17,6 +17,15 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.cores import OwnThreads, usable_cores
 from robot_attn_envs.image_size import check_image_size
+from robot_attn_envs.labels import (
+    BACKDROP,
+    OCCLUDER,
+    ROBOT,
+    color_word,
+    label_of_slots,
+    moved_geoms,
+    thing_names,
+)
 from robot_attn_envs.render.camera import ALL_GROUPS, KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.shifts import ShiftOption, Shifts, chosen_shifts
 from robot_attn_envs.tasks.instructions import MAX_TOKENS, TOKENS
@@ -71,6 +80,7 @@ class Worlds:
         camera: the policy's camera.
         observation_space: observation space of one world.
         action_space: action space of one world, float32 [A] in [-1, 1].
+        thing_names: what the labels of `things` stand for, by label.
         generators: the worlds' random generators.
         steps: control steps done in each world's episode, int64 [num_worlds].
         horizon: control steps in an episode.
@@ -143,6 +153,8 @@ class Worlds:
         self.task.bind(self.model, self.batch, width / height)
         self.occluders.bind(self.model, self.batch, self.task)
         self.shifts.bind(self.model, self.task, width / height)
+        self.thing_names = thing_names(len(self.task.objects.names) - 1, goal=bool(task.goal))
+        self._labels = self._label_geoms()
         self.steps = np.zeros(num_worlds, np.int64)
         self.diverged = np.zeros(num_worlds, np.bool_)
         # Each world's seed entropy, and the number of episodes begun since it was seeded.
@@ -257,6 +269,38 @@ class Worlds:
     def target_mask(self) -> NDArray[np.bool_]:
         """The target's pixels in the last frames, bool [num_worlds, H, W]."""
         return self._target_pixels(self.camera)
+
+    def things(self) -> NDArray[np.uint8]:
+        """What the pixels of the last frames show, labels into `thing_names`, uint8 [num_worlds, H, W]."""
+        objects = self.task.objects
+        self._labels[:, objects.geoms] = label_of_slots(objects.target, len(objects.names))
+        ids = self.camera.geom_id.reshape(self.num_worlds, -1)
+        labels = np.empty(ids.shape, np.uint8)
+        for world in range(self.num_worlds):  # -1, the sky, is the last column
+            self._labels[world].take(ids[world], out=labels[world], mode="wrap")
+        return labels.reshape(self.camera.geom_id.shape)
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels of `things` stand for in each world, such as "red sphere"; "" for an absent one."""
+        objects = self.task.objects
+        labels = label_of_slots(objects.target, len(objects.names))
+        described = []
+        for world in range(self.num_worlds):
+            names = list(self.thing_names)
+            for slot, label in enumerate(labels[world].tolist()):
+                color = color_word(self.camera.geom_rgba[world, objects.geoms[slot]])
+                names[label] = f"{color} {objects.shapes[slot]}" if objects.present[world, slot] else ""
+            described.append(tuple(names))
+        return described
+
+    def _label_geoms(self) -> NDArray[np.uint8]:
+        """The label of every geom but the objects', uint8 [num_worlds, ngeom + 1]; the last is of the sky."""
+        labels = np.full(self.model.ngeom + 1, BACKDROP, np.uint8)
+        labels[moved_geoms(self.model)] = ROBOT
+        labels[[self.model.geom(name).id for name in self.task.fixed_robot]] = ROBOT
+        labels[[self.model.geom(name).id for name in self.task.goal]] = len(self.thing_names) - 1
+        labels[self.occluders.geoms(self.model)] = OCCLUDER
+        return np.tile(labels, (self.num_worlds, 1))
 
     def oracle(self) -> NDArray[np.float32]:
         """The scripted expert's actions for the current state, float32 [num_worlds, A] in [-1, 1]."""

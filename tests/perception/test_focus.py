@@ -184,3 +184,14 @@ def test_incompatible_arrays_are_refused(maps: np.ndarray, masks: np.ndarray, me
     for function in (focus.mass_on_target, focus.pointing_game):
         with pytest.raises(ValueError, match=message):
             function(maps, masks)
+
+
+def test_mass_by_label_equals_a_count_by_hand() -> None:
+    maps = np.array([[[[0.5, 0.25, 0.0], [0.125, 0.0, 0.125]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]])
+    labels = np.array([[[0, 1, 3], [1, 0, 3]]], np.uint8)
+    expected = [[[0.5, 0.375, 0.0, 0.125], [0.0, 0.0, 0.0, 1.0]]]
+    assert np.array_equal(focus.mass_by_label(maps, labels, 4), expected)
+    with pytest.raises(ValueError, match="expected labels from 0 to 2, got 0 to 3"):
+        focus.mass_by_label(maps, labels, 3)
+    with pytest.raises(ValueError, match=r"expected maps .* and labels"):
+        focus.mass_by_label(maps, labels[:, :1], 4)

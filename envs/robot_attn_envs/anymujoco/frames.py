@@ -25,6 +25,7 @@ from robot_attn_envs.anymujoco.simulation import (
 from robot_attn_envs.anymujoco.things import NamedObjects, find_thing, scenery
 from robot_attn_envs.compat.gymnasium_robotics import prepare_frame
 from robot_attn_envs.image_size import check_image_size
+from robot_attn_envs.labels import BACKDROP, ROBOT, label_of_slots, moved_geoms, thing_names
 from robot_attn_envs.render.camera import KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.render.lens import neutral_settings
 from robot_attn_envs.render.scene import FreeCamera, camera_projection
@@ -65,6 +66,7 @@ class SceneFrames:
         geom_rgba: colours of geoms, then of sites, in the running episodes, float32 [N, ngeom + nsite, 4].
         rgb: the last frames, uint8 [N, cameras, height, width, 3].
         geom_id: ids of what is seen in each pixel, int32 [N, cameras, height, width]; -1 for nothing.
+        thing_names: what the labels of `things` stand for, by label.
         left_out: what the scenes lack, by the name of a shift of the suite that is left out.
 
     Raises:
@@ -116,6 +118,11 @@ class SceneFrames:
         self.shifts, self.left_out = self._make_shifts(model, chosen, suite, backgrounds)
         self.shifts.bind(model, self, width / height)
         self._target_pixels = _lookup(self.objects.geoms_of(0), model)
+        self.thing_names = thing_names(len(named))
+        self._labels = np.full(model.ngeom + model.nsite + 1, BACKDROP, np.uint8)
+        self._labels[moved_geoms(model)] = ROBOT
+        for slot, label in enumerate(label_of_slots(self.objects.target[:1], 1 + len(named))[0]):
+            self._labels[self.objects.geoms_of(slot)] = label
         self._regroup()
 
     # ---- What shifts need to know (`Appearance`) ----
@@ -173,6 +180,21 @@ class SceneFrames:
     def target_mask(self, camera: int = 0) -> NDArray[np.bool_]:
         """The target's pixels in the last frames of a camera, bool [N, height, width]."""
         return self._target_pixels[self.geom_id[:, camera]]
+
+    def things(self, camera: int = 0) -> NDArray[np.uint8]:
+        """What the pixels of the last frames of a camera show, labels into `thing_names`, uint8 [N, H, W].
+
+        What joints move is the robot, except for named objects; all else is the backdrop.
+        """
+        return self._labels[self.geom_id[:, camera]]
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels stand for in each environment: objects by the names that they were given."""
+        names = list(self.thing_names)
+        for slot, label in enumerate(label_of_slots(self.objects.target[:1], len(self.objects.things))[0]):
+            thing = self.objects.things[slot]
+            names[label] = "" if thing is None else thing.name
+        return [tuple(names)] * len(self._envs)
 
     def view(
         self,

@@ -12,12 +12,14 @@ from robot_attn_envs.anymujoco.frames import SceneFrames
 
 
 def target_infos(frames: SceneFrames, *, masks: bool) -> dict[str, NDArray[Any]]:
-    """`target_visible`, bool [N], and `target_mask`, bool [N, H, W], of the frames that were drawn last.
+    """What the frames that were drawn last show of the target.
+
+    `target_visible`, bool [N], `target_mask`, bool [N, H, W], and `things`, uint8 [N, H, W].
 
     Args:
         frames: the frames.
-        masks: whether masks are wanted: that of the first camera, and with several cameras also
-            `target_mask/NAME` of each.
+        masks: whether masks and labels are wanted: those of the first camera, and with several cameras also
+            `target_mask/NAME` and `things/NAME` of each.
 
     Returns:
         The entries; none without a target.
@@ -30,8 +32,11 @@ def target_infos(frames: SceneFrames, *, masks: bool) -> dict[str, NDArray[Any]]
     infos: dict[str, NDArray[Any]] = {"target_visible": np.asarray(visible)}
     if masks:
         infos["target_mask"] = first
+        labels = {camera.name: frames.things(index) for index, camera in enumerate(frames.cameras)}
+        infos["things"] = next(iter(labels.values()))
         if others:
             infos |= {f"target_mask/{name}": mask for name, mask in own.items()}
+            infos |= {f"things/{name}": each for name, each in labels.items()}
     return infos
 
 

@@ -71,6 +71,7 @@ class CameraVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
         }
         self._names = [camera.name for camera in self.frames.cameras]
         self._masks, self._state = masks, state
+        self.thing_names = self.frames.thing_names
         self._episodes = Episodes(self.num_envs)
         self.single_observation_space = observation_space(
             first.observation_space, self._names, self.frames.image_size, state=state
@@ -173,6 +174,10 @@ class CameraVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
             ValueError: a camera that the model does not have, or a size out of range.
         """
         return self.frames.view(self._episodes.steps, camera, image_size)
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels of `things` stand for in each environment; see `SceneFrames.describe_things`."""
+        return self.frames.describe_things()
 
     def render_counterfactual(self, what: Literal["target", "distractor"], **edit: Any) -> dict[str, Any]:
         """Render the current frames with one object changed; the simulation does not change.

@@ -28,7 +28,7 @@ class CameraObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     Args:
         env: an environment whose `unwrapped` has MuJoCo's `model` and `data`. It is reset with seed 0, as
             Gymnasium places the free camera by the state of its first frame.
-        masks: whether `info` has `target_mask`.
+        masks: whether `info` has `target_mask` and `things`.
         state: whether the environment's own observation is kept.
         **options: options of `SceneFrames`, such as camera, image_size, target, distractors, backdrop, shift.
 
@@ -51,6 +51,7 @@ class CameraObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.dt = control_step(env)
         self._names = [camera.name for camera in self.frames.cameras]
         self._masks, self._state = masks, state
+        self.thing_names = self.frames.thing_names
         self._episodes = Episodes(1)
         self.observation_space = observation_space(
             env.observation_space, self._names, self.frames.image_size, state=state
@@ -88,6 +89,10 @@ class CameraObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
             RGB, uint8 [1, H, W, 3], and the target's pixels, bool [1, H, W].
         """
         return self.frames.view(self._episodes.steps, camera, image_size)
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """What the labels of `things` stand for in each environment; see `SceneFrames.describe_things`."""
+        return self.frames.describe_things()
 
     def render_counterfactual(self, what: Literal["target", "distractor"], **edit: Any) -> dict[str, Any]:
         """Render the current frame with one object changed; see `CameraVectorEnv.render_counterfactual`."""

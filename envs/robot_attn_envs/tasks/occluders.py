@@ -67,6 +67,10 @@ class Occluders:
                 conaffinity=0,
             )
 
+    def geoms(self, model: mujoco.MjModel) -> NDArray[np.int64]:
+        """Ids of the screen's geoms, int64 [n]; empty without a screen."""
+        return np.array([model.geom("screen").id] if self._count else [], np.int64)
+
     def fit(self, model: mujoco.MjModel, task: Task) -> None:
         """Size the screen so that it hides the largest object of the task."""
         if self._count:

@@ -133,6 +133,8 @@ class Push(Task):
     horizon = 150
     substeps = 5
     backdrop = ("table",)
+    fixed_robot = ("base",)
+    goal = ("rim", "mark")
     # The reward comes at the end of a path: a longer horizon of the discount.
     training = MappingProxyType({"ppo": {"gamma": 0.97}})
     action_table = ARM_ACTIONS

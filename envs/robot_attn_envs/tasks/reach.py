@@ -99,6 +99,7 @@ class Reach(Task):
     horizon = 100
     substeps = 5
     backdrop = ("table",)
+    fixed_robot = ("base",)
     # The reward comes at the end of a path: a longer horizon of the discount.
     training = MappingProxyType({"ppo": {"gamma": 0.97}})
     action_table = ARM_ACTIONS

@@ -55,6 +55,8 @@ class Task(ABC):
         state_table: components of the observation's `state` entry, in order; empty for no such entry.
         action_table: components of the action, scaled to [-1, 1].
         backdrop: names of geoms that are scenery, such as walls and floor; shifts paint over them.
+        fixed_robot: names of geoms of the robot that no joint moves, such as its base.
+        goal: names of geoms that mark where the target has to go.
         training: recommended training settings, as plain data: `ppo`, the fields that differ from the default
             `PPOPreset` of `robot_attn_policies`; `train_env`, options of the task used in training only.
         objects: the target and the distractors: which geom is which, and their colours.
@@ -69,6 +71,8 @@ class Task(ABC):
     state_table: ClassVar[tuple[SpaceRow, ...]]
     action_table: ClassVar[tuple[SpaceRow, ...]]
     backdrop: ClassVar[tuple[str, ...]]
+    fixed_robot: ClassVar[tuple[str, ...]] = ()
+    goal: ClassVar[tuple[str, ...]] = ()
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     objects: Objects

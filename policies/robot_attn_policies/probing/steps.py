@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn_policies.rollouts.actor import ObservationBatch
+from robot_attn_policies.rollouts.camera import MASK, THINGS
 from robot_attn_policies.rollouts.rollout import Step
 from robot_attn_policies.sb3.context import NO_CONTEXT, Context, concatenate_contexts
 
@@ -31,6 +32,8 @@ class StepBatch:
         actions: [N, ...].
         rewards: float64 [N].
         masks: bool [N, H, W], True on the target, or None where the environment gives no masks.
+        things: uint8 [N, H, W], what each pixel shows as a label into the environment's `thing_names`
+            (`HasThings`), or None where it gives no labels.
         episode: int64 [N], index of the episode, from 0.
         step: int64 [N], index of the step within its episode, from 0.
         context: what the policy acted on besides `observation`.
@@ -45,6 +48,7 @@ class StepBatch:
     episode: NDArray[np.int64]
     step: NDArray[np.int64]
     context: Context = NO_CONTEXT
+    things: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -66,6 +70,7 @@ class StepBatch:
             episode=self.episode[rows],
             step=self.step[rows],
             context=self.context.take(rows),
+            things=None if self.things is None else self.things[rows],
         )
 
     def subsample(self, count: int) -> StepBatch:
@@ -134,7 +139,12 @@ class StepCollector:
         percepts = [step.percept for step in steps if step.percept is not None]
         if len(percepts) != len(steps):
             raise ValueError("expected attention, got none: give an actor that returns a Percept")
-        has_masks = all("target_mask" in step.info for step in steps)
+        masks, things = (
+            _concatenate([step.info[name] for step in steps])
+            if all(name in step.info for step in steps)
+            else None
+            for name in (MASK, THINGS)
+        )
         episode = _concatenate([step.episode for step in steps])
         index = np.concatenate([np.full(len(step.episode), index) for index, step in self._kept])
         attention = _concatenate(
@@ -147,10 +157,11 @@ class StepCollector:
             np.full(heads, 1 / heads) if weights is None else weights / weights.sum(),
             _concatenate([step.actions for step in steps]),
             _concatenate([step.rewards for step in steps]).astype(np.float64),
-            _concatenate([step.info["target_mask"] for step in steps]) if has_masks else None,
+            masks,
             episode,
             index,
             concatenate_contexts([step.context for step in steps]),
+            things,
         )
         return batch.take(np.lexsort((index, episode)))
 
@@ -162,7 +173,7 @@ def _concatenate(parts: Sequence[Any]) -> NDArray[Any]:
 def _running_rows(step: Step) -> Step:
     """Copy the running rows of a step: the environment may write its next frames into the same memory."""
     rows = np.flatnonzero(step.running)
-    info = {name: np.array(step.info[name])[rows] for name in ("target_mask",) if name in step.info}
+    info = {name: np.array(step.info[name])[rows] for name in (MASK, THINGS) if name in step.info}
     percept = step.percept
     return Step(
         step.episode[rows],
@@ -179,7 +190,7 @@ def _running_rows(step: Step) -> Step:
 
 def _bytes_per_row(step: Step) -> int:
     entries = step.observation.values() if isinstance(step.observation, Mapping) else [step.observation]
-    parts = [*entries, *(step.info[name] for name in ("target_mask",) if name in step.info)]
+    parts = [*entries, *(step.info[name] for name in (MASK, THINGS) if name in step.info)]
     attention = 0 if step.percept is None else 4 * step.percept.attention[0].numel()  # stored as float32
     memory = sum(part[:, 0].nbytes for part in step.context.memory or ())
     return attention + memory + sum(int(part[0].nbytes) for part in parts)

@@ -1,7 +1,8 @@
-"""One camera of an environment with several: the same batch, whose target masks are those of the camera.
+"""One camera of an environment with several: the same batch, whose masks and labels are those of the camera.
 
-The infos of an environment with several cameras have `target_mask/NAME`, bool [N, H, W], for the image NAME.
-A `target_mask` alone is that of the only camera that a policy uses, or of the image "image".
+The infos of an environment with several cameras have `target_mask/NAME`, bool [N, H, W], and `things/NAME`,
+uint8 [N, H, W], for the image NAME. `target_mask` and `things` alone are those of the only camera that a
+policy uses, or of the image "image".
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from robot_attn_policies.sb3.images import image_entries
 
 MASK = "target_mask"
 """Key of the target masks in infos."""
+THINGS = "things"
+"""Key of the labels of what each pixel shows in infos."""
 
 
 def at_camera(env: Any, image: str | None, *, only: bool) -> Any:
-    """Return a batch of environments with the target masks of one camera.
+    """Return a batch of environments with the target masks and labels of one camera.
 
     Args:
         env: a batch of environments, as `rollout_episodes` takes it.
@@ -38,15 +41,19 @@ def at_camera(env: Any, image: str | None, *, only: bool) -> Any:
 
 def camera_mask(info: Mapping[str, Any], image: str | None, *, only: bool = False) -> NDArray[Any] | None:
     """Return the target masks of a camera in infos of an environment with several; None if it has none."""
-    if any(name.startswith(f"{MASK}/") for name in info):
-        return info.get(f"{MASK}/{image}")
-    return info.get(MASK) if only or image == "image" else None
+    return _at(MASK, info, image, only)
+
+
+def _at(key: str, info: Mapping[str, Any], image: str | None, only: bool) -> NDArray[Any] | None:
+    if any(name.startswith(f"{key}/") for name in info):
+        return info.get(f"{key}/{image}")
+    return info.get(key) if only or image == "image" else None
 
 
 def _info_of(info: Mapping[str, Any], image: str | None, only: bool) -> dict[str, Any]:
-    mask = camera_mask(info, image, only=only)
-    rest = {name: value for name, value in info.items() if name != MASK}
-    return rest if mask is None else {**rest, MASK: mask}
+    rest = {name: value for name, value in info.items() if name not in (MASK, THINGS)}
+    found = {key: _at(key, info, image, only) for key in (MASK, THINGS)}
+    return rest | {key: value for key, value in found.items() if value is not None}
 
 
 class _VectorAtCamera(VectorWrapper[Any, Any, Any, Any, Any]):

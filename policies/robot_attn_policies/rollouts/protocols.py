@@ -12,6 +12,7 @@ in the infos of `reset` and `step` marks the target in the frames, so that atten
 | `HasView`          | with `HasState`: re-rendering at another size or from another camera            |
 | `HasInterventions` | testing whether actions and attention respond to the target alone               |
 | `HasActionMasks`   | playing policies of MaskablePPO                                                 |
+| `HasThings`        | with `things` in the infos: attention mass on each object, the robot, the rest  |
 """
 
 from __future__ import annotations
@@ -94,6 +95,21 @@ class HasActionMasks(Protocol):
 
         A is the number of choices of a discrete action; for several, the sum of the numbers of choices.
         """
+
+
+@runtime_checkable
+class HasThings(Protocol):
+    """Labels what every pixel shows: its infos have `things`, uint8 [num_envs, H, W].
+
+    Attributes:
+        thing_names: what each label stands for: "backdrop", "target", "robot", "occluder", "distractor 1" and
+            so on; the same in all episodes.
+    """
+
+    thing_names: tuple[str, ...]
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        """Describe each label in each environment's running episode, such as "red sphere"; "" if absent."""
 
 
 T = TypeVar("T")
