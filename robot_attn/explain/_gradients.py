@@ -33,6 +33,7 @@ MAX_PIXELS = 2**20
 """Largest number of pixels per call on that path, unless the batch alone has more."""
 
 
+@torch.enable_grad()  # whatever the caller has set
 def gradient_maps(
     function: Callable[[Tensor], Tensor],
     frames: Tensor,
@@ -66,7 +67,7 @@ def gradient_maps(
 
     Raises:
         ValueError: an unknown method, frames of another dtype or shape, or "grad_cam" without a module that
-            has feature maps.
+            has feature maps on which the outputs depend.
         ModuleNotFoundError: Captum is not installed.
     """
     if method not in get_args(Method):
@@ -77,15 +78,15 @@ def gradient_maps(
         return function(part).reshape(len(part), -1)
 
     frames = frames.detach()
+    given = frames.clone().requires_grad_()
+    outputs = rows(given)
     if method == "saliency":
-        with torch.enable_grad():
-            given = frames.clone().requires_grad_()
-            return _sum_to_one(gradient_length(rows(given), given))
+        return _sum_to_one(gradient_length(outputs, given))
+    if not _depend(outputs, given):
+        return np.zeros((len(frames), *frames.shape[2:]))
     attribute = _attribution(rows, frames, method, module, steps)
-    with torch.no_grad():
-        outputs = rows(frames).shape[1]
     squares = torch.zeros(len(frames), *frames.shape[2:], dtype=torch.float64, device=frames.device)
-    for k in range(outputs):
+    for k in range(outputs.shape[1]):
         squares += attribute(frames.clone().requires_grad_(), k).detach().double().square().sum(dim=1)
     return _sum_to_one(squares.sqrt())
 
@@ -162,34 +163,50 @@ def blurred(frames: Tensor, share: float = 0.25) -> Tensor:
     return frames.detach()
 
 
+def _depend(outputs: Tensor, given: Tensor) -> bool:
+    """Whether outputs depend on a tensor that requires gradients."""
+    if not outputs.requires_grad:
+        return False
+    return torch.autograd.grad(outputs.sum(), given, retain_graph=True, allow_unused=True)[0] is not None
+
+
+@torch.enable_grad()
 def last_feature_map(function: Callable[[Tensor], Tensor], module: nn.Module, frames: Tensor) -> nn.Module:
-    """Find the last layer of `module` with several feature maps of several cells, by running `function`.
+    """Find the last layer of `module` with several feature maps of several cells that the outputs depend on.
+
+    A branch that runs in `forward` and feeds nothing, such as a mask head or a decoder, has feature maps too:
+    the gradient of the outputs with respect to them does not exist.
+
+    Args:
+        function: frames -> outputs, as `gradient_maps` takes it.
+        module: the module that `function` passes the frames through.
+        frames: float [B, C, H, W].
 
     Raises:
         ValueError: there is none.
     """
-    found: list[nn.Module] = []
+    found: list[tuple[nn.Module, Tensor]] = []
 
     def record(part: nn.Module, inputs: Any, output: Any) -> None:
         # One row per frame: feature maps of crops have no position in the frame.
         several = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[1:]) > 1
-        if several and len(output) == len(frames):
-            found.append(part)
+        if several and len(output) == len(frames) and output.requires_grad:
+            found.append((part, output))
 
     leaves = [part for part in module.modules() if not any(True for _ in part.children())]
     handles = [part.register_forward_hook(record) for part in leaves]
     try:
-        with torch.no_grad():
-            function(frames)
+        outputs = function(frames.detach().clone().requires_grad_())
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        raise ValueError(
-            f"expected a module with a layer of feature maps [B, C, rows, cols], got "
-            f"{type(module).__name__}: use another method"
-        )
-    return found[-1]
+    for part, features in reversed(found):
+        if _depend(outputs, features):
+            return part
+    raise ValueError(
+        f"expected a module with a layer of feature maps [B, C, rows, cols] that the outputs depend on, got "
+        f"{type(module).__name__}: use another method"
+    )
 
 
 @torch.enable_grad()  # under torch.no_grad() every map would be zero

@@ -129,6 +129,37 @@ def test_grad_cam_is_on_the_relevant_feature() -> None:
     assert_allclose(maps.sum(), 1.0)
 
 
+class SideBranch(Convolved):
+    """Ends with a mask head on the feature maps, which feeds nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask_head = nn.Conv2d(2, 3, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        features = self.features(frames)
+        self.mask = self.mask_head(features)
+        return self.rest(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def test_grad_cam_passes_over_a_branch_that_feeds_nothing() -> None:
+    module, without = SideBranch(), Convolved()
+    assert last_feature_map(module, module, FRAMES) is module.features
+    for method in METHODS:
+        found = gradient_maps(module, FRAMES, method, module=module)
+        assert_array_equal(found, gradient_maps(without, FRAMES, method, module=without))
+    with pytest.raises(ValueError, match=r"feature maps .* that the outputs depend on, got Conv2d"):
+        gradient_maps(module, FRAMES, "grad_cam", module=module.mask_head)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_outputs_of_weights_alone_have_a_zero_map(method: str) -> None:
+    """As those of a policy that acts on its state: they have gradients, but none of the frames."""
+    module = Convolved()
+    maps = gradient_maps(lambda frames: module.rest.weight.expand(B, 2), FRAMES, method, module=module)  # type: ignore[arg-type]
+    assert_array_equal(maps, np.zeros((B, H, W)))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_constant_function_has_a_zero_map(method: str) -> None:
     module = Convolved()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.testing import assert_array_equal
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 pytest.importorskip("captum")
 pytest.importorskip("sklearn")
 pytest.importorskip("cv2")
 
-from robot_attn_policies.pages.report import Report, write_report
+from robot_attn import Percept
+from robot_attn.families import Query
+from robot_attn_policies.pages.report import Report, Section, write_report
 from robot_attn_policies.probing.episode_intervals import mean_over_draws_and_episodes, mean_over_episodes
 from robot_attn_policies.probing.explain import explain, explain_episode
-from robot_attn_policies.probing.faithfulness import run_pixel_ablation
+from robot_attn_policies.probing.faithfulness import HeadAblation, run_pixel_ablation
 from robot_attn_policies.probing.probe import probe_policy
+from robot_attn_policies.probing.rollout_sections import heads_section
+from robot_attn_policies.probing.sections import TITLES, guarded_section
 from robot_attn_policies.probing.step_sections import _rank_correlation
 from robot_attn_policies.probing.steps import StepCollector
 from robot_attn_policies.rollouts.rollout import rollout_episodes
@@ -83,6 +89,19 @@ def attention_policy() -> PPO:
     return policy(False, features_extractor_class=PerceptionExtractor, features_extractor_kwargs=options)
 
 
+class WithMaskHead(Query):
+    """Attends as "query" does, and then predicts a mask that feeds nothing."""
+
+    def __init__(self, image_shape: tuple[int, int, int], context_dim: int = 0) -> None:
+        super().__init__(image_shape, context_dim, num_heads=2)
+        self.mask_head = torch.nn.Conv2d(3, 2, 1)
+
+    def perceive(self, frames: torch.Tensor, context: torch.Tensor | None) -> Percept:
+        percept = super().perceive(frames, context)
+        self.mask = self.mask_head(frames)
+        return percept
+
+
 def text_of(report: Report, name: str) -> str:
     return " ".join(next(section for section in report.sections if section.name == name).text)
 
@@ -103,6 +122,54 @@ def test_a_policy_without_attention_in_an_environment_without_masks(tmp_path: Pa
     assert data["sections"]["weights"]["verdict"]["outcome"] in ("yes", "no", "undecided")
 
 
+def test_a_branch_that_feeds_nothing_costs_no_report() -> None:
+    options = {"perception": WithMaskHead}
+    model = policy(False, features_extractor_class=PerceptionExtractor, features_extractor_kwargs=options)
+    report = explain(model, Blob(discrete=False), seeds=range(2), curves=False, ablations=())
+    rows = next(section for section in report.sections if section.name == "gradients").tables[0].rows
+    assert [np.isfinite(row[1][0]) for row in rows] == [True] * 4  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Trying to differentiate twice.\nUse retain_graph"), KeyError()]
+)
+def test_what_fails_costs_its_own_section(error: Exception) -> None:
+    def make() -> Section:
+        raise error
+
+    section = guarded_section("gradients", make)
+    expected = "RuntimeError: Trying to differentiate twice. Use retain_graph" if error.args else "KeyError"
+    assert section.text == (f"This could not be measured: {expected}.",)
+    assert (section.name, section.title, section.verdict) == ("gradients", TITLES["gradients"], None)
+
+
+class Fragile(Query):
+    """Raises when it is copied, as explanations do to randomise its weights."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot copy a device handle")
+
+
+def test_a_policy_that_cannot_be_copied_loses_one_section(tmp_path: Path) -> None:
+    options = {"perception": Fragile, "num_heads": 2}
+    model = policy(False, features_extractor_class=PerceptionExtractor, features_extractor_kwargs=options)
+    report = explain(model, Blob(discrete=False), seeds=range(2), curves=False, ablations=())
+    failed = [section.name for section in report.sections if "could not be measured" in section.text[0]]
+    assert failed == ["weights"]
+    assert text_of(report, "weights").endswith("TypeError: cannot copy a device handle.")
+    write_report(tmp_path / "report.html", report)
+
+
+def test_redundant_heads_count_alike() -> None:
+    """Each of two heads alone decides a discrete action: ablating one changes nothing."""
+    returns = np.array([3.0, 4.0])
+    ablation = HeadAblation(returns, np.stack([returns] * 2), np.stack([returns] * 2), np.zeros(2))
+    assert ablation.redundant
+    assert ablation.weights.tolist() == [0.5, 0.5]
+    assert heads_section(ablation).text[0].startswith("The heads are redundant: no action changes with any")
+    assert not replace(ablation, action_change=np.array([0.0, 0.5])).redundant
+
+
 class MaskedBlob(Blob):
     """Blob with target masks in its infos."""
 
@@ -115,8 +182,9 @@ class MaskedBlob(Blob):
         return frame, *rest, {"target_mask": frame[..., 0] == 250}
 
 
-def test_masks_of_a_single_environment_are_measured() -> None:
-    report = explain(policy(), MaskedBlob(), seeds=range(2), curves=False, ablations=())
+@pytest.mark.parametrize("make", [MaskedBlob, lambda: DummyVecEnv([MaskedBlob] * 2)], ids=["env", "vec_env"])
+def test_masks_of_a_single_environment_and_of_a_vec_env_are_measured(make: Any) -> None:
+    report = explain(policy(), make(), seeds=range(2), curves=False, ablations=())
     focus = next(section for section in report.sections if section.name == "focus")
     assert focus.verdict is not None
     assert "gives no target masks" not in " ".join(focus.text)

@@ -22,6 +22,7 @@ from robot_attn_policies.pages.report import Report, Section
 from robot_attn_policies.probing import rollout_sections, step_sections
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
+    REDUNDANT_HEADS,
     SHARE,
     HeadAblation,
     InterventionEffect,
@@ -32,6 +33,7 @@ from robot_attn_policies.probing.faithfulness import (
     run_pixel_ablation,
 )
 from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_cameras
+from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.camera import at_camera
@@ -101,6 +103,7 @@ def explain(
         raise ValueError(
             f"expected calibration seeds other than the report's, got {shared} in both: use other seeds"
         )
+    check_extra()
     probes = _probes(source)
     if len(probes) > 1:
         options: dict[str, Any] = {"curves": curves, "ablations": ablations, "stack": stack}
@@ -109,24 +112,26 @@ def explain(
         return _join({key: explain(probe, env, **options) for key, probe in probes.items()})
     (probe,) = probes.values()
     setup, to_rgb = _set_up(probe, env, seeds, stack, max_steps, start_progress)
-    setup = replace(setup, weights=setup.head_weights(calibration))
+    weights, weighting = setup.weigh_heads(calibration)
+    setup = replace(setup, weights=weights)
 
     ablation, steps = setup.ablate_pixels(ablations)
     by_share = {SHARE: ablation}
     if curves:
         by_share |= {share: setup.ablate_share(share, ablation.random) for share in SHARES}
-    sections = [
-        rollout_sections.focus_section(steps, ablation, len(seeds)),
-        rollout_sections.faithfulness_section(ablation, dict(sorted(by_share.items()))),
-        rollout_sections.interventions_section(setup.intervene()),
-    ]
-    head_ablation = setup.ablate_heads()
-    if head_ablation is not None:
-        sections.append(rollout_sections.heads_section(head_ablation))
+    shares = dict(sorted(by_share.items()))
+    makers: dict[str, Callable[[], Section]] = {
+        "focus": lambda: rollout_sections.focus_section(steps, ablation, len(seeds)),
+        "faithful": lambda: rollout_sections.faithfulness_section(ablation, shares),
+        "interventions": lambda: rollout_sections.interventions_section(setup.intervene()),
+    }
+    if setup.heads is not None:
+        makers["heads"] = lambda: rollout_sections.heads_section(setup.ablate_heads())
+    sections = [guarded_section(name, make) for name, make in makers.items()]
     sections += explain_steps(probe, steps, to_rgb(steps.observation), seeds)
     method = [
         ("Maps", MAP_KINDS[probe.kind]),
-        ("Heads", "equal weights" if setup.weights is None else "weighted by their effect on the action"),
+        ("Heads", weighting),
         ("Episodes", f"{len(seeds)}, seeds {min(seeds)} to {max(seeds)}"),
     ]
     title = title or type(probe.policy).__name__
@@ -165,6 +170,7 @@ def explain_episode(
         ValueError: an error of `explain`.
         ModuleNotFoundError: the extra "explain" is not installed.
     """
+    check_extra()
     probes = _probes(source)
     if len(probes) > 1:
         options: dict[str, Any] = {"stack": stack, "max_steps": max_steps}
@@ -174,12 +180,19 @@ def explain_episode(
     setup, to_rgb = _set_up(probe, env, [seed], stack, max_steps, start_progress)
     collector = StepCollector(setup.horizon, 1, probe.grid)
     rollout_episodes(probe.act, setup.env, [seed], on_step=setup.on_step("the unchanged episode", collector))
-    head_ablation = setup.ablate_heads(returns=False)
+    head_ablation = None
+
+    def heads_section() -> Section:
+        nonlocal head_ablation
+        head_ablation = setup.ablate_heads(returns=False)
+        return rollout_sections.heads_section(head_ablation)
+
+    heads = [] if setup.heads is None else [guarded_section("heads", heads_section)]
     steps = collector.batch(None if head_ablation is None else head_ablation.weights)
     setup = replace(setup, weights=steps.weights)
     sections = [
-        rollout_sections.interventions_section(setup.intervene()),
-        *([] if head_ablation is None else [rollout_sections.heads_section(head_ablation)]),
+        guarded_section("interventions", lambda: rollout_sections.interventions_section(setup.intervene())),
+        *heads,
         *explain_steps(probe, steps, to_rgb(steps.observation), [seed]),
     ]
     failures = [section.text[0] for section in sections if section.name == "failures"]
@@ -250,14 +263,15 @@ def explain_steps(
         pictures: uint8 [N, H, W, 3], the frame of each step as RGB.
         seeds: seed of each episode.
     """
-    return [
-        step_sections.failures_section(steps, pictures, seeds),
-        step_sections.weights_section(probe, steps),
-        step_sections.action_section(probe, steps),
-        step_sections.gradients_section(probe, steps),
-        step_sections.clusters_section(steps, pictures),
-        step_sections.time_section(steps),
-    ]
+    makers: dict[str, Callable[[], Section]] = {
+        "failures": lambda: step_sections.failures_section(steps, pictures, seeds),
+        "weights": lambda: step_sections.weights_section(probe, steps),
+        "actions": lambda: step_sections.action_section(probe, steps),
+        "gradients": lambda: step_sections.gradients_section(probe, steps),
+        "clusters": lambda: step_sections.clusters_section(steps, pictures),
+        "time": lambda: step_sections.time_section(steps),
+    }
+    return [guarded_section(name, make) for name, make in makers.items()]
 
 
 _ANSWERS: dict[str, dict[str, str]] = {
@@ -398,29 +412,37 @@ class _Setup:
         found = simulator.render_counterfactual("target", removed=True)
         return next((name for name in found if name in images), "image")
 
-    def head_weights(self, seeds: Sequence[int]) -> NDArray[np.float64] | None:
-        """Weight each head by its effect on the action on `seeds`; None without seeds or separable heads."""
-        ablation = replace(self, seeds=seeds).ablate_heads(returns=False) if seeds else None
-        return None if ablation is None else ablation.weights
+    def weigh_heads(self, seeds: Sequence[int]) -> tuple[NDArray[np.float64] | None, str]:
+        """Weight each head by its effect on the action on `seeds`.
 
-    def ablate_heads(self, *, returns: bool = True) -> HeadAblation | None:
-        """Ablate each head; None if heads cannot be ablated singly or none affects the actions."""
-        heads = self._heads()
-        if heads is None:
-            return None
+        Returns:
+            The weights, None for equal ones; and how heads are weighted, in words.
+        """
+        if not seeds or self.heads is None:
+            return None, "equal weights"
         try:
-            return run_head_ablation(
-                self.probe.act,
-                self.env,
-                self.seeds,
-                heads,
-                returns=returns,
-                on_rollout=lambda name: self.on_step(f"heads: {name}"),
-            )
+            ablation = replace(self, seeds=seeds).ablate_heads(returns=False)
         except InsensitivePolicyError:
-            return None
+            return None, "equal weights: no head affects the actions"
+        if ablation.redundant:
+            return None, f"equal weights: {REDUNDANT_HEADS}"
+        return ablation.weights, "weighted by their effect on the action"
 
-    def _heads(self) -> HeadInputs | None:
+    def ablate_heads(self, *, returns: bool = True) -> HeadAblation:
+        """Ablate each of `heads`."""
+        assert self.heads is not None
+        return run_head_ablation(
+            self.probe.act,
+            self.env,
+            self.seeds,
+            self.heads,
+            returns=returns,
+            on_rollout=lambda name: self.on_step(f"heads: {name}"),
+        )
+
+    @property
+    def heads(self) -> HeadInputs | None:
+        """The inputs of the policy's heads; None if they cannot be ablated singly."""
         if self.probe.kind != "attention":
             return None
         try:

@@ -234,6 +234,10 @@ def _pixel_maps(
     return spread(AttentionMaps(percept.attention.numpy(force=True), grid), weights)
 
 
+REDUNDANT_HEADS = "no action changes with any single head ablated"
+"""Why heads with an effect together are weighted equally."""
+
+
 @dataclass(frozen=True)
 class HeadAblation:
     """Returns of E episodes with ablated heads, on the same seeds, and the change in action.
@@ -253,8 +257,15 @@ class HeadAblation:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """float64 [heads], `action_change` scaled to sum 1: weights for `spread`."""
+        """float64 [heads], `action_change` scaled to sum 1, equal if `redundant`: weights for `spread`."""
+        if self.redundant:
+            return np.full(len(self.action_change), 1 / len(self.action_change))
         return np.asarray(self.action_change / self.action_change.sum())
+
+    @property
+    def redundant(self) -> bool:
+        """Whether no action changes with any single head ablated."""
+        return not self.action_change.any()
 
 
 def run_head_ablation(

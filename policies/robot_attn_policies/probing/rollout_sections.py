@@ -15,6 +15,7 @@ from robot_attn_policies.pages.report import Cell, Chart, Section, Table
 from robot_attn_policies.probing.episode_intervals import interval_series, ratio_over_episodes
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
+    REDUNDANT_HEADS,
     HeadAblation,
     InterventionEffect,
     PixelAblation,
@@ -22,6 +23,7 @@ from robot_attn_policies.probing.faithfulness import (
     judge_focus,
     judge_interventions,
 )
+from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
 
 CURVE_ABLATIONS = ("deleted", "kept", "random", "centred")
@@ -36,7 +38,7 @@ def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int) -> S
         ablation: the pixel ablation, for its `focus`.
         episodes: number of episodes.
     """
-    title = "Localised: is attention on the target?"
+    title = TITLES["focus"]
     if ablation.focus is None or steps.masks is None:
         return Section("focus", title, ("This environment gives no target masks.",))
     if not steps.masks.any():
@@ -134,7 +136,7 @@ def faithfulness_section(ablation: PixelAblation, by_share: Mapping[float, Pixel
         )
     return Section(
         "faithful",
-        "Faithful: does the return depend on the attended pixels?",
+        TITLES["faithful"],
         tuple(text),
         verdict,
         (Table("Remaining share of the full return", ("ablation", "remaining return"), rows),)
@@ -150,7 +152,7 @@ def interventions_section(effects: Mapping[tuple[Any, str], InterventionEffect] 
     Args:
         effects: by (object, intervention); None if the environment renders no counterfactuals.
     """
-    name, title = "interventions", "Causally specific: do actions and attention respond to the target alone?"
+    name, title = "interventions", TITLES["interventions"]
     if effects is None:
         return Section(
             name, title, ("This environment renders no counterfactual frames of this camera: not tested.",)
@@ -202,13 +204,17 @@ def heads_section(ablation: HeadAblation) -> Section:
             zip(ablation.action_change, ablation.without, ablation.alone, strict=True)
         )
     )
-    largest = int(ablation.action_change.argmax())
+    largest = (
+        f"The heads are redundant: {REDUNDANT_HEADS}, only with all of them."
+        if ablation.redundant
+        else f"Ablating head {int(ablation.action_change.argmax())} changes the action most."
+    )
     return Section(
         "heads",
-        "Which head drives the actions?",
+        TITLES["heads"],
         (
-            f"Ablating head {largest} changes the action most. An ablated head outputs its mean, whatever "
-            "the frame. Heads that attend to the same object are redundant.",
+            f"{largest} An ablated head outputs its mean, whatever the frame. Heads that attend to the same "
+            "object are redundant.",
         ),
         tables=(
             Table(

@@ -53,6 +53,7 @@ from robot_attn_policies.probing.probe import (
     image_module,
     with_frames,
 )
+from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.sb3.act import prepare
 from robot_attn_policies.sb3.context import predict
@@ -75,7 +76,7 @@ def action_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     """Report deletion and insertion curves of the action."""
     sample = steps.subsample(CURVE_FRAMES)
     frames, act = _frames_and_actor(probe, sample)
-    title = "Do actions depend on the attended pixels?"
+    title = TITLES["actions"]
     try:
         curves = action_curves(act, frames, spread(sample.combined[:, None]))
     except InsensitivePolicyError:
@@ -112,7 +113,7 @@ def weights_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     correlations = [mean_over_draws_and_episodes(np.stack(rows), sample.episode) for rows in stages.values()]
     return Section(
         "weights",
-        "Weight-dependent: do the maps depend on the learned weights?",
+        TITLES["weights"],
         (
             f"The weights were randomised layer by layer, from the output to the input, {draws} times in "
             f"{len(sample)} frames. A map that does not change comes from the frame or the architecture, not "
@@ -187,7 +188,7 @@ def gradients_section(probe: PolicyProbe, steps: StepBatch) -> Section:
         rows.append(("of the attended positions", mean_over_episodes(agreement, sample.episode)))
     return Section(
         "gradients",
-        "Do gradients agree with the map?",
+        TITLES["gradients"],
         (
             f"In {len(sample)} frames, gradients with respect to each pixel are compared with the combined "
             "map, cell by cell: 1 if both rank the cells equally, 0 if they are unrelated. No verdict "
@@ -233,7 +234,7 @@ def clusters_section(steps: StepBatch, pictures: NDArray[np.uint8]) -> Section:
         shown.append(_picture(steps, pictures, int(medoid), caption))
     return Section(
         "clusters",
-        "What does it attend to?",
+        TITLES["clusters"],
         (f"The maps of {len(steps):,} frames in {len(clusters)} clusters, with the medoid of each.",),
         pictures=tuple(shown),
     )
@@ -269,7 +270,7 @@ def time_section(steps: StepBatch) -> Section:
     ]
     return Section(
         "time",
-        "How does attention move?",
+        TITLES["time"],
         (
             "The delay is unknown if the target hardly moves in the frame, for example under a camera that "
             "tracks it.",
@@ -312,7 +313,7 @@ def failures_section(steps: StepBatch, pictures: NDArray[np.uint8], seeds: Seque
     )
     return Section(
         "failures",
-        "Where does it fail?",
+        TITLES["failures"],
         (str(worst),),
         pictures=tuple(_picture(steps, pictures, frame.index, frame.caption) for frame in worst.frames),
     )
