@@ -44,7 +44,7 @@ class TaskEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         dt: duration of a control step, s.
         action_names: names of the action's components.
         thing_names: what the labels of `things` stand for: "backdrop", "target", "robot", "occluder",
-            "distractor 1" and so on, and "goal" in a task that marks one.
+            "distractor 1" and so on, and the task's landmarks, such as the "goal" of `Push`.
 
     Raises:
         ValueError: an option that is unknown or out of range.
@@ -164,7 +164,7 @@ class BatchEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.float32], NDAr
         dt: duration of a control step, s.
         action_names: names of the action's components.
         thing_names: what the labels of `things` stand for: "backdrop", "target", "robot", "occluder",
-            "distractor 1" and so on, and "goal" in a task that marks one.
+            "distractor 1" and so on, and the task's landmarks, such as the "goal" of `Push`.
 
     Raises:
         ValueError: an option that is unknown or out of range.

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from robot_attn_envs.cores import OwnThreads, usable_cores
 from robot_attn_envs.image_size import check_image_size
 from robot_attn_envs.labels import (
-    BACKDROP,
     OCCLUDER,
     ROBOT,
+    backdrop_table,
     color_word,
     label_of_slots,
+    label_pixels,
     moved_geoms,
     thing_names,
 )
@@ -153,7 +154,7 @@ class Worlds:
         self.task.bind(self.model, self.batch, width / height)
         self.occluders.bind(self.model, self.batch, self.task)
         self.shifts.bind(self.model, self.task, width / height)
-        self.thing_names = thing_names(len(self.task.objects.names) - 1, goal=bool(task.goal))
+        self.thing_names = thing_names(len(self.task.objects.names) - 1, tuple(self.task.landmarks))
         self._labels = self._label_geoms()
         self.steps = np.zeros(num_worlds, np.int64)
         self.diverged = np.zeros(num_worlds, np.bool_)
@@ -274,11 +275,7 @@ class Worlds:
         """What the pixels of the last frames show, labels into `thing_names`, uint8 [num_worlds, H, W]."""
         objects = self.task.objects
         self._labels[:, objects.geoms] = label_of_slots(objects.target, len(objects.names))
-        ids = self.camera.geom_id.reshape(self.num_worlds, -1)
-        labels = np.empty(ids.shape, np.uint8)
-        for world in range(self.num_worlds):  # -1, the sky, is the last column
-            self._labels[world].take(ids[world], out=labels[world], mode="wrap")
-        return labels.reshape(self.camera.geom_id.shape)
+        return label_pixels(self._labels, self.camera.geom_id)
 
     def describe_things(self) -> list[tuple[str, ...]]:
         """What the labels of `things` stand for in each world, such as "red sphere"; "" for an absent one."""
@@ -294,13 +291,14 @@ class Worlds:
         return described
 
     def _label_geoms(self) -> NDArray[np.uint8]:
-        """The label of every geom but the objects', uint8 [num_worlds, ngeom + 1]; the last is of the sky."""
-        labels = np.full(self.model.ngeom + 1, BACKDROP, np.uint8)
-        labels[moved_geoms(self.model)] = ROBOT
-        labels[[self.model.geom(name).id for name in self.task.fixed_robot]] = ROBOT
-        labels[[self.model.geom(name).id for name in self.task.goal]] = len(self.thing_names) - 1
-        labels[self.occluders.geoms(self.model)] = OCCLUDER
-        return np.tile(labels, (self.num_worlds, 1))
+        """The label of every geom but the objects', as `label_pixels` takes them."""
+        labels = backdrop_table(self.num_worlds, self.model.ngeom + self.model.nsite)
+        labels[:, moved_geoms(self.model)] = ROBOT
+        labels[:, [self.model.geom(name).id for name in self.task.fixed_robot]] = ROBOT
+        for thing, geoms in self.task.landmarks.items():
+            labels[:, [self.model.geom(name).id for name in geoms]] = self.thing_names.index(thing)
+        labels[:, self.occluders.geoms(self.model)] = OCCLUDER
+        return labels
 
     def oracle(self) -> NDArray[np.float32]:
         """The scripted expert's actions for the current state, float32 [num_worlds, A] in [-1, 1]."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from robot_attn_envs.render.camera import KINEMATICS, BatchCamera
 from robot_attn_envs.render.lens import Lens, blur_strides, neutral_settings
 from robot_attn_envs.render.lens_kernels import PICTURE_SIDE
+from robot_attn_envs.render.pixels import PATCH_ID
 
 SIDE = 64
 WALL, BALL = 0, 1  # geoms
@@ -114,7 +115,7 @@ def test_patches_cover_pixels_and_geom_ids() -> None:
     patched = bench.frame()
     # Half of 16 x 8 pixels to each side of the middle.
     box = (slice(12, 20), slice(24, 40))
-    assert (patched[box] == (0x10, 0x20, 0x30)).all() and (bench.camera.geom_id[0][box] == -1).all()
+    assert (patched[box] == (0x10, 0x20, 0x30)).all() and (bench.camera.geom_id[0][box] == PATCH_ID).all()
     # An ellipse of half axes 8 and 8 pixels about (8, 24): every pixel whose centre is in it.
     y, x = np.mgrid[:32, :64] + 0.5
     disc = (x - 8) ** 2 + (y - 24) ** 2 < 64
@@ -122,7 +123,7 @@ def test_patches_cover_pixels_and_geom_ids() -> None:
     rest = ~disc
     rest[box] = False
     np.testing.assert_array_equal(patched[rest], plain[rest])
-    np.testing.assert_array_equal(bench.camera.geom_id[0] == -1, ~rest)
+    np.testing.assert_array_equal(bench.camera.geom_id[0] == PATCH_ID, ~rest)
 
 
 def test_gain_multiplies_channels() -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import robot_attn_envs  # noqa: F401  (registers the tasks)
+from robot_attn_envs.labels import OCCLUDER
+from robot_attn_envs.render.pixels import PATCH_ID
 from robot_attn_envs.shifts import SHIFTS, SUITES, chosen_shifts
 from robot_attn_envs.shifts._hues import hue_of
 from robot_attn_envs.shifts._lookalikes import SIMILAR_SHAPES
@@ -256,7 +258,8 @@ def test_patches_start_at_the_border_and_are_left_out_of_the_targets_mask() -> N
             worlds.steps[:] = steps
             worlds.render()
             if worlds is shifted:
-                hidden = (worlds.camera.geom_id == -1) & (plain.camera.geom_id != -1)
+                hidden = worlds.camera.geom_id == PATCH_ID
+                assert np.array_equal(hidden, worlds.things() == OCCLUDER)
                 covered.append(hidden.mean())
                 assert not (worlds.target_mask() & ~plain.target_mask()).any()
                 if steps == 0:

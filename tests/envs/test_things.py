@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("warp")
 
 from robot_attn_envs.env import BatchEnv
-from robot_attn_envs.labels import color_word, label_of_slots
+from robot_attn_envs.labels import MAX_THINGS, color_word, label_of_slots, thing_names
+from robot_attn_envs.render.pixels import PATCH_ID
 from robot_attn_envs.tasks.navigate import Navigate
 from robot_attn_envs.tasks.push import Push
 from robot_attn_envs.tasks.reach import Reach
@@ -20,7 +21,7 @@ from robot_attn_envs.tasks.track import Track
 
 OPTIONS: list[tuple[type[Any], dict[str, Any]]] = [
     (Track, {"suite": "hard", "occluders": 3}),
-    (Navigate, {"instruction": True}),
+    (Navigate, {"instruction": True, "suite": "hard"}),
     (Reach, {"shift": "distractors"}),
     (Push, {"shift": "camera"}),
 ]
@@ -48,7 +49,8 @@ def test_labels_agree_with_the_target_mask_and_with_the_geoms(
                 (3, ("screen",) if "occluders" in options else ()),
             ):
                 geoms = [model.geom(name).id for name in names]
-                assert np.array_equal(labels[world] == label, np.isin(ids[world], geoms))
+                shown = np.isin(ids[world], [*geoms, PATCH_ID] if label == 3 else geoms)
+                assert np.array_equal(labels[world] == label, shown)
         found |= set(np.unique(labels).tolist())
     assert {0, 1} < found and (2 in found) == (task in ROBOT)
     env.close()
@@ -77,6 +79,25 @@ def test_names_follow_the_labels_and_descriptions_the_episode() -> None:
     assert described[1] == "red box" and described[5].split()[1] == "box"
     assert described[4].split()[1] == "cylinder" and described[4].split()[0] != "red"
     env.close()
+
+
+def test_pillars_can_matter_and_are_no_backdrop() -> None:
+    env = BatchEnv(Navigate, 2, image_size=48, threads=1, masks=True, obstacles=3)
+    assert env.thing_names[-1] == "obstacles"
+    _, infos = env.reset(seed=1)
+    pillars = [env.worlds.model.geom(f"obstacle{i}").id for i in range(3)]
+    shown = np.isin(env.worlds.camera.geom_id, pillars)
+    assert shown.any() and np.array_equal(infos["things"] == len(env.thing_names) - 1, shown)
+    env.close()
+    none = BatchEnv(Navigate, 1, image_size=32, threads=1, obstacles=0)
+    assert "obstacles" not in none.thing_names
+    none.close()
+
+
+def test_more_things_than_labels_are_refused() -> None:
+    assert len(thing_names(MAX_THINGS - 4)) == MAX_THINGS
+    with pytest.raises(ValueError, match="expected at most 256 things, got 257"):
+        thing_names(MAX_THINGS - 4, ["goal"])
 
 
 def test_absent_distractors_have_no_description() -> None:

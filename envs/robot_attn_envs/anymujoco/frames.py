@@ -25,7 +25,15 @@ from robot_attn_envs.anymujoco.simulation import (
 from robot_attn_envs.anymujoco.things import NamedObjects, find_thing, scenery
 from robot_attn_envs.compat.gymnasium_robotics import prepare_frame
 from robot_attn_envs.image_size import check_image_size
-from robot_attn_envs.labels import BACKDROP, ROBOT, label_of_slots, moved_geoms, thing_names
+from robot_attn_envs.labels import (
+    BACKDROP,
+    ROBOT,
+    backdrop_table,
+    label_of_slots,
+    label_pixels,
+    moved_geoms,
+    thing_names,
+)
 from robot_attn_envs.render.camera import KINEMATICS, POLICY_GROUPS, BatchCamera
 from robot_attn_envs.render.lens import neutral_settings
 from robot_attn_envs.render.scene import FreeCamera, camera_projection
@@ -65,7 +73,8 @@ class SceneFrames:
         objects: the target and the distractors.
         geom_rgba: colours of geoms, then of sites, in the running episodes, float32 [N, ngeom + nsite, 4].
         rgb: the last frames, uint8 [N, cameras, height, width, 3].
-        geom_id: ids of what is seen in each pixel, int32 [N, cameras, height, width]; -1 for nothing.
+        geom_id: ids of what is seen in each pixel, int32 [N, cameras, height, width]; -1 for nothing,
+            -2 for a patch of the lens.
         thing_names: what the labels of `things` stand for, by label.
         left_out: what the scenes lack, by the name of a shift of the suite that is left out.
 
@@ -119,10 +128,11 @@ class SceneFrames:
         self.shifts.bind(model, self, width / height)
         self._target_pixels = _lookup(self.objects.geoms_of(0), model)
         self.thing_names = thing_names(len(named))
-        self._labels = np.full(model.ngeom + model.nsite + 1, BACKDROP, np.uint8)
-        self._labels[moved_geoms(model)] = ROBOT
+        self._labels = backdrop_table(worlds, model.ngeom + model.nsite)
+        self._labels[:, moved_geoms(model)] = ROBOT
+        self._labels[:, painted] = BACKDROP
         for slot, label in enumerate(label_of_slots(self.objects.target[:1], 1 + len(named))[0]):
-            self._labels[self.objects.geoms_of(slot)] = label
+            self._labels[:, self.objects.geoms_of(slot)] = label
         self._regroup()
 
     # ---- What shifts need to know (`Appearance`) ----
@@ -184,9 +194,10 @@ class SceneFrames:
     def things(self, camera: int = 0) -> NDArray[np.uint8]:
         """What the pixels of the last frames of a camera show, labels into `thing_names`, uint8 [N, H, W].
 
-        What joints move is the robot, except for named objects; all else is the backdrop.
+        What joints move is the robot, except for named objects and scenery; a patch of the lens is an
+        occluder; all else is the backdrop.
         """
-        return self._labels[self.geom_id[:, camera]]
+        return label_pixels(self._labels, self.geom_id[:, camera])
 
     def describe_things(self) -> list[tuple[str, ...]]:
         """What the labels stand for in each environment: objects by the names that they were given."""
@@ -268,7 +279,8 @@ class SceneFrames:
             raise ValueError("expected an environment with a target, got none: name one with target=")
         worlds = np.arange(len(self._envs))
         current = self.geom_id[:, 0].copy()
-        changed = np.zeros((len(worlds), self.geom_rgba.shape[1] + 1), np.bool_)  # the last is for no geom
+        # The last two are for no geom.
+        changed = np.zeros((len(worlds), self.geom_rgba.shape[1] + 2), np.bool_)
         exists: NDArray[np.bool_] = np.ones(len(worlds), np.bool_)
         slots = np.zeros(len(worlds), np.int64)
         if what == "distractor":
@@ -281,10 +293,10 @@ class SceneFrames:
         self._gather(worlds)
         shifted, colors = self._shifted(steps), self.geom_rgba.copy()
         if removed:
-            colors[changed[:, :-1], 3] = 0.0
+            colors[changed[:, :-2], 3] = 0.0
         elif rgba is not None:
-            colors[changed[:, :-1]] = rgba
-        self._displace(shifted, changed[:, :-1], exists, np.asarray(shift))
+            colors[changed[:, :-2]] = rgba
+        self._displace(shifted, changed[:, :-2], exists, np.asarray(shift))
         image, ids = np.empty_like(self.rgb), np.empty_like(current)
         for group in self._groups:
             group.draw(group.camera, shifted, colors, self.shifts.settings, None)
@@ -529,7 +541,7 @@ def _several(names: Names) -> list[str]:
 
 
 def _lookup(geoms: NDArray[np.int64], model: mujoco.MjModel) -> NDArray[np.bool_]:
-    """Whether an id is among some, bool [ngeom + nsite + 1]; index -1 stands for no geom."""
-    table = np.zeros(model.ngeom + model.nsite + 1, np.bool_)
+    """Whether an id is among some, bool [ngeom + nsite + 2]; indices -1 and -2 stand for no geom."""
+    table = np.zeros(model.ngeom + model.nsite + 2, np.bool_)
     table[geoms] = True
     return table

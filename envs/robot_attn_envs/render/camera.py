@@ -127,7 +127,8 @@ class BatchCamera:
         renderer: the renderer's name.
         rgb: frames of the last `render`, uint8 [num_worlds, height, width, 3]; of several cameras
             [num_worlds, cameras, height, width, 3].
-        geom_id: id of the geom at each pixel, int32 [num_worlds, (cameras,) height, width]; -1 for none.
+        geom_id: id of the geom at each pixel, int32 [num_worlds, (cameras,) height, width]; -1 for none, -2
+            for a patch of the lens.
         depth: depth along the optical axis, m, float32 [num_worlds, (cameras,) height, width], 0 where
             nothing is hit; None if not requested.
         geom_rgba: colours in [0, 1], float32 [num_worlds, ngeom (+ nsite), 4]. After writing to it, call

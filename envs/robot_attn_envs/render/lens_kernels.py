@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from robot_attn_envs.render.pixels import Colors, Floats, Ints, Output, store_colors
+from robot_attn_envs.render.pixels import PATCH_ID, Colors, Floats, Ints, Output, store_colors
 from robot_attn_envs.render.place import MODULE_OPTIONS, TILE_HEIGHT, TILE_WIDTH, Rays
 
 PICTURE_SIDE = 128  # texels, a power of two; pictures repeat after it
@@ -22,6 +22,7 @@ NOISE_UNIT = 32.0  # standard deviation of the table
 wp.set_module_options(MODULE_OPTIONS)
 
 _LANES = wp.constant(TILE_WIDTH)
+_PATCH_ID = wp.constant(PATCH_ID)
 _Wide = wp.types.vector(TILE_WIDTH + 2, wp.uint32)
 PatchFloats = wp.types.vector(PATCHES, wp.float32)
 PatchColors = wp.types.vector(PATCHES, wp.uint32)
@@ -92,7 +93,7 @@ def paint(
     packed: wp.array2d[Colors],
     output: Output,
 ) -> None:
-    """Paint the picture over the scenery and the patches over everything; patches have geom id -1."""
+    """Paint the picture over the scenery and the patches over everything; patches have geom id `PATCH_ID`."""
     view, tile = wp.tid()
     cameras = rays.shape[0]
     world = view // cameras
@@ -142,7 +143,7 @@ def paint(
                         color[j] = wp.where(inside, effects.patch_color[i], color[j])
                     packed[view, row * pieces + piece] = color
                 for x in range(left, right):
-                    output.geom_id[view, row * width + x] = -1
+                    output.geom_id[view, row * width + x] = _PATCH_ID
 
 
 @wp.func

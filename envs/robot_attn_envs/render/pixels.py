@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from robot_attn_envs.render.place import TILE_WIDTH
 
+PATCH_ID = -2
+"""What is in a pixel in place of a geom's id where a patch of the lens covers it; -1 is where nothing is."""
+
 _MASK = wp.constant(TILE_WIDTH - 1)
 _FOURS = wp.constant(TILE_WIDTH // 4)
 _WORDS = wp.constant(TILE_WIDTH * 3 // 4)

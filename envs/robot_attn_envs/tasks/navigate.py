@@ -161,6 +161,8 @@ class Navigate(Task):
         slots = len(names)
         self._shapes = [DISTRACTOR_SHAPES[i % len(DISTRACTOR_SHAPES)] for i in range(slots - 1)]
         self._pillars = [PILLARS[i % len(PILLARS)] for i in range(obstacles)]
+        if obstacles:
+            self.landmarks = {"obstacles": tuple(f"obstacle{i}" for i in range(obstacles))}
         self._radii = np.array([radius for _, _, radius in self._pillars])
         self.objects = Objects(
             num_worlds,

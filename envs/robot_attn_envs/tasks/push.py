@@ -134,7 +134,7 @@ class Push(Task):
     substeps = 5
     backdrop = ("table",)
     fixed_robot = ("base",)
-    goal = ("rim", "mark")
+    landmarks = MappingProxyType({"goal": ("rim", "mark")})
     # The reward comes at the end of a path: a longer horizon of the discount.
     training = MappingProxyType({"ppo": {"gamma": 0.97}})
     action_table = ARM_ACTIONS

@@ -56,7 +56,8 @@ class Task(ABC):
         action_table: components of the action, scaled to [-1, 1].
         backdrop: names of geoms that are scenery, such as walls and floor; shifts paint over them.
         fixed_robot: names of geoms of the robot that no joint moves, such as its base.
-        goal: names of geoms that mark where the target has to go.
+        landmarks: names of the geoms of what else the task is about, by the name of the thing, such as the
+            "goal" that marks where the target has to go, or "obstacles".
         training: recommended training settings, as plain data: `ppo`, the fields that differ from the default
             `PPOPreset` of `robot_attn_policies`; `train_env`, options of the task used in training only.
         objects: the target and the distractors: which geom is which, and their colours.
@@ -72,7 +73,7 @@ class Task(ABC):
     action_table: ClassVar[tuple[SpaceRow, ...]]
     backdrop: ClassVar[tuple[str, ...]]
     fixed_robot: ClassVar[tuple[str, ...]] = ()
-    goal: ClassVar[tuple[str, ...]] = ()
+    landmarks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     objects: Objects

@@ -17,11 +17,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from robot_attn_policies.compat.stable_baselines3 import request_seeds
 from robot_attn_policies.rollouts.actor import ObservationBatch
-from robot_attn_policies.rollouts.camera import MASK
+from robot_attn_policies.rollouts.camera import MASK, THINGS
 
 Environment: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 
-_INFO_KEYS = (MASK, "success", "is_success")  # passed on from infos
+_OF_PIXELS = (MASK, THINGS)
+_INFO_KEYS = (*_OF_PIXELS, "success", "is_success")  # passed on from infos
 
 
 class EnvBatch:
@@ -128,14 +129,15 @@ def as_batch(observation: Any) -> ObservationBatch:
 def _rows(infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entries `_INFO_KEYS` of N infos as Gymnasium's vector environments have them, with `_key` masks.
 
-    A target mask is passed on only if every environment gives one: in a batch, none would mean out of sight.
+    Masks and labels of pixels are passed on only if every environment gives them: in a batch, none would
+    mean out of sight.
     """
     rows: dict[str, Any] = {}
-    of_cameras = [name for name in infos[0] if name.startswith(f"{MASK}/")]
+    of_cameras = [name for name in infos[0] if name.startswith(tuple(f"{key}/" for key in _OF_PIXELS))]
     for name in (*_INFO_KEYS, *of_cameras):
         values = [info.get(name) for info in infos]
         present = np.array([value is not None for value in values])
-        if present.all() or (present.any() and not name.startswith(MASK)):
+        if present.all() or (present.any() and not name.startswith(_OF_PIXELS)):
             rows[name] = np.stack([np.asarray(False if value is None else value) for value in values])
             rows[f"_{name}"] = present
     return rows
