@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from robot_attn_policies.probing.explain import explain as explain
     from robot_attn_policies.probing.explain import explain_episode as explain_episode
     from robot_attn_policies.probing.faithfulness import HeadAblation as HeadAblation
-    from robot_attn_policies.probing.faithfulness import InterventionEffect as InterventionEffect
     from robot_attn_policies.probing.faithfulness import PixelAblation as PixelAblation
-    from robot_attn_policies.probing.faithfulness import measure_interventions as measure_interventions
     from robot_attn_policies.probing.faithfulness import run_head_ablation as run_head_ablation
     from robot_attn_policies.probing.faithfulness import run_pixel_ablation as run_pixel_ablation
+    from robot_attn_policies.probing.interventions import InterventionEffect as InterventionEffect
+    from robot_attn_policies.probing.interventions import measure_interventions as measure_interventions
     from robot_attn_policies.probing.probe import PolicyProbe as PolicyProbe
     from robot_attn_policies.probing.probe import probe_cameras as probe_cameras
     from robot_attn_policies.probing.probe import probe_policy as probe_policy
@@ -84,12 +84,11 @@ _PUBLIC = {
     "probing.explain": ("explain", "explain_episode"),
     "probing.faithfulness": (
         "HeadAblation",
-        "InterventionEffect",
         "PixelAblation",
-        "measure_interventions",
         "run_head_ablation",
         "run_pixel_ablation",
     ),
+    "probing.interventions": ("InterventionEffect", "measure_interventions"),
     "probing.probe": ("PolicyProbe", "probe_cameras", "probe_policy"),
     "probing.steps": ("StepBatch", "StepCollector"),
     "recording.episode_file": ("load_episode", "save_episode"),

@@ -16,8 +16,15 @@ from robot_attn import AttentionGrid, Percept
 from robot_attn.explain import discs
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.evaluation.statistics import Interval
-from robot_attn_policies.probing import faithfulness as fa
+from robot_attn_policies.probing import faithfulness, interventions
 from robot_attn_policies.probing.probe import frames_of, with_frames
+from robot_attn_policies.probing.verdicts import (
+    Check,
+    Verdict,
+    judge_faithfulness,
+    judge_focus,
+    judge_interventions,
+)
 from robot_attn_policies.rollouts.rollout import random_actor
 
 SIZE, STEPS, REACH = 32, 40, 12.0
@@ -166,12 +173,16 @@ def random(env: Circling) -> np.ndarray:
     return ev.rollout_episodes(random_actor(env.action_space), env, SEEDS).returns
 
 
-def judge(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[fa.Verdict, fa.Verdict, fa.Verdict]:
+def judge(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[Verdict, Verdict, Verdict]:
     names = ("deleted", "kept", "random", "centred")
-    ablation = fa.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
+    ablation = faithfulness.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
     assert ablation.focus is not None
-    effects = fa.measure_interventions(act, env, SEEDS, GRID, every=8)
-    return fa.judge_focus(ablation.focus), fa.judge_faithfulness(ablation), fa.judge_interventions(effects)
+    effects = interventions.measure_interventions(act, env, SEEDS, GRID, every=8)
+    return (
+        judge_focus(ablation.focus),
+        judge_faithfulness(ablation),
+        judge_interventions(effects),
+    )
 
 
 def test_a_policy_that_depends_on_its_attention_passes(env: Circling, random: np.ndarray) -> None:
@@ -213,13 +224,13 @@ def test_a_map_of_the_centre_fails_although_the_target_is_there(env: Circling, r
 def test_an_unchanged_return_is_unfaithful_even_if_it_is_low() -> None:
     full, zero = np.array([4.0, -2.0, 3.0, -3.0, 1.0, 0.0]), np.zeros(6)
     same = dict.fromkeys(("deleted", "kept", "random", "centred"), full)
-    verdict = fa.judge_faithfulness(fa.PixelAblation(0.1, full, zero, same, None))
+    verdict = judge_faithfulness(faithfulness.PixelAblation(0.1, full, zero, same, None))
     gain, deleted, *others = verdict.checks
     assert (gain.outcome, deleted.outcome, verdict.outcome) == ("undecided", "no", "no")
     assert deleted.figure == pytest.approx((1.0, 1.0, 1.0))
     assert {check.outcome for check in others} == {"yes"}
     for returns, outcome in ((-full, "undecided"), (full - 6, "no")):
-        verdict = fa.judge_faithfulness(fa.PixelAblation(0.1, returns, zero, same, None))
+        verdict = judge_faithfulness(faithfulness.PixelAblation(0.1, returns, zero, same, None))
         assert ([check.text for check in verdict.checks], verdict.outcome) == ([gain.text], outcome)
 
 
@@ -230,10 +241,10 @@ def test_each_ablation_deletes_the_pixels_that_it_names(env: Circling, random: n
         observed.append(observation["image"])
         return HONEST(observation)
 
-    for name in fa.PIXEL_ABLATIONS:
+    for name in faithfulness.PIXEL_ABLATIONS:
         observed.clear()
         frames: list[np.ndarray] = []
-        fa.run_pixel_ablation(
+        faithfulness.run_pixel_ablation(
             act,
             env,
             SEEDS[:6],
@@ -247,7 +258,7 @@ def test_each_ablation_deletes_the_pixels_that_it_names(env: Circling, random: n
         ablated = observed[STEPS:]  # after the unchanged episodes
         # An attention-based ablation first passes the policy each frame whole, then its remaining pixels.
         whole = np.stack(frames[STEPS:])
-        remaining = np.stack(ablated[1::2] if name in fa.ATTENTION_BASED else ablated)
+        remaining = np.stack(ablated[1::2] if name in faithfulness.ATTENTION_BASED else ablated)
         deleted = (whole != remaining).any(axis=-1)
         count = {"blind": SIZE**2, "kept": SIZE**2 - 102}.get(name, 102)
         assert deleted.sum(axis=(2, 3)).max() <= count  # 10 % of 1024 pixels are 102
@@ -263,7 +274,7 @@ def test_each_ablation_deletes_the_pixels_that_it_names(env: Circling, random: n
 
 
 def test_returns_are_paired_and_normalised(env: Circling, random: np.ndarray) -> None:
-    ablation = fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["kept"])
+    ablation = faithfulness.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["kept"])
     assert np.array_equal(ablation.full, ev.rollout_episodes(HONEST, env, SEEDS).returns)
     assert np.array_equal(ablation.random, random)
     halved = replace(ablation, ablated={"kept": (ablation.full + random) / 2})
@@ -275,7 +286,7 @@ def test_returns_are_paired_and_normalised(env: Circling, random: np.ndarray) ->
 
 def test_frames_are_replaced_in_arrays_and_mappings_channels_first_or_last() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
-    filled = fa.ablate_pixels(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
+    filled = faithfulness.ablate_pixels(image, discs(np.array([[4.0, 4.0], [9.0, 9.0]]), (SIZE, SIZE), 0.1))
     first, filled_first = np.moveaxis(image, -1, 1), np.moveaxis(filled, -1, 1)
     for given, expected in ((image, filled), (first, filled_first)):
         assert np.array_equal(frames_of(given, "image", GRID), image)
@@ -292,19 +303,19 @@ def test_frames_are_replaced_in_arrays_and_mappings_channels_first_or_last() -> 
 
 def test_bad_input_is_rejected(env: Circling, random: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'delete'"):
-        fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["delete"])
+        faithfulness.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["delete"])
     with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
-        fa.run_pixel_ablation(HONEST, env, SEEDS, GRID, random[:5])
+        faithfulness.run_pixel_ablation(HONEST, env, SEEDS, GRID, random[:5])
     with pytest.raises(ValueError, match=r"expected at least 2 environments.*got 1"):
-        fa.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)
+        faithfulness.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)
     with pytest.raises(ValueError, match="expected attention to test, got none"):
-        fa.run_pixel_ablation(random_actor(env.action_space), env, SEEDS, GRID, random)
+        faithfulness.run_pixel_ablation(random_actor(env.action_space), env, SEEDS, GRID, random)
     without = Circling(2)
     without.render_counterfactual = None  # type: ignore[assignment, method-assign]
     with pytest.raises(
         ValueError, match="expected an environment with `render_counterfactual`, got one without"
     ):
-        fa.measure_interventions(HONEST, without, SEEDS, GRID)
+        interventions.measure_interventions(HONEST, without, SEEDS, GRID)
 
 
 def test_the_head_that_drives_the_action_is_found(env: Circling) -> None:
@@ -332,7 +343,7 @@ def test_the_head_that_drives_the_action_is_found(env: Circling) -> None:
         x, y = (percept.features[:, [0, 2]] - percept.features[:, [1, 3]]).T.numpy()
         return np.clip(4 * np.stack([y, x], axis=1), -1, 1), percept
 
-    ablation = fa.run_head_ablation(act, env, SEEDS, heads)
+    ablation = faithfulness.run_head_ablation(act, env, SEEDS, heads)
     assert ablation.action_change == pytest.approx([0.0, 1.0, 0.0])
     assert ablation.weights == pytest.approx([0.0, 1.0, 0.0])
     assert ablation.full.mean() > 0.6 * STEPS
@@ -341,7 +352,7 @@ def test_the_head_that_drives_the_action_is_found(env: Circling) -> None:
         assert ablation.alone[head].mean() < 0.5 * ablation.full.mean()
     assert np.array_equal(ablation.alone[1], ablation.full)
     assert ablation.without[1].mean() < 0.5 * ablation.full.mean()
-    assert fa.run_head_ablation(act, env, SEEDS[:6], heads, returns=False).without.size == 0
+    assert faithfulness.run_head_ablation(act, env, SEEDS[:6], heads, returns=False).without.size == 0
 
 
 @pytest.mark.parametrize(
@@ -361,18 +372,18 @@ def test_the_head_that_drives_the_action_is_found(env: Circling) -> None:
 def test_a_check_is_undecided_if_its_interval_contains_the_limit(
     figure: Any, at_least: bool, outcome: str
 ) -> None:
-    check = fa.Check("a share", Interval(*figure), 0.85, at_least)
+    check = Check("a share", Interval(*figure), 0.85, at_least)
     assert check.outcome == outcome
     assert str(check).endswith(f"at {'least' if at_least else 'most'} 0.85 required: {outcome}")
 
 
 def test_a_verdict_has_the_outcome_of_its_worst_check() -> None:
     checks = [
-        fa.Check(text, Interval(v, v, v), 1.0, True) for text, v in (("a", 2.0), ("b", np.nan), ("c", 0.0))
+        Check(text, Interval(v, v, v), 1.0, True) for text, v in (("a", 2.0), ("b", np.nan), ("c", 0.0))
     ]
-    assert fa.Verdict("?", tuple(checks[:1])).outcome == "yes"
-    assert fa.Verdict("?", tuple(checks[:2])).outcome == "undecided"
-    verdict = fa.Verdict("Faithful", tuple(checks))
+    assert Verdict("?", tuple(checks[:1])).outcome == "yes"
+    assert Verdict("?", tuple(checks[:2])).outcome == "undecided"
+    verdict = Verdict("Faithful", tuple(checks))
     assert verdict.outcome == "no"
     assert [check.text for check in verdict.failed] == ["b", "c"]
     assert str(verdict).splitlines() == [

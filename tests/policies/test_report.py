@@ -31,7 +31,7 @@ from robot_attn_policies.pages.report import (  # noqa: E402
     report_json,
     write_report,
 )
-from robot_attn_policies.probing.faithfulness import Check, Verdict  # noqa: E402
+from robot_attn_policies.probing.verdicts import Check, Verdict  # noqa: E402
 
 NAN = float("nan")
 NASTY = "<script>alert(1)</script>\"'&"

@@ -8,13 +8,10 @@ from numpy.typing import NDArray
 from robot_attn.focus import FocusTotals
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval
 from robot_attn_policies.pages.report import Chart, Picture, Report, Section, Series, Table
-from robot_attn_policies.probing.faithfulness import (
-    INTERVENTIONS,
-    PIXEL_ABLATIONS,
-    THINGS,
+from robot_attn_policies.probing.faithfulness import PIXEL_ABLATIONS, PixelAblation
+from robot_attn_policies.probing.interventions import INTERVENTIONS, THINGS, InterventionEffect
+from robot_attn_policies.probing.verdicts import (
     Check,
-    InterventionEffect,
-    PixelAblation,
     Verdict,
     judge_faithfulness,
     judge_focus,

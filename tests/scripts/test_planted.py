@@ -20,9 +20,9 @@ import planted
 from robot_attn_envs.env import BatchEnv
 from robot_attn_envs.tasks.track import Track
 from robot_attn_policies.evaluation import evaluate as ev
-from robot_attn_policies.probing import faithfulness as fa
 from robot_attn_policies.probing.explain import explain
 from robot_attn_policies.probing.probe import probe_policy
+from robot_attn_policies.probing.verdicts import Verdict
 from robot_attn_policies.rollouts.rollout import oracle_actor, random_actor
 
 SIZE, SEEDS = 48, list(range(8))
@@ -51,7 +51,7 @@ def oracle(env: BatchEnv) -> np.ndarray:
     return ev.rollout_episodes(oracle_actor(env), env, SEEDS).returns
 
 
-def verdicts_of(name: str, env: BatchEnv) -> dict[str, fa.Verdict]:
+def verdicts_of(name: str, env: BatchEnv) -> dict[str, Verdict]:
     """What the report says of the policy of that name, by section."""
     report = explain(planted.make(name, SIZE), env, seeds=SEEDS, curves=False, ablations=())
     return {section.name: section.verdict for section in report.sections if section.verdict is not None}

@@ -26,7 +26,7 @@ from robot_attn_policies.pages.report import (  # noqa: E402
     Table,
     write_report,
 )
-from robot_attn_policies.probing.faithfulness import Check, Verdict  # noqa: E402
+from robot_attn_policies.probing.verdicts import Check, Verdict  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")

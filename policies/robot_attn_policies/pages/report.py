@@ -32,7 +32,7 @@ from robot_attn_policies.pages.chart import (
     number,
 )
 from robot_attn_policies.pages.html import fill_page, picture_uri
-from robot_attn_policies.probing.faithfulness import Check, Outcome, Verdict
+from robot_attn_policies.probing.verdicts import Check, Outcome, Verdict
 
 __all__ = [
     "Cell", "Chart", "Picture", "Report", "Section", "Series", "Table",

@@ -25,13 +25,12 @@ from robot_attn_policies.probing.faithfulness import (
     REDUNDANT_HEADS,
     SHARE,
     HeadAblation,
-    InterventionEffect,
     OnRollout,
     PixelAblation,
-    measure_interventions,
     run_head_ablation,
     run_pixel_ablation,
 )
+from robot_attn_policies.probing.interventions import InterventionEffect, measure_interventions
 from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector

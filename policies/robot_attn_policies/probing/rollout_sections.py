@@ -17,14 +17,12 @@ from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
     REDUNDANT_HEADS,
     HeadAblation,
-    InterventionEffect,
     PixelAblation,
-    judge_faithfulness,
-    judge_focus,
-    judge_interventions,
 )
+from robot_attn_policies.probing.interventions import InterventionEffect
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
+from robot_attn_policies.probing.verdicts import judge_faithfulness, judge_focus, judge_interventions
 
 CURVE_ABLATIONS = ("deleted", "kept", "random", "centred")
 """The pixel ablations of the curves of return; the verdict needs the same ones."""

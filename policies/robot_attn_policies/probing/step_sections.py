@@ -44,7 +44,6 @@ from robot_attn_policies.probing.episode_intervals import (
     mean_over_draws_and_episodes,
     mean_over_episodes,
 )
-from robot_attn_policies.probing.faithfulness import judge_weights
 from robot_attn_policies.probing.probe import (
     PolicyProbe,
     action_gradient_maps,
@@ -55,6 +54,7 @@ from robot_attn_policies.probing.probe import (
 )
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
+from robot_attn_policies.probing.verdicts import judge_weights
 from robot_attn_policies.sb3.act import prepare
 from robot_attn_policies.sb3.context import predict
 from robot_attn_policies.sb3.extractor import find_extractor
