@@ -241,6 +241,13 @@ class FocusTotals:
         """Mean mass on target of map `index`, in [0, 1]."""
         return RatioOfSums(self.mass[:, index], self.visible.astype(np.float64))
 
+    def mean_mass_in_all_frames(self, index: int) -> RatioOfSums:
+        """Mean mass on target of map `index` over all frames, 0 where the target is out of view, in [0, 1].
+
+        The mean over visible frames rises when a policy loses its target; this one falls.
+        """
+        return RatioOfSums(self.mass[:, index], (self.visible + self.hidden).astype(np.float64))
+
     def mean_chance(self) -> RatioOfSums:
         """Mean share of the frame covered by the target, in [0, 1]."""
         return RatioOfSums(self.chance, self.visible.astype(np.float64))

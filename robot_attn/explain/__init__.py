@@ -45,7 +45,9 @@ from robot_attn.explain._states import ATTENDED as ATTENDED
 from robot_attn.explain._states import ELSEWHERE as ELSEWHERE
 from robot_attn.explain._states import HIDDEN as HIDDEN
 from robot_attn.explain._states import NOWHERE as NOWHERE
+from robot_attn.explain._states import STATES as STATES
 from robot_attn.explain._states import attention_states as attention_states
+from robot_attn.explain._states import count_states as count_states
 from robot_attn.explain._stories import MIN_CAPTURE as MIN_CAPTURE
 from robot_attn.explain._stories import Capture as Capture
 from robot_attn.explain._stories import CaptureGroup as CaptureGroup

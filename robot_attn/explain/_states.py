@@ -14,7 +14,7 @@ than a cell, and calls the same map attended if the small target has its highest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,9 @@ ELSEWHERE = 2
 NOWHERE = 3
 """State of a frame in which the target is in view while no place stands out, or there is no usable map."""
 
+STATES = ("attended", "in view, not attended", "out of view")
+"""What frames are counted by, with `ELSEWHERE` and `NOWHERE` as one."""
+
 BLOCKS = 16
 """Blocks along each side of the frame: 4 pixels each in a frame of 64."""
 SIDES = (3, 4, 6, 8)
@@ -47,7 +50,7 @@ def attention_states(
     masks: NDArray[np.bool_],
     *,
     labels: NDArray[np.uint8] | None = None,
-    robot: int | None = None,
+    allowed: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """Determine the state of every frame: `HIDDEN`, `ATTENDED`, `ELSEWHERE` or `NOWHERE`.
 
@@ -59,8 +62,8 @@ def attention_states(
         masks: bool [T, H, W], True on the target.
         labels: uint8 [T, H, W], the thing of each pixel: 0 the backdrop, 1 the target, others from 2 on. With
             it, other things next to the target do not belong to the target's place.
-        robot: label of the robot; None if there is none. Attention on it is not elsewhere, and next to the
-            target it belongs to the target's place.
+        allowed: labels of things that a policy may look at instead, such as the robot and a goal. Attention
+            on them is not elsewhere, and next to the target it belongs to the target's place.
 
     Returns:
         uint8 [T, ...].
@@ -72,8 +75,25 @@ def attention_states(
     states = np.empty(maps.weights.shape[:-2], np.uint8)
     for rows in _chunks(len(masks)):
         part = None if labels is None else labels[rows]
-        states[rows] = compare_places(maps[rows], masks[rows], part, robot).states
+        states[rows] = compare_places(maps[rows], masks[rows], part, allowed).states
     return states
+
+
+def count_states(states: NDArray[np.uint8], episode: NDArray[np.integer], episodes: int) -> NDArray[np.int64]:
+    """Count the frames of each episode by `STATES`.
+
+    Args:
+        states: uint8 [T, ...], as `attention_states`.
+        episode: int [T], episode of each frame, from 0.
+        episodes: number of episodes.
+
+    Returns:
+        int64 [episodes, ..., 3], in the order of `STATES`; the three sum to the episode's frames.
+    """
+    kinds = np.stack([states == ATTENDED, (states == ELSEWHERE) | (states == NOWHERE), states == HIDDEN], -1)
+    counts = np.zeros((episodes, *kinds.shape[1:]), np.int64)
+    np.add.at(counts, episode, kinds)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Places:
 
 
 def compare_places(
-    maps: AttentionMaps, masks: NDArray[np.bool_], labels: NDArray[np.uint8] | None, robot: int | None
+    maps: AttentionMaps, masks: NDArray[np.bool_], labels: NDArray[np.uint8] | None, allowed: Sequence[int]
 ) -> Places:
     """Compare the target's place with the strongest other one; arguments as `attention_states`."""
     height, width = maps.grid.image_size
@@ -103,10 +123,11 @@ def compare_places(
         return np.asarray(blocks / (down.sum(axis=1)[:, None] * across.sum(axis=1)))
 
     touched = fraction(masks) > 0
-    own, robots = np.ones(touched.shape), np.zeros(touched.shape)
+    own, spared = np.ones(touched.shape), np.zeros(touched.shape)
     if labels is not None:
-        own = 1 - fraction((labels > 1) & (labels != (1 if robot is None else robot)))
-        robots = robots if robot is None else (fraction(labels == robot) > 0).astype(np.float64)
+        may = np.isin(labels, allowed)
+        own = 1 - fraction((labels > 1) & ~may)
+        spared = (fraction(may) > 0).astype(np.float64)
 
     heads = (slice(None), *(None,) * (maps.weights.ndim - 3))
     down_shares, across_shares = maps.grid.box_shares
@@ -124,7 +145,7 @@ def compare_places(
     boxes = np.zeros((*mass.shape, 3), np.int64)
     for side in (min(side, *blocks.shape[-2:]) for side in SIDES):
         near, mass = place(side)
-        rest = np.clip(1.0 - near - robots, 0.0, 1.0)
+        rest = np.clip(1.0 - near - spared, 0.0, 1.0)
         sums = _window_sums(blocks * rest[heads], side)
         flat = sums.reshape(*mass.shape, -1)
         best, index = flat.max(axis=-1), flat.argmax(axis=-1)
@@ -180,7 +201,7 @@ def _block_members(length: int) -> Floats:
     """Which pixels of a side belong to which block, [blocks, length]; a small frame has a block per pixel."""
     blocks = min(BLOCKS, length)
     pixels = np.arange(length)
-    return (pixels * blocks // length == np.arange(blocks)[:, None]).astype(np.float64)
+    return np.asarray(pixels * blocks // length == np.arange(blocks)[:, None], np.float64)
 
 
 def _grown(touched: NDArray[np.bool_], radius: int) -> Floats:

@@ -73,7 +73,7 @@ def frame_states(
     *,
     frames: NDArray[np.uint8] | None = None,
     labels: NDArray[np.uint8] | None = None,
-    robot: int | None = None,
+    allowed: Sequence[int] = (),
 ) -> FrameStates:
     """Determine the state of each frame, and what holds attention where it is not on the target.
 
@@ -82,7 +82,7 @@ def frame_states(
         masks: bool [N, H, W], True on the target.
         frames: uint8 [N, H, W, 3], RGB, for the colours; None if there are none.
         labels: uint8 [N, H, W], as `attention_states`.
-        robot: label of the robot; None if there is none.
+        allowed: likewise.
 
     Raises:
         ValueError: arrays of different frames.
@@ -105,14 +105,14 @@ def frame_states(
     )
     for start in range(0, count, _CHUNK):
         rows = slice(start, start + _CHUNK)
-        places = compare_places(maps[rows], masks[rows], None if labels is None else labels[rows], robot)
+        places = compare_places(maps[rows], masks[rows], None if labels is None else labels[rows], allowed)
         found.states[rows], found.mass[rows] = places.states, places.other
         pixels = maps[rows].normalised().upsampled()
         for index in np.flatnonzero(places.other > 0):
             row = start + int(index)
             box = block_pixels(places.boxes[index], maps.grid.image_size)
             things = np.where(masks[row][box], 1, 0) if labels is None else labels[row][box]
-            others = (things != 1) & (things != (1 if robot is None else robot))
+            others = ~np.isin(things, [1, *allowed])
             weights = np.where(others, pixels[index][box], 0.0)
             thing = int(np.bincount(things.reshape(-1), weights.reshape(-1)).argmax())
             weights = np.where(things == thing, weights, 0.0)
@@ -285,8 +285,8 @@ def captures(
         found: the states of N frames, ordered by episode and step, one step apart.
         episode: int [N], episode of each frame.
         step: int [N], step of each frame in its episode.
-        descriptions: for each episode, the description of each label, such as "green cylinder". If empty,
-            things other than the backdrop are called by their labels.
+        descriptions: for each episode, the description of each label, such as "green cylinder"; if empty, or
+            "", a thing is called by its colour and label.
 
     Raises:
         ValueError: arrays of different lengths.
@@ -367,7 +367,7 @@ def _smoothed(states: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _thing_in_words(thing: int, colors: NDArray[np.int8], words: Sequence[str]) -> str:
     """Describe a thing in frames in which most of its attention lies on `colors`."""
-    if thing > 0 and len(words):
+    if thing > 0 and thing < len(words) and words[thing]:
         return words[thing]
     known = colors[colors >= 0]
     color = COLOR_NAMES[int(np.bincount(known).argmax())] if len(known) else ""

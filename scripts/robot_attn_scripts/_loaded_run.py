@@ -282,7 +282,18 @@ def score(
     calibration = calibrate_policy(policy, probe, calibration_seeds, env.num_envs, start_progress)
     on_step = start_progress("evaluation: the policy", len(seeds) * int(env.horizon))
     seen = at_camera(env, probe.image, only=probe.only_camera)
-    return evaluate_policy(probe.act, seen, seeds, probe.grid, calibration, on_step=on_step)
+    to_rgb = _converter(seen, probe)
+    return evaluate_policy(probe.act, seen, seeds, probe.grid, calibration, to_rgb=to_rgb, on_step=on_step)
+
+
+def _converter(env: Any, probe: PolicyProbe) -> Callable[[Any], Any] | None:
+    """What converts frames to RGB; None for channels that are no colours, which have no names either."""
+    from robot_attn_policies.recording.record import RGBConverter
+
+    try:
+        return RGBConverter(env, probe)
+    except ValueError:
+        return None
 
 
 def camera_path(path: Path, image: str | None, several: bool) -> Path:

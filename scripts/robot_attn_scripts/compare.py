@@ -32,6 +32,7 @@ COLUMNS = (
     ("x chance", "mass_over_chance", 1, 1),
     ("x centre bias", "mass_over_center_bias", 1, 1),
     ("pointing, %", "pointing_game", 0, 100),
+    ("attended, %", "attended", 0, 100),
 )
 """Columns of the table: heading, metric, digits, factor. The return is a column where it is the score."""
 IN_TERMINAL = ("return", "normalised_score", "success", "mass_over_chance", "pointing_game")

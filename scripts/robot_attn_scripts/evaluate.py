@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from robot_attn_scripts import _loaded_run, _report
 from robot_attn_scripts.options.evaluate import Options
 
 if TYPE_CHECKING:
+    from robot_attn.explain import Captures
     from robot_attn.focus import RatioOfSums
     from robot_attn_policies.evaluation.evaluate import Focus
     from robot_attn_policies.rollouts.rollout import Rollouts
@@ -111,15 +113,25 @@ def _score_figures(rollouts: Rollouts, random: Rollouts, oracle: Rollouts | None
 
 
 def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) -> dict[str, object]:
+    from robot_attn.explain import STATES
     from robot_attn_policies.evaluation.evaluate import REFERENCES
 
     totals = focus.totals
 
-    def of(index: int) -> dict[str, _report.Figure]:
+    def of(index: int) -> dict[str, object]:
         return {
             "mass": _means(totals.mean_mass(index), "fraction of the map"),
             "mass_over_chance": _means(totals.mass_over_chance(index), "times chance"),
             "pointing_game": _means(totals.pointing(index), "fraction of frames"),
+            "all_frames": {
+                "mass": _means(totals.mean_mass_in_all_frames(index), "fraction of the map"),
+                **{
+                    state.replace(", ", "_").replace(" ", "_"): _means(
+                        focus.share(index, state), "fraction of all frames"
+                    )
+                    for state in STATES
+                },
+            },
         }
 
     center, prior = focus.index("center_bias"), focus.index("prior")
@@ -147,6 +159,21 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
         "best_head": None if uniform else best,
         "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.num_heads)],
         "references": {name: of(focus.index(name)) for name in REFERENCES},
+        "captures": None if uniform else _capture_figures(focus.captures),
+    }
+
+
+def _capture_figures(found: Captures) -> dict[str, object]:
+    from robot_attn_policies.evaluation.statistics import bootstrap_interval, mean
+
+    flags = [True] * found.captured + [False] * (found.episodes - found.captured)
+    return {
+        "text": str(found),
+        "episodes": None
+        if not flags
+        else _report.interval(bootstrap_interval(flags, mean), "fraction of episodes"),
+        "target_lost": {"value": found.lost, "unit": "times"},
+        "captures": [{**asdict(capture), "mass": round(capture.mass, 4)} for capture in found.captures],
     }
 
 
@@ -232,9 +259,18 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
     if focus["chance"]["value"] is None:
         console.print("The target was never visible in these episodes: nothing to score.", style="yellow")
         return
+    hidden_share = hidden / (scored + hidden)
     console.print(
         f"chance: the target covers {100 * focus['chance']['value']:.2f} % of the frame; {scored:,} frames "
-        f"scored, {hidden:,} left out (target not visible)",
+        f"scored, {hidden:,} left out (target not visible: {hidden_share:.1%} of all)",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+    console.print(_states_table(focus), highlight=False)
+    console.print(
+        "attended: no other place holds more of the map than the target and what is around it; mass 0 where "
+        "the target is out of view",
         style="dim",
         highlight=False,
     )
@@ -255,6 +291,27 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
         f"and {_number(best['mass_over_prior'])} times that of the target's average place.",
         highlight=False,
     )
+    console.print(focus["captures"]["text"], highlight=False)
+
+
+def _states_table(focus: Any) -> Any:
+    """Make the table of attention over all frames, whether the target is visible or not."""
+    table = _report.figure_table("all frames", "attended, %", "in view, not att., %", "mass, %")
+
+    def add(label: str, row: Any, style: str | None = None) -> None:
+        shares = ("attended", "in_view_not_attended", "mass")
+        cells = (_report.interval_text(row["all_frames"][name], 1, factor=100) for name in shares)
+        table.add_row(label, *cells, style=style)
+
+    best = focus["best_head"]
+    if best is not None:
+        add(f"head {best['head']} (best)", best, "bold")
+        for head in focus["heads"]:
+            if head["head"] != best["head"]:
+                add(f"head {head['head']}", head)
+    for name, row in focus["references"].items():
+        add(REFERENCE_NAMES[name], row, "dim")
+    return table
 
 
 def _number(figure: Any) -> str:

@@ -115,7 +115,7 @@ def test_a_thing_next_to_the_target_takes_attention_by_its_label() -> None:
     maps = AttentionMaps(others / others.sum(), AttentionGrid.even(SIZE, SIZE))
     assert attention_states(maps, masks).tolist() == [ATTENDED]  # its place includes what is around it
     assert attention_states(maps, masks, labels=labels).tolist() == [ELSEWHERE]
-    assert attention_states(maps, masks, labels=labels, robot=4).tolist() == [ATTENDED]
+    assert attention_states(maps, masks, labels=labels, allowed=[4]).tolist() == [ATTENDED]
 
 
 def test_attention_on_the_robot_is_not_elsewhere() -> None:
@@ -123,7 +123,7 @@ def test_attention_on_the_robot_is_not_elsewhere() -> None:
     thief = rows["labels"] == 4
     maps = AttentionMaps(thief / thief.sum(), AttentionGrid.even(SIZE, SIZE))
     assert attention_states(maps, rows["masks"], labels=rows["labels"]).tolist() == [ELSEWHERE]
-    assert attention_states(maps, rows["masks"], labels=rows["labels"], robot=4).tolist() == [NOWHERE]
+    assert attention_states(maps, rows["masks"], labels=rows["labels"], allowed=[4]).tolist() == [NOWHERE]
 
 
 def test_a_capture_has_its_step_thing_delay_and_return() -> None:

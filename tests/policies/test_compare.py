@@ -33,6 +33,7 @@ def scores(*returns: float, mass: float = 0.5) -> Scores:
         chance=each,
         center_bias=tuple(2 * one for one in each),
         visible=(10,) * len(returns),
+        attended=(6,) * len(returns),
     )
 
 
@@ -143,6 +144,7 @@ def test_figures_by_hand() -> None:
         "mass_over_chance": 4.0,
         "mass_over_center_bias": 2.0,
         "pointing_game": 0.8,
+        "attended": 6 / 11,
     })  # fmt: skip
     assert bad["normalised_score"] == pytest.approx(0.0)
     assert compared.figures["trained"]["good"]["normalised_score"].runs == pytest.approx((0.9, 0.5))
@@ -159,6 +161,19 @@ def test_a_task_that_does_not_report_success_has_no_success_rate() -> None:
         {"trained": {"a": [(known, BASELINES)], "b": [(unknown, BASELINES)]}}, {"a": [0], "b": [0]}
     )
     assert "success" not in compared.figures["trained"]["a"]
+
+
+def test_a_cell_of_an_earlier_version_is_read_and_has_no_share_of_attended_frames(tmp_path: Path) -> None:
+    path, answer = tmp_path / "cell.json", scores(1.5, 8.0)
+    write_cell(path, QUESTION, answer)
+    data = json.loads(path.read_text())
+    del data["answer"]["attended"]
+    path.write_text(json.dumps(data))
+    old = read_cell(path, QUESTION, Scores)
+    assert old == replace(answer, attended=None)
+    figures = compare({"trained": {"a": [(old, BASELINES)]}}, {"a": [0]}).figures["trained"]["a"]
+    assert "attended" not in figures
+    assert "pointing_game" in figures
 
 
 def test_a_target_that_was_never_visible_has_no_focus(tmp_path: Path) -> None:

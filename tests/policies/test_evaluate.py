@@ -187,6 +187,84 @@ def test_the_best_head_is_chosen_on_calibration_and_scored_on_other_episodes() -
     assert totals.mean_mass(focus.index("prior")).value == pytest.approx(np.mean(by_hand), abs=1e-6)
 
 
+def test_every_frame_has_one_state_for_every_map() -> None:
+    act, seeds = actor_with("else", "target", "all"), [1, 2, 7, 14]
+    calibration = ev.calibrate(act, Dots(4), [50, 51, 52], GRID)
+    rollouts, focus = ev.evaluate_policy(act, Dots(3), seeds, GRID, calibration)
+    totals = focus.totals
+    assert focus.states.shape == (4, 3 + len(ev.REFERENCES), 3)
+    assert np.array_equal(focus.states.sum(axis=2), np.repeat(rollouts.lengths[:, None], 6, axis=1))
+    attended, not_attended, hidden = (focus.states[:, :, state] for state in range(3))
+    assert np.array_equal(hidden, np.repeat(totals.hidden[:, None], 6, axis=1))
+    assert np.array_equal(attended[:, 1], totals.visible)
+    for index in (0, 2, focus.index("uniform")):
+        assert np.array_equal(not_attended[:, index], totals.visible)
+    assert focus.share(1, "attended").value == pytest.approx(19 / 21)
+    # Over visible frames the mass is 1; over all frames, those without the target count as 0.
+    assert totals.mean_mass(1).value == pytest.approx(1.0, abs=1e-5)
+    assert totals.mean_mass_in_all_frames(1).value == pytest.approx(19 / 21, abs=1e-5)
+
+
+class Thief(Dots):
+    """The target stands still, then a red or blue thing appears at the bottom right; it leaves at step 16."""
+
+    thing_names = ("backdrop", "target", "robot", "occluder", "distractor 1")
+
+    def _observe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        observation, _ = super()._observe()
+        things = np.zeros((self.num_envs, H, W), np.uint8)
+        for i, time in enumerate(self.time):
+            things[i, 1:3, 1:3] = time < 16
+            things[i, 7:10, 9:12] = 4 * (time >= 10 - self.seeds[i] % 2)
+        colors = np.array([[90, 90, 90], [30, 200, 30], [0, 0, 0], [0, 0, 0], [220, 20, 20]], np.uint8)
+        observation["image"] = colors[things]
+        return observation, {"target_mask": things == 1} | ({"things": things} if self.labelled else {})
+
+    def __init__(self, num_envs: int, labelled: bool) -> None:
+        self.labelled = labelled
+        super().__init__(num_envs)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self.time += 1
+        done = self.time >= 24
+        observation, info = self._observe()
+        return observation, np.zeros(self.num_envs), done, np.zeros_like(done), info
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        return [("backdrop", "green box", "", "", f"red box of {seed}") for seed in self.seeds]
+
+
+def to_redness(observation: Any) -> tuple[np.ndarray, Percept]:
+    """An actor that attends to red, and to all that is green where nothing is red."""
+    red, green, blue = (observation["image"][..., channel].astype(int) for channel in range(3))
+    maps = np.where((red > 2 * green).any(axis=(1, 2), keepdims=True), red - green, green - blue)
+    attention = torch.from_numpy(np.maximum(maps, 0) + 1e-6).float()[:, None]
+    attention /= attention.sum(dim=(2, 3), keepdim=True)
+    return np.zeros((len(red), 2), np.float32), Percept(torch.zeros(len(red), 1), attention)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_what_captures_attention_is_found_in_each_episode(labelled: bool) -> None:
+    calibration = ev.Calibration(0, np.full((H, W), 1 / (H * W)), np.array([99]))
+    seeds = [3, 4, 6]
+    _, focus = ev.evaluate_policy(
+        to_redness,
+        Thief(2, labelled),
+        seeds,
+        GRID,
+        calibration,
+        to_rgb=lambda observation: observation["image"],
+    )
+    starts = [9, 10, 10]
+    assert [(each.episode, each.start, each.lost, each.back) for each in focus.captures.captures] == [
+        (episode, start, 16 - start, None) for episode, start in enumerate(starts)
+    ]
+    what = [f"red box of {seed}" for seed in seeds] if labelled else ["red region"] * 3
+    assert [each.what for each in focus.captures.captures] == what
+    assert focus.share(0, "attended").value == pytest.approx(sum(starts) / 72)
+    assert focus.share(0, "out of view").value == pytest.approx(8 / 24)
+
+
 def test_calibration_seeds_are_not_scored() -> None:
     act = actor_with("target")
     calibration = ev.calibrate(act, Dots(2), [5, 6], GRID)

@@ -78,6 +78,19 @@ def test_the_number_of_environments_changes_rounding_alone(folder: Path, evaluat
     assert mass[0] == pytest.approx(mass[1], rel=1e-3)
 
 
+def test_the_states_of_all_frames_sum_to_one(evaluated: dict[str, Any]) -> None:
+    focus = evaluated["focus"]
+    visible, hidden = (focus[name]["value"] for name in ("frames_scored", "frames_target_not_visible"))
+    for row in (*focus["heads"], *focus["references"].values()):
+        shares = row["all_frames"]
+        states = [shares[name]["value"] for name in ("attended", "in_view_not_attended", "out_of_view")]
+        assert sum(states) == pytest.approx(1.0)
+        assert states[2] == pytest.approx(hidden / (visible + hidden))
+        assert shares["mass"]["value"] == pytest.approx(row["mass"]["value"] * visible / (visible + hidden))
+    assert focus["references"]["uniform"]["all_frames"]["attended"]["value"] == 0
+    assert focus["captures"]["text"].startswith("Attention was captured in ")
+
+
 def test_a_suite_is_an_option_of_the_environment_and_changes_no_choice_of_head(
     folder: Path, evaluated: dict[str, Any]
 ) -> None:

@@ -158,6 +158,7 @@ METRICS: Mapping[str, Metric] = {
         "times the centre-bias map", _columns("mass", "center_bias"), ratio_of_sums
     ),
     "pointing_game": Metric("fraction of frames", _columns("hits", "visible"), ratio_of_sums),
+    "attended": Metric("fraction of all frames", _columns("attended", "lengths"), ratio_of_sums),
 }
 """The metrics by name. Focus metrics are of the best head; a uniform map scores chance level."""
 
@@ -212,9 +213,14 @@ def compare(
     differences: dict[str, dict[tuple[str, str], Interval]] = {}
     for scene, arms in cells.items():
         figures[scene] = {arm: {} for arm in arms}
-        without_success = any(scores.successes is None for runs in arms.values() for scores, _ in runs)
+        scores_of_runs = [scores for runs in arms.values() for scores, _ in runs]
+        unknown = {
+            name
+            for name, field in (("success", "successes"), ("attended", "attended"))
+            if any(getattr(scores, field) is None for scores in scores_of_runs)
+        }
         for name, metric in METRICS.items():
-            if (name == "success" and without_success) or (metric.needs_oracle and without_oracle):
+            if name in unknown or (metric.needs_oracle and without_oracle):
                 continue
             rows = [np.stack([metric.rows(*cell) for cell in runs]) for runs in arms.values()]
             estimates = bootstrap_arms(rows, metric.statistic, pooled=metric.pooled)

@@ -11,10 +11,28 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from robot_attn import AttentionGrid, AttentionMaps
-from robot_attn.focus import FocusMeter, FocusTotals, PriorMap, center_bias_map, uniform_map
+from robot_attn.explain import (
+    STATES,
+    Captures,
+    FrameStates,
+    attention_states,
+    captures,
+    count_states,
+    frame_states,
+)
+from robot_attn.focus import (
+    FocusMeter,
+    FocusTotals,
+    PriorMap,
+    RatioOfSums,
+    center_bias_map,
+    uniform_map,
+)
 from robot_attn_policies.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean
-from robot_attn_policies.rollouts.actor import Actor
+from robot_attn_policies.rollouts.actor import Actor, ObservationBatch
+from robot_attn_policies.rollouts.camera import THINGS
 from robot_attn_policies.rollouts.rollout import Rollouts, Step, rollout_episodes
+from robot_attn_policies.rollouts.things import ThingWords
 
 EVALUATION_SEED = 1_000_000_000
 """First evaluation seed, far above the seeds of training, so that the episodes do not overlap."""
@@ -47,10 +65,19 @@ class Focus:
     """Number of heads."""
     best_head: int
     """The head chosen on calibration episodes."""
+    states: NDArray[np.int64]
+    """Frames of each episode by map and by `robot_attn.explain.STATES`, [E, maps, 3]."""
+    captures: Captures
+    """What took the best head's attention away from the target."""
 
     def index(self, reference: str) -> int:
         """Index of a reference map in `totals`."""
         return self.num_heads + REFERENCES.index(reference)
+
+    def share(self, index: int, state: str) -> RatioOfSums:
+        """Share of all frames in which map `index` has a state of `robot_attn.explain.STATES`."""
+        counts = self.states[:, index].astype(np.float64)
+        return RatioOfSums(counts[:, STATES.index(state)], counts.sum(axis=1))
 
 
 def calibrate(
@@ -81,8 +108,8 @@ def calibrate(
         nonlocal meter
         maps, masks = _maps_and_masks(step, grid)
         if meter is None:
-            meter = FocusMeter(len(seeds), maps.shape[1])
-        meter.add(step.episode[step.running], maps, masks)
+            meter = FocusMeter(len(seeds), maps.weights.shape[1])
+        meter.add(step.episode[step.running], maps.upsampled(), masks)
         prior.add(masks)
         if on_step is not None:
             on_step(step)
@@ -105,6 +132,7 @@ def evaluate_policy(
     grid: AttentionGrid,
     calibration: Calibration,
     *,
+    to_rgb: Callable[[ObservationBatch], NDArray[np.uint8]] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> tuple[Rollouts, Focus]:
     """Run one episode per seed, and score every head and the reference maps against the target masks.
@@ -115,6 +143,8 @@ def evaluate_policy(
         seeds: one episode per seed.
         grid: where the cells of the attention maps lie in a frame.
         calibration: the result of `calibrate` on other seeds.
+        to_rgb: converts observations to frames, uint8 [N, H, W, 3], for the colours of what captures
+            attention; None if there are no colours.
         on_step: called with every step.
 
     Returns:
@@ -133,32 +163,70 @@ def evaluate_policy(
     references = np.stack(
         [center_bias_map(grid.image_size), calibration.prior, uniform_map(grid.image_size)]
     ).astype(np.float32)
+    coarse = AttentionMaps.pooled(references, AttentionGrid.even(_coarse_shape(grid), grid.image_size))
     meter: FocusMeter | None = None
+    counts: list[NDArray[np.int64]] = []
+    seen: list[tuple[NDArray[np.int64], FrameStates]] = []
+    words = ThingWords(env, len(seeds))
 
     def add_step(step: Step) -> None:
         nonlocal meter
-        maps, masks = _maps_and_masks(step, grid)
+        heads, masks = _maps_and_masks(step, grid)
+        episode = step.episode[step.running]
+        maps = heads.upsampled()
         maps = np.concatenate([maps, np.broadcast_to(references, (len(maps), *references.shape))], axis=1)
         if meter is None:
             meter = FocusMeter(len(seeds), maps.shape[1])
-        meter.add(step.episode[step.running], maps, masks)
+        meter.add(episode, maps, masks)
+        others = AttentionMaps(
+            np.broadcast_to(coarse.weights, (len(maps), *coarse.weights.shape)), coarse.grid
+        )
+        labels = step.info[THINGS][step.running] if THINGS in step.info else None
+        known: dict[str, Any] = {"labels": labels, "allowed": words.allowed}
+        states = [attention_states(each, masks, **known) for each in (heads, others)]
+        counts.append(count_states(np.concatenate(states, axis=1), episode, len(seeds)))
+        frames = None if to_rgb is None else to_rgb(step.observation)[step.running]
+        seen.append((episode, frame_states(heads[:, calibration.best_head], masks, frames=frames, **known)))
+        words(step)
         if on_step is not None:
             on_step(step)
 
     rollouts = rollout_episodes(act, env, seeds, on_step=add_step)
     assert meter is not None, "rollout_episodes takes at least one step"
     totals = meter.totals()
-    return rollouts, Focus(totals, totals.mass.shape[1] - len(REFERENCES), calibration.best_head)
+    return rollouts, Focus(
+        totals,
+        totals.mass.shape[1] - len(REFERENCES),
+        calibration.best_head,
+        np.sum(counts, axis=0),
+        _find_captures(seen, words),
+    )
 
 
-def _maps_and_masks(step: Step, grid: AttentionGrid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _coarse_shape(grid: AttentionGrid) -> tuple[int, int]:
+    """A grid for the reference maps, which are smooth, at which their states cost little."""
+    height, width = (min(side, 32) for side in grid.image_size)
+    return height, width
+
+
+def _find_captures(seen: Sequence[tuple[NDArray[np.int64], FrameStates]], words: ThingWords) -> Captures:
+    """Find the captures in the steps of a rollout, each with the episodes of its rows."""
+    episode = np.concatenate([rows for rows, _ in seen])
+    order = np.argsort(episode, kind="stable")  # keeps the steps of an episode in order
+    episode = episode[order]
+    first = np.searchsorted(episode, episode)
+    states = FrameStates.concatenate([states for _, states in seen]).take(order)
+    return captures(states, episode, np.arange(len(episode)) - first, descriptions=words.descriptions)
+
+
+def _maps_and_masks(step: Step, grid: AttentionGrid) -> tuple[AttentionMaps, NDArray[np.bool_]]:
     if step.percept is None:
         raise ValueError("expected a policy with attention, got none: use an actor that returns a Percept")
     if "target_mask" not in step.info:
         raise ValueError("expected a target_mask from the environment, got none: make it with masks=True")
     attention = step.percept.attention.numpy(force=True)[step.running]
-    maps = AttentionMaps(attention.astype(np.float32, copy=False), grid).upsampled()
-    return np.asarray(maps, dtype=np.float32), np.asarray(step.info["target_mask"])[step.running]
+    maps = AttentionMaps(attention.astype(np.float32, copy=False), grid)
+    return maps, np.asarray(step.info["target_mask"])[step.running]
 
 
 def normalised_score(

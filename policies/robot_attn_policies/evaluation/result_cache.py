@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_attn.explain import STATES
 from robot_attn_policies.evaluation.evaluate import Focus, with_baselines
 from robot_attn_policies.rollouts.rollout import Rollouts
 from robot_attn_policies.training.dataclass_json import from_json
@@ -83,6 +84,8 @@ class Scores:
     """Mass of a centre-bias map on the target."""
     visible: tuple[int, ...]
     """Number of frames with a visible target."""
+    attended: tuple[int, ...] | None = None
+    """Number of frames in which the target is attended; None in a cell of an earlier version."""
 
 
 Answer = TypeVar("Answer", bound=Baselines | Scores)
@@ -101,6 +104,7 @@ def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
         chance=_rounded(totals.chance),
         center_bias=_rounded(totals.mass[:, focus.index("center_bias")]),
         visible=tuple(totals.visible.tolist()),
+        attended=tuple(focus.states[:, head, STATES.index("attended")].tolist()),
     )
 
 
@@ -164,7 +168,7 @@ def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | No
             raise ValueError("expected the fields question and answer")
         if from_json(Question, data["question"], "question") != question:
             return None
-        answer: Answer = from_json(kind, data["answer"], "answer")
+        answer: Answer = from_json(kind, _completed(kind, data["answer"]), "answer")
         for field in fields(answer):
             values = getattr(answer, field.name)
             if isinstance(values, tuple) and len(values) != question.episodes:
@@ -172,3 +176,9 @@ def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | No
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): delete it to evaluate it again") from error
     return answer
+
+
+def _completed(kind: type[Answer], data: Any) -> Any:
+    """Add the fields that a cell of an earlier version lacks, with their defaults."""
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return {**defaults, **data} if isinstance(data, dict) else data

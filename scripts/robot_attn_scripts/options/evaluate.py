@@ -41,6 +41,10 @@ class Options(Policy, Zip, Episodes, Scene, Output, Checked):
     target's average place, and a uniform map. The best head is chosen, and the average place estimated, on
     calibration episodes, which are not scored.
 
+    Localisation is scored over the frames in which the target is visible. A second table is over all frames:
+    the target is attended, in view but not attended, or out of view. Below it stands what captured the best
+    head's attention, and how often the target was then lost.
+
     The return is normalised if the environment has an oracle, and localisation is scored if it gives target
     masks, as our tasks do.
     """

@@ -1,0 +1,45 @@
+"""What the labels of an environment stand for, in the words of each episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robot_attn_policies.rollouts.protocols import HasThings, ability
+from robot_attn_policies.rollouts.rollout import Step
+
+ALLOWED = ("robot", "goal")
+"""Names of things besides the target that a policy may look at: both are part of every task that has them."""
+
+
+class ThingWords:
+    """Callback for `rollout_episodes` that keeps what each episode's labels stand for.
+
+    Args:
+        env: the environments, with `HasThings` or without.
+        episodes: number of episodes.
+
+    Attributes:
+        allowed: labels of `ALLOWED`.
+        descriptions: for each episode, the description of each label, such as "green cylinder"; the names of
+            the labels for an episode of one step. Empty without `HasThings`.
+    """
+
+    def __init__(self, env: Any, episodes: int) -> None:
+        self._env = ability(env, HasThings)
+        names = () if self._env is None else self._env.thing_names
+        self.allowed = [names.index(name) for name in ALLOWED if name in names]
+        self.descriptions = [] if self._env is None else [names] * episodes
+        self._known = np.zeros(episodes, np.bool_)
+
+    def __call__(self, step: Step) -> None:
+        """Keep the words of the episodes that have begun with this step."""
+        # The environment has taken the step already: one whose episode ended may show the next.
+        new = step.running & ~step.done & ~self._known[step.episode]
+        if self._env is None or not new.any():
+            return
+        words = self._env.describe_things()
+        for row in np.flatnonzero(new):
+            self.descriptions[step.episode[row]] = words[row]
+        self._known[step.episode[new]] = True
