@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from robot_attn.maps import AttentionGrid, AttentionMaps
 
-MAPS = ("attention", "gradient")
-"""Accepted values of `Episode.maps`."""
+MAPS: dict[str, str] = {"attention": "attention", "causal": "causal map", "gradient": "gradient"}
+"""Accepted values of `Episode.maps`, with their names in text."""
 _NAME = re.compile(r"\w+(/\w+){0,2}")  # name of a part of the simulator's state
 
 
@@ -98,7 +98,8 @@ class Episode:
     values: NDArray[np.float64] | None = None
     """[T] return expected by the critic from each step on; None without a critic."""
     maps: str = "attention"
-    """Kind of the maps in `attention`: "attention", or "gradient" for a policy without attention."""
+    """Kind of the maps in `attention`: "attention"; "causal", how much the action changes when pixels are
+    removed; or "gradient" of the action."""
     cut: int | None = None
     """Number of steps of the whole episode, if its file was truncated to these; else None."""
     camera: str = ""

@@ -31,7 +31,7 @@ from robot_attn.drawing.colors import (
     TEXT,
     Color,
 )
-from robot_attn.episode import Episode
+from robot_attn.episode import MAPS, Episode
 from robot_attn.optional import import_cv2
 from robot_attn.stretches import stretches_of
 
@@ -157,7 +157,7 @@ class Replay:
         if masks is not None and not masks[step].any():
             parts.append("target not visible")
         elif masks is not None and not episode.uniform and usable:
-            name = "on target" if episode.maps == "attention" else "gradient on target"
+            name = "on target" if episode.maps == "attention" else f"{MAPS[episode.maps]} on target"
             parts.append(f"{name} {self.mass[step, episode.best_head]:.0%}")
         if not episode.uniform and not usable:
             parts.append("no map")
@@ -178,7 +178,7 @@ class Replay:
             edge = max(2, round(2 * u))
             corner = (tile.x - edge, tile.y - edge), (tile.x + tile.w + edge - 1, tile.y + tile.h + edge - 1)
             cv2.rectangle(image, *corner, ACCENT, edge)
-        for i, name in enumerate(("return", "reward", f"{self.episode.maps} on target")):
+        for i, name in enumerate(("return", "reward", f"{MAPS[self.episode.maps]} on target")):
             self._draw_plot_still(image, i, name)
         self._draw_action_still(image)
         self._draw_footer(image)
@@ -192,7 +192,7 @@ class Replay:
             heat = (
                 "heat: weight relative to uniform attention"
                 if self.episode.maps == "attention"
-                else "heat: gradient, since this policy has no attention"
+                else f"heat: {MAPS[self.episode.maps]} relative to a uniform one"
             )
             draw_text(image, heat, x, y, scale, DIM)
             x += cv2.getTextSize(heat, 0, scale, 1)[0][0] + 14 * u
@@ -230,7 +230,7 @@ class Replay:
             )
             return
         name = self._name(self.episode.best_head)
-        if self.episode.maps == "gradient":
+        if self.episode.maps != "attention":
             name += " of the action"
         elif self.episode.target_masks is not None:
             name += " (best)"
@@ -238,7 +238,7 @@ class Replay:
         draw_text(image, text, main.x, main.y - 7 * u, scale, ACCENT)
 
     def _name(self, head: int) -> str:
-        return f"head {head}" if self.episode.maps == "attention" else "gradient"
+        return f"head {head}" if self.episode.maps == "attention" else MAPS[self.episode.maps]
 
     def _share(self, step: int, head: int) -> str:
         if not self.usable[step, head]:

@@ -21,6 +21,7 @@ from robot_attn.drawing import (
     plan,
     scale_frame,
 )
+from robot_attn.episode import MAPS
 from robot_attn.optional import import_cv2
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class LiveView:
         return np.concatenate([_padded(side, height) for side in sides], axis=1)
 
     def _name(self, head: int) -> str:
-        return "gradient" if self._probe.kind == "gradient" else f"head {head}"
+        return f"head {head}" if self._probe.kind == "attention" else MAPS[self._probe.kind]
 
 
 def _padded(picture: Image, height: int) -> Image:

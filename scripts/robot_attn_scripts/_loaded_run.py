@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 from urllib.parse import quote
 
 from robot_attn_scripts._name_value import parse_pairs
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
 
     from robot_attn_policies.evaluation.evaluate import Calibration, Focus
-    from robot_attn_policies.probing.probe import PolicyProbe
+    from robot_attn_policies.probing.probe import MapChoice, PolicyProbe
     from robot_attn_policies.rollouts.actor import Actor
     from robot_attn_policies.rollouts.rollout import Rollouts, StartProgress, Step
     from robot_attn_policies.training.presets import Json, TrainConfig
@@ -93,6 +93,10 @@ class LoadedPolicy:
         """The policy itself."""
         return next(iter(self.probes.values())).policy
 
+    def with_fast_maps(self) -> Self:
+        """The policy with maps that cost less, for rollouts that need one at every step."""
+        return replace(self, probes={key: probe.with_fast_maps() for key, probe in self.probes.items()})
+
     @property
     def held_out_from(self) -> set[int]:
         """Seeds that training used, as far as they are known."""
@@ -123,19 +127,19 @@ class LoadedRun(LoadedPolicy):
         }
 
 
-def open_policy(path: Path, options: Any, *, gradients: bool = False) -> LoadedPolicy:
+def open_policy(path: Path, options: Any, *, maps: MapChoice | None = "attention") -> LoadedPolicy:
     """Load a policy from a run folder or from a zip of Stable-Baselines3.
 
     Args:
         path: run folder or zip.
         options: options of the command, with the groups `Policy` or `Source`, `Zip` and `Scene`.
-        gradients: as for `load`.
+        maps: kind of the maps, as for `load`.
 
     Raises:
         ValueError: an error of `load` or `_loaded_zip.load_zip`.
     """
     if not is_zip(path):
-        return load(path, options.which, options.module, gradients=gradients)
+        return load(path, options.which, options.module, maps=maps)
     from robot_attn_scripts._loaded_zip import load_zip
 
     import_modules(options.module)
@@ -145,12 +149,16 @@ def open_policy(path: Path, options: Any, *, gradients: bool = False) -> LoadedP
         trust=options.trust,
         vecnormalize=options.vecnormalize,
         algorithm=options.algorithm,
-        gradients=gradients,
+        maps=maps,
     )
 
 
 def load(
-    run: Path, which: Literal["best", "last"], modules: Sequence[str] = (), *, gradients: bool = False
+    run: Path,
+    which: Literal["best", "last"],
+    modules: Sequence[str] = (),
+    *,
+    maps: MapChoice | None = "attention",
 ) -> LoadedRun:
     """Load the policy of a run folder.
 
@@ -159,7 +167,8 @@ def load(
         which: checkpoint to load, the best one or the last.
         modules: modules to import first, such as those that define the run's task and perception. A module
             that only the run folder names is not imported, as that would run its code.
-        gradients: whether to return gradients in place of attention that is uniform by construction.
+        maps: kind of the maps, as `probe_policy` takes it. "attention" costs nothing, and is uniform for a
+            policy that has none.
 
     Raises:
         ValueError: a module cannot be imported; the folder is incomplete, damaged or edited; or its task or
@@ -178,7 +187,7 @@ def load(
         )
     import_modules(modules)
     policy, config = load_policy(run, which=which, modules=modules)
-    return LoadedRun(probe_cameras(policy, gradients=gradients), config, f"{run} ({which})", which, "PPO")
+    return LoadedRun(probe_cameras(policy, maps=maps), config, f"{run} ({which})", which, "PPO")
 
 
 def scene(

@@ -17,7 +17,7 @@ from robot_attn_scripts._player import check_fit
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecNormalize
 
-    from robot_attn_policies.probing.probe import PolicyProbe
+    from robot_attn_policies.probing.probe import MapChoice, PolicyProbe
     from robot_attn_policies.training.presets import Json
 
 
@@ -77,7 +77,7 @@ def load_zip(
     trust: bool,
     vecnormalize: Path | None = None,
     algorithm: str | None = None,
-    gradients: bool = False,
+    maps: MapChoice | None = "attention",
 ) -> LoadedZip:
     """Load the policy of a zip, and the statistics beside it.
 
@@ -87,7 +87,7 @@ def load_zip(
         trust: whether the files are trusted, since opening them runs the code in them.
         vecnormalize: file of the statistics of VecNormalize, or None.
         algorithm: algorithm of the zip; None to read it from the zip.
-        gradients: as for `_loaded_run.load`.
+        maps: kind of the maps, as for `_loaded_run.load`.
 
     Raises:
         ValueError: an error of `load_zip` and `load_vecnormalize` in `robot_attn_policies.sb3.zip_file`, or
@@ -99,7 +99,7 @@ def load_zip(
     model = zip_file.load_zip(path, trust=trust, algorithm=algorithm)
     statistics = None if vecnormalize is None else zip_file.load_vecnormalize(vecnormalize, trust=trust)
     name = type(model).__name__
-    probes = probe_cameras(model, gradients=gradients)
+    probes = probe_cameras(model, maps=maps)
     task, options = setting
     config = ZipSetting(task, _perception_name(next(iter(probes.values()))), options)
     return LoadedZip(probes, config, f"{path} ({name})", name, name, statistics)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from robot_attn import focus
 from robot_attn.drawing.colors import HEADS, TARGET
+from robot_attn.episode import MAPS
 from robot_attn.files import replacing
 from robot_attn.optional import import_optional
 
@@ -176,7 +177,9 @@ def _layout(rr: Any, episode: Episode, view: View | None) -> Any:
         heads = [
             rrb.Spatial2DView(
                 origin=f"maps/head_{head}",
-                name="Gradient of the action" if episode.maps == "gradient" else f"Head {head}",
+                name=f"Head {head}"
+                if episode.maps == "attention"
+                else f"{MAPS[episode.maps]} of the action".capitalize(),
             )
             for head in range(episode.attention.shape[1])
         ]

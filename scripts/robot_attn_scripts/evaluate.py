@@ -35,7 +35,7 @@ def evaluate(options: Options) -> dict[str, object]:
 
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED
 
-    policy = _loaded_run.open_policy(options.run, options)
+    policy = _loaded_run.open_policy(options.run, options, maps=options.maps).with_fast_maps()
     calibration_seeds = _loaded_run.seeds_from(
         CALIBRATION_SEED, options.calibration_episodes, policy.held_out_from, "calibration"
     )
@@ -277,8 +277,9 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
     console.print()
     if best is None:
         console.print(
-            f"The attention of {figures['perception']!r} is uniform by construction, so there is no head to "
-            "score. The rows above are baseline maps that ignore the frame.",
+            f"The policy has no attention (perception {figures['perception']!r}), so there is no head to "
+            "score. The rows above are baseline maps that ignore the frame; --maps causal scores one of any "
+            "policy.",
             style="yellow",
             highlight=False,
         )

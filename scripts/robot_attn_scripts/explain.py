@@ -20,7 +20,7 @@ def run(options: Options) -> dict[str, object]:
     from robot_attn_policies.pages.report import report_json, write_report
     from robot_attn_policies.probing.explain import explain
 
-    policy = _loaded_run.open_policy(options.run, options, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, maps=options.maps)
     seeds = _loaded_run.seeds_from(options.seed, options.episodes, policy.held_out_from, "explanation")
     used = policy.held_out_from | set(seeds)
     calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")

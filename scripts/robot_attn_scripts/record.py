@@ -71,7 +71,7 @@ def _write_files(
     from robot_attn_scripts._player import make_player
 
     out = options.out or Path("episodes")
-    policy = _loaded_run.open_policy(options.run, options, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, maps=options.maps)
     cameras = list(policy.probes)
     present = [path for path in _paths(out, seeds, cameras) if path.exists()]
     if present:
@@ -126,7 +126,7 @@ def record_job(job: RecordJob, report_progress: _pool.ReportProgress) -> dict[in
     from robot_attn_scripts._tasks import env_id
 
     options = job.options
-    policy = _loaded_run.open_policy(options.run, options, gradients=True)
+    policy = _loaded_run.open_policy(options.run, options, maps=options.maps)
     scene = _scene(options, policy)
     with closing(policy.make_env(policy.config.task, scene, 1)) as env:
         env_args = {"env_name": env_id(policy.config.task), "env_kwargs": scene}
@@ -177,7 +177,7 @@ def _write_dataset(
         _lerobot.import_pyarrow()
         folder, open_dataset = options.lerobot, _open_lerobot
         what = "the LeRobot dataset"
-    policy = _loaded_run.open_policy(options.run, options)
+    policy = _loaded_run.open_policy(options.run, options, maps=options.maps or "attention")
     scene = _scene(options, policy)
     summaries: list[dict[str, object]] = []
     try:

@@ -102,7 +102,7 @@ def _players(
     from robot_attn_scripts._live_window import Window
     from robot_attn_scripts._player import make_player
 
-    policies = [_loaded_run.open_policy(source, options, gradients=True) for source in sources]
+    policies = [_loaded_run.open_policy(source, options, maps=options.maps) for source in sources]
     if len(policies) > 1 or options.live:
         for policy in policies:
             policy.check_one_camera()

@@ -54,8 +54,8 @@ def run(options: Options) -> dict[str, object]:
         policy, config = load_policy(options.run, which=options.which, modules=options.module)
         video_probe = VideoProbe(
             _loaded_run.LoadedRun(
-                probe_cameras(policy), config, str(options.run), options.which, "PPO"
-            ).probe,
+                probe_cameras(policy, maps=options.maps), config, str(options.run), options.which, "PPO"
+            ).probe.with_fast_maps(),
             width=options.width,
             head=options.head,
             instruction=options.instruction,

@@ -282,7 +282,8 @@ def test_an_unusable_map_is_omitted_and_labelled(known: bool) -> None:
     assert nothing.draw(0).shape == good.draw(0).shape
 
 
-def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("maps", "name"), [("causal", "causal map"), ("gradient", "gradient")])
+def test_other_maps_are_not_called_attention(maps: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     real = replay_module.draw_text
 
@@ -293,15 +294,13 @@ def test_gradients_are_not_called_attention(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(replay_module, "draw_text", write)
     attention = np.repeat(one_hot([(1, 3)])[None], T, axis=0)
     make_replay(attention=attention).draw(0)
-    assert not any("gradient" in text for text in written)
+    assert not any(name in text for text in written)
     assert {"head 0 (best): 100% on the target", "head 0", "attention on target"} <= set(written)
     written.clear()
-    make_replay(attention=attention, maps="gradient").draw(0)
-    assert {"gradient of the action: 100% on the target", "gradient", "gradient on target"} <= set(written)
-    assert [text for text in written if "attention" in text] == [
-        "heat: gradient, since this policy has no attention"
-    ]
-    assert not any("head" in text for text in written)
+    make_replay(attention=attention, maps=maps).draw(0)
+    own = {f"{name} of the action: 100% on the target", name, f"{name} on target"}
+    assert {*own, f"heat: {name} relative to a uniform one"} <= set(written)
+    assert not any("attention" in text or "head" in text for text in written)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from robot_attn.export import export_onnx
 from robot_attn_policies.evaluation.evaluate import calibrate, evaluate_policy
 from robot_attn_policies.pages.page import build_page
+from robot_attn_policies.probing.decision import decision
 from robot_attn_policies.probing.explain import explain, explain_episode
-from robot_attn_policies.probing.probe import decision, image_module, probe_cameras, probe_policy
+from robot_attn_policies.probing.probe import image_module, probe_cameras, probe_policy
 from robot_attn_policies.recording.episode_file import load_episode, save_episode
 from robot_attn_policies.recording.record import record, record_cameras
 from robot_attn_policies.rollouts.camera import at_camera
@@ -216,7 +217,7 @@ def test_each_camera_is_exported(tmp_path: Path) -> None:
 # Records.
 
 
-@pytest.mark.parametrize("kind", ["attention", "gradient"])
+@pytest.mark.parametrize("kind", ["attention", "causal"])
 @pytest.mark.parametrize("wrapped", ["env", "vec", "sb3"])
 def test_one_rollout_is_recorded_at_every_camera(kind: str, wrapped: str) -> None:
     plain = {"left": LEFT, "wrist": spaces.Box(0, 255, (36, 40, 3), np.uint8)}

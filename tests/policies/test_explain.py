@@ -28,7 +28,7 @@ from robot_attn_policies.pages.report import Report, Section, write_report
 from robot_attn_policies.probing.episode_intervals import mean_over_draws_and_episodes, mean_over_episodes
 from robot_attn_policies.probing.explain import explain, explain_episode
 from robot_attn_policies.probing.faithfulness import HeadAblation, run_pixel_ablation
-from robot_attn_policies.probing.probe import probe_policy
+from robot_attn_policies.probing.probe import MAP_KINDS, probe_policy
 from robot_attn_policies.probing.rollout_sections import heads_section
 from robot_attn_policies.probing.sections import TITLES, guarded_section
 from robot_attn_policies.probing.step_sections import _rank_correlation
@@ -115,8 +115,8 @@ def test_a_policy_without_attention_in_an_environment_without_masks(tmp_path: Pa
     assert "renders no counterfactual frames" in text_of(report, "interventions")
     verdicts = {section.name: section.verdict for section in report.sections}
     assert {name for name, verdict in verdicts.items() if verdict} == {"faithful", "weights"}
-    assert ("Maps", "gradient of the action: this policy has no attention") in report.facts
-    assert report.summary[-1] == "Maps: gradient of the action: this policy has no attention."
+    assert ("Maps", MAP_KINDS["causal"]) in report.facts
+    assert report.summary[-1] == f"Maps: {MAP_KINDS['causal']}."
     write_report(tmp_path / "report.html", report)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["sections"]["weights"]["verdict"]["outcome"] in ("yes", "no", "undecided")
@@ -210,7 +210,9 @@ def test_curves_of_return_run_every_share() -> None:
         parts.append((name, steps))
         return lambda step: None
 
-    report = explain(policy(), Blob(), seeds=range(2), max_steps=50, start_progress=start_progress)
+    report = explain(
+        policy(), Blob(), seeds=range(2), maps="gradient", max_steps=50, start_progress=start_progress
+    )
     shares = {name.split(" ")[0] for name, _ in parts if "of the pixels" in name}
     assert shares == {"2%", "5%", "20%", "40%"}
     assert {steps for _, steps in parts} == {2 * 50}
@@ -250,7 +252,7 @@ def recurrent_policy(kind: str) -> RecurrentPPO:
     return model
 
 
-@pytest.mark.parametrize("kind", ["attention", "gradient"])
+@pytest.mark.parametrize("kind", ["attention", "causal"])
 def test_the_memory_of_a_recurrent_policy_is_kept_with_every_step(kind: str) -> None:
     model, seeds = recurrent_policy(kind), [3, 4, 5]
     probe = probe_policy(model)
@@ -272,9 +274,9 @@ def test_the_memory_of_a_recurrent_policy_is_kept_with_every_step(kind: str) -> 
     assert_array_equal(shuffled.context.memory[0], steps.context.memory[0][:, [7, 2]])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("kind", ["attention", "gradient"])
+@pytest.mark.parametrize("kind", ["attention", "causal"])
 def test_a_recurrent_policy_remembers_one_frame_a_step_while_others_are_tried(kind: str) -> None:
-    probe, seeds = probe_policy(recurrent_policy(kind)), [3, 4, 5]
+    probe, seeds = probe_policy(recurrent_policy(kind)).with_fast_maps(), [3, 4, 5]
     env = SyncVectorEnv([lambda: Blob(discrete=False)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     ablation = run_pixel_ablation(
         probe.act, env, seeds, probe.grid, np.zeros(3), names=("deleted", "random", "blind"), share=0.0
@@ -285,7 +287,7 @@ def test_a_recurrent_policy_remembers_one_frame_a_step_while_others_are_tried(ki
     assert not np.array_equal(ablation.ablated["blind"], ablation.full)
 
 
-@pytest.mark.parametrize("kind", ["attention", "gradient"])
+@pytest.mark.parametrize("kind", ["attention", "causal"])
 def test_a_recurrent_policy_is_explained(kind: str) -> None:
     report = explain(recurrent_policy(kind), Blob(discrete=False), seeds=range(2), curves=False, ablations=())
     assert {section.name for section in report.sections} - {"heads"} == {*SECTIONS}

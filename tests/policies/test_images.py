@@ -18,8 +18,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from robot_attn.layout import ImageLayout, image_layout, rearrange
+from robot_attn_policies.probing.decision import decision
 from robot_attn_policies.probing.explain import explain_episode
-from robot_attn_policies.probing.probe import decision, probe_policy
+from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.recording.record import record
 from robot_attn_policies.sb3.act import act
 from robot_attn_policies.sb3.extractor import PerceptionExtractor, find_extractor, perceive

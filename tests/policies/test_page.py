@@ -246,13 +246,13 @@ def test_gradients_are_labelled_and_give_no_moments_of_attention() -> None:
     moving[3:, 0, 0, 0] = 1
     data = content(build_page(make(attention=moving, maps="gradient")))
     assert data["notes"] == [
-        "This policy has no attention. The maps are gradients: they show which parts of the frame would "
-        "change the action most, not what the policy attends to."
+        "The maps are gradients, not attention: they show which parts of the frame would change the action "
+        "most if they changed a little."
     ]
-    assert data["attention"]["gradient"]
+    assert data["attention"]["kind"] == "gradient"
     assert not {moment["kind"] for moment in data["moments"]} & {"left", "jump"}
     assert data["focus"][0][0] == 1.0  # still scored against the target
-    assert not content(build_page(make()))["attention"]["gradient"]
+    assert content(build_page(make()))["attention"]["kind"] == "attention"
 
 
 def test_another_camera_is_added_next_to_the_frames() -> None:

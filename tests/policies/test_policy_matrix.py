@@ -80,7 +80,7 @@ def test_a_policy_acts_as_it_predicts_and_is_recorded_explained_and_loaded(
     model: Any = model_of(algorithm, observation, extractor)
     env = environment(algorithm, observation)
     probe = probe_policy(model)
-    assert probe.kind == ("attention" if extractor == "ours" else "gradient")
+    assert probe.kind == ("attention" if extractor == "ours" else "causal")
     state: Any = None
 
     def check_actions(step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Policy probes: actions, attention or gradients of any algorithm."""
+"""Policy probes: actions, attention, causal maps and gradients of any algorithm."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import pytest
 import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
-from sb3_contrib import QRDQN, TQC, RecurrentPPO
+from sb3_contrib import QRDQN, TQC, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from toy_frames import H, RandomFrames, W
 
-from robot_attn_policies.probing.probe import (
-    GRID,
-    action_gradient_maps,
-    decision,
-    probe_policy,
-)
+from robot_attn import AttentionMaps
+from robot_attn.explain import peak_places
+from robot_attn_policies.probing.decision import decision, response
+from robot_attn_policies.probing.policy_maps import GRID, action_gradient_maps, policy_causal_maps
+from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.rollouts.actor import peek, start_step
 from robot_attn_policies.rollouts.policy_actor import policy_actor
 from robot_attn_policies.sb3.context import Context
@@ -58,7 +57,7 @@ def test_a_policy_without_attention_is_probed_by_gradients(
     algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], outputs: int
 ) -> None:
     model = make(algorithm, actions)
-    probe = probe_policy(model)
+    probe = probe_policy(model, maps="gradient")
     assert probe.kind == "gradient" and probe.num_heads == 1 and probe.grid.image_size == (H, W)
     actions_taken, percept = probe.act(FRAMES)
     assert percept is not None
@@ -86,13 +85,13 @@ def test_a_recurrent_policy_starts_from_its_initial_state_and_has_no_values() ->
     assert_allclose(decide(frames.repeat(2, 1, 1, 1)).detach(), np.concatenate([later] * 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["gradient", "attention"])
+@pytest.mark.parametrize("kind", ["causal", "gradient", "attention"])
 def test_a_recurrent_policy_carries_its_state_from_step_to_step(kind: str) -> None:
     options: dict[str, Any] = {"lstm_hidden_size": 8}
     if kind == "attention":
         options |= {"features_extractor_class": PerceptionExtractor}
     model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs=options)
-    probe = probe_policy(model)
+    probe = probe_policy(model, maps=kind)  # type: ignore[arg-type]
     state: Any = None
     for step in range(3):
         before = state
@@ -181,15 +180,119 @@ def test_a_policy_with_attention_is_probed_by_its_attention(perception: str) -> 
         "features_extractor_kwargs": {"perception": perception},
     }
     model = make(PPO, CONTINUOUS, policy_kwargs=kwargs)
-    probe = probe_policy(model, gradients=False)
+    probe = probe_policy(model, maps="attention")
     assert probe.uniform == (perception == "cnn")
     percept = probe.act(FRAMES)[1]
     assert percept is not None
     assert_array_equal(percept.attention, perceive(model, FRAMES).attention)
     assert_array_equal(probe.act(FRAMES)[0], policy_actor(model.policy)(FRAMES)[0])
-    assert probe_policy(model).kind == ("gradient" if perception == "cnn" else "attention")
+    assert probe_policy(model).kind == ("causal" if perception == "cnn" else "attention")
 
 
 def test_a_policy_without_images_is_rejected() -> None:
     with pytest.raises(ValueError, match="expected a policy that observes images"):
         probe_policy(PPO("MlpPolicy", "Pendulum-v1"))
+
+
+def test_a_causal_map_is_on_the_pixels_that_decide() -> None:
+    # The first action follows the brightness of a 6 x 6 square; the second one ignores the frame.
+    weights = torch.zeros(2, 3, H, W)
+    weights[0, :, 20:26, 30:36] = 1.0
+    frames = np.full((3, H, W, 3), 20, np.uint8)
+    frames[:, 20:26, 30:36] = 220
+    probe = probe_policy(linear(weights))
+    assert probe.kind == "causal" and probe.grid.shape == (GRID, GRID)
+    for one in (probe, probe.with_fast_maps()):
+        percept = one.act(frames)[1]
+        assert percept is not None
+        maps = AttentionMaps(percept.attention.numpy(), one.grid)
+        assert_allclose(maps.weights.sum(axis=(2, 3)), 1, rtol=1e-5)
+        peaks = peak_places(maps[:, 0])
+        assert (np.abs(peaks - [22.5, 32.5]) < 5).all()
+        near = np.zeros((H, W), bool)
+        near[12:34, 22:44] = True
+        assert maps.mass_on(np.broadcast_to(near, (3, H, W))).min() > 0.9
+
+
+def test_the_causal_map_of_a_policy_that_ignores_the_frame_is_uniform_and_has_no_significant_pixel() -> None:
+    model = linear(torch.zeros(2, 3, H, W))
+    percept = probe_policy(model).act(FRAMES)[1]
+    assert percept is not None
+    assert_allclose(percept.attention, 1 / GRID**2)
+    assert not policy_causal_maps(model.policy, FRAMES, None).significant().any()
+
+
+def test_the_causal_map_of_a_policy_with_attention_on_request() -> None:
+    options = {"features_extractor_class": PerceptionExtractor}
+    probe = probe_policy(make(PPO, CONTINUOUS, policy_kwargs=options), maps="causal")
+    assert probe.kind == "causal" and probe.num_heads == 1
+    with pytest.raises(ValueError, match="expected a kind of maps among attention, causal, gradient, got"):
+        probe_policy(make(PPO, CONTINUOUS), maps="saliency")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "actions", "kinds"),
+    [
+        (PPO, DISCRETE, ("action", "log_probability", "value")),
+        (A2C, CONTINUOUS, ("action", "log_probability", "value")),
+        (PPO, spaces.MultiDiscrete([2, 3]), ("action", "log_probability", "value")),
+        (PPO, spaces.MultiBinary(4), ("action", "log_probability", "value")),
+        (SAC, CONTINUOUS, ("action", "value")),
+        (DQN, DISCRETE, ("action", "value")),
+    ],
+)
+def test_responses(
+    algorithm: type[BaseAlgorithm], actions: spaces.Space[Any], kinds: tuple[str, ...]
+) -> None:
+    model = make(algorithm, actions)
+    others = np.random.default_rng(5).integers(0, 256, FRAMES.shape, dtype=np.uint8)
+    for kind in ("action", "log_probability", "value"):
+        if kind not in kinds:
+            with pytest.raises(ValueError, match="expected a policy with a distribution over actions"):
+                response(model.policy, FRAMES, None, kind)
+            continue
+        frames, function = response(model.policy, FRAMES, None, kind)  # type: ignore[arg-type]
+        changed, _ = response(model.policy, others, None, kind)  # type: ignore[arg-type]
+        with torch.no_grad():
+            outputs = function(torch.cat([frames, changed]))
+            assert_allclose(outputs[:4], function(frames), atol=1e-5)
+            if kind == "action":
+                assert_allclose(outputs[:4], decision(model.policy, FRAMES, None)[1](frames), atol=1e-5)
+        assert len(outputs) == 8 and (outputs[:4] != outputs[4:]).any()
+
+
+def test_the_response_of_a_discrete_policy_follows_the_action_that_was_chosen() -> None:
+    """Its margin falls below 0 where another action becomes the highest, as the maximum's never does."""
+    model = make(PPO, DISCRETE, policy_kwargs={"features_extractor_class": Flat, "net_arch": []})
+    policy: Any = model.policy
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+        policy.action_net.weight[2] = 1.0  # a bright frame calls for the last action
+    frames, function = response(policy, np.zeros((2, H, W, 3), np.uint8), None)
+    assert_allclose(function(frames).detach(), [[1.0], [1.0]], atol=1e-5)
+    bright = torch.ones_like(frames)
+    assert (function(bright) < 0).all() and (decision(policy, FRAMES, None)[1](bright) > 0).all()
+
+
+def test_actions_that_are_not_allowed_do_not_matter_to_the_response() -> None:
+    model = MaskablePPO("CnnPolicy", RandomFrames(DISCRETE, False), seed=0)  # type: ignore[arg-type]
+    allowed = np.array([[True, True, False]] * 4)
+    _, function = response(model.policy, FRAMES, None, context=Context(None, allowed))
+    frames, log_probability = response(
+        model.policy, FRAMES, None, "log_probability", context=Context(None, allowed)
+    )
+    taken, _ = model.predict(FRAMES, action_masks=allowed, deterministic=True)
+    assert (taken != 2).all()
+    with torch.no_grad():
+        # Of two actions: the margin is half the difference of their logits, and gives the probability.
+        expected = -np.log1p(np.exp(-2 * function(frames).numpy()))
+        assert_allclose(log_probability(frames), expected, atol=1e-5)
+
+
+def test_a_recurrent_policy_has_no_values_of_single_frames() -> None:
+    model = make(RecurrentPPO, CONTINUOUS, "CnnLstmPolicy", policy_kwargs={"lstm_hidden_size": 8})
+    with pytest.raises(ValueError, match="expected a policy with a value function of single observations"):
+        response(model.policy, FRAMES, None, "value")
+    with pytest.raises(ValueError, match="expected a response among action, log_probability, value, got"):
+        response(model.policy, FRAMES, None, "reward")  # type: ignore[arg-type]

@@ -20,7 +20,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 from toy_env import HORIZON, ToyEnv
 
-from robot_attn_policies.probing.probe import action_gradient_maps, probe_policy
+from robot_attn_policies.probing.policy_maps import action_gradient_maps
+from robot_attn_policies.probing.probe import probe_policy
 from robot_attn_policies.recording.episode_file import load_episode, save_episode
 from robot_attn_policies.recording.record import record
 from robot_attn_policies.sb3.context import Context
@@ -118,7 +119,7 @@ def test_any_algorithm_in_any_kind_of_environment(
     vector = "Multi" in policy
     env = Noise(actions, vector=vector)
     model = make(algorithm, env, policy)
-    episode = record(model, env, seed=3)
+    episode = record(model, env, seed=3, maps="gradient")
     assert_array_equal(episode.images, frames(3))
     assert episode.rewards.tolist() == [1, 2, 3, 4, 5] and episode.dones.tolist() == [False] * 4 + [True]
     observations: Any = frames(3)
@@ -144,7 +145,7 @@ def test_any_algorithm_in_any_kind_of_environment(
         DummyVecEnv([lambda: Noise(actions, vector=vector)]),
         VecTransposeImage(DummyVecEnv([lambda: Noise(actions, vector=vector)])),
     ):
-        again = record(model.policy, other, seed=3)
+        again = record(model.policy, other, seed=3, maps="gradient")
         for name in ("images", "actions", "rewards", "dones", "attention", "values", "target_masks"):
             assert_array_equal(getattr(again, name), getattr(episode, name), err_msg=name)
         assert again.success is True and again.policy == type(model.policy).__name__
@@ -175,7 +176,7 @@ def test_a_recurrent_policy_carries_its_state() -> None:
     with torch.no_grad():  # an untrained policy hardly depends on its state
         policy.lstm_actor.weight_hh_l0.mul_(5)
         policy.action_net.weight.mul_(100)
-    episode = record(model, env, seed=3)
+    episode = record(model, env, seed=3, maps="gradient")
     state, actions, maps = None, [], []
     for frame in frames(3):
         maps.append(action_gradient_maps(policy, frame[None], None, context=Context(state))[0])
@@ -188,7 +189,9 @@ def test_a_recurrent_policy_carries_its_state() -> None:
     assert np.abs(stateless[1:] - np.stack(actions[1:])).max() > 1e-3
     assert (action_gradient_maps(policy, frames(3)[-1:], None)[0] - maps[-1]).abs().max() > 1e-5
     assert episode.values is None
-    assert_array_equal(record(model, env, seed=3).actions, actions)  # the state is reset between episodes
+    assert_array_equal(
+        record(model, env, seed=3, maps="attention").actions, actions
+    )  # the state is reset between episodes
 
 
 @pytest.mark.parametrize(("channels", "count"), [(1, 4), (1, 3), (3, 2)])

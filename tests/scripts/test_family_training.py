@@ -76,8 +76,8 @@ def test_it_trains_and_its_replay_draws(family: str, tmp_path: Path) -> None:
     episode = load_episode(video.with_suffix(".hdf5"))
     assert len(episode) == ShortTrack.horizon
     assert episode.attention.sum(axis=(2, 3)) == pytest.approx(1, abs=1e-4)
-    # Heat over the camera's frame: of gradients where there is no attention to show.
-    assert episode.maps == ("gradient" if FAMILIES[family].uniform else "attention")
+    # Heat over the camera's frame: of causal maps where there is no attention to show.
+    assert episode.maps == ("causal" if FAMILIES[family].uniform else "attention")
     heat, plain = (last_picture(episode, uniform=uniform) for uniform in (episode.uniform, True))
     assert not np.array_equal(heat, plain)
     capture = cv2.VideoCapture(str(video))

@@ -355,14 +355,17 @@ def test_another_camera_is_shown_beside_and_a_link_leads_on(
     assert page.url.endswith("/b%201.html")
 
 
-def test_gradients_are_not_called_attention(show: Any, episode: Episode, tmp_path: Path) -> None:
-    write_page(tmp_path / "page.html", replace(episode, maps="gradient"))
+@pytest.mark.parametrize(("maps", "name"), [("causal", "causal map"), ("gradient", "gradient")])
+def test_other_maps_are_not_called_attention(
+    maps: str, name: str, show: Any, episode: Episode, tmp_path: Path
+) -> None:
+    write_page(tmp_path / "page.html", replace(episode, maps=maps))
     page = show(tmp_path / "page.html")
-    assert "This policy has no attention." in page.locator("#notes").inner_text()
-    assert page.locator("#heads-name").inner_text() == "Gradient of the action"
-    assert page.locator(".tile").first.inner_text().startswith("Gradient")
+    assert f"The maps are {name}s, not attention" in page.locator("#notes").inner_text()
+    assert page.locator("#heads-name").inner_text() == f"{name} of the action".capitalize()
+    assert page.locator(".tile").first.inner_text().startswith(name.capitalize())
     draw_as(page, "Contour")
-    assert page.locator("#legend").inner_text() == "Each line holds half of the gradient."
+    assert page.locator("#legend").inner_text() == f"Each line holds half of the {name}."
     for text in (page.locator("main").inner_text(), page.locator("#frame").get_attribute("aria-label")):
         assert "attention" not in text.lower()
         assert "head" not in text.lower()

@@ -171,12 +171,18 @@ def test_the_json_holds_the_figures_that_are_printed(
     ) in told
 
 
-def test_a_policy_without_attention_is_drawn_with_gradients_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("maps", "kind"), [((), "causal"), (("--maps", "gradient"), "gradient")])
+def test_a_policy_without_attention_is_drawn_with_other_maps_and_says_so(
+    maps: tuple[str, ...], kind: str, tmp_path: Path
+) -> None:
     folder = make_run(tmp_path / "cnn", "cnn")
-    assert run(folder, "--out", tmp_path / "a.mp4") == 0
+    assert run(folder, *maps, "--out", tmp_path / "a.mp4") == 0
     episode = load_episode(tmp_path / "a.hdf5")
-    assert (episode.maps, episode.uniform) == ("gradient", False)
-    assert "This policy has no attention." in page_of(tmp_path / "a.html")["notes"][0]
+    assert (episode.maps, episode.uniform) == (kind, False)
+    note = page_of(tmp_path / "a.html")["notes"][0]
+    assert note.startswith(
+        f"The maps are {'causal maps' if kind == 'causal' else 'gradients'}, not attention"
+    )
 
 
 class Impatient(ToyTask):
@@ -221,7 +227,7 @@ def test_two_policies_side_by_side(folder: Path, tmp_path: Path) -> None:
     a, b = (load_episode(out.parent / f"both-{one}.hdf5") for one in "ab")
     assert a.seed == b.seed == 5
     assert np.array_equal(a.images[0], b.images[0])  # the same start
-    assert (a.maps, b.maps) == ("attention", "gradient")
+    assert (a.maps, b.maps) == ("attention", "causal")
     frames = decode(out)
     assert len(frames) == max(len(a), len(b))
     assert frames[0].shape[0] == 720

@@ -166,7 +166,7 @@ def test_space_pauses_and_goes_on(policy: _loaded_run.LoadedPolicy) -> None:
 
 def test_a_policy_without_attention_is_shown_by_its_gradients_or_not_at_all(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "cnn", "cnn")
-    gradient = play(_loaded_run.load(folder, "best", gradients=True), [])
+    gradient = play(_loaded_run.load(folder, "best", maps="gradient"), [])
     uniform = Person([])
     probe = _loaded_run.load(folder, "best").probe
     view = LiveView(probe, 0, uniform.pictures.append, uniform.wait, size=600)

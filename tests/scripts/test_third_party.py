@@ -138,7 +138,7 @@ def test_a_plain_cnn_policy_is_recorded_drawn_and_explained(tmp_path: Path) -> N
     env = reacher(render_only=True)
     model = PPO("CnnPolicy", env, n_steps=8, batch_size=8, seed=0)
     episode = record(model, env, seed=3)
-    assert len(episode) == STEPS and episode.maps == "gradient"
+    assert len(episode) == STEPS and episode.maps == "causal"
     picture = overlay(episode.images[0], episode.attention_maps[0])
     plain = overlay(episode.images[0], np.ones((1, 1)))
     assert picture.shape == plain.shape == (640, 640, 3)
@@ -146,7 +146,7 @@ def test_a_plain_cnn_policy_is_recorded_drawn_and_explained(tmp_path: Path) -> N
     report = explain(model, env, seeds=range(2), curves=False, ablations=())
     write_report(tmp_path / "report.html", report)
     told = json.loads((tmp_path / "report.json").read_text())
-    assert told["facts"]["Maps"] == "gradient of the action: this policy has no attention"
+    assert told["facts"]["Maps"] == "causal: how much the action changes when pixels are removed"
     assert told["sections"]["faithful"]["verdict"]["outcome"] in ("yes", "no", "undecided")
     env.close()
 

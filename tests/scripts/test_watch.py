@@ -120,13 +120,13 @@ def test_a_damaged_video_is_drawn_with_a_warning(
     assert f"the video is damaged: frame {first} and those after it" in capsys.readouterr().out
 
 
-def test_a_policy_without_attention_shows_gradients_and_says_so(
+def test_a_policy_without_attention_shows_causal_maps_and_says_so(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = run(Options(str(video), make_run(tmp_path / "cnn", "cnn"), out=tmp_path / "a.mp4"))
-    assert figures["maps"] == "gradient"
+    assert figures["maps"] == "causal"
     assert figures["boxes"]["value"] == 0  # type: ignore[index]
-    assert "gradient of the action: this policy has no attention" in capsys.readouterr().out
+    assert "causal: how much the action changes when pixels are removed" in capsys.readouterr().out
 
 
 def test_ctrl_c_leaves_a_video_of_the_frames_so_far(folder: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_zip_is_recorded_and_evaluated(name: str, task: str, zips: Path, tmp_p
     assert run("record", *common, "--episodes", 2, "--out", tmp_path / "out", "--at-once", 1) == 0
     episode = load_episode(tmp_path / "out" / "episode-8.hdf5")
     assert episode.rewards.tolist() == [1.0] * STEPS and episode.env_args["env_name"] == task
-    assert episode.maps == ("gradient" if name in ("sac", "masked") else "attention")
+    assert episode.maps == ("causal" if name in ("sac", "masked") else "attention")
     # The same as in Python, with the model in the environment of its training.
     kinds: dict[str, type[BaseAlgorithm]] = {"sac": SAC, "masked": MaskablePPO, "recurrent": RecurrentPPO}
     options = {"sac": {"custom_objects": {"buffer_size": 1}}}.get(name, {})

@@ -70,9 +70,11 @@
     return `${ratio.toFixed(ratio < 9.95 ? 1 : 0)} ×`;
   };
   const hidden = (step) => data.visible !== null && !data.visible[step];
-  const gradient = maps !== null && maps.gradient;
-  const headName = (head) => (gradient ? "Gradient" : `Head ${head}`);
-  const headLabel = (head) => (gradient ? "gradient" : `head ${head}`);
+  // The name of a map that is no head's attention, or null.
+  const computed = maps === null ? null : { attention: null, causal: "causal map", gradient: "gradient" }[maps.kind];
+  const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+  const headLabel = (head) => computed ?? `head ${head}`;
+  const headName = (head) => capitalised(headLabel(head));
 
   // ---- Attention: from cells to pixels, as robot_attn.drawing.HeatScale does ----
 
@@ -263,7 +265,7 @@
     const share = chosen.size > 1 ? ", strongest head" : "";
     id("ramp").hidden = kind !== "heat";
     id("legend-low").textContent =
-      { heat: "uniform", contour: `Each line holds half of ${gradient ? "the gradient" : "its head's attention"}.`, off: "" }[kind];
+      { heat: "uniform", contour: `Each line holds half of ${computed === null ? "its head's attention" : `the ${computed}`}.`, off: "" }[kind];
     id("legend-high").textContent = kind === "heat" ? `${count} × uniform${share}` : "";
   };
 
@@ -290,10 +292,10 @@
     }
     const focusNote = data.focus === null ? "" : "The percentage is the map's mass on the target; chance is the fraction of the frame that the target covers.";
     id("heads-note").textContent = maps.uniform ? "Uniform by construction." : focusNote;
-    if (gradient) {
-      id("heads-name").textContent = "Gradient of the action";
-      id("modes-name").textContent = "The gradient is drawn as";
-      frame.setAttribute("aria-label", "Camera frame with the gradient of the action drawn over it");
+    if (computed !== null) {
+      id("heads-name").textContent = `${capitalised(computed)} of the action`;
+      id("modes-name").textContent = `The ${computed} is drawn as`;
+      frame.setAttribute("aria-label", `Camera frame with the ${computed} of the action drawn over it`);
     }
     id("choose-best").addEventListener("click", () => choose([maps.best]));
     id("choose-all").addEventListener("click", () => choose(tiles.keys()));

@@ -130,7 +130,7 @@ def _content(
         )
     maps = episode.attention_maps if episode.attention.shape[1] > 0 else None
     attention, mass = (None, None) if maps is None else _attention(episode, maps)
-    informative = maps is not None and not episode.uniform and episode.maps == "attention"
+    informative = maps is not None and not episode.uniform and episode.maps != "gradient"
     best = episode.best_head
     moments = find_moments(
         rewards,
@@ -202,7 +202,7 @@ def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], N
         "heads": maps.weights.shape[1],
         "best": episode.best_head,
         "uniform": episode.uniform,
-        "gradient": episode.maps == "gradient",
+        "kind": episode.maps,
         "ys": episode.grid.ys.tolist(),
         "xs": episode.grid.xs.tolist(),
         "usable": _packed(maps.usable.astype(np.uint8)),
@@ -280,8 +280,13 @@ def _data_notes(episode: Episode, maps: AttentionMaps | None, view: View | None)
         notes.append("The attention of this policy is uniform by construction.")
     elif episode.maps == "gradient":
         notes.append(
-            "This policy has no attention. The maps are gradients: they show which parts of the frame would "
-            "change the action most, not what the policy attends to."
+            "The maps are gradients, not attention: they show which parts of the frame would change the "
+            "action most if they changed a little."
+        )
+    elif episode.maps == "causal":
+        notes.append(
+            "The maps are causal maps, not attention: they show how much the action changes when random "
+            "pixels are removed. They are uniform where no pixel has a significant effect."
         )
     if maps is not None and not maps.usable.all():
         missing = [

@@ -31,7 +31,7 @@ from robot_attn_policies.probing.faithfulness import (
     run_pixel_ablation,
 )
 from robot_attn_policies.probing.interventions import InterventionEffect, measure_interventions
-from robot_attn_policies.probing.probe import MAP_KINDS, PolicyProbe, probe_cameras
+from robot_attn_policies.probing.probe import MAP_KINDS, MapChoice, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.recording.record import RGBConverter
@@ -51,6 +51,7 @@ def explain(
     env: Environment,
     *,
     seeds: Sequence[int] = range(16),
+    maps: MapChoice | None = None,
     title: str = "",
     facts: Sequence[tuple[str, str]] = (),
     calibration: Sequence[int] = (),
@@ -78,6 +79,8 @@ def explain(
         env: the policy's environment: a batch (a Gymnasium `VectorEnv` or a `VecEnv`), or a single one, which
             is slower. It is not closed. Normalising wrappers keep their statistics.
         seeds: one episode per seed. The report holds for these episodes; do not use seeds of the training.
+        maps: kind of the maps, as `probe_policy` takes it; not used if `source` is a probe. Causal maps have
+            fewer masks here than in `record`, since they are needed at every step of every rollout.
         title: heading of the report; the policy's class by default.
         facts: names and values to list below the heading.
         calibration: seeds of other episodes, on which each head is weighted by how much it changes the action
@@ -103,13 +106,13 @@ def explain(
             f"expected calibration seeds other than the report's, got {shared} in both: use other seeds"
         )
     check_extra()
-    probes = _probes(source)
+    probes = _probes(source, maps)
     if len(probes) > 1:
         options: dict[str, Any] = {"curves": curves, "ablations": ablations, "stack": stack}
         options |= {"seeds": seeds, "calibration": calibration, "max_steps": max_steps}
         options |= {"title": title, "facts": facts, "start_progress": start_progress}
         return _join({key: explain(probe, env, **options) for key, probe in probes.items()})
-    (probe,) = probes.values()
+    probe = next(iter(probes.values())).with_fast_maps()
     setup, to_rgb = _set_up(probe, env, seeds, stack, max_steps, start_progress)
     weights, weighting = setup.weigh_heads(calibration)
     setup = replace(setup, weights=weights)
@@ -142,6 +145,7 @@ def explain_episode(
     env: Environment,
     seed: int,
     *,
+    maps: MapChoice | None = None,
     title: str = "",
     facts: Sequence[tuple[str, str]] = (),
     stack: int | None = None,
@@ -156,6 +160,7 @@ def explain_episode(
         source: a policy, its algorithm, or its probe, as `explain` takes it.
         env: the policy's environment, as `explain` takes it.
         seed: seed of the episode.
+        maps: kind of the maps, as `explain` takes it.
         title: heading of the report; the policy's class by default.
         facts: names and values to list below the heading.
         stack: number of frames in one observation, as `record` takes it.
@@ -170,7 +175,7 @@ def explain_episode(
         ModuleNotFoundError: the extra "explain" is not installed.
     """
     check_extra()
-    probes = _probes(source)
+    probes = _probes(source, maps)
     if len(probes) > 1:
         options: dict[str, Any] = {"stack": stack, "max_steps": max_steps}
         options |= {"title": title, "facts": facts, "start_progress": start_progress}
@@ -205,11 +210,12 @@ def explain_episode(
 
 def _probes(
     source: PolicyProbe | Mapping[str | None, PolicyProbe] | BaseAlgorithm | BasePolicy,
+    maps: MapChoice | None,
 ) -> Mapping[str | None, PolicyProbe]:
     """Return the probe of each camera."""
     if isinstance(source, PolicyProbe):
         return {source.image: source}
-    return source if isinstance(source, Mapping) else probe_cameras(source)
+    return source if isinstance(source, Mapping) else probe_cameras(source, maps=maps)
 
 
 def _join(reports: Mapping[str | None, Report]) -> Report:

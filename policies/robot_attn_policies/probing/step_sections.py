@@ -38,20 +38,20 @@ from robot_attn.explain import (
 )
 from robot_attn.focus import chance, mass_on_target
 from robot_attn_policies.pages.report import Cell, Chart, Picture, Section, Table
+from robot_attn_policies.probing.decision import decision
 from robot_attn_policies.probing.episode_intervals import (
     interval_over_episodes,
     interval_series,
     mean_over_draws_and_episodes,
     mean_over_episodes,
 )
-from robot_attn_policies.probing.probe import (
-    PolicyProbe,
+from robot_attn_policies.probing.policy_maps import (
+    FAST,
     action_gradient_maps,
-    decision,
-    frames_of,
-    image_module,
-    with_frames,
+    causal_cells,
+    policy_causal_maps,
 )
+from robot_attn_policies.probing.probe import PolicyProbe, frames_of, image_module, with_frames
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.probing.verdicts import judge_weights
@@ -64,8 +64,8 @@ CURVE_FRAMES = 240
 """Most frames for the curves of action."""
 EXPENSIVE_FRAMES = 32
 """Most frames for figures that need many passes over each frame: gradients and random weights."""
-RANDOMISATIONS = {"attention": 12, "gradient": 3, "uniform": 1}
-"""Draws of random weights, by kind of map: attention varies most between draws, and gradients cost most."""
+RANDOMISATIONS = {"attention": 12, "causal": 1, "gradient": 3, "uniform": 1}
+"""Draws of random weights, by kind of map: attention varies most between draws, and causal maps cost most."""
 LOOSE_CLUSTER = 0.3
 """Mean distance from the medoid above which a cluster's caption says that its maps differ."""
 PICTURE_HEIGHT = 256
@@ -154,10 +154,14 @@ def _maps_of_randomised_weights(
     probe: PolicyProbe, steps: StepBatch, seed: int
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Yield the maps [N, rows, cols] after each layer is randomised in turn, with the layer's name."""
-    if probe.kind == "gradient":
+    if probe.kind in ("causal", "gradient"):
+        given = steps.observation, probe.image
         for name, changed in randomised(probe.policy, seed=seed):
             policy = cast(BasePolicy, changed)
-            maps = action_gradient_maps(policy, steps.observation, probe.image, context=steps.context)
+            if probe.kind == "causal":
+                maps = causal_cells(policy_causal_maps(policy, *given, context=steps.context, sampling=FAST))
+            else:
+                maps = action_gradient_maps(policy, *given, context=steps.context)
             yield name, maps.double().numpy(force=True)
         return
     perception, frames, context = _perception_inputs(probe, steps)

@@ -108,4 +108,4 @@ def _episode_of(
 
 
 def _maps(probe: PolicyProbe) -> str:
-    return "gradient" if probe.kind == "gradient" else "attention"
+    return "attention" if probe.uniform else probe.kind

@@ -409,7 +409,7 @@ def record_episode(
         uniform: whether the attention is uniform by construction.
         policy: name of the policy.
         values: maps observations to value estimates [1], or to None where there are none.
-        maps: "attention" or "gradient", the kind of the maps.
+        maps: kind of the maps, a key of `robot_attn.episode.MAPS`.
         on_step: called after each step.
 
     Returns:

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFram
 
 from robot_attn.episode import Episode
 from robot_attn.layout import image_layout
-from robot_attn_policies.probing.probe import PolicyProbe, probe_cameras, probe_policy
+from robot_attn_policies.probing.probe import MapChoice, PolicyProbe, probe_cameras, probe_policy
 from robot_attn_policies.recording.cameras import record_probes
 from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.sb3.images import image_entries
@@ -30,6 +30,7 @@ def record(
     *,
     seed: int = 0,
     image: str | None = None,
+    maps: MapChoice | None = None,
     best_head: int = 0,
     stack: int | None = None,
     max_steps: int = 10_000,
@@ -38,11 +39,11 @@ def record(
 
         episode = record(PPO("CnnPolicy", env).learn(100_000), env)
 
-    For a policy without attention the recorded maps are gradients of its action, and `Episode.maps` says so.
-    A recurrent policy carries its state from step to step, and MaskablePPO gets the environment's action
-    masks. The environment stays open, at the end of the episode. Normalising wrappers, such as
-    `VecNormalize`, keep their statistics; the policy gets their observations, and the recorded rewards are
-    the environment's own.
+    For a policy without attention the recorded maps are causal, and `Episode.maps` says so: how much the
+    action changes when random pixels are removed, at about 50 ms of one core for a frame of 64 x 64. A
+    recurrent policy carries its state from step to step, and MaskablePPO gets the environment's action masks.
+    The environment stays open, at the end of the episode. Normalising wrappers, such as `VecNormalize`, keep
+    their statistics; the policy gets their observations, and the recorded rewards are the environment's own.
 
     Frames are recorded as uint8 RGB: the newest of a stack, grey repeated to RGB, floats scaled from the
     bounds of their space.
@@ -53,6 +54,8 @@ def record(
             `VecEnv`. Its observations are frames (`Box`) or a `Dict` with frames, channels first or last.
         seed: seed of the episode.
         image: key of the camera's image; None for a policy with one camera. `record_cameras` records all.
+        maps: kind of the maps: "attention", "causal" or "gradient"; None for attention where the policy has
+            any, otherwise "causal".
         best_head: head that a replay shows large.
         stack: number of frames in one observation, the newest last. None takes it from `VecFrameStack` or
             Gymnasium's `FrameStackObservation` among the wrappers, else 1.
@@ -66,7 +69,7 @@ def record(
             be converted to RGB; a batch of several environments; no `image` for a policy with several
             cameras; or an error of `rollout_episodes`.
     """
-    probe = probe_policy(policy, image=image)
+    probe = probe_policy(policy, image=image, maps=maps)
     heads = {probe.image: best_head}
     return _record(policy, {probe.image: probe}, env, seed, heads, stack, max_steps)[probe.image]
 
@@ -76,6 +79,7 @@ def record_cameras(
     env: Environment,
     *,
     seed: int = 0,
+    maps: MapChoice | None = None,
     best_heads: Mapping[str | None, int] | None = None,
     stack: int | None = None,
     max_steps: int = 10_000,
@@ -86,6 +90,7 @@ def record_cameras(
         policy: as for `record`.
         env: as for `record`. Its infos have `target_mask/NAME` for the image NAME.
         seed: seed of the episode.
+        maps: as for `record`.
         best_heads: head that a replay shows large, by the key of the camera's image; 0 if missing.
         stack: as for `record`.
         max_steps: as for `record`.
@@ -96,7 +101,7 @@ def record_cameras(
     Raises:
         ValueError: an error of `record`.
     """
-    probes = probe_cameras(policy)
+    probes = probe_cameras(policy, maps=maps)
     heads = {key: (best_heads or {}).get(key, 0) for key in probes}
     return _record(policy, probes, env, seed, heads, stack, max_steps)
 

@@ -50,6 +50,25 @@ Suite = Annotated[
 Modules = Annotated[tuple[str, ...], default("none", metavar="MODULE ...")]
 
 
+MAP_CHOICES = Literal["attention", "causal", "gradient"]
+"""The kinds of maps that can be asked for, as `robot_attn_policies.probing.probe.MapChoice`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Kind of the maps."""
+
+    maps: Annotated[
+        MAP_CHOICES | None,
+        default(
+            "attention, or causal for a policy without",
+            help="attention: the policy's attention weights. causal: how much the action changes when random "
+            "pixels are removed, for any policy, about 50 ms of one core for each frame. gradient: of the "
+            "action, for any policy.",
+        ),
+    ] = None
+
+
 @dataclass(frozen=True)
 class Policy:
     """The trained policy."""

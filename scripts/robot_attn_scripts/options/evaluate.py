@@ -31,8 +31,23 @@ class Episodes:
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Kind of the maps that are scored."""
+
+    maps: Annotated[
+        _groups.MAP_CHOICES,
+        default(
+            "attention",
+            help="attention: the policy's attention weights, none for a policy without. causal: how much the "
+            "action changes when random pixels are removed, for any policy, about 25 ms of one core for each "
+            "frame. gradient: of the action, for any policy.",
+        ),
+    ] = "attention"
+
+
 @dataclass(frozen=True)
-class Options(Policy, Zip, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Maps, Episodes, Scene, Output, Checked):
     """Evaluate a trained policy on held-out seeds: return, success, and attention on the target.
 
     Every figure has its 95 % bootstrap interval over episodes. Localisation is scored for each head by the

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Policy, Scene, Zip, default
+from robot_attn_scripts.options._groups import Checked, Maps, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Output(_groups.Overwrite):
 
 
 @dataclass(frozen=True)
-class Options(Policy, Zip, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Maps, Episodes, Scene, Output, Checked):
     """Explain a policy: is its attention on the target, does attention drive the action, where does it fail?
 
     Runs held-out episodes unchanged, with pixels ablated (deletion and insertion), with heads ablated, and

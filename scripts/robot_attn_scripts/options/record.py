@@ -11,7 +11,7 @@ import tyro
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts._report import check_folder
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Policy, Scene, Zip, default
+from robot_attn_scripts.options._groups import Checked, Maps, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Policy, Zip, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Maps, Episodes, Scene, Output, Checked):
     """Run episodes of a trained policy and save them in full: observations, actions, rewards, attention.
 
     Without --minari each episode is saved as an .hdf5 file that `robot-attn replay` can draw. With --minari

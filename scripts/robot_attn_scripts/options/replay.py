@@ -124,7 +124,7 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Source, _groups.Zip, Episodes, Scene, Picture, Output, Checked):
+class Options(Source, _groups.Zip, _groups.Maps, Episodes, Scene, Picture, Output, Checked):
     """Draw an episode: camera frame, attention map of each head, target outline, action, reward and return.
 
     From a run folder it runs episodes and writes for each the video, a page to step through (.html), the
@@ -235,6 +235,7 @@ class Options(Source, _groups.Zip, Episodes, Scene, Picture, Output, Checked):
                 "--episodes": self.episodes > 1,
                 "--live": self.live,
                 "--explain": self.explain,
+                "--maps": self.maps is not None,
                 "--trust": self.trust,
                 "--vecnormalize": self.vecnormalize is not None,
                 "--algorithm": self.algorithm is not None,

@@ -53,7 +53,7 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Source, Picture, Output, Checked):
+class Options(Source, _groups.Maps, Picture, Output, Checked):
     """Show what a trained policy attends to in a video or a camera stream. Nothing is simulated.
 
     Each frame is cropped at its centre to the aspect ratio of the policy's frames and scaled to their size;
