@@ -25,6 +25,7 @@ from robot_attn.explain import Drop, largest_drop  # noqa: E402
 from robot_attn_policies.pages.moments import (  # noqa: E402
     attention_left,
     find_moments,
+    focus_falls,
     largest_jump,
     target_lost,
 )
@@ -401,6 +402,64 @@ def test_attention_must_reach_the_target_to_leave_it() -> None:
     hidden = np.array([0.5, NAN, 0.1, 0.5, 0.1])
     assert attention_left(hidden, np.full(5, 0.1)) == [4]
     assert attention_left(mass, chance, factor=1.2) == [1, 4, 6]
+
+
+def test_a_fall_of_focus_is_found_far_above_chance() -> None:
+    # The focus of a replay that tracks its target, with the fall that its curve shows near step 29.
+    mass = np.array(
+        [0.92, 0.87, 0.84, 0.84, 0.83, 0.85, 0.93, 0.83, 0.7, 0.33, 0.25, 0.2, 0.24, 0.94, 0.98, 0.97]
+    )
+    assert focus_falls(mass) == [(6, 11, 13)]
+    masks = np.zeros((len(mass), 20, 20), dtype=bool)
+    masks[:, :2, :2] = True
+    assert attention_left(mass, masks.mean(axis=(1, 2))) == []  # 0.2 is 20 times chance
+    still = np.zeros(len(mass))
+    assert find_moments(still, masks=masks, mass=mass) == [
+        (11, "left", "Attention on the target fell from 93 % to 20 % within 5 steps, to 20.0 × chance")
+    ]
+    masks[9:13, 0] = False  # half of its pixels
+    assert find_moments(still, masks=masks, mass=mass)[0].text.endswith(
+        "to 40.0 × chance; the target shrank to 50 % of its pixels"
+    )
+
+
+def test_flicker_and_a_target_out_of_view_are_no_falls_of_focus() -> None:
+    steady = np.full(30, 0.8)
+    for at in (0, 7, 8, 29):
+        one = steady.copy()
+        one[at] = 0.1
+        assert focus_falls(one) == []
+    two = steady.copy()
+    two[10:12] = 0.1, 0.05
+    assert focus_falls(two) == [(9, 11, 12)]
+    hidden = two.copy()
+    hidden[10:] = NAN
+    assert focus_falls(hidden) == []
+    hidden[20:] = 0.1  # back in view and not attended: no fall
+    assert focus_falls(hidden) == []
+    slow = np.concatenate([np.linspace(0.9, 0.1, 60), np.full(20, 0.1)])
+    assert [(fall.lowest < 70, fall.stop) for fall in focus_falls(slow)] == [(True, 80)]
+    assert focus_falls(0.1 * two) == []  # 0.08 to 0.005: what flickers below a tenth is not worth a look
+    assert focus_falls(np.zeros(0)) == focus_falls(np.array([0.5])) == focus_falls(np.full(3, NAN)) == []
+
+
+def test_one_fall_of_focus_is_one_moment() -> None:
+    mass = np.array([0.9, 0.9, 0.9, 0.04, 0.03, 0.9, 0.9])
+    masks = masks_of(*[1] * 7)
+    assert [tuple(moment) for moment in find_moments(np.zeros(7), masks=masks, mass=mass)] == [
+        (4, "left", "Attention on the target fell from 90 % to 3 % within 2 steps, to 0.6 × chance")
+    ]
+
+
+@given(st.lists(st.floats(0, 1) | st.just(NAN), max_size=40))
+def test_falls_of_focus_are_ordered_and_fall(values: list[float]) -> None:
+    mass = np.array(values)
+    falls = focus_falls(mass)
+    for fall in falls:
+        assert 0 <= fall.start < fall.lowest < fall.stop <= len(mass)
+        assert mass[fall.lowest] < mass[fall.start]
+        assert np.isfinite(mass[fall.start : fall.stop]).all()
+    assert [fall.stop for fall in falls] == sorted({fall.stop for fall in falls})
 
 
 def test_the_largest_jump_of_the_centre_of_mass() -> None:
