@@ -1,6 +1,7 @@
 """The page of an episode in a real browser: Chromium without a window, driven through Playwright."""
 
 import base64
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -157,6 +158,30 @@ def test_heat_lies_where_the_video_has_it(show: Any, written: Path, episode: Epi
             assert np.abs(np.array(levels).reshape(size) - expected[head]).max() <= 1.01
         both = page.evaluate(f"replay.levels({step}, [0, 2], {size[0]}, {size[1]})")
         assert np.abs(np.array(both).reshape(size) - expected[[0, 2]].max(axis=0)).max() <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (18.06, 18.53, ["18.0", "18.2", "18.4", "18.6"]),
+        (-143.0, -1.0, ["-150", "-100", "-50", "0"]),
+        (-3.0, 0.5, ["-4", "-2", "0", "2"]),
+        (5.0, 5.0, ["0", "2", "4", "6"]),
+    ],
+)
+def test_the_axis_of_the_value_shows_its_changes(
+    show: Any, episode: Episode, tmp_path: Path, low: float, high: float, ticks: list[str]
+) -> None:
+    write_page(tmp_path / "page.html", replace(episode, values=np.linspace(low, high, len(episode))))
+    page = show(tmp_path / "page.html")
+    plot = page.locator(".plot", has_text="Value estimate")
+    assert plot.locator(".axis span").all_inner_texts() == ticks
+    area, line = plot.locator(".inside").bounding_box(), plot.locator("path.best").bounding_box()
+    assert line["y"] >= area["y"] - 2 and line["y"] + line["height"] <= area["y"] + area["height"] + 2
+    if low < high:
+        assert line["height"] > 0.5 * area["height"]
+    labels = [plot.locator(".axis span").nth(i).bounding_box() for i in range(len(ticks))]
+    assert all(above["y"] + 10 < below["y"] + 1 for below, above in itertools.pairwise(labels))
 
 
 def test_heads_are_switched_on_and_off(show: Any, written: Path, episode: Episode) -> None:

@@ -62,6 +62,34 @@
     const text = value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : digits);
     return Number(text) === 0 ? text.replace("-", "") : text;
   };
+  // Round values that cover the known ones, at most three steps apart. Zero is among them, unless all values are
+  // far from it: then they show how the values change.
+  const ticksOf = (values) => {
+    const known = values.filter((value) => value !== null);
+    let [low, high] = [Math.min(...known), Math.max(...known)];
+    if (low > 0 && low < 0.6 * high) low = 0;
+    if (high < 0 && high > 0.6 * low) high = 0;
+    const least = 1e-3 * Math.max(Math.abs(low), Math.abs(high)); // less is noise
+    if (low === high) [low, high] = low === 0 ? [0, 1] : [Math.min(0, low), Math.max(0, high)];
+    else if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
+    const power = 10 ** Math.floor(Math.log10((high - low) / 3));
+    const ends = (step) => [Math.floor(low / step + 1e-6), Math.ceil(high / step - 1e-6)];
+    const steps = [1, 2, 2.5, 5, 10, 20].map((times) => times * power);
+    const step = steps.find((size) => ends(size)[1] - ends(size)[0] <= 3);
+    const [first, last] = ends(step);
+    const ticks = Array.from({ length: last - first + 1 }, (_, at) => (first + at) * step);
+    // As many decimals as the ticks need, and one more for the values; very large and small ones have powers.
+    const digits = [0, 1, 2, 3, 4].find((count) => Math.abs(Math.round(step * 10 ** count) - step * 10 ** count) < 1e-6);
+    const plain = digits !== undefined && Math.max(...ticks.map(Math.abs)) < 1e5;
+    const format = (decimals) => (value) =>
+      value === null || !plain ? number(value) : value.toFixed(decimals).replace(/^-(?=[0.]+$)/, "");
+    return { ticks, label: format(digits), show: format(digits + 1) };
+  };
+  const SERIES = [
+    { name: "Reward", spoken: "reward", values: data.rewards, color: "var(--good)" },
+    { name: "Return so far", spoken: "return", values: data.returns, color: "var(--strong)" },
+    { name: "Value estimate", spoken: "value estimate", values: data.values, color: "var(--head-4)" },
+  ].filter(({ values }) => values !== null).map((series) => ({ ...series, ...ticksOf(series.values) }));
   const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(0 < value && value < 0.0995 ? 1 : 0)} %`);
   const seconds = (step) => `${(step * data.dt).toFixed(2)} s`;
   const focusOf = (step, head) => (data.focus === null ? null : data.focus[step][head]);
@@ -323,9 +351,10 @@
 
   const fraction = (at) => (LAST === 0 ? 0 : at / LAST);
   const plots = [];
-  const addPlot = (name, lines, { low, high, show, main }) => {
+  const addPlot = (name, lines, { ticks, show, label = show, main }) => {
+    const [low, high] = [ticks[0], ticks[ticks.length - 1]];
     const svg = draw("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-    const height = (value) => (high > low ? (value - low) / (high - low) : 0.5);
+    const height = (value) => (value - low) / (high - low);
     if (data.visible !== null) {
       for (let start = 0; start <= LAST; start++) {
         if (data.visible[start]) continue;
@@ -336,6 +365,7 @@
         start = stop;
       }
     }
+    for (const tick of ticks) svg.append(draw("line", { x1: 0, x2: 1000, y1: 100 * (1 - height(tick)), y2: 100 * (1 - height(tick)) }));
     const drawn = lines.map(({ values, kind, color, head }) => {
       let corners = "";
       values.forEach((value, at) => {
@@ -356,9 +386,9 @@
     const dot = make("span", { class: "dot", "--color": lines[main].color });
     const inside = make("div", { class: "inside" }, svg, make("span", { class: "cursor" }), dot);
     const area = make("div", { class: "area", role: "img", "aria-label": summary }, inside);
-    const label = make("div", { class: "label" }, make("span", {}, name), value);
-    const axis = make("div", { class: "axis" }, make("span", {}, show(high)), make("span", {}, show(low)));
-    id("plots").append(make("div", { class: "row plot" }, label, make("div", { class: "track" }, area), axis));
+    const title = make("div", { class: "label" }, make("span", {}, name), value);
+    const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...ticks.map((tick) => make("span", { "--y": height(tick) }, label(tick))));
+    id("plots").append(make("div", { class: "row plot" }, title, make("div", { class: "track" }, area), axis));
     const seek = (event) => {
       const box = inside.getBoundingClientRect();
       go(Math.round((LAST * (event.clientX - box.left)) / box.width));
@@ -370,12 +400,6 @@
     area.addEventListener("pointermove", (event) => event.buttons & 1 && seek(event));
     plots.push({ series: lines[main].values, drawn, dot, value, height, show });
   };
-  const addSeries = (name, values, color) => {
-    if (values === null) return;
-    const known = values.filter((value) => value !== null);
-    const [low, high] = [Math.min(0, ...known), Math.max(0, ...known)];
-    addPlot(name, [{ values, kind: "best", color }], { low, high: high > low ? high : low + 1, show: (v) => number(v), main: 0 });
-  };
   const buildTimeline = () => {
     id("scrub").max = String(LAST);
     if (data.focus !== null) {
@@ -383,12 +407,13 @@
         values: data.focus.map((row) => row[head]), kind: head === maps.best ? "best" : "", color: `var(--head-${head % LINES.length})`, head,
       }));
       lines.push({ values: data.chance.map((share, at) => (data.visible[at] ? share : null)), kind: "chance", color: "var(--dim)" });
-      addPlot(`Focus on target, ${headLabel(maps.best)}`, lines, { low: 0, high: 1, show: percent, main: maps.best });
+      addPlot(`Focus on target, ${headLabel(maps.best)}`, lines, { ticks: [0, 0.5, 1], show: percent, main: maps.best });
     }
-    addSeries("Reward", data.rewards, "var(--good)");
-    addSeries("Return so far", data.returns, "var(--strong)");
-    addSeries("Value estimate", data.values, "var(--head-4)");
-    for (const { step: at, kind, text } of data.moments) {
+    for (const { name, values, color, ticks, label, show } of SERIES) {
+      addPlot(name, [{ values, kind: "best", color }], { ticks, label, show, main: 0 });
+    }
+    for (const { step: at, kind, text: words } of data.moments) {
+      const text = words.replace(/(\d) (?=[%×])/g, "$1\u00a0"); // no unit alone on a line
       const when = data.dt ? seconds(at) : `step ${at}`;
       const mark = make("button", { type: "button", tabindex: "-1", title: `${text} (${when})`, "--at": fraction(at) }, icon(kind));
       mark.addEventListener("click", () => go(at));
@@ -467,8 +492,7 @@
       fill.classList.toggle("down", end < zero);
       text.textContent = value > 0 ? `+${number(value)}` : number(value);
     }
-    const rows = [["Reward", number(data.rewards[step])], ["Return so far", number(data.returns[step])]];
-    if (data.values !== null) rows.push(["Value estimate", number(data.values[step])]);
+    const rows = SERIES.map(({ name, values, show }) => [name, show(values[step])]);
     if (data.focus !== null) {
       const mass = focusOf(step, maps.best);
       const more = mass === null ? "" : `${timesChance(step, maps.best)} chance`;
@@ -485,8 +509,7 @@
     clearTimeout(waiting);
     if (playing) return;
     waiting = setTimeout(() => {
-      const parts = [`Step ${step} of ${LAST}`, `reward ${number(data.rewards[step])}`, `return ${number(data.returns[step])}`];
-      if (data.values !== null) parts.push(`value estimate ${number(data.values[step])}`);
+      const parts = [`Step ${step} of ${LAST}`, ...SERIES.map(({ spoken, values, show }) => `${spoken} ${show(values[step])}`)];
       if (hidden(step)) parts.push("target not visible");
       else if (data.focus !== null && focusOf(step, maps.best) !== null) {
         const share = percent(focusOf(step, maps.best));
