@@ -32,7 +32,7 @@ from robot_attn_policies.evaluation.statistics import Interval, Statistic, boots
 from robot_attn_policies.rollouts.actor import Actor, ObservationBatch
 from robot_attn_policies.rollouts.camera import THINGS
 from robot_attn_policies.rollouts.rollout import Rollouts, Step, rollout_episodes
-from robot_attn_policies.rollouts.things import ThingWords
+from robot_attn_policies.rollouts.thing_words import ThingWords
 
 EVALUATION_SEED = 1_000_000_000
 """First evaluation seed, far above the seeds of training, so that the episodes do not overlap."""

@@ -34,11 +34,13 @@ from robot_attn_policies.probing.interventions import InterventionEffect, measur
 from robot_attn_policies.probing.probe import MAP_KINDS, MapChoice, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
+from robot_attn_policies.probing.stories import stories_section
 from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.camera import at_camera
 from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
+from robot_attn_policies.rollouts.thing_words import ThingWords
 from robot_attn_policies.sb3.extractor import find_extractor
 from robot_attn_policies.sb3.images import image_entries
 
@@ -123,14 +125,14 @@ def explain(
         by_share |= {share: setup.ablate_share(share, ablation.random) for share in SHARES}
     shares = dict(sorted(by_share.items()))
     makers: dict[str, Callable[[], Section]] = {
-        "focus": lambda: rollout_sections.focus_section(steps, ablation, len(seeds)),
+        "focus": lambda: rollout_sections.focus_section(steps, ablation, len(seeds), setup.words),
         "faithful": lambda: rollout_sections.faithfulness_section(ablation, shares),
         "interventions": lambda: rollout_sections.interventions_section(setup.intervene()),
     }
     if setup.heads is not None:
         makers["heads"] = lambda: rollout_sections.heads_section(setup.ablate_heads())
     sections = [guarded_section(name, make) for name, make in makers.items()]
-    sections += explain_steps(probe, steps, to_rgb(steps.observation), seeds)
+    sections += explain_steps(probe, steps, to_rgb(steps.observation), seeds, setup.words)
     method = [
         ("Maps", MAP_KINDS[probe.kind]),
         ("Heads", weighting),
@@ -197,13 +199,15 @@ def explain_episode(
     sections = [
         guarded_section("interventions", lambda: rollout_sections.interventions_section(setup.intervene())),
         *heads,
-        *explain_steps(probe, steps, to_rgb(steps.observation), [seed]),
+        *explain_steps(probe, steps, to_rgb(steps.observation), [seed], setup.words),
     ]
-    failures = [section.text[0] for section in sections if section.name == "failures"]
     return Report(
         title or type(probe.policy).__name__,
         (*facts, ("Maps", MAP_KINDS[probe.kind]), ("Seed", str(seed))),
-        (*failures, "One episode does not generalise to others: `explain` gives verdicts over many."),
+        (
+            *_failure_sentences(sections),
+            "One episode does not generalise to others: `explain` gives verdicts over many.",
+        ),
         tuple(replace(section, verdict=None) for section in sections),
     )
 
@@ -254,11 +258,16 @@ def _set_up(
     batch = at_camera(batch, probe.image, only=probe.only_camera)
     spec = attribute(env, "spec")
     horizon = getattr(batch, "horizon", None) or getattr(spec, "max_episode_steps", None) or max_steps
-    return _Setup(probe, batch, seeds, horizon, start_progress), to_rgb
+    words = ThingWords(batch, len(seeds))
+    return _Setup(probe, batch, seeds, horizon, start_progress, words), to_rgb
 
 
 def explain_steps(
-    probe: PolicyProbe, steps: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]
+    probe: PolicyProbe,
+    steps: StepBatch,
+    pictures: NDArray[np.uint8],
+    seeds: Sequence[int],
+    words: ThingWords,
 ) -> list[Section]:
     """Make the sections that need recorded steps only.
 
@@ -267,8 +276,10 @@ def explain_steps(
         steps: its steps.
         pictures: uint8 [N, H, W, 3], the frame of each step as RGB.
         seeds: seed of each episode.
+        words: what the labels of the steps stand for.
     """
     makers: dict[str, Callable[[], Section]] = {
+        "captured": lambda: stories_section(steps, pictures, seeds, words),
         "failures": lambda: step_sections.failures_section(steps, pictures, seeds),
         "weights": lambda: step_sections.weights_section(probe, steps),
         "actions": lambda: step_sections.action_section(probe, steps),
@@ -309,10 +320,17 @@ def _summary(probe: PolicyProbe, sections: Sequence[Section]) -> tuple[str, ...]
     verdicts = {section.name: section.verdict for section in sections if section.verdict is not None}
     answers = "; ".join(_ANSWERS[name][verdict.outcome] for name, verdict in verdicts.items())
     sentences = [f"{answers[0].upper()}{answers[1:]}."] if answers else []
-    sentences += [f"Where it fails: {section.text[0]}" for section in sections if section.name == "failures"]
+    sentences += _failure_sentences(sections)
     if probe.kind != "attention":
         sentences.append(f"Maps: {MAP_KINDS[probe.kind]}.")
     return tuple(sentences)
+
+
+def _failure_sentences(sections: Sequence[Section]) -> list[str]:
+    """Say where the policy fails, and what captures its attention."""
+    texts = {section.name: section.text[0] for section in sections}
+    failures = [f"Where it fails: {texts['failures']}"] if "failures" in texts else []
+    return [" ".join([*failures, *([texts["captured"]] if "captured" in texts else [])])]
 
 
 @dataclass(frozen=True)
@@ -325,6 +343,7 @@ class _Setup:
         seeds: one episode per seed.
         horizon: longest possible episode, in steps.
         start_progress: called before each set of rollouts, or None.
+        words: what the labels in the infos stand for, in the unchanged episodes.
         weights: float64 [heads], weight of each head; None for equal weights.
     """
 
@@ -333,6 +352,7 @@ class _Setup:
     seeds: Sequence[int]
     horizon: int
     start_progress: StartProgress | None
+    words: ThingWords
     weights: NDArray[np.float64] | None = None
 
     def on_step(self, name: str, collector: StepCollector | None = None) -> Callable[[Step], None] | None:
@@ -345,6 +365,7 @@ class _Setup:
 
         def collect(step: Step) -> None:
             collector(step)
+            self.words(step)
             if progress is not None:
                 progress(step)
 

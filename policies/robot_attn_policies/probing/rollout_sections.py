@@ -22,19 +22,22 @@ from robot_attn_policies.probing.faithfulness import (
 from robot_attn_policies.probing.interventions import InterventionEffect
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
+from robot_attn_policies.probing.stories import states_table
 from robot_attn_policies.probing.verdicts import judge_faithfulness, judge_focus, judge_interventions
+from robot_attn_policies.rollouts.thing_words import ThingWords
 
 CURVE_ABLATIONS = ("deleted", "kept", "random", "centred")
 """The pixel ablations of the curves of return; the verdict needs the same ones."""
 
 
-def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int) -> Section:
+def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int, words: ThingWords) -> Section:
     """Report whether attention is on the target.
 
     Args:
         steps: the steps of the unchanged episodes.
         ablation: the pixel ablation, for its `focus`.
         episodes: number of episodes.
+        words: what the labels of `steps` stand for.
     """
     title = TITLES["focus"]
     if ablation.focus is None or steps.masks is None:
@@ -75,6 +78,7 @@ def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int) -> S
         judge_focus(ablation.focus),
         (
             Table("Each head", ("head", "mass on target", "times chance", "maximum on target"), tuple(heads)),
+            states_table(steps, steps.masks, words),
             Table("By condition", ("condition", "", "frames", "maximum on target"), tuple(conditions)),
         ),
     )

@@ -235,7 +235,7 @@ def clusters_section(steps: StepBatch, pictures: NDArray[np.uint8]) -> Section:
         caption = f"{share:.0%} of the frames, for {length:.1f} steps at a time"
         if distance > LOOSE_CLUSTER:
             caption += "; its maps differ"
-        shown.append(_picture(steps, pictures, int(medoid), caption))
+        shown.append(step_picture(steps, pictures, int(medoid), caption))
     return Section(
         "clusters",
         TITLES["clusters"],
@@ -319,12 +319,19 @@ def failures_section(steps: StepBatch, pictures: NDArray[np.uint8], seeds: Seque
         "failures",
         TITLES["failures"],
         (str(worst),),
-        pictures=tuple(_picture(steps, pictures, frame.index, frame.caption) for frame in worst.frames),
+        pictures=tuple(step_picture(steps, pictures, frame.index, frame.caption) for frame in worst.frames),
     )
 
 
-def _picture(steps: StepBatch, pictures: NDArray[np.uint8], row: int, caption: str) -> Picture:
-    """A frame with the combined map and the target's outline."""
+def step_picture(steps: StepBatch, pictures: NDArray[np.uint8], row: int, caption: str) -> Picture:
+    """Draw the frame of a step with the combined map and the target's outline.
+
+    Args:
+        steps: the steps.
+        pictures: uint8 [N, H, W, 3], the frame of each step.
+        row: index of the step.
+        caption: what the picture shows.
+    """
     mask = None if steps.masks is None else steps.masks[row]
     maps = steps.combined[row]
     height, width = maps.grid.image_size

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from robot_attn.things import TARGET_ONLY, cannot_matter
 from robot_attn_policies.rollouts.protocols import HasThings, ability
 from robot_attn_policies.rollouts.rollout import Step
-
-ALLOWED = ("robot", "goal")
-"""Names of things besides the target that a policy may look at: both are part of every task that has them."""
 
 
 class ThingWords:
@@ -21,15 +19,15 @@ class ThingWords:
         episodes: number of episodes.
 
     Attributes:
-        allowed: labels of `ALLOWED`.
+        allowed: labels of things besides the target on which a decision may depend, such as the robot.
         descriptions: for each episode, the description of each label, such as "green cylinder"; the names of
             the labels for an episode of one step. Empty without `HasThings`.
     """
 
     def __init__(self, env: Any, episodes: int) -> None:
         self._env = ability(env, HasThings)
-        names = () if self._env is None else self._env.thing_names
-        self.allowed = [names.index(name) for name in ALLOWED if name in names]
+        names = TARGET_ONLY if self._env is None else self._env.thing_names
+        self.allowed = [label for label in np.flatnonzero(~cannot_matter(names)).tolist() if label != 1]
         self.descriptions = [] if self._env is None else [names] * episodes
         self._known = np.zeros(episodes, np.bool_)
 
