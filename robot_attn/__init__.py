@@ -8,6 +8,8 @@ from robot_attn.attention import attend as attend
 from robot_attn.attention import build_score as build_score
 from robot_attn.episode import Episode as Episode
 from robot_attn.episode import EpisodeError as EpisodeError
+from robot_attn.forcing import Forcing as Forcing
+from robot_attn.forcing import forceable as forceable
 from robot_attn.frames import to_channels_first as to_channels_first
 from robot_attn.frames import to_float as to_float
 from robot_attn.maps import AttentionGrid as AttentionGrid
@@ -35,6 +37,7 @@ __all__ = [
     "AttentionMaps",
     "Episode",
     "EpisodeError",
+    "Forcing",
     "Percept",
     "Perception",
     "attend",
@@ -42,6 +45,7 @@ __all__ = [
     "build_score",
     "detokenize",
     "find_family",
+    "forceable",
     "register_family",
     "to_channels_first",
     "to_float",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
+from robot_attn.forcing import Change, Forcing, forced, is_forced, run_forced
 from robot_attn.frames import check_context, check_image_shape, prepare_frames
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
@@ -70,7 +72,10 @@ class Perception(nn.Module):
         dtype = next(self.parameters()).dtype
         frames = prepare_frames(frames, self.image_shape, dtype)
         check_context(context, frames.shape[0], self.context_dim, dtype)
-        return self.perceive(frames, context if self.context_dim else None)
+        context = context if self.context_dim else None
+        if is_forced():
+            return run_forced(self, lambda: self.perceive(frames, context), frames.shape[0])
+        return self.perceive(frames, context)
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
 
@@ -88,6 +93,36 @@ class Perception(nn.Module):
         Returns:
             Features [B, features_dim] and attention [B, heads, *grid.shape].
         """
+
+    def attention_forced(self, change: Change) -> AbstractContextManager[Forcing]:
+        """Force the attention weights in every forward pass of this module while the context is active.
+
+        It shows whether the features depend on the map:
+
+            with perception.attention_forced(lambda weights: weights.flip(2)):
+                mirrored = perception(frames)
+
+        The weights that the module declares by `robot_attn.forceable` are replaced, and all that depends on
+        them is computed from the new ones. In a module that declares none, the outputs of all operations that
+        have the map's values are replaced, in a forward pass without gradients. If there are none, or if the
+        features do not depend on them, the map has no path to the features, and they stay as they are. A map
+        that is computed from the weights only for display needs the declaration.
+
+        Other threads, and other modules, are not affected.
+
+        Args:
+            change: maps the weights that the module computed, float [B, heads, rows, cols], to those that it
+                uses: a tensor of the same shape and dtype, at least 0, with sum 1 for each head. It is called
+                once in a forward pass.
+
+        Returns:
+            A context manager that gives a `Forcing`: what was forced, and where.
+
+        Raises:
+            ValueError: a family whose map is uniform, a module that is compiled or whose attention is forced
+                already; from the forward pass, what `forceable` raises.
+        """
+        return forced(self, change)
 
     def head_inputs(self) -> HeadInputs:
         """Describe what each head contributes to the last layer, so that single heads can be ablated.

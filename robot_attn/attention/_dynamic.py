@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from robot_attn.attention._attend import Attended, attend
 from robot_attn.attention._checks import check_finite
-from robot_attn.attention._scores import build_score
+from robot_attn.attention._scores import build_score, matmul_heads
 from robot_attn.perception import check_context_dim, check_sizes
 
 
@@ -69,6 +70,7 @@ class DynamicAttention(nn.Module):
         *,
         context: Tensor | None = None,
         mask: Tensor | None = None,
+        force: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Attended, Tensor]:
         """Attend to one frame's tokens, `glimpses` times.
 
@@ -77,6 +79,8 @@ class DynamicAttention(nn.Module):
             state: float [B, s], or None for the learned initial state.
             context: float [B, c], or None where c is 0.
             mask: bool [B, n], True where the module may attend. A fully masked frame reads zeros.
+            force: maps the weights of the last glimpse, [B, h, n], to those to use instead. A head whose
+                weights it changes has them in every glimpse, since the state remembers what all have read.
 
         Returns:
             `Attended` with one entry per glimpse, values [B, h, g, d] and weights [B, h, g, n]; and the state
@@ -108,11 +112,32 @@ class DynamicAttention(nn.Module):
             _check("mask", mask, (batch, count), torch.bool)
             mask = mask[:, None, None]
 
-        shared = tokens[:, None]
+        contexts = [no_context] * (self.glimpses - 1) + [context]
+        attended, after = self._glimpse(tokens[:, None], state, contexts, mask)
+        last = attended.weights[:, :, -1]
+        forced = last if force is None else force(last)
+        if forced is not last:
+            changed = (forced != last).any(dim=2, keepdim=True)
+            attended, after = self._glimpse(tokens[:, None], state, contexts, mask, forced, changed)
+        return attended, after
+
+    def _glimpse(
+        self,
+        shared: Tensor,
+        state: Tensor,
+        contexts: list[Tensor],
+        mask: Tensor | None,
+        forced: Tensor | None = None,
+        changed: Tensor | None = None,
+    ) -> tuple[Attended, Tensor]:
+        """Attend to tokens [B, 1, n, d] once for each context; forced [B, h, n] where changed [B, h, 1]."""
         glimpses = []
-        for glimpse_context in [no_context] * (self.glimpses - 1) + [context]:
-            query = self.to_query(state).view(batch, self.num_heads, 1, self.token_dim)
+        for glimpse_context in contexts:
+            query = self.to_query(state).view(shared.shape[0], self.num_heads, 1, self.token_dim)
             attended = attend(query, shared, shared, score=self.score, mask=mask)
+            if forced is not None and changed is not None:
+                weights = torch.where(changed, forced, attended.weights[:, :, 0])[:, :, None]
+                attended = Attended(matmul_heads(weights, shared), weights)
             state = self.cell(torch.cat([attended.values.flatten(1), glimpse_context], dim=1), state)
             glimpses.append(attended)
         values, weights = (torch.cat(entries, dim=2) for entries in zip(*glimpses, strict=True))
@@ -126,6 +151,7 @@ class DynamicAttention(nn.Module):
         starts: Tensor | None = None,
         context: Tensor | None = None,
         mask: Tensor | None = None,
+        force: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Attended, Tensor]:
         """Attend to a sequence of T frames; equal to T calls of `step`.
 
@@ -135,6 +161,7 @@ class DynamicAttention(nn.Module):
             starts: bool [T, B], True where an episode begins: the state is reset to the initial one there.
             context: float [T, B, c], or None where c is 0.
             mask: bool [T, B, n], True where the module may attend.
+            force: as in `step`; called for every frame.
 
         Returns:
             `Attended` with values [T, B, h, g, d] and weights [T, B, h, g, n]; and the states [T, B, s] after
@@ -165,6 +192,7 @@ class DynamicAttention(nn.Module):
                 state,
                 context=None if context is None else context[index],
                 mask=None if mask is None else mask[index],
+                force=force,
             )
             attended.append(glimpses)
             states.append(state)
@@ -181,6 +209,7 @@ class DynamicAttention(nn.Module):
             starts: Tensor | None = None,
             context: Tensor | None = None,
             mask: Tensor | None = None,
+            force: Callable[[Tensor], Tensor] | None = None,
         ) -> tuple[Attended, Tensor]: ...
 
 

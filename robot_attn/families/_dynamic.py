@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from robot_attn.attention._dynamic import DynamicAttention
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.forcing import forceable, forced_pass, is_forced
 from robot_attn.frames import check_context, prepare_frames
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
@@ -163,7 +164,11 @@ class Dynamic(Perception):
         flat_context = None if context is None else context.flatten(0, 1)
         check_context(flat_context, len(flat), self.context_dim, dtype)
         frames = flat.view(frames.shape)
-        return self._run(frames, state, context if self.context_dim else None, starts)
+        context = context if self.context_dim else None
+        if is_forced():
+            with forced_pass(self, frames.shape[1], len(frames)):
+                return self._run(frames, state, context, starts)
+        return self._run(frames, state, context, starts)
 
     def _run(
         self, frames: Tensor, state: Tensor | None, context: Tensor | None, starts: Tensor | None
@@ -174,7 +179,7 @@ class Dynamic(Perception):
         hidden = F.relu_(self.hidden(patches))
         tokens = torch.cat([hidden, self.places.expand(hidden.shape[0], -1, -1)], dim=2)
         tokens = tokens.view(*sizes, *tokens.shape[1:])
-        glimpses, states = self.attention(tokens, state, context=context, starts=starts)
+        glimpses, states = self.attention(tokens, state, context=context, starts=starts, force=forceable)
         inputs = [glimpses.values[..., -1, :].flatten(2), states]
         if context is not None:
             inputs.append(context)

@@ -13,6 +13,7 @@ from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.forcing import forceable
 from robot_attn.frames import recording
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -187,8 +188,15 @@ class HardPatches(Perception):
         patches = self.patches(frames).flatten(2).transpose(1, 2)
         cast = votes(self.query(patches), self.key(patches), self.score)
         chosen, shares = choose(cast, self.chosen)
+        weights = torch.zeros_like(cast).scatter(1, chosen, shares)
+        used = forceable(weights)
+        if used is not weights:
+            others, other_shares = choose(used, self.chosen)
+            # Patches with equal votes may come in another order: where nothing changed, this one stays.
+            changed = (used != weights).any(dim=1, keepdim=True)
+            chosen, shares = torch.where(changed, others, chosen), torch.where(changed, other_shares, shares)
+            weights = torch.zeros_like(cast).scatter(1, chosen, shares)
         inputs = (self.places[chosen] * (self.chosen * shares)[:, :, None]).flatten(1)
         if context is not None:
             inputs = torch.cat([inputs, context], dim=1)
-        weights = torch.zeros_like(cast).scatter(1, chosen, shares)
         return Percept(F.relu_(self.project(inputs)), weights.view(-1, 1, *self.grid.shape))

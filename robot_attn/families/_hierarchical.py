@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from robot_attn.attention import attend
 from robot_attn.attention._hierarchical import attend_inside, choose, places
+from robot_attn.attention._scores import matmul_heads
 from robot_attn.families._patches import MID_GREY, PATCH, STRIDE, Patches
 from robot_attn.families._readout import Readout
+from robot_attn.forcing import forceable
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
@@ -102,8 +104,11 @@ class Hierarchical(Perception):
         fine = self._fine_patches(frames, chosen)
         table, _ = places(self.grid.shape, SPLIT, frames.device)
         count = self.grid.shape[0] * self.grid.shape[1]
-        attended = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
-        return self.readout.percept(attended.values[:, :, 0], attended.weights[:, :, 0], context)
+        values, weights = attend_inside(inner_query, fine, fine, share, table[chosen], count, score=score)
+        used = forceable(weights)
+        if used is not weights:  # to any fine patch of the frame, selected or not
+            values, weights = matmul_heads(used, self._all_fine_patches(frames)[:, None]), used
+        return self.readout.percept(values[:, :, 0], weights[:, :, 0], context)
 
     def _fine_patches(self, frames: Tensor, chosen: Tensor) -> Tensor:
         """Embed fine patches: frames [B, C, H, W], patches int64 [B, 1, top, h] -> [B, 1, top, h, 4, S]."""
@@ -118,6 +123,12 @@ class Hierarchical(Perception):
         windows = windows.view(batch, channels, count, PATCH, PATCH).transpose(1, 2).flatten(0, 1)
         fine = F.relu_(self.inner(windows)).flatten(2).transpose(1, 2)
         return fine.reshape(*chosen.shape, SPLIT**2, fine.shape[-1])
+
+    def _all_fine_patches(self, frames: Tensor) -> Tensor:
+        """Embed the fine patches of whole frames: [B, C, H, W] -> [B, cells, S]."""
+        rows, cols = self.grid.shape
+        fine = F.relu_(self.inner(frames - MID_GREY))[:, :, :rows, :cols]
+        return fine.flatten(2).transpose(1, 2)
 
     def head_inputs(self) -> HeadInputs:
         return self.readout.head_inputs()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from robot_attn.attention import attend, build_score
 from robot_attn.attention._scores import Scaled, dot
 from robot_attn.families._patches import Patches, frame_coordinates
+from robot_attn.families._readout import forced_values
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -77,7 +78,8 @@ class Keypoints(Perception):
         batch = frames.shape[0]
         query = self.maps.weight[None, :, None].expand(batch, -1, -1, -1)
         coordinates = self.coordinates.t().expand(batch, 1, -1, -1)
-        points, weights = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)
+        attended = attend(query, around.transpose(1, 2)[:, None], coordinates, score=self.score)
+        points, weights = forced_values(attended, coordinates)
         inputs = points.flatten(1) if context is None else torch.cat([points.flatten(1), context], dim=1)
         return Percept(F.relu_(self.project(inputs)), weights.view(batch, self.num_heads, *self.grid.shape))
 

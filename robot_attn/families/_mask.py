@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from robot_attn.attention._checks import check_finite
 from robot_attn.attention._scores import EPSILON
 from robot_attn.families._patches import Patches
+from robot_attn.forcing import forceable
 from robot_attn.frames import prepare_frames
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -118,6 +119,10 @@ class Mask(Perception):
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         patches = self.patches(frames)
         mask, weights = self._gate(patches)
+        used = forceable(weights)
+        if used is not weights:
+            # As open in all as the mask is, and as any mask open by 1 at most.
+            mask, weights = (used * mask.sum(dim=(2, 3), keepdim=True)).clamp(max=1), used
         encoded = self.encoder(patches * mask)
         if context is not None:
             encoded = torch.cat([encoded, context], dim=1)

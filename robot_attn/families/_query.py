@@ -13,6 +13,7 @@ from robot_attn.attention._backward import by_hand, softmax_backward_, standardi
 from robot_attn.attention._scores import EPSILON, Scaled, standardized
 from robot_attn.families._patches import Patches
 from robot_attn.families._readout import Readout
+from robot_attn.forcing import forceable
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
 from robot_attn.perception import Perception, check_sizes
@@ -200,6 +201,9 @@ class Query(Perception):
         if isinstance(score, Scaled) and score.score is standardized:
             temperature = score.log_temperature.exp()
             values, weights = pool_patches(patches, self.hidden.weight, self.queries.weight, temperature)
+            used = forceable(weights)
+            if used is not weights:
+                values, weights = used @ patches, used
             return self.readout.percept(values, weights, context)
         return self.readout(self.queries.weight[None], F.relu(self.hidden(patches)), patches, context)
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_attn.attention import attend, build_score
+from robot_attn.attention import Attended, attend, build_score
+from robot_attn.attention._scores import matmul_heads
 from robot_attn.families._patches import frame_coordinates
+from robot_attn.forcing import forceable
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.maps import AttentionGrid
 from robot_attn.percept import Percept
@@ -64,7 +66,7 @@ class Readout(nn.Module):
         """
         key, value = (tokens if tokens.ndim == 4 else tokens[:, None] for tokens in (key, value))
         query = query.expand(key.shape[0], -1, -1)[:, :, None]
-        attended = attend(query, key, value, score=self.score)
+        attended = forced_values(attend(query, key, value, score=self.score), value)
         return self.percept(attended.values[:, :, 0], attended.weights[:, :, 0], context)
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
@@ -93,3 +95,16 @@ class Readout(nn.Module):
             inputs.append(context)
         features = F.relu_(self.project(torch.cat(inputs, dim=1)))
         return Percept(features, weights.view(*weights.shape[:2], *self.grid.shape))
+
+
+def forced_values(attended: Attended, value: Tensor) -> Attended:
+    """Declare the weights of `attend` by `forceable`, and average the values again if they are forced.
+
+    Args:
+        attended: values [B, h, q, v] and weights [B, h, q, n].
+        value: float [B, h, n, v] or [B, 1, n, v].
+    """
+    weights = forceable(attended.weights)
+    if weights is attended.weights:
+        return attended
+    return Attended(matmul_heads(weights, value), weights)

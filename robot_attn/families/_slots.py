@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from robot_attn.attention import build_score
 from robot_attn.attention._checks import check_tokens
 from robot_attn.attention._scores import Score
 from robot_attn.families._patches import Patches, frame_coordinates, scaled_places
+from robot_attn.forcing import forceable
 from robot_attn.frames import prepare_frames
 from robot_attn.head_inputs import HeadInputs
 from robot_attn.percept import Percept
@@ -91,8 +93,15 @@ class SlotAttention(nn.Module):
             nn.Linear(2 * slot_dim, slot_dim),
         )
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, force: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute the slots of tokens float [B, n, s].
+
+        Args:
+            tokens: float [B, n, s].
+            force: maps the weights of the last round, [B, k, n], to those to use instead. A slot whose
+                weights it changes has them in every round, since what it reads in earlier ones stays with it.
 
         Returns:
             Slots [B, k, D], and the weights of the last round [B, k, n].
@@ -107,10 +116,22 @@ class SlotAttention(nn.Module):
             )
         tokens = self.norm_tokens(tokens)
         key, value = self.key(tokens), self.value(tokens)
+        slots, weights = self._run(key, value)
+        used = weights if force is None else force(weights)
+        if used is not weights:
+            slots, weights = self._run(key, value, used, (used != weights).any(dim=2, keepdim=True))
+        return slots, weights
+
+    def _run(
+        self, key: Tensor, value: Tensor, forced: Tensor | None = None, changed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run all rounds, with the weights `forced` [B, k, n] in the slots `changed`, bool [B, k, 1]."""
         # A sum, so that torch.func.vmap batches the initial state too: GRUCell works in place.
-        slots = self.first + tokens.new_zeros(tokens.shape[0], *self.first.shape)
+        slots = self.first + key.new_zeros(key.shape[0], *self.first.shape)
         for _ in range(self.rounds):
             weights = compete(self.query(self.norm_slots(slots)), key, self.score)
+            if forced is not None and changed is not None:
+                weights = torch.where(changed, forced, weights)
             read = weights @ value
             slots = self.cell(read.flatten(0, 1), slots.flatten(0, 1)).view_as(read)
             slots = slots + self.update(self.norm_update(slots))
@@ -118,7 +139,9 @@ class SlotAttention(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module's own __call__ returns Any
 
-        def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]: ...
+        def __call__(
+            self, tokens: Tensor, force: Callable[[Tensor], Tensor] | None = None
+        ) -> tuple[Tensor, Tensor]: ...
 
 
 class Slots(Perception):
@@ -231,7 +254,7 @@ class Slots(Perception):
 
     def _attend(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.patches(frames).flatten(2).transpose(1, 2)
-        return self.attention(self.hidden(patches + self.place(self.coordinates.t())))
+        return self.attention(self.hidden(patches + self.place(self.coordinates.t())), forceable)
 
     def _decode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         if self.decoder is None:
