@@ -127,7 +127,7 @@ def mass_by_label(maps: Floats, labels: NDArray[np.integer], count: int) -> NDAr
     if labels.size and not (labels.min() >= 0 and labels.max() < count):
         raise ValueError(f"expected labels from 0 to {count - 1}, got {labels.min()} to {labels.max()}")
     frames, heads = maps.shape[:2]
-    bins = labels.reshape(frames, 1, -1).astype(np.int64)
+    bins = labels.reshape(frames, 1, labels.shape[1] * labels.shape[2]).astype(np.int64)
     bins = bins + count * np.arange(frames * heads).reshape(frames, heads, 1)
     sums = np.bincount(bins.ravel(), maps.reshape(-1), minlength=frames * heads * count)
     return np.asarray(sums.reshape(frames, heads, count))

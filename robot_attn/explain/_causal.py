@@ -54,11 +54,14 @@ class CausalMaps:
             in units of the outputs; float64 [B, H, W]. It is about 0 where nothing depends on the pixel.
         error: its standard error, float64 [B, H, W].
         masks: number of masks that were used.
+        cell: side of the masks' cells in pixels. A pixel's importance is also that of pixels less than a cell
+            away, which share its cell in some of the masks.
     """
 
     importance: NDArray[np.float64]
     error: NDArray[np.float64]
     masks: int
+    cell: int
 
     def significant(self, errors: float = SIGNIFICANT) -> NDArray[np.float64]:
         """Return the maps as weights: importance where it exceeds 0 by `errors` standard errors, else 0.
@@ -134,7 +137,7 @@ def causal_map(
             )
             if (uncertain <= error * highest).all():
                 break
-    return CausalMaps(mean, errors, blocks * masks_per_block)
+    return CausalMaps(mean, errors, blocks * masks_per_block, side)
 
 
 def occlusion_map(

@@ -43,6 +43,7 @@ SUITES = ("easy", "medium", "hard")
 SUITE_VERSIONS = ("easy-v0", "medium-v0", "hard-v0")
 """Full names of the suites."""
 
+NUISANCE_FRAMES = 64
 EVALUATION_SEED = 1_000_000_000
 CALIBRATION_SEED = 1_500_000_000
 MAX_SEED = (1 << 32) - 1

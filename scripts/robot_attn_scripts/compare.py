@@ -10,18 +10,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robot_attn_scripts import _loaded_run, _pool, _report
+from robot_attn_scripts import _loaded_run, _nuisance, _pool, _report
 from robot_attn_scripts.options.compare import Options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from robot_attn_policies.evaluation.compare import Comparison
-    from robot_attn_policies.evaluation.result_cache import Baselines, Question, Scores
+    from robot_attn_policies.evaluation.result_cache import Question, Result
     from robot_attn_policies.training.presets import TrainConfig
 
 CELLS, NAME = "cells", "comparison"
 """Names in the output folder: the folder of the cells, and the stem of the other files."""
+NUISANCE_PLOT = "nuisance.png"
 
 COLUMNS = (
     ("return", "return", 1, 1),
@@ -33,6 +34,7 @@ COLUMNS = (
     ("x centre bias", "mass_over_center_bias", 1, 1),
     ("pointing, %", "pointing_game", 0, 100),
     ("attended, %", "attended", 0, 100),
+    ("nuisance, %", "nuisance", 1, 100),
 )
 """Columns of the table: heading, metric, digits, factor. The return is a column where it is the score."""
 IN_TERMINAL = ("return", "normalised_score", "success", "mass_over_chance", "pointing_game")
@@ -45,7 +47,7 @@ class CellJob:
 
     Args:
         path: file of the cell.
-        question: what is measured in it.
+        question: what is measured in it; a `NuisanceQuestion` for the nuisance of the policy.
         run: run folder of the policy; None for the baselines of the score (random policy and oracle).
         which: checkpoint to load.
         envs: number of parallel environments.
@@ -60,17 +62,22 @@ class CellJob:
     modules: tuple[str, ...] = ()
 
     @property
-    def episodes(self) -> int:
-        """Number of episodes to run: evaluation and calibration, or both baselines."""
+    def frames(self) -> int | None:
+        """Number of frames in which nuisance is measured; None in a cell of scores or baselines."""
+        return getattr(self.question, "frames", None)
+
+    def size(self, horizon: int) -> int:
+        """Return the largest number of steps, with those of calibration or of both baselines; or frames."""
         question = self.question
         more = question.episodes if question.calibration is None else question.calibration["episodes"]
-        return question.episodes + more
+        return horizon * (question.episodes + more) if self.frames is None else self.frames
 
-    def answer(self) -> Scores | Baselines | None:
+    def answer(self) -> Any:
         """Read the cell's result; None if it is not measured yet."""
-        from robot_attn_policies.evaluation.result_cache import Baselines, Scores, read_cell
+        from robot_attn_policies.evaluation.result_cache import Baselines, NuisanceScores, Scores, read_cell
 
-        return read_cell(self.path, self.question, Baselines if self.run is None else Scores)
+        kind = Baselines if self.run is None else Scores if self.frames is None else NuisanceScores
+        return read_cell(self.path, self.question, kind)
 
 
 def run(options: Options) -> dict[str, object]:
@@ -82,8 +89,9 @@ def run(options: Options) -> dict[str, object]:
     """
     from rich.console import Console
 
-    from robot_attn_policies.evaluation.compare import compare, group_runs
-    from robot_attn_policies.evaluation.compare_plot import write_plot
+    from robot_attn_policies.evaluation.compare import TRAINED, compare, group_runs
+    from robot_attn_policies.evaluation.compare_plot import write_nuisance_plot, write_plot
+    from robot_attn_policies.evaluation.shift_correlation import RunResult, shift_table
     from robot_attn_policies.training.run_folder import locked, write_file
 
     policies = load_policies(options)
@@ -93,14 +101,24 @@ def run(options: Options) -> dict[str, object]:
     if not options.force:
         check_same_runs(out / f"{NAME}.json", configs)
     table = plan(options, configs, out / CELLS)
-    jobs = list({job.path: job for pair in table.values() for job in pair}.values())
+    jobs = list({job.path: job for of_run in table.values() for job in of_run}.values())
 
     console = Console()
     missing = [job for job in jobs if job.answer() is None]
     horizons = check_scenes(missing)
+    frames = [job.frames for job in missing if job.frames is not None]
+    if frames:
+        console.print(
+            f"nuisance: {sum(frames):,} frames in {len(frames)} cells, with 96 to 480 passes of the policy "
+            "for each frame",
+            style="dim",
+            highlight=False,
+        )
     with locked(out / CELLS, "comparison"):
         try:
-            measure(missing, horizons, options.jobs, Console(stderr=True))
+            for unit in ("steps", "frames"):
+                some = [job for job in missing if (job.frames is None) == (unit == "steps")]
+                measure(some, horizons, options.jobs, unit, Console(stderr=True))
         except KeyboardInterrupt:
             done = sum(job.answer() is not None for job in jobs)
             console.print(
@@ -110,17 +128,38 @@ def run(options: Options) -> dict[str, object]:
                 highlight=False,
             )
             raise
-    cells: Any = {scene: {arm: [] for arm in arms} for scene, _ in table}
-    for arm, runs in arms.items():
-        for scene in cells:
-            cells[scene][arm] = [[job.answer() for job in table[scene, run]] for run in runs]
+    scenes = list(dict.fromkeys(scene for scene, _ in table))
+    answers: Any = {place: [job.answer() for job in of_run] for place, of_run in table.items()}
     seeds = {arm: [configs[run].seed for run in runs] for arm, runs in arms.items()}
     uniform = frozenset(arm for arm, runs in arms.items() if policies[runs[0]].probe.uniform)
-    comparison = compare(cells, seeds, uniform)
+
+    def by_arm(part: slice | int) -> Any:
+        return {
+            scene: {arm: [answers[scene, run][part] for run in runs] for arm, runs in arms.items()}
+            for scene in scenes
+        }
+
+    comparison = compare(by_arm(slice(2)), seeds, uniform, by_arm(2) if options.nuisance else None)
 
     figures = figures_of(comparison, options, {arm: {run: configs[run] for run in arms[arm]} for arm in arms})
-    show(figures, console)
     files = {ending: out / f"{NAME}.{ending}" for ending in ("md", "png", "json")}
+    if options.nuisance:
+        results = [
+            RunResult(
+                run,
+                arm,
+                arm in uniform,
+                [tuple(answers[scene, run][:2]) for scene in scenes],
+                [answers[scene, run][2] for scene in scenes],
+            )
+            for arm, runs in arms.items()
+            for run in runs
+        ]
+        shifts = shift_table(results, [scene for scene in scenes if scene != TRAINED])
+        figures["nuisance"] = _nuisance.correlation_figures(shifts)
+        files["nuisance"] = out / NUISANCE_PLOT
+        write_nuisance_plot(files["nuisance"], shifts, headline(figures))
+    show(figures, console)
     write_file(files["md"], markdown(figures).encode())
     write_plot(files["png"], comparison, headline(figures))
     for path in (files["json"], options.json):
@@ -190,7 +229,7 @@ def seeds_of(options: Options, used: set[int]) -> tuple[list[int], list[int]]:
 
 def plan(
     options: Options, configs: Mapping[str, TrainConfig], folder: Path
-) -> dict[tuple[str, str], tuple[CellJob, CellJob]]:
+) -> dict[tuple[str, str], tuple[CellJob, ...]]:
     """List the cells of the comparison.
 
     A cell's file is named after arm, seed and scene, so that a retrained run replaces its own cells and other
@@ -202,11 +241,12 @@ def plan(
         folder: folder of the cells.
 
     Returns:
-        For each scene and run, the cell of its scores and the cell of the baselines. Runs with the same
-        environment share the latter.
+        For each scene and run, the cell of its scores, the cell of the baselines, and that of its nuisance if
+        it is measured. Runs with the same environment share the baselines.
     """
     from robot_attn_policies.evaluation.compare import TRAINED, arm_config
-    from robot_attn_policies.evaluation.result_cache import Question, policy_identity
+    from robot_attn_policies.evaluation.nuisance import EPISODES
+    from robot_attn_policies.evaluation.result_cache import NuisanceQuestion, Question, policy_identity
     from robot_attn_policies.training.run_folder import json_hash, library_versions
 
     versions = library_versions()
@@ -223,13 +263,26 @@ def plan(
                 calibration={"first_seed": calibration[0], "episodes": len(calibration)},
             )
             arm = json_hash(asdict(arm_config(config)))[:8]
-            files = (
-                f"{config.perception}-{arm}-{config.seed}-{scene}.json",
-                f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json",
-            )
-            table[scene, run] = (
-                CellJob(folder / files[0], scores, Path(run), options.which, options.envs, options.module),
-                CellJob(folder / files[1], baselines, None, options.which, options.envs, options.module),
+            name = f"{config.perception}-{arm}-{config.seed}-{scene}.json"
+            cells: list[tuple[str, Question, Path | None]] = [
+                (name, scores, Path(run)),
+                (f"ends-{json_hash(dict(config.env))[:8]}-{scene}.json", baselines, None),
+            ]
+            if options.nuisance:
+                question = NuisanceQuestion(
+                    config.task,
+                    scene,
+                    env,
+                    evaluation[0],
+                    min(len(evaluation), EPISODES),
+                    versions,
+                    scores.policy,
+                    frames=options.nuisance_frames,
+                )
+                cells.append((f"nuisance-{name}", question, Path(run)))
+            table[scene, run] = tuple(
+                CellJob(folder / file, question, path, options.which, options.envs, options.module)
+                for file, question, path in cells
             )
     return table
 
@@ -253,7 +306,9 @@ def check_scenes(jobs: Iterable[CellJob]) -> dict[Path, int]:
     return by_path
 
 
-def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: int, console: Console) -> None:
+def measure(
+    jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: int, unit: str, console: Console
+) -> None:
     """Measure the cells in several processes with a progress bar, and write each as soon as it is done."""
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -262,25 +317,25 @@ def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: in
     from robot_attn_policies.training.progress_bar import pace
 
     # Longest first, so that no core idles for long at the end.
-    left = {job.path: horizons[job.path] * job.episodes for job in jobs}
+    left = {job.path: job.size(horizons[job.path]) for job in jobs}
     jobs = sorted(jobs, key=lambda job: -left[job.path])
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[pace]}"))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"0 of {len(jobs)} cells", total=sum(left.values()), pace="starting")
-        started, steps, done = time.monotonic(), 0, 0
+        started, finished, done = time.monotonic(), 0, 0
 
         def on_progress(index: int, more: int) -> None:
-            nonlocal steps
-            steps += more
+            nonlocal finished
+            finished += more
             left[jobs[index].path] -= more
-            rate = steps / (time.monotonic() - started)
-            progress.update(task, advance=more, pace=pace(rate, sum(left.values())))
+            rate = finished / (time.monotonic() - started)
+            progress.update(task, advance=more, pace=pace(rate, sum(left.values()), unit))
 
-        def on_result(index: int, answer: Scores | Baselines) -> None:
+        def on_result(index: int, answer: Result) -> None:
             nonlocal done
             done += 1
             write_cell(jobs[index].path, jobs[index].question, answer)
-            # The remaining steps of episodes that ended early.
+            # The remaining steps or frames of episodes that ended early.
             progress.update(
                 task, advance=left.pop(jobs[index].path), description=f"{done} of {len(jobs)} cells"
             )
@@ -290,9 +345,9 @@ def measure(jobs: Sequence[CellJob], horizons: Mapping[Path, int], processes: in
         )
 
 
-def measure_cell(job: CellJob, report_progress: _pool.ReportProgress) -> Scores | Baselines:
+def measure_cell(job: CellJob, report_progress: _pool.ReportProgress) -> Result:
     """Measure a cell in this process."""
-    from robot_attn_policies.evaluation.result_cache import baselines_of, scores_of
+    from robot_attn_policies.evaluation.result_cache import baselines_of, nuisance_scores_of, scores_of
     from robot_attn_policies.rollouts.rollout import Step
 
     def start_progress(name: str, steps: int) -> Any:
@@ -307,9 +362,13 @@ def measure_cell(job: CellJob, report_progress: _pool.ReportProgress) -> Scores 
     with closing(_loaded_run.make_env(question.task, question.env, min(job.envs, len(seeds)))) as env:
         if job.run is None:
             return baselines_of(*_loaded_run.baselines(env, seeds, start_progress))
+        policy = _loaded_run.load(job.run, job.which, job.modules)
+        if job.frames is not None:
+            return nuisance_scores_of(
+                _nuisance.measure(policy.probe, env, seeds, job.frames, report_progress)
+            )
         assert question.calibration is not None
         first, count = question.calibration["first_seed"], question.calibration["episodes"]
-        policy = _loaded_run.load(job.run, job.which, job.modules)
         calibration = range(first, first + count)
         return scores_of(*_loaded_run.score(policy, policy.probe, env, seeds, calibration, start_progress))
 
@@ -318,7 +377,7 @@ def figures_of(
     comparison: Comparison, options: Options, arms: Mapping[str, Mapping[str, TrainConfig]]
 ) -> dict[str, object]:
     """Make the JSON of the figures, with their units, and of the configurations."""
-    from robot_attn_policies.evaluation.compare import METRICS
+    from robot_attn_policies.evaluation.compare import UNITS
     from robot_attn_policies.evaluation.result_cache import policy_identity
     from robot_attn_policies.training.run_folder import library_versions
 
@@ -327,7 +386,7 @@ def figures_of(
     def figure(name: str, scene: str, arm: str) -> dict[str, object]:
         measured = comparison.figures[scene][arm][name]
         runs = [value if value == value else None for value in measured.runs]
-        return {**_report.interval(measured.interval, METRICS[name].unit), "runs": runs}
+        return {**_report.interval(measured.interval, UNITS[name]), "runs": runs}
 
     return {
         "task": next(config.task for runs in arms.values() for config in runs.values()),
@@ -359,7 +418,7 @@ def figures_of(
         },
         "differences": {
             scene: [
-                {"arms": list(pair), **_report.interval(difference, METRICS[comparison.score].unit)}
+                {"arms": list(pair), **_report.interval(difference, UNITS[comparison.score])}
                 for pair, difference in pairs.items()
             ]
             for scene, pairs in comparison.differences.items()
@@ -406,7 +465,9 @@ def _rows(figures: Any, scene: str, columns: Iterable[tuple[str, str, int, int]]
 
 def _columns(figures: Any) -> list[tuple[str, str, int, int]]:
     """List the columns of the table: the return or the normalised scores, whichever the score is."""
-    unknown = "normalised_score" if figures["score"] == "return" else "return"
+    unknown = ("normalised_score" if figures["score"] == "return" else "return",)
+    if "nuisance" not in figures:
+        unknown += ("nuisance",)
     return [column for column in COLUMNS if not column[1].startswith(unknown)]
 
 
@@ -426,12 +487,15 @@ def show(figures: Any, console: Console) -> None:
     from rich.text import Text
 
     columns = [column for column in _columns(figures) if column[1] in IN_TERMINAL]
+    nuisance = [column for column in COLUMNS if column[1] == "nuisance"]
     scores = _report.figure_table("arm (runs)", *(heading for heading, *_ in columns))
     differences = _report.figure_table("arms", "difference in score")
+    shares = _report.figure_table("arm (runs)", *(heading for heading, *_ in nuisance))
     for scene in figures["scenes"]:
         for table, rows in (
             (scores, _rows(figures, scene, columns)),
             (differences, _differences(figures, scene)),
+            (shares, _rows(figures, scene, nuisance)),
         ):
             table.add_row(Text(scene, style="bold"))
             for row in rows:
@@ -446,6 +510,10 @@ def show(figures: Any, console: Console) -> None:
         console.print()
     console.print(" ".join(_notes(figures)), style="dim", highlight=False)
     console.print()
+    if "nuisance" in figures:
+        console.print(shares, highlight=False)
+        console.print()
+        _nuisance.show_correlations(figures["nuisance"], console)
 
 
 def markdown(figures: Any) -> str:
@@ -457,6 +525,11 @@ def markdown(figures: Any) -> str:
     parts = [f"{headline(figures)}. {' '.join(_notes(figures))}", _markdown_table(headings, scores)]
     if differences:
         parts.append(_markdown_table(["scene", "arms", "difference in score"], differences))
+    if "nuisance" in figures:
+        parts.append(" ".join(_nuisance.correlation_notes(figures["nuisance"])))
+        parts.append(
+            _markdown_table(_nuisance.correlation_headings(), _nuisance.correlation_rows(figures["nuisance"]))
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from robot_attn_scripts import _loaded_run, _report
+from robot_attn_scripts import _loaded_run, _nuisance, _report
 from robot_attn_scripts.options.evaluate import Options
 
 if TYPE_CHECKING:
@@ -45,20 +45,24 @@ def evaluate(options: Options) -> dict[str, object]:
     scene = _loaded_run.scene(policy.config.env, options.pairs, options.suite)
     envs = _loaded_run.batch_size(policy.config.task, options.episodes, options.envs)
     focus: dict[str | None, Focus | None] = dict.fromkeys(policy.probes)
-    with (
-        closing(policy.make_env(policy.config.task, scene, envs)) as env,
-        _loaded_run.step_bar(Console(stderr=True)) as start_progress,
-    ):
-        rollouts = None
-        for key, probe in policy.probes.items():
-            if _loaded_run.has_masks(env, probe):
+    nuisance: dict[str | None, object] = dict.fromkeys(policy.probes)
+    console = Console(stderr=True)
+    with closing(policy.make_env(policy.config.task, scene, envs)) as env:
+        masked = {key: probe for key, probe in policy.probes.items() if _loaded_run.has_masks(env, probe)}
+        with _loaded_run.step_bar(console) as start_progress:
+            for key, probe in masked.items():
                 rollouts, focus[key] = _loaded_run.score(
                     policy, probe, env, seeds, calibration_seeds, start_progress
                 )
-        if rollouts is None:
-            act = next(iter(policy.probes.values())).act
-            rollouts = _loaded_run.play("the policy", act, env, seeds, start_progress)
-        random, oracle = _loaded_run.baselines(env, seeds, start_progress)
+            if not masked:
+                act = next(iter(policy.probes.values())).act
+                rollouts = _loaded_run.play("the policy", act, env, seeds, start_progress)
+            random, oracle = _loaded_run.baselines(env, seeds, start_progress)
+        for key, probe in masked.items() if options.nuisance else ():
+            with _nuisance.frame_bar(console, options.nuisance_frames) as on_frames:
+                nuisance[key] = _nuisance.figures_of(
+                    _nuisance.measure(probe, env, seeds, options.nuisance_frames, on_frames)
+                )
 
     by_camera = {
         key: None if found is None else _focus_figures(found, policy.probes[key].uniform, calibration_seeds)
@@ -76,6 +80,8 @@ def evaluate(options: Options) -> dict[str, object]:
         **_score_figures(rollouts, random, oracle),
         "focus": None if several else next(iter(by_camera.values())),
         **({"focus_by_camera": by_camera} if several else {}),
+        **({} if several or not options.nuisance else {"nuisance": next(iter(nuisance.values()))}),
+        **({"nuisance_by_camera": nuisance} if several and options.nuisance else {}),
     }
 
 
@@ -221,6 +227,10 @@ def show(figures: Any, console: Any) -> None:
 
     for camera, focus in figures.get("focus_by_camera", {None: figures["focus"]}).items():
         _show_focus(figures, focus, camera, console)
+    if "nuisance" in figures:
+        _nuisance.show(figures["nuisance"], None, console)
+    for camera, nuisance in figures.get("nuisance_by_camera", {}).items():
+        _nuisance.show(nuisance, camera, console)
 
 
 def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> None:

@@ -295,6 +295,7 @@ def test_the_listed_names_equal_those_of_the_packages() -> None:
     from robot_attn_envs.image_size import MIN_SIZE as MIN_FRAME
     from robot_attn_envs.shifts import SHIFTS, SUITES
     from robot_attn_policies.evaluation.evaluate import CALIBRATION_SEED, EVALUATION_SEED
+    from robot_attn_policies.evaluation.nuisance import FRAMES
 
     assert tuple(robot_attn.FAMILIES) == _choices.FAMILIES
     assert tuple(gymnasium.spec(name).name.lower() for name in TASKS) == _choices.TASKS
@@ -302,6 +303,7 @@ def test_the_listed_names_equal_those_of_the_packages() -> None:
     assert tuple(SUITES) == _choices.SUITE_VERSIONS
     assert tuple(dict.fromkeys(name.rpartition("-v")[0] for name in SUITES)) == _choices.SUITES
     assert (_choices.EVALUATION_SEED, _choices.CALIBRATION_SEED) == (EVALUATION_SEED, CALIBRATION_SEED)
+    assert _choices.NUISANCE_FRAMES == FRAMES
     assert (_choices.MIN_FRAME, _choices.MAX_FRAME) == (MIN_FRAME, MAX_SIZE)
     assert _choices.MIN_REPLAY == MIN_SIZE
 

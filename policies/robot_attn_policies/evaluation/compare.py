@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn_policies.evaluation.evaluate import normalised, with_baselines
-from robot_attn_policies.evaluation.result_cache import Baselines, Scores
+from robot_attn_policies.evaluation.result_cache import Baselines, NuisanceScores, Scores
 from robot_attn_policies.evaluation.statistics import (
     Interval,
     Statistic,
@@ -163,6 +163,11 @@ METRICS: Mapping[str, Metric] = {
 """The metrics by name. Focus metrics are of the best head; a uniform map scores chance level."""
 
 
+NUISANCE = "nuisance"
+UNITS = {name: metric.unit for name, metric in METRICS.items()} | {NUISANCE: "fraction of the causal map"}
+"""Unit of each figure of `compare`."""
+
+
 class ArmFigure(NamedTuple):
     """A figure of an arm in a scene."""
 
@@ -192,6 +197,7 @@ def compare(
     cells: Mapping[str, Mapping[str, Sequence[tuple[Scores, Baselines]]]],
     seeds: Mapping[str, Sequence[int]],
     uniform: frozenset[str] = frozenset(),
+    nuisance: Mapping[str, Mapping[str, Sequence[NuisanceScores]]] | None = None,
 ) -> Comparison:
     """Estimate the figures of arms and their differences, with intervals from `bootstrap_arms`.
 
@@ -199,6 +205,7 @@ def compare(
         cells: by scene and arm, each run's scores and the baselines on the same seeds.
         seeds: training seeds of each arm's runs, in that order.
         uniform: arms whose attention is uniform by construction.
+        nuisance: by scene and arm, each run's nuisance, which becomes a figure too.
 
     Returns:
         The figures by scene, arm and metric, and the differences by scene and pair of arms.
@@ -232,4 +239,11 @@ def compare(
                     (one, other): a.minus(b).interval()
                     for (one, a), (other, b) in itertools.combinations(zip(arms, estimates, strict=True), 2)
                 }
+        if nuisance is not None:
+            shares = [np.stack([run.rows for run in runs]) for runs in nuisance[scene].values()]
+            for arm, table, estimate in zip(
+                nuisance[scene], shares, bootstrap_arms(shares, ratio_of_sums), strict=True
+            ):
+                each = tuple(ratio_of_sums(table, 1).tolist())
+                figures[scene][arm][NUISANCE] = ArmFigure(estimate.interval(), each)
     return Comparison(figures, differences, seeds, uniform, score)

@@ -1,8 +1,10 @@
-"""Plot a comparison: normalised score and focus of every arm in every scene."""
+"""Plot a comparison: score and focus of every arm in every scene; return kept under shifts over nuisance."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import numpy as np
 
 from robot_attn_policies.evaluation.compare import Comparison
 from robot_attn_policies.evaluation.plot_style import (
@@ -13,6 +15,12 @@ from robot_attn_policies.evaluation.plot_style import (
     new_figure,
     style,
     write_figure,
+)
+from robot_attn_policies.evaluation.shift_correlation import (
+    PREDICTORS,
+    Predictor,
+    ShiftTable,
+    shift_correlation,
 )
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
@@ -78,6 +86,53 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
         title="mean over seeds with its 95 % interval, and each seed as a small dot", title_fontsize=9,
     )  # fmt: skip
     legend.get_title().set_color(DIM)
+    write_figure(path, figure)
+
+
+def write_nuisance_plot(path: Path, table: ShiftTable, title: str) -> None:
+    """Plot the share of return that each run keeps in each shifted scene over its nuisance, as PNG.
+
+    Colours are arms and markers are scenes.
+
+    Args:
+        path: the file to write.
+        table: the points to plot.
+        title: title of the figure.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    figure = new_figure(10, 4.2, title)
+    arms = list(dict.fromkeys(table.arms))
+    panels: tuple[Predictor, ...] = ("nuisance_trained", "nuisance_shifted")
+    for axes, predictor in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        axes.axhline(1.0, zorder=1, **LEVEL)
+        for place, arm in enumerate(arms):
+            rows = np.array([name == arm for name in table.arms])
+            for column, scene in enumerate(table.scenes):
+                axes.plot(
+                    100 * table.predictors[predictor][rows, column], table.kept[rows, column],
+                    linestyle="none", marker=MARKERS[column % len(MARKERS)], markersize=6.5, alpha=0.8,
+                    color=COLOURS[place % len(COLOURS)], markeredgecolor="white", markeredgewidth=0.8,
+                    label=f"{arm}, {scene}",
+                )  # fmt: skip
+        found = shift_correlation(table, predictor)
+        note = "too few runs for a correlation"
+        if found is not None:
+            note = "rank correlation {:+.2f} [{:+.2f}, {:+.2f}]".format(*found[0])
+        axes.set_title(f"{PREDICTORS[predictor]}\n{note}", loc="left", fontsize=11, color=INK)
+        axes.set_xlabel("causal mass on what cannot matter, %", fontsize=10, color=INK)
+        style(axes)
+    figure.axes[0].set_ylabel("share of return kept under the shift", fontsize=10, color=INK)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(handles) or 1, 6),
+        frameon=False,
+        fontsize=8,
+    )
     write_figure(path, figure)
 
 

@@ -1,4 +1,4 @@
-"""Cache of a comparison's results: one file ("cell") per run and scene, and per baseline and scene.
+"""Cache of a comparison's results: one file ("cell") per run, scene and measurement.
 
 A cell has the question (`Question`: what was evaluated, with all settings) and the answer (one number per
 episode). It is written atomically and reused as long as the question is the same. An interrupted comparison
@@ -12,13 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain import STATES
 from robot_attn_policies.evaluation.evaluate import Focus, with_baselines
+from robot_attn_policies.evaluation.nuisance import FRAMES, Nuisance
 from robot_attn_policies.rollouts.rollout import Rollouts
 from robot_attn_policies.training.dataclass_json import from_json
 from robot_attn_policies.training.presets import Json
@@ -47,6 +48,14 @@ class Question:
     """Options of the environment on which the best head is chosen."""
     calibration: Mapping[str, int] | None = None
     """First seed and number of the episodes on which the best head is chosen."""
+
+
+@dataclass(frozen=True)
+class NuisanceQuestion(Question):
+    """What a cell of nuisance evaluates."""
+
+    frames: int = FRAMES
+    """Number of frames if no episode ends early."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,36 @@ class Scores:
     """Number of frames in which the target is attended; None in a cell of an earlier version."""
 
 
-Answer = TypeVar("Answer", bound=Baselines | Scores)
+@dataclass(frozen=True)
+class NuisanceScores:
+    """Nuisance of a policy, one number per episode: `Nuisance`."""
+
+    backdrop: tuple[float, ...]
+    """Share of causal mass on the backdrop, summed over the scored frames."""
+    distractors: tuple[float, ...]
+    """Share on distractors."""
+    occluder: tuple[float, ...]
+    """Share on an occluder."""
+    clipped: tuple[float, ...]
+    """Share on all of these of importance that is clipped at 0."""
+    uniform: tuple[float, ...]
+    """Share of a uniform map on all of these."""
+    scored: tuple[int, ...]
+    """Number of frames that are scored."""
+    blank: tuple[int, ...]
+    """Number of frames without a significant pixel."""
+    hidden: tuple[int, ...]
+    """Number of frames with nothing in view that can matter."""
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """[E, 2] share on all that cannot matter, and number of scored frames, for `ratio_of_sums`."""
+        return np.stack([np.add(np.add(self.backdrop, self.distractors), self.occluder), self.scored], axis=1)
+
+
+Result: TypeAlias = Baselines | Scores | NuisanceScores
+"""Answer of a cell."""
+Answer = TypeVar("Answer", bound=Result)
 
 
 def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
@@ -105,6 +143,20 @@ def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
         center_bias=_rounded(totals.mass[:, focus.index("center_bias")]),
         visible=tuple(totals.visible.tolist()),
         attended=tuple(focus.states[:, head, STATES.index("attended")].tolist()),
+    )
+
+
+def nuisance_scores_of(nuisance: Nuisance) -> NuisanceScores:
+    """Nuisance of an evaluation, for a cell."""
+    return NuisanceScores(
+        backdrop=_rounded(nuisance.backdrop),
+        distractors=_rounded(nuisance.distractors),
+        occluder=_rounded(nuisance.occluder),
+        clipped=_rounded(nuisance.clipped),
+        uniform=_rounded(nuisance.uniform),
+        scored=tuple(nuisance.scored.tolist()),
+        blank=tuple(nuisance.blank.tolist()),
+        hidden=tuple(nuisance.hidden.tolist()),
     )
 
 
@@ -133,7 +185,7 @@ def policy_identity(folder: Path, which: Literal["best", "last"]) -> str:
     return identity.hexdigest()
 
 
-def write_cell(path: Path, question: Question, answer: Baselines | Scores) -> None:
+def write_cell(path: Path, question: Question, answer: Result) -> None:
     """Write a cell atomically, one field per line.
 
     Raises:
@@ -152,7 +204,7 @@ def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | No
     Args:
         path: the cell's file.
         question: what was to be evaluated.
-        kind: `Scores` or `Baselines`.
+        kind: `Scores`, `Baselines` or `NuisanceScores`.
 
     Returns:
         The answer; None if there is no cell yet, or if it answers another question.
@@ -166,7 +218,7 @@ def read_cell(path: Path, question: Question, kind: type[Answer]) -> Answer | No
     try:
         if not isinstance(data, dict) or data.keys() != {"question", "answer"}:
             raise ValueError("expected the fields question and answer")
-        if from_json(Question, data["question"], "question") != question:
+        if from_json(type(question), data["question"], "question") != question:
             return None
         answer: Answer = from_json(kind, _completed(kind, data["answer"]), "answer")
         for field in fields(answer):

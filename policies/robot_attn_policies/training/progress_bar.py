@@ -12,15 +12,16 @@ from rich.progress import BarColumn, Progress, TextColumn
 from robot_attn_policies.training.presets import TrainConfig
 
 
-def pace(steps_per_second: float, left: int) -> str:
+def pace(per_second: float, left: int, unit: str = "steps") -> str:
     """Format a throughput and the remaining time: `1,204 steps/s · 3:20 left`.
 
     Args:
-        steps_per_second: throughput.
+        per_second: throughput.
         left: remaining steps.
+        unit: what is counted, if not steps.
     """
-    seconds = left / steps_per_second
-    return f"{steps_per_second:,.0f} steps/s · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+    seconds = left / per_second
+    return f"{per_second:,.0f} {unit}/s · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
 
 class ProgressBar:

@@ -122,6 +122,17 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nuisance:
+    """Causal maps."""
+
+    nuisance: bool = False
+    """Also measure nuisance: the share of the causal map's mass on what cannot matter (backdrop, distractors,
+    occluder), of any policy, with attention or without. Each frame takes 96 to 480 passes of the policy."""
+    nuisance_frames: int = _choices.NUISANCE_FRAMES
+    """Frames in which nuisance is measured, of the first 16 evaluation episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overwrite:
     """Whether files of an earlier run may be replaced."""
 

@@ -68,20 +68,21 @@ class Output(_groups.Output):
 
 
 @dataclass(frozen=True)
-class Options(Policies, Episodes, Scene, Output, Checked):
+class Options(Policies, Episodes, Scene, _groups.Nuisance, Output, Checked):
     """Compare trained policies: score and localisation of each arm, with and without visual shifts.
 
     Runs that differ only in their seed form one arm. Every run is evaluated on the same seeds in every scene,
     in several processes. Each cell (one run in one scene) is saved to the output folder as soon as it is
     measured: after Ctrl-C the same command resumes, and a run that was retrained is measured again. The
     folder ends up with comparison.md (tables), comparison.png (plot) and comparison.json (all figures and
-    configurations).
+    configurations). With --nuisance, these also have the rank correlation of nuisance, and of attention on
+    the target, with the share of return that runs keep under shifts; nuisance.png is its plot.
     """
 
     def check(self) -> None:
         if not self.runs:
             raise ValueError("expected run folders to compare, got none: name them, such as runs/track/*")
-        _groups.check_range(self, ("episodes", "calibration_episodes"), 1)
+        _groups.check_range(self, ("episodes", "calibration_episodes", "nuisance_frames"), 1)
         _groups.check_range(self, ("envs",), 1, _groups.MAX_ENVS)
         _groups.check_range(self, ("jobs",), 0, _groups.MAX_ENVS)
         _groups.check_seeds(self.seed, self.episodes)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from robot_attn_scripts._choices import EVALUATION_SEED
 from robot_attn_scripts.options import _groups
-from robot_attn_scripts.options._groups import Checked, Output, Policy, Scene, Zip, default
+from robot_attn_scripts.options._groups import Checked, Nuisance, Output, Policy, Scene, Zip, default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Options(Policy, Zip, Maps, Episodes, Scene, Output, Checked):
+class Options(Policy, Zip, Maps, Episodes, Scene, Nuisance, Output, Checked):
     """Evaluate a trained policy on held-out seeds: return, success, and attention on the target.
 
     Every figure has its 95 % bootstrap interval over episodes. Localisation is scored for each head by the
@@ -65,7 +65,7 @@ class Options(Policy, Zip, Maps, Episodes, Scene, Output, Checked):
     """
 
     def check(self) -> None:
-        _groups.check_range(self, ("episodes", "calibration_episodes"), 1)
+        _groups.check_range(self, ("episodes", "calibration_episodes", "nuisance_frames"), 1)
         _groups.check_range(self, ("envs",), 1, _groups.MAX_ENVS)
         _groups.check_seeds(self.seed, self.episodes)
         _groups.check_suite(self.suite)
