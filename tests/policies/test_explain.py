@@ -42,6 +42,7 @@ SECTIONS = [
     "focus",
     "faithful",
     "interventions",
+    "captured",
     "failures",
     "weights",
     "actions",

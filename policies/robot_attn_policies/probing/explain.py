@@ -327,10 +327,14 @@ def _summary(probe: PolicyProbe, sections: Sequence[Section]) -> tuple[str, ...]
 
 
 def _failure_sentences(sections: Sequence[Section]) -> list[str]:
-    """Say where the policy fails, and what captures its attention."""
-    texts = {section.name: section.text[0] for section in sections}
-    failures = [f"Where it fails: {texts['failures']}"] if "failures" in texts else []
-    return [" ".join([*failures, *([texts["captured"]] if "captured" in texts else [])])]
+    """Say where the policy fails, and what captures its attention if anything does."""
+    by_name = {section.name: section for section in sections}
+    captured = by_name["captured"]
+    parts = [
+        f"Where it fails: {by_name['failures'].text[0]}",
+        *([captured.text[0]] if captured.tables else []),
+    ]
+    return [" ".join(parts)]
 
 
 @dataclass(frozen=True)
