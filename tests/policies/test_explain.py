@@ -40,6 +40,7 @@ from robot_attn_policies.sb3.extractor import PerceptionExtractor
 SIDE, STEPS = 40, 6
 SECTIONS = [
     "focus",
+    "things",
     "faithful",
     "interventions",
     "captured",
@@ -195,7 +196,7 @@ def test_heads_are_weighted_on_other_episodes() -> None:
     model = attention_policy()
     env = Blob(discrete=False)
     report = explain(model, env, seeds=range(2), calibration=[7], curves=False, ablations=())
-    assert [section.name for section in report.sections] == [*SECTIONS[:3], "heads", *SECTIONS[3:]]
+    assert [section.name for section in report.sections] == [*SECTIONS[:4], "heads", *SECTIONS[4:]]
     heads = next(section for section in report.sections if section.name == "heads")
     assert [row[0] for row in heads.tables[0].rows] == ["head 0", "head 1"]
     assert ("Heads", "weighted by their effect on the action") in report.facts
@@ -231,7 +232,13 @@ def test_a_policy_that_ignores_its_frames_is_reported() -> None:
 
 def test_one_episode_has_no_verdict_and_no_intervals() -> None:
     report = explain_episode(attention_policy(), Blob(discrete=False), 3)
-    assert [section.name for section in report.sections] == ["interventions", "heads", *SECTIONS[3:]]
+    names = [section.name for section in report.sections]
+    assert names == [
+        "interventions",
+        "heads",
+        "things",
+        *SECTIONS[4:],
+    ]
     assert all(section.verdict is None for section in report.sections)
     figures = [
         cell for section in report.sections for table in section.tables for row in table.rows for cell in row

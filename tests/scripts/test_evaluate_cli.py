@@ -47,6 +47,22 @@ def test_every_figure_has_a_unit_and_an_interval_around_it(evaluated: dict[str, 
             assert figure["value"] <= figure["high"] + 1e-9
 
 
+def test_the_mass_of_every_head_on_all_things_sums_to_1(evaluated: dict[str, Any]) -> None:
+    things = evaluated["focus"]["things"]
+    best, heads = things["best_head"], things["heads"]
+    kinds = list(heads[0]["mass"])
+    assert kinds[:2] == ["backdrop", "target"]
+    for row in (*heads, {"mass": things["area"]}):
+        assert sum(row["mass"][kind]["value"] for kind in kinds) == pytest.approx(1, abs=1e-5)
+    assert {kind: best["mass"][kind] for kind in kinds} == heads[best["head"]]["mass"]
+    focus = evaluated["focus"]
+    frames = focus["frames_scored"]["value"] + focus["frames_target_not_visible"]["value"]
+    assert things["frames"]["value"] == frames
+    # Frames without the target count, as 0.
+    scored = focus["best_head"]["mass"]["value"] * focus["frames_scored"]["value"]
+    assert best["mass"]["target"]["value"] == pytest.approx(scored / frames, abs=1e-5)
+
+
 def test_heads_and_references_are_scored_on_the_same_frames(evaluated: dict[str, Any]) -> None:
     focus = evaluated["focus"]
     assert [head["head"] for head in focus["heads"]] == [0, 1, 2]

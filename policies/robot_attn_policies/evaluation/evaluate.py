@@ -28,11 +28,13 @@ from robot_attn.focus import (
     center_bias_map,
     uniform_map,
 )
+from robot_attn.things import ThingMeter, ThingTotals
 from robot_attn_policies.evaluation.statistics import Interval, Statistic, bootstrap_interval, mean
 from robot_attn_policies.rollouts.actor import Actor, ObservationBatch
 from robot_attn_policies.rollouts.camera import THINGS
 from robot_attn_policies.rollouts.rollout import Rollouts, Step, rollout_episodes
 from robot_attn_policies.rollouts.thing_words import ThingWords
+from robot_attn_policies.rollouts.things import pixel_labels, thing_names
 
 EVALUATION_SEED = 1_000_000_000
 """First evaluation seed, far above the seeds of training, so that the episodes do not overlap."""
@@ -69,6 +71,9 @@ class Focus:
     """Frames of each episode by map and by `robot_attn.explain.STATES`, [E, maps, 3]."""
     captures: Captures
     """What took the best head's attention away from the target."""
+    things: ThingTotals
+    """Mass of the heads on each thing, over all frames; the things are backdrop and target where the
+    environment labels no others."""
 
     def index(self, reference: str) -> int:
         """Index of a reference map in `totals`."""
@@ -148,7 +153,7 @@ def evaluate_policy(
         on_step: called with every step.
 
     Returns:
-        Returns, lengths and successes of the episodes, and the attention on the target.
+        Returns, lengths and successes of the episodes, and the attention on the target and on each thing.
 
     Raises:
         ValueError: an error of `rollout_episodes`, no attention maps or target masks, or a seed that
@@ -165,15 +170,19 @@ def evaluate_policy(
     ).astype(np.float32)
     coarse = AttentionMaps.pooled(references, AttentionGrid.even(_coarse_shape(grid), grid.image_size))
     meter: FocusMeter | None = None
+    things: ThingMeter | None = None
     counts: list[NDArray[np.int64]] = []
     seen: list[tuple[NDArray[np.int64], FrameStates]] = []
     words = ThingWords(env, len(seeds))
 
     def add_step(step: Step) -> None:
-        nonlocal meter
+        nonlocal meter, things
         heads, masks = _maps_and_masks(step, grid)
         episode = step.episode[step.running]
         maps = heads.upsampled()
+        if things is None:
+            things = ThingMeter(len(seeds), maps.shape[1], thing_names(env))
+        things.add(episode, maps, _labels(step))
         maps = np.concatenate([maps, np.broadcast_to(references, (len(maps), *references.shape))], axis=1)
         if meter is None:
             meter = FocusMeter(len(seeds), maps.shape[1])
@@ -193,6 +202,7 @@ def evaluate_policy(
 
     rollouts = rollout_episodes(act, env, seeds, on_step=add_step)
     assert meter is not None, "rollout_episodes takes at least one step"
+    assert things is not None
     totals = meter.totals()
     return rollouts, Focus(
         totals,
@@ -200,6 +210,7 @@ def evaluate_policy(
         calibration.best_head,
         np.sum(counts, axis=0),
         _find_captures(seen, words),
+        things.totals(),
     )
 
 
@@ -227,6 +238,13 @@ def _maps_and_masks(step: Step, grid: AttentionGrid) -> tuple[AttentionMaps, NDA
     attention = step.percept.attention.numpy(force=True)[step.running]
     maps = AttentionMaps(attention.astype(np.float32, copy=False), grid)
     return maps, np.asarray(step.info["target_mask"])[step.running]
+
+
+def _labels(step: Step) -> NDArray[np.uint8]:
+    """What each pixel of the running environments' frames shows; `_maps_and_masks` found masks at least."""
+    labels = pixel_labels(step.info)
+    assert labels is not None
+    return labels[step.running]
 
 
 def normalised_score(

@@ -35,12 +35,14 @@ from robot_attn_policies.probing.probe import MAP_KINDS, MapChoice, PolicyProbe,
 from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.probing.stories import stories_section
+from robot_attn_policies.probing.things import things_section
 from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.camera import at_camera
 from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.thing_words import ThingWords
+from robot_attn_policies.rollouts.things import thing_names
 from robot_attn_policies.sb3.extractor import find_extractor
 from robot_attn_policies.sb3.images import image_entries
 
@@ -126,6 +128,7 @@ def explain(
     shares = dict(sorted(by_share.items()))
     makers: dict[str, Callable[[], Section]] = {
         "focus": lambda: rollout_sections.focus_section(steps, ablation, len(seeds), setup.words),
+        "things": lambda: things_section(steps, thing_names(setup.env)),
         "faithful": lambda: rollout_sections.faithfulness_section(ablation, shares),
         "interventions": lambda: rollout_sections.interventions_section(setup.intervene()),
     }
@@ -199,6 +202,7 @@ def explain_episode(
     sections = [
         guarded_section("interventions", lambda: rollout_sections.interventions_section(setup.intervene())),
         *heads,
+        guarded_section("things", lambda: things_section(steps, thing_names(setup.env))),
         *explain_steps(probe, steps, to_rgb(steps.observation), [seed], setup.words),
     ]
     return Report(

@@ -13,6 +13,7 @@ TITLES: dict[str, str] = {
     "faithful": "Faithful: does the return depend on the attended pixels?",
     "interventions": "Causally specific: do actions and attention respond to the target alone?",
     "heads": "Which head drives the actions?",
+    "things": "Where attention goes, thing by thing",
     "captured": "Captured: what takes attention away from the target?",
     "failures": "Where does it fail?",
     "weights": "Weight-dependent: do the maps depend on the learned weights?",

@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 
 from robot_attn.things import TARGET_ONLY, cannot_matter
-from robot_attn_policies.rollouts.protocols import HasThings, ability
 from robot_attn_policies.rollouts.rollout import Step
+from robot_attn_policies.rollouts.things import describe_things, thing_names
 
 
 class ThingWords:
     """Callback for `rollout_episodes` that keeps what each episode's labels stand for.
 
     Args:
-        env: the environments, with `HasThings` or without.
+        env: the environments, with names of their labels or without.
         episodes: number of episodes.
 
     Attributes:
         allowed: labels of things besides the target on which a decision may depend, such as the robot.
         descriptions: for each episode, the description of each label, such as "green cylinder"; the names of
-            the labels for an episode of one step. Empty without `HasThings`.
+            the labels for an episode of one step. Empty for an environment that labels the target at most.
     """
 
     def __init__(self, env: Any, episodes: int) -> None:
-        self._env = ability(env, HasThings)
-        names = TARGET_ONLY if self._env is None else self._env.thing_names
+        names = thing_names(env)
+        self._env = None if names == TARGET_ONLY else env
         self.allowed = [label for label in np.flatnonzero(~cannot_matter(names)).tolist() if label != 1]
         self.descriptions = [] if self._env is None else [names] * episodes
         self._known = np.zeros(episodes, np.bool_)
@@ -37,7 +37,7 @@ class ThingWords:
         new = step.running & ~step.done & ~self._known[step.episode]
         if self._env is None or not new.any():
             return
-        words = self._env.describe_things()
+        words = describe_things(self._env)
         for row in np.flatnonzero(new):
             self.descriptions[step.episode[row]] = words[row]
         self._known[step.episode[new]] = True
