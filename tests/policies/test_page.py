@@ -496,15 +496,38 @@ def test_moments_are_described_in_the_order_of_steps() -> None:
         np.array([0.5, 1.0, 0.25, 0.0, 0.0]),
         values=np.array([3.0, 3.0, 3.0, 3.0, 1.0]),
         masks=masks,
-        maps=AttentionMaps(maps, GRID),
+        maps=AttentionMaps(maps, AttentionGrid.even((ROWS, COLS), (4, 5))),
         mass=np.array([0.9, 0.9, 0.06, NAN, NAN]),
     )
     assert [tuple(moment) for moment in moments] == [
         (1, "reward", "Reward dropped from 1.00 to 0.00 within 2 steps"),
         (2, "left", "Attention left the target: 1.2 × chance"),  # of 1 in 20 pixels
-        (2, "jump", "Largest attention jump: 8 pixels"),
+        (2, "jump", "Largest attention jump: 2 pixels"),
         (3, "lost", "Target lost from view until the end"),
         (3, "value", "Value estimate dropped from 3.00 to 1.00 within 1 step"),
+    ]
+
+
+def test_a_capture_is_marked_with_what_took_attention_and_what_came_of_it() -> None:
+    steps, size = 24, (32, 48)
+    masks = np.zeros((steps, *size), np.bool_)
+    masks[:15, 4:8, 4:8] = True
+    images = np.full((steps, *size, 3), 90, np.uint8)
+    images[:, 20:28, 36:44] = 220, 20, 20
+    weights = np.zeros((steps, 8, 12))
+    weights[:6, 1, 1] = weights[6:, 5:7, 9:11] = 1.0
+    moments = find_moments(
+        np.zeros(steps),
+        masks=masks,
+        maps=AttentionMaps(weights, AttentionGrid.even((8, 12), size)).normalised(),
+        images=images,
+    )
+    assert [tuple(moment) for moment in moments if moment.kind == "captured"] == [
+        (
+            6,
+            "captured",
+            "Attention captured by a red region at the bottom right, target lost 9 steps later, not back",
+        )
     ]
 
 

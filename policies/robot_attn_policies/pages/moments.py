@@ -13,13 +13,15 @@ from robot_attn.explain import (
     DROP_WINDOW,
     ON_TARGET_RATIO,
     Stretch,
+    captures,
     expected_places,
+    frame_states,
     jumps,
     largest_drop,
     stretches_of,
 )
 
-MomentKind = Literal["lost", "left", "jump", "reward", "value"]
+MomentKind = Literal["lost", "left", "captured", "jump", "reward", "value"]
 
 FALLEN = 0.5
 """Fraction of its level before at which focus has fallen; it is back halfway from there to its level."""
@@ -162,6 +164,7 @@ def find_moments(
     masks: NDArray[np.bool_] | None = None,
     maps: AttentionMaps | None = None,
     mass: NDArray[np.float64] | None = None,
+    images: NDArray[np.uint8] | None = None,
 ) -> list[Moment]:
     """Find the notable steps of an episode.
 
@@ -171,6 +174,7 @@ def find_moments(
         masks: bool [T, H, W], True on the target, or None.
         maps: [T, rows, cols], the maps of one head, or None.
         mass: float64 [T], fraction of `maps` on the target, NaN where unknown, or None.
+        images: uint8 [T, H, W, 3], the frames, for the colours of what captures attention, or None.
 
     Returns:
         The notable steps, in order.
@@ -188,6 +192,12 @@ def find_moments(
                 if not any(fall.start <= step < fall.stop for fall in falls):
                     ratio = mass[step] / chance[step]
                     moments.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
+        if maps is not None:
+            found = frame_states(maps, masks, frames=images)
+            steps = np.arange(len(masks))
+            for capture in captures(found, np.zeros_like(steps), steps).captures:
+                text = str(capture).replace(f" at step {capture.start}", "")
+                moments.append(Moment(capture.start, "captured", f"Attention {text}"))
     if maps is not None and (jump := largest_jump(maps)) is not None:
         moments.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
     kinds: tuple[tuple[MomentKind, str, NDArray[np.float64] | None], ...] = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_attn.things import TARGET_ONLY, cannot_matter
+from robot_attn.things import cannot_matter
 from robot_attn_policies.rollouts.rollout import Step
 from robot_attn_policies.rollouts.things import describe_things, thing_names
 
@@ -15,27 +15,26 @@ class ThingWords:
     """Callback for `rollout_episodes` that keeps what each episode's labels stand for.
 
     Args:
-        env: the environments, with names of their labels or without.
+        env: a batch of environments, as `rollout_episodes` takes it.
         episodes: number of episodes.
 
     Attributes:
         allowed: labels of things besides the target on which a decision may depend, such as the robot.
         descriptions: for each episode, the description of each label, such as "green cylinder"; the names of
-            the labels for an episode of one step. Empty for an environment that labels the target at most.
+            the labels for an episode of one step.
     """
 
     def __init__(self, env: Any, episodes: int) -> None:
-        names = thing_names(env)
-        self._env = None if names == TARGET_ONLY else env
+        self._env, names = env, thing_names(env)
         self.allowed = [label for label in np.flatnonzero(~cannot_matter(names)).tolist() if label != 1]
-        self.descriptions = [] if self._env is None else [names] * episodes
+        self.descriptions = [names] * episodes
         self._known = np.zeros(episodes, np.bool_)
 
     def __call__(self, step: Step) -> None:
         """Keep the words of the episodes that have begun with this step."""
         # The environment has taken the step already: one whose episode ended may show the next.
         new = step.running & ~step.done & ~self._known[step.episode]
-        if self._env is None or not new.any():
+        if not new.any():
             return
         words = describe_things(self._env)
         for row in np.flatnonzero(new):
