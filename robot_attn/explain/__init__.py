@@ -29,6 +29,15 @@ from robot_attn.explain._gradients import gradient_length as gradient_length
 from robot_attn.explain._gradients import gradient_maps as gradient_maps
 from robot_attn.explain._gradients import rank_agreement as rank_agreement
 from robot_attn.explain._gradients import top_agreement as top_agreement
+from robot_attn.explain._memory import MAX_FRAME_LAG as MAX_FRAME_LAG
+from robot_attn.explain._memory import MIN_FRAME_EFFECT as MIN_FRAME_EFFECT
+from robot_attn.explain._memory import MIN_SPAN_EPISODES as MIN_SPAN_EPISODES
+from robot_attn.explain._memory import Advance as Advance
+from robot_attn.explain._memory import LagEffects as LagEffects
+from robot_attn.explain._memory import MemorySpan as MemorySpan
+from robot_attn.explain._memory import frame_lag_effects as frame_lag_effects
+from robot_attn.explain._memory import memory_span as memory_span
+from robot_attn.explain._memory import other_episodes as other_episodes
 from robot_attn.explain._perturb import ActionCurves as ActionCurves
 from robot_attn.explain._perturb import InsensitivePolicyError as InsensitivePolicyError
 from robot_attn.explain._perturb import ablate_pixels as ablate_pixels

@@ -265,7 +265,7 @@ def test_the_memory_of_a_recurrent_policy_is_kept_with_every_step(kind: str) -> 
     model, seeds = recurrent_policy(kind), [3, 4, 5]
     probe = probe_policy(model)
     env = SyncVectorEnv([lambda: Blob(discrete=False)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    collector = StepCollector(STEPS, len(seeds), probe.grid)
+    collector = StepCollector(probe.grid)
     rollout_episodes(probe.act, env, seeds, on_step=collector)
     steps = collector.batch()
     state: Any = None
@@ -298,7 +298,7 @@ def test_a_recurrent_policy_remembers_one_frame_a_step_while_others_are_tried(ki
 @pytest.mark.parametrize("kind", ["attention", "causal"])
 def test_a_recurrent_policy_is_explained(kind: str) -> None:
     report = explain(recurrent_policy(kind), Blob(discrete=False), seeds=range(2), curves=False, ablations=())
-    assert {section.name for section in report.sections} - {"heads"} == {*SECTIONS}
+    assert {section.name for section in report.sections} - {"heads"} == {*SECTIONS, "memory"}
     assert "Recurrent" in report.title
 
 

@@ -37,8 +37,8 @@ def make_step(
     )
 
 
-def collect(steps: list[Step], horizon: int = 4, episodes: int = 3) -> StepBatch:
-    collector = StepCollector(horizon, episodes, GRID)
+def collect(steps: list[Step]) -> StepBatch:
+    collector = StepCollector(GRID)
     for step in steps:
         collector(step)
     return collector.batch()
@@ -72,7 +72,7 @@ def test_maps_are_combined_with_the_heads_weights() -> None:
     step = make_step(*STEPS[0])
     assert step.percept is not None
     scaled = step.percept.attention * torch.tensor([1.0, 2.0, 4.0])[:, None, None] + 1
-    collector = StepCollector(4, 1, GRID)
+    collector = StepCollector(GRID)
     collector(step._replace(percept=step.percept._replace(attention=scaled)))
     assert_allclose(collector.batch(np.array([1.0, 0.0, 3.0])).combined.weights[:, 0, 0], [1, 1 + 13 / 4])
 
@@ -87,16 +87,16 @@ def test_collected_steps_are_copies() -> None:
     """The environment may write its next frames into the same memory."""
     step = make_step(*STEPS[0], dicts=False)
     frames: Any = np.array(step.observation)
-    collector = StepCollector(4, 1, GRID)
+    collector = StepCollector(GRID)
     collector(step._replace(observation=frames))
     frames[:] = 99
     observation = collector.batch().observation
     assert isinstance(observation, np.ndarray) and observation.max() == 1
 
 
-def test_every_nth_step_is_kept_beyond_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_second_step_is_kept_beyond_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     row = H * W * 3 + 4 + H * W + 4 * 3 * 4
-    monkeypatch.setattr(module, "MAX_BYTES", 4 * 3 * row // 2)  # half of 4 steps of 3 episodes
+    monkeypatch.setattr(module, "MAX_BYTES", 5 * row)  # for 5 of the 6 rows
     batch = collect([make_step(*step) for step in STEPS])
     assert_array_equal(batch.episode, [0, 1, 1, 2])
     assert_array_equal(batch.step, [0, 0, 2, 0])

@@ -31,6 +31,7 @@ from robot_attn_policies.probing.faithfulness import (
     run_pixel_ablation,
 )
 from robot_attn_policies.probing.interventions import InterventionEffect, measure_interventions
+from robot_attn_policies.probing.memory import Timing, has_memory, memory_section
 from robot_attn_policies.probing.probe import MAP_KINDS, MapChoice, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.sections import check_extra, guarded_section
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
@@ -38,7 +39,7 @@ from robot_attn_policies.probing.stories import stories_section
 from robot_attn_policies.probing.things import things_section
 from robot_attn_policies.recording.record import RGBConverter
 from robot_attn_policies.rollouts.camera import at_camera
-from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute
+from robot_attn_policies.rollouts.env_batch import EnvBatch, Environment, attribute, seconds_of_step
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.thing_words import ThingWords
@@ -135,7 +136,8 @@ def explain(
     if setup.heads is not None:
         makers["heads"] = lambda: rollout_sections.heads_section(setup.ablate_heads())
     sections = [guarded_section(name, make) for name, make in makers.items()]
-    sections += explain_steps(probe, steps, to_rgb(steps.observation), seeds, setup.words)
+    pictures, timing = to_rgb(steps.observation), Timing(to_rgb.stack, seconds_of_step(env))
+    sections += explain_steps(probe, steps, pictures, seeds, setup.words, timing)
     method = [
         ("Maps", MAP_KINDS[probe.kind]),
         ("Heads", weighting),
@@ -187,7 +189,7 @@ def explain_episode(
         return _join({key: explain_episode(probe, env, seed, **options) for key, probe in probes.items()})
     (probe,) = probes.values()
     setup, to_rgb = _set_up(probe, env, [seed], stack, max_steps, start_progress)
-    collector = StepCollector(setup.horizon, 1, probe.grid)
+    collector = StepCollector(probe.grid)
     rollout_episodes(probe.act, setup.env, [seed], on_step=setup.on_step("the unchanged episode", collector))
     head_ablation = None
 
@@ -199,11 +201,12 @@ def explain_episode(
     heads = [] if setup.heads is None else [guarded_section("heads", heads_section)]
     steps = collector.batch(None if head_ablation is None else head_ablation.weights)
     setup = replace(setup, weights=steps.weights)
+    pictures, timing = to_rgb(steps.observation), Timing(to_rgb.stack, seconds_of_step(env))
     sections = [
         guarded_section("interventions", lambda: rollout_sections.interventions_section(setup.intervene())),
         *heads,
         guarded_section("things", lambda: things_section(steps, thing_names(setup.env))),
-        *explain_steps(probe, steps, to_rgb(steps.observation), [seed], setup.words),
+        *explain_steps(probe, steps, pictures, [seed], setup.words, timing),
     ]
     return Report(
         title or type(probe.policy).__name__,
@@ -272,6 +275,7 @@ def explain_steps(
     pictures: NDArray[np.uint8],
     seeds: Sequence[int],
     words: ThingWords,
+    timing: Timing,
 ) -> list[Section]:
     """Make the sections that need recorded steps only.
 
@@ -281,6 +285,7 @@ def explain_steps(
         pictures: uint8 [N, H, W, 3], the frame of each step as RGB.
         seeds: seed of each episode.
         words: what the labels of the steps stand for.
+        timing: frames of an observation, and seconds of a step.
     """
     makers: dict[str, Callable[[], Section]] = {
         "captured": lambda: stories_section(steps, pictures, seeds, words),
@@ -291,6 +296,8 @@ def explain_steps(
         "clusters": lambda: step_sections.clusters_section(steps, pictures),
         "time": lambda: step_sections.time_section(steps),
     }
+    if has_memory(probe, timing):
+        makers["memory"] = lambda: memory_section(probe, steps, timing)
     return [guarded_section(name, make) for name, make in makers.items()]
 
 
@@ -325,6 +332,7 @@ def _summary(probe: PolicyProbe, sections: Sequence[Section]) -> tuple[str, ...]
     answers = "; ".join(_ANSWERS[name][verdict.outcome] for name, verdict in verdicts.items())
     sentences = [f"{answers[0].upper()}{answers[1:]}."] if answers else []
     sentences += _failure_sentences(sections)
+    sentences += [f"Memory: {section.text[0]}" for section in sections if section.name == "memory"]
     if probe.kind != "attention":
         sentences.append(f"Maps: {MAP_KINDS[probe.kind]}.")
     return tuple(sentences)
@@ -387,7 +395,7 @@ class _Setup:
         """Ablate a tenth of the pixels; also return the steps of the unchanged episodes."""
         act = random_actor(self.env.action_space)
         random = rollout_episodes(act, self.env, self.seeds, on_step=self.on_step("random actions")).returns
-        collector = StepCollector(self.horizon, len(self.seeds), self.probe.grid)
+        collector = StepCollector(self.probe.grid)
 
         def on_rollout(name: str) -> Callable[[Step], None] | None:
             description = PIXEL_ABLATIONS.get(name, "the unchanged episodes")

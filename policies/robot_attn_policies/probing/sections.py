@@ -21,6 +21,7 @@ TITLES: dict[str, str] = {
     "gradients": "Do gradients agree with the map?",
     "clusters": "What does it attend to?",
     "time": "How does attention move?",
+    "memory": "How far back does a frame matter?",
 }
 """Heading of each section, by its name."""
 

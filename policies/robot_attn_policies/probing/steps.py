@@ -17,7 +17,7 @@ from robot_attn_policies.rollouts.rollout import Step
 from robot_attn_policies.sb3.context import NO_CONTEXT, Context, concatenate_contexts
 
 MAX_BYTES = 256 * 2**20
-"""Most bytes that a `StepCollector` stores. Beyond it, only every second step is kept, or every third,
+"""Most bytes that a `StepCollector` stores. Beyond it, only every second step is kept, or every fourth,
 etc."""
 
 
@@ -98,27 +98,27 @@ class StepCollector:
     """Callback for `rollout_episodes` that stores its steps for a `StepBatch`.
 
     Args:
-        horizon: longest possible episode, in steps.
-        episodes: number of episodes.
         grid: positions of the maps' cells in the frame.
     """
 
-    horizon: int
-    episodes: int
     grid: AttentionGrid
     _kept: list[tuple[int, Step]] = field(default_factory=list)
     _first_episode: int = -1
     _step: int = 0
-    _stride: int = 0
+    _stride: int = 1
+    _rows: int = 0
 
     def __call__(self, step: Step) -> None:
         """Store the running rows of a step."""
         if step.episode[0] != self._first_episode:
             self._first_episode, self._step = int(step.episode[0]), 0  # the batch has started new episodes
-        if self._stride == 0:
-            self._stride = max(1, -(-self.horizon * self.episodes * _bytes_per_row(step) // MAX_BYTES))
         if self._step % self._stride == 0:
             self._kept.append((self._step, _running_rows(step)))
+            self._rows += int(step.running.sum())
+            if self._rows * _bytes_per_row(step) > MAX_BYTES:
+                self._stride *= 2
+                self._kept = [(index, kept) for index, kept in self._kept if index % self._stride == 0]
+                self._rows = sum(len(kept.episode) for _, kept in self._kept)
         self._step += 1
 
     def batch(self, weights: NDArray[np.float64] | None = None) -> StepBatch:

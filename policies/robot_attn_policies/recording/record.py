@@ -144,6 +144,9 @@ class RGBConverter:
         probe: the policy that acts in it.
         stack: number of frames in one observation, as `record` takes it.
 
+    Attributes:
+        stack: number of frames in one observation.
+
     Raises:
         ValueError: the policy and the environment have different frames, or the frames cannot be converted.
     """
@@ -168,6 +171,7 @@ class RGBConverter:
                 "stack them by Gymnasium's FrameStackObservation or SB3's VecFrameStack, or set "
                 "stack= to the number of frames in one observation"
             )
+        self.stack = count
         self._low, self._high = float(frames.low.min()), float(frames.high.max())
         self._is_uint8 = frames.dtype == np.uint8
         if not self._is_uint8 and not np.isfinite(self._high - self._low):

@@ -60,8 +60,7 @@ class EnvBatch:
         self.single_action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
         self.num_envs = 1 if isinstance(env, gymnasium.Env) else env.num_envs
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        dt = attribute(env, "dt")
-        self.dt = float(dt) if isinstance(dt, (int, float)) and 0 < dt < math.inf else None
+        self.dt = seconds_of_step(env)
         names = attribute(env, "action_names")
         if names is not None and len(names) == spaces.flatdim(self.single_action_space):
             self.action_names = names
@@ -141,6 +140,12 @@ def _rows(infos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
             rows[name] = np.stack([np.asarray(False if value is None else value) for value in values])
             rows[f"_{name}"] = present
     return rows
+
+
+def seconds_of_step(env: Environment) -> float | None:
+    """Return the seconds of a step, `env.dt`; None where an environment does not report them."""
+    dt = attribute(env, "dt")
+    return float(dt) if isinstance(dt, (int, float)) and 0 < dt < math.inf else None
 
 
 def attribute(env: Environment, name: str) -> Any:
