@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from robot_attn.drawing._contact_sheet import contact_sheet as contact_sheet
 from robot_attn.drawing._contact_sheet import moments as moments
+from robot_attn.drawing._heat import HEAT_LINE as HEAT_LINE
 from robot_attn.drawing._heat import HeatScale as HeatScale
 from robot_attn.drawing._heat import blend_heat as blend_heat
+from robot_attn.drawing._heat import heat_palette as heat_palette
 from robot_attn.drawing._layout import MIN_SIZE as MIN_SIZE
 from robot_attn.drawing._layout import Box as Box
 from robot_attn.drawing._layout import Image as Image

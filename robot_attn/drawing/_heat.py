@@ -2,6 +2,9 @@
 
 The scale is the same for every frame, head and family: from 1, transparent, to the number of cells, where one
 cell has all the weight. So uniform attention is invisible, and a colour means the same in every picture.
+
+The colours run from dark to light through magenta, which floors, tables, skies and robots seldom have, and a
+white line marks the middle of the scale, so that heat differs from any background.
 """
 
 from __future__ import annotations
@@ -16,24 +19,29 @@ from robot_attn.drawing._layout import Box, Image
 from robot_attn.maps import AttentionGrid
 from robot_attn.optional import import_cv2
 
-_MIN_HUE, _MAX_ALPHA = 0.3, 0.82
+HEAT_LINE = 128
+"""Lowest heat level inside the white line: attention of √n times uniform, on a grid of n cells."""
+
+_STOPS = (0.0, 0.3, 0.65, 1.0)
+_COLORS = ((20, 0, 60), (90, 0, 140), (235, 0, 200), (255, 160, 250))
+_MAX_ALPHA = 0.9
 
 
 @cache
-def _palette() -> tuple[Image, Image]:
-    """Compute, per heat level, the colour times its opacity [256, 1, 3], and 255 * (1 - opacity) [256].
-
-    The colours are those of inferno without its black end, which would look like a shadow on a frame.
-    """
-    cv2 = import_cv2()
+def heat_palette() -> NDArray[np.uint8]:
+    """Compute the colour and opacity of each heat level, uint8 [256, 4], RGBA, opacity from 0 to 255."""
     level = np.linspace(0.0, 1.0, 256)
-    hue = np.rint(255 * (_MIN_HUE + (1 - _MIN_HUE) * level)).astype(np.uint8)
-    color = cv2.applyColorMap(hue[:, None], cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float64)
-    alpha = _MAX_ALPHA * np.minimum(1.0, 1.6 * level)
-    return (
-        np.ascontiguousarray(np.rint(color * alpha[:, None, None]).astype(np.uint8)),
-        np.rint(255 * (1 - alpha)).astype(np.uint8),
-    )
+    color = np.stack([np.interp(level, _STOPS, channel) for channel in np.transpose(_COLORS)], axis=1)
+    alpha = 255 * _MAX_ALPHA * np.minimum(1.0, 2.2 * level)
+    return np.rint(np.column_stack([color, alpha])).astype(np.uint8)
+
+
+@cache
+def _tables() -> tuple[Image, Image]:
+    """Compute, per heat level, the colour times its opacity [256, 1, 3], and 255 * (1 - opacity) [256]."""
+    palette = heat_palette()
+    color, alpha = palette[:, None, :3] * (palette[:, None, 3:] / 255), palette[:, 3]
+    return np.ascontiguousarray(np.rint(color).astype(np.uint8)), 255 - alpha
 
 
 class HeatScale:
@@ -106,7 +114,7 @@ def _between(centers: NDArray[np.float32], pixels: int, size: int) -> NDArray[np
 
 
 def blend_heat(image: Image, levels: Image) -> Image:
-    """Blend heat over a picture.
+    """Blend heat over a picture, with a white line along the edge of the levels from `HEAT_LINE` on.
 
     Args:
         image: uint8 [h, w, 3] RGB; not changed.
@@ -116,12 +124,26 @@ def blend_heat(image: Image, levels: Image) -> Image:
         A new picture, uint8 [h, w, 3].
     """
     cv2 = import_cv2()
-    added, kept = _palette()
+    added, kept = _tables()
     blended = image.copy()
-    x, y, width, height = cv2.boundingRect(levels)  # no heat outside it
-    if width > 0:
-        hot = Box(x, y, width, height)
+    hot = _box(levels)  # no heat outside it
+    if hot.w > 0:
         part, level = hot.of(blended), hot.of(levels)
         faded = cv2.multiply(part, cv2.cvtColor(cv2.LUT(level, kept), cv2.COLOR_GRAY2RGB), scale=1 / 255)
         part[:] = cv2.add(faded, cv2.applyColorMap(level, added))
+        high = cv2.threshold(levels, HEAT_LINE - 1, 255, cv2.THRESH_BINARY)[1]
+        side = 3 + 2 * (min(levels.shape) // 480)
+        ring = _box(high, side // 2)
+        if ring.w > 0:
+            inside = ring.of(high)
+            line = inside - cv2.erode(inside, np.ones((side, side), np.uint8))
+            ring.of(blended)[:] = cv2.max(ring.of(blended), cv2.cvtColor(line, cv2.COLOR_GRAY2RGB))
     return blended
+
+
+def _box(image: Image, room: int = 0) -> Box:
+    """Find the smallest box of the pixels that are not zero, with `room` around it inside the picture."""
+    x, y, width, height = import_cv2().boundingRect(image)
+    left, top = max(0, x - room), max(0, y - room)
+    right, bottom = min(image.shape[1], x + width + room), min(image.shape[0], y + height + room)
+    return Box(left, top, right - left, bottom - top) if width > 0 else Box(0, 0, 0, 0)

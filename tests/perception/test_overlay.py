@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import warnings
@@ -10,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 cv2 = pytest.importorskip("cv2")
 
 import robot_attn.overlay  # noqa: E402
 from robot_attn import AttentionGrid, AttentionMaps  # noqa: E402
 from robot_attn.drawing import (  # noqa: E402
+    HEAT_LINE,
     HeatScale,
     Replay,
     blend_heat,
@@ -23,6 +26,7 @@ from robot_attn.drawing import (  # noqa: E402
     contact_sheet,
     draw_outline,
     find_outline,
+    heat_palette,
     moments,
     overlay,
     plan,
@@ -129,11 +133,50 @@ def test_blend_keeps_the_frame_where_there_is_no_heat_and_shows_it_through() -> 
     assert 20 < int(white[0]) - int(black[0]) < 80
 
 
-def test_heat_grows_brighter_with_the_level() -> None:
-    ramp = np.arange(256, dtype=np.uint8)[None]
-    shown = blend_heat(np.full((1, 256, 3), 60, np.uint8), ramp).astype(float) @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(shown[0, 40:]) > -1.5).all()
-    assert shown[0, 255] > shown[0, 128] > shown[0, 0]
+def blend_alone(color: tuple[int, int, int], level: int) -> NDArray[np.uint8]:
+    """One pixel of a ground under heat, without neighbours and so without a line."""
+    return blend_heat(np.full((1, 1, 3), color, np.uint8), np.full((1, 1), level, np.uint8))
+
+
+def lab(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """CIE Lab of RGB colours [..., 3]."""
+    return cv2.cvtColor((pictures.reshape(1, -1, 3) / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0]
+
+
+def test_heat_grows_lighter_and_more_opaque_with_the_level() -> None:
+    palette = heat_palette()
+    assert palette.shape == (256, 4) and palette[0, 3] == 0
+    assert (np.diff(lab(palette[:, :3])[:, 0]) > -0.2).all()
+    assert (np.diff(palette[:, 3].astype(int)) >= 0).all()
+    for level in range(0, 256, 5):
+        shown = blend_alone((200, 90, 30), level)[0, 0]
+        alpha = palette[level, 3] / 255
+        assert shown == pytest.approx(
+            palette[level, :3] * alpha + np.array([200, 90, 30]) * (1 - alpha), abs=2
+        )
+
+
+GROUNDS = {
+    "orange": (230, 130, 40), "brown": (120, 75, 40), "wood": (190, 150, 110), "grey": (128, 128, 128),
+    "green": (60, 140, 60), "sky": (157, 189, 222), "white": (255, 255, 255), "black": (0, 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_high_heat_differs_from_the_ground(ground: str) -> None:
+    color = GROUNDS[ground]
+    shown = np.stack([blend_alone(color, level)[0, 0] for level in range(HEAT_LINE, 256)])
+    distances = np.linalg.norm(lab(shown) - lab(np.array([color], np.uint8)), axis=1)
+    assert distances.min() > 45  # 10 are a clear difference
+
+
+def test_heat_differs_from_any_ground() -> None:
+    blob = np.exp(-((np.arange(64) - 31.5) ** 2) / 150)
+    levels = np.rint(255 * blob[:, None] * blob).astype(np.uint8)
+    for color in itertools.product((0, 51, 102, 153, 204, 255), repeat=3):
+        ground = np.full((64, 64, 3), color, np.uint8)
+        shown = blend_heat(ground, levels)[levels >= HEAT_LINE // 2]
+        assert np.linalg.norm(lab(shown) - lab(np.array([color], np.uint8)), axis=1).max() > 50, color
 
 
 def test_blending_only_the_heated_part_equals_blending_all() -> None:
@@ -142,8 +185,10 @@ def test_blending_only_the_heated_part_equals_blending_all() -> None:
     levels = generator.integers(0, 256, (40, 50), dtype=np.uint8)  # heat everywhere
     some = levels.copy()
     some[:7], some[30:], some[:, :11], some[:, 45:] = 0, 0, 0, 0
-    expected = image.copy()
-    expected[7:30, 11:45] = blend_heat(image, levels)[7:30, 11:45]
+    whole = some.copy()
+    whole[0, 0] = whole[-1, -1] = 1  # heat from corner to corner
+    expected = blend_heat(image, whole)
+    expected[0, 0], expected[-1, -1] = image[0, 0], image[-1, -1]
     before = image.copy()
     assert np.array_equal(blend_heat(image, some), expected)
     assert np.array_equal(image, before)

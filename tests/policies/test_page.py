@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 cv2 = pytest.importorskip("cv2")
 
 from robot_attn import AttentionGrid, AttentionMaps, focus  # noqa: E402
-from robot_attn.drawing import blend_heat, colors  # noqa: E402
+from robot_attn.drawing import HEAT_LINE, blend_heat, colors  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
 from robot_attn.explain import Drop, largest_drop  # noqa: E402
 from robot_attn_policies.pages.moments import (  # noqa: E402
@@ -130,12 +130,14 @@ def test_focus_chance_and_mask_by_hand() -> None:
 
 
 def test_the_palette_gives_the_colours_of_the_video() -> None:
-    palette = np.array(content(build_page(make()))["attention"]["palette"], dtype=np.float64)
-    assert palette.shape == (256, 4)
-    ground = np.full((1, 256, 3), (200, 90, 30), dtype=np.uint8)
+    attention = content(build_page(make()))["attention"]
+    palette = np.array(attention["palette"], dtype=np.float64)
+    assert palette.shape == (256, 4) and attention["line"] == HEAT_LINE
     alpha = palette[:, 3:] / 255
-    ours = palette[:, :3] * alpha + ground[0] * (1 - alpha)
-    assert np.abs(ours - blend_heat(ground, np.arange(256, dtype=np.uint8)[None])[0]).max() <= 2
+    ours = palette[:, :3] * alpha + np.array([200, 90, 30]) * (1 - alpha)
+    for level in range(256):  # each alone: no edge, so no line
+        shown = blend_heat(np.full((1, 1, 3), (200, 90, 30), np.uint8), np.full((1, 1), level, np.uint8))
+        assert np.abs(ours[level] - shown[0, 0]).max() <= 2
 
 
 def test_half_of_the_weight_is_at_or_above_the_level() -> None:

@@ -6,6 +6,7 @@
   const [HEIGHT, WIDTH] = data.size;
   const LAST = data.steps - 1;
   const { heads: LINES, target: OUTLINE } = data.colors;
+  const WHITE = [255, 255, 255, 255];
   const HALO = "rgb(0 0 0 / 75%)";
   const MIN_SIDE = 480; // pixels of the drawing's shorter side, so that lines stay thin
   const id = (name) => document.getElementById(name);
@@ -153,11 +154,19 @@
       return field;
     }
 
-    // A canvas with the heat of the heads in `selected`: at each pixel, that of the strongest.
+    // A canvas with the heat of the heads in `selected`: at each pixel, that of the strongest. As in
+    // robot_attn.drawing.blend_heat, a white line runs along the edge of the levels from `maps.line` on.
     paint(step, selected) {
       const field = this.field(step, selected);
       const bytes = this.pixels.data;
-      for (let i = 0; i < field.length; i++) bytes.set(maps.palette[Math.round(field[i])], 4 * i);
+      const { width } = this;
+      const low = (place) => Math.round(field[place]) < maps.line; // not beyond the frame's edge: undefined
+      for (let i = 0; i < field.length; i++) {
+        const level = Math.round(field[i]);
+        const x = i % width;
+        const edge = level >= maps.line && (low(i - width) || low(i + width) || (x > 0 && low(i - 1)) || (x < width - 1 && low(i + 1)));
+        bytes.set(edge ? WHITE : maps.palette[level], 4 * i);
+      }
       this.context.putImageData(this.pixels, 0, 0);
       return this.canvas;
     }
@@ -602,7 +611,9 @@
 
   if (maps !== null) {
     const stops = maps.palette.filter((_, level) => level % 15 === 0).map(([r, g, b, a]) => `rgb(${r} ${g} ${b} / ${a / 255})`);
-    id("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+    const line = `calc(${(100 * maps.line) / 255}% - 1px)`;
+    const mark = `transparent ${line}, #fff 0 calc(${line} + 2px), transparent 0`;
+    id("ramp").style.background = `linear-gradient(to right, ${mark}), linear-gradient(to right, ${stops.join(", ")})`;
   }
   buildSide();
   buildHeads();

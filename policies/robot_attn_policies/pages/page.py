@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn import AttentionMaps, focus
-from robot_attn.drawing import HeatScale, blend_heat
+from robot_attn.drawing import HEAT_LINE, HeatScale, heat_palette
 from robot_attn.drawing.colors import HEADS, TARGET
 from robot_attn.episode import Episode
 from robot_attn.files import replacing
@@ -209,21 +209,10 @@ def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], N
         "usable": _packed(maps.usable.astype(np.uint8)),
         "levels": _packed(scale.cell_levels(shares.weights)),  # page.js interpolates as `HeatScale` does
         "halves": _packed(np.array(halves, dtype=np.uint8)),
-        "palette": _palette().tolist(),
+        "palette": heat_palette().tolist(),
+        "line": HEAT_LINE,
     }
     return data, np.concatenate(mass) if mass else None
-
-
-def _palette() -> NDArray[np.uint8]:
-    """RGBA colour of each heat level, uint8 [256, 4], from `blend_heat` over black and over white."""
-    levels = np.arange(256, dtype=np.uint8)[None]
-    black, white = (
-        blend_heat(np.full((1, 256, 3), background, dtype=np.uint8), levels).astype(np.float64)
-        for background in (0, 255)
-    )
-    alpha = 255 - (white - black)[..., :1]
-    color = black * 255 / np.maximum(alpha, 1)
-    return np.asarray(np.rint(np.concatenate([color, alpha], axis=2)[0]).clip(0, 255), dtype=np.uint8)
 
 
 def _lossless(images: NDArray[np.uint8]) -> bool:
