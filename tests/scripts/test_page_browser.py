@@ -80,8 +80,10 @@ def show(tab: Any) -> Iterator[Any]:
     for event, listener in heard.items():
         tab.on(event, listener)
 
-    def opened(path: Path, *, width: int = 1280, scheme: str = "light", at: str = "") -> Any:
-        tab.set_viewport_size({"width": width, "height": 900})
+    def opened(
+        path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light", at: str = ""
+    ) -> Any:
+        tab.set_viewport_size({"width": width, "height": height})
         tab.emulate_media(color_scheme=scheme)
         tab.goto("about:blank")  # so that nothing of what was shown before is left
         tab.goto(path.as_uri() + at)
@@ -358,6 +360,28 @@ def test_it_is_accessible_and_fits(show: Any, written: Path, scheme: str, width:
     ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")
+
+
+@pytest.mark.parametrize("height", [640, 800])
+def test_a_phone_shows_frame_and_action_while_stepping(
+    show: Any, episode: Episode, tmp_path: Path, height: int
+) -> None:
+    actions = np.tile(episode.actions, (1, 4))[:, :7]  # an arm and its gripper
+    write_page(tmp_path / "page.html", replace(episode, actions=actions, action_names=()))
+    page = show(tmp_path / "page.html", width=360, height=height)
+    page.locator("#frame").evaluate("element => element.scrollIntoView()")
+    box = lambda which: page.locator(which).bounding_box()  # noqa: E731
+    before, text = page.evaluate("scrollY"), page.locator("#bars").inner_text()
+    page.locator("#step-forward").click()
+    assert step_of(page) == 1
+    assert page.evaluate("scrollY") == before and page.locator("#bars").inner_text() != text
+    frame, last, bar = box("#frame"), box("#bars li:last-child"), box(".transport")
+    assert frame["y"] >= 0 and frame["height"] >= 256
+    assert frame["y"] + frame["height"] <= last["y"]
+    assert last["y"] + last["height"] <= bar["y"] and bar["y"] + bar["height"] <= height
+    page.locator("#moments button").last.focus()  # what has the focus is not under the bar
+    focused = box("#moments li:last-child button")
+    assert focused["y"] + focused["height"] <= bar["y"]
 
 
 def test_another_camera_is_shown_beside_and_a_link_leads_on(
