@@ -165,6 +165,7 @@ def find_moments(
     maps: AttentionMaps | None = None,
     mass: NDArray[np.float64] | None = None,
     images: NDArray[np.uint8] | None = None,
+    name: str = "attention",
 ) -> list[Moment]:
     """Find the notable steps of an episode.
 
@@ -175,11 +176,13 @@ def find_moments(
         maps: [T, rows, cols], the maps of one head, or None.
         mass: float64 [T], fraction of `maps` on the target, NaN where unknown, or None.
         images: uint8 [T, H, W, 3], the frames, for the colours of what captures attention, or None.
+        name: what `mass` is a fraction of.
 
     Returns:
         The notable steps, in order.
     """
     moments: list[Moment] = []
+    maps_name = name.capitalize()
     if masks is not None:
         for first, stop in target_lost(masks):
             until = "until the end" if stop == len(masks) else f"for {_count(stop - first, 'step')}"
@@ -187,28 +190,30 @@ def find_moments(
         if mass is not None:
             chance = masks.mean(axis=(1, 2))
             falls = focus_falls(mass)
-            moments += [Moment(fall.lowest, "left", _fall_text(fall, mass, chance)) for fall in falls]
+            moments += [
+                Moment(fall.lowest, "left", f"{maps_name} {_fall_text(fall, mass, chance)}") for fall in falls
+            ]
             for step in attention_left(mass, chance):
                 if not any(fall.start <= step < fall.stop for fall in falls):
                     ratio = mass[step] / chance[step]
-                    moments.append(Moment(step, "left", f"Attention left the target: {ratio:.1f} × chance"))
+                    moments.append(Moment(step, "left", f"{maps_name} left the target: {ratio:.1f} × chance"))
         if maps is not None:
             found = frame_states(maps, masks, frames=images)
             steps = np.arange(len(masks))
             for capture in captures(found, np.zeros_like(steps), steps).captures:
                 text = str(capture).replace(f" at step {capture.start}", "")
-                moments.append(Moment(capture.start, "captured", f"Attention {text}"))
+                moments.append(Moment(capture.start, "captured", f"{maps_name} {text}"))
     if maps is not None and (jump := largest_jump(maps)) is not None:
-        moments.append(Moment(jump[0], "jump", f"Largest attention jump: {_count(round(jump[1]), 'pixel')}"))
+        moments.append(Moment(jump[0], "jump", f"Largest {name} jump: {_count(round(jump[1]), 'pixel')}"))
     kinds: tuple[tuple[MomentKind, str, NDArray[np.float64] | None], ...] = (
         ("reward", "Reward", rewards),
         ("value", "Value estimate", values),
     )
-    for kind, name, series in kinds:
+    for kind, label, series in kinds:
         if series is not None and (drop := largest_drop(series)) is not None:
             ends = f"from {series[drop.start]:.2f} to {series[drop.stop]:.2f}"
             within = _count(drop.stop - drop.start, "step")
-            moments.append(Moment(drop.start, kind, f"{name} dropped {ends} within {within}"))
+            moments.append(Moment(drop.start, kind, f"{label} dropped {ends} within {within}"))
     return sorted(moments, key=lambda moment: moment.step)
 
 
@@ -216,7 +221,7 @@ def _fall_text(fall: FocusFall, mass: NDArray[np.float64], chance: NDArray[np.fl
     """Describe a fall with its numbers, and whether less of the target was left to attend to."""
     start, lowest = fall.start, fall.lowest
     text = (
-        f"Attention on the target fell from {mass[start]:.0%} to {mass[lowest]:.0%} within "
+        f"on the target fell from {mass[start]:.0%} to {mass[lowest]:.0%} within "
         f"{_count(lowest - start, 'step')}, to {mass[lowest] / chance[lowest]:.1f} × chance"
     ).replace("%", " %")
     if chance[lowest] < MAX_SHRUNK * chance[start]:

@@ -139,6 +139,7 @@ def _content(
         maps=maps.normalised()[:, best] if maps is not None and informative else None,
         mass=mass[:, best] if mass is not None and informative else None,
         images=episode.images,
+        name="attention" if episode.maps == "attention" else "causal mass",
     )
     names = episode.action_names or tuple(f"action {i}" for i in range(actions.shape[1]))
     low, high = action_range
