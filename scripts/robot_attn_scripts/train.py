@@ -19,7 +19,7 @@ from robot_attn_policies.training.run_folder import CONFIG, RunError, read_confi
 from robot_attn_policies.training.train import MakeEnv, TrainResult, train
 from robot_attn_scripts import _loaded_run, _report
 from robot_attn_scripts._name_value import parse_pairs
-from robot_attn_scripts._tasks import env_id, make_batch, steps_many, training_of
+from robot_attn_scripts._tasks import env_id, make_batch, steps_many, training_of, with_masks
 from robot_attn_scripts.options.train import Options, changed_preset
 
 REFERENCE = "reference.json"
@@ -113,7 +113,8 @@ def env_maker(config: TrainConfig) -> MakeEnv:
     """Return a function that creates batches of environments, for training or for evaluation."""
 
     def make(num_envs: int, training: bool) -> VectorEnv[Any, Any, Any]:
-        options: dict[str, Any] = {**config.env, **(config.train_env if training else {})}
+        # Masks and labels of evaluations show what the policy attends to as it learns.
+        options = {**config.env, **config.train_env} if training else with_masks(config.task, config.env)
         return make_batch(config.task, options, num_envs)
 
     return make

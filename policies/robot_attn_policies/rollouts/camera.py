@@ -50,7 +50,14 @@ def _at(key: str, info: Mapping[str, Any], image: str | None, only: bool) -> NDA
     return info.get(key) if only or image == "image" else None
 
 
-def _info_of(info: Mapping[str, Any], image: str | None, only: bool) -> dict[str, Any]:
+def camera_info(info: Mapping[str, Any], image: str | None, only: bool) -> dict[str, Any]:
+    """Return infos whose target masks and labels are those of one camera; without them if it has none.
+
+    Args:
+        info: infos of a batch of environments.
+        image: key of the camera's image.
+        only: whether the policy uses no other camera.
+    """
     rest = {name: value for name, value in info.items() if name not in (MASK, THINGS)}
     found = {key: _at(key, info, image, only) for key in (MASK, THINGS)}
     return rest | {key: value for key, value in found.items() if value is not None}
@@ -63,11 +70,11 @@ class _VectorAtCamera(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**options)
-        return observation, _info_of(info, *self._camera)
+        return observation, camera_info(info, *self._camera)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         *results, info = self.env.step(actions)
-        return (*results, _info_of(info, *self._camera))
+        return (*results, camera_info(info, *self._camera))
 
 
 class _BatchAtCamera:
@@ -81,8 +88,8 @@ class _BatchAtCamera:
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self._env.reset(**options)
-        return observation, _info_of(info, *self._camera)
+        return observation, camera_info(info, *self._camera)
 
     def step(self, actions: Any) -> tuple[Any, ...]:
         *results, info = self._env.step(actions)
-        return (*results, _info_of(info, *self._camera))
+        return (*results, camera_info(info, *self._camera))

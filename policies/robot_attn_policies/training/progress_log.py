@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from robot_attn_policies.training.attention_log import ATTENTION_COLUMNS
 from robot_attn_policies.training.run_folder import PROGRESS, TENSORBOARD, RunError, as_run_error
 
 COLUMNS = (
@@ -30,8 +31,10 @@ COLUMNS = (
     "clip_fraction",
     "explained_variance",
     "std",
+    *ATTENTION_COLUMNS,
 )
-"""Columns of progress.csv. A cell is empty if the row has no such figure."""
+"""Columns of a new progress.csv; a file that an earlier version began keeps its own. A cell is empty if the
+row has no such figure."""
 
 
 class ProgressLog:
@@ -51,6 +54,7 @@ class ProgressLog:
         self._path, self._events_folder = folder / PROGRESS, folder / TENSORBOARD
         self._file: BinaryIO | None = None
         self._events: Any = None
+        self._columns = COLUMNS
         self.size = 0
         self.row: dict[str, float] = {}
 
@@ -74,6 +78,8 @@ class ProgressLog:
                     "original"
                 )
             file = self._file = self._path.open("r+b" if found else "wb")
+            if size:
+                self._columns = tuple(file.readline().decode().rstrip("\n").split(","))
             file.truncate(size)
             file.seek(size)
             if size == 0:
@@ -90,8 +96,8 @@ class ProgressLog:
 
         Args:
             steps: environment steps trained.
-            figures: values by the names of `COLUMNS`; names that are not columns are logged to TensorBoard
-                only.
+            figures: values by the names of `COLUMNS`; names that are not columns of the file are logged to
+                TensorBoard only.
 
         Raises:
             RunError: a file cannot be written.
@@ -99,7 +105,7 @@ class ProgressLog:
         assert self._file is not None
         self.row = {"steps": steps, **figures}
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writerow(
             {name: value if isinstance(value, int) else f"{value:.8g}" for name, value in self.row.items()}
         )

@@ -29,6 +29,7 @@ from robot_attn_policies.sb3.policy import PerceptionPolicy, policy_kwargs, poli
 from robot_attn_policies.sb3.ppo import PerceptionPPO, TrainingInterrupted
 from robot_attn_policies.sb3.sharded import Sharded
 from robot_attn_policies.sb3.vec_env import BatchVecEnv
+from robot_attn_policies.training.attention_log import AttentionLog
 from robot_attn_policies.training.checks import check_actions, check_memory, check_spaces, merge_config
 from robot_attn_policies.training.presets import PPOPreset, TrainConfig
 from robot_attn_policies.training.process_settings import keep_memory, torch_settings
@@ -387,11 +388,11 @@ class Training:
 
     def _evaluate_and_keep_best(self) -> dict[str, float]:
         """Evaluate, save the policy if it is the best so far, and return the figures for progress.csv."""
-        evaluation = self.evaluate()
+        evaluation, attention = self.evaluate()
         self.evaluations.append(evaluation)
         if self.best is evaluation:
             self._save_best(evaluation)
-        figures = {"eval_return": evaluation.mean_return, "eval_score": evaluation.score}
+        figures = {"eval_return": evaluation.mean_return, "eval_score": evaluation.score, **attention}
         return figures if evaluation.success is None else {**figures, "eval_success": evaluation.success}
 
     def _lacks_final_evaluation(self) -> bool:
@@ -406,8 +407,11 @@ class Training:
         # In a separate row: the update's row is written already, and the checkpoint counts its bytes.
         self._progress.add(self.model.num_timesteps, {**figures, "seconds": self.seconds})
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self) -> tuple[Evaluation, dict[str, float]]:
         """Evaluate the policy on the evaluation seeds, without changing the random state of the training.
+
+        Returns:
+            The evaluation, and what the policy attended to (`AttentionLog.figures`).
 
         Raises:
             TrainingInterrupted: `stop` returned True.
@@ -423,7 +427,8 @@ class Training:
 
         before = random_state()
         seeds = range(config.eval_seed, config.eval_seed + config.eval_episodes)
-        episodes = rollout_episodes(act, self._eval_env, seeds)
+        attention = AttentionLog(policy, self._eval_env)
+        episodes = rollout_episodes(act, self._eval_env, seeds, on_step=attention)
         mean_return = float(episodes.returns.mean())
         evaluation = Evaluation(
             steps=self.model.num_timesteps,
@@ -432,7 +437,7 @@ class Training:
             score=mean_return if self._normalise is None else float(self._normalise(mean_return)),
         )
         set_random_state(before)
-        return evaluation
+        return evaluation, attention.figures()
 
     # ---- Files ----
 
