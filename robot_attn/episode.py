@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.maps import AttentionGrid, AttentionMaps
+from robot_attn.things import TARGET_ONLY
 
 MAPS: dict[str, str] = {"attention": "attention", "causal": "causal map", "gradient": "gradient"}
 """Accepted values of `Episode.maps`, with their names in text."""
@@ -46,6 +47,7 @@ COLUMNS: dict[str, Column] = {
     "state": Column("obs/state", np.float32, ("S",)),
     "attention": Column("attention", np.float32, ("heads", "rows", "cols")),
     "target_masks": Column("target_mask", np.bool_, ("H", "W")),
+    "things": Column("things", np.uint8, ("H", "W")),
 }
 """The arrays of an episode by field name, in the order in which they are stored in a file."""
 
@@ -106,6 +108,13 @@ class Episode:
     """Name of the camera of `images` if the policy sees several; each has an episode of its frames."""
     other_cameras: tuple[str, ...] = ()
     """Names of the other cameras that the policy sees; empty if it sees one."""
+    things: NDArray[np.uint8] | None = None
+    """[T, H, W] index into `thing_names` of what each pixel shows; None if unknown."""
+    thing_names: tuple[str, ...] = ()
+    """Names of the labels in `things`, such as "backdrop", "target", "distractor 1"; empty without it."""
+    thing_descriptions: tuple[str, ...] = ()
+    """What the things look like, such as "red sphere", in the order of `thing_names`; "" for one that is not
+    part of the episode."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[-1] != 3 or 0 in self.images.shape:
@@ -143,6 +152,7 @@ class Episode:
                     f"expected simulator/{name} with numbers [{steps}, ...] and a name of up to three words "
                     f"separated by '/', got {array.dtype} {list(array.shape)}"
                 )
+        self._check_things()
         last_head = max(self.attention.shape[1] - 1, 0)
         if not 0 <= self.best_head <= last_head:
             raise EpisodeError(f"expected best_head from 0 to {last_head}, got {self.best_head}")
@@ -165,6 +175,19 @@ class Episode:
                     f"expected {name} of finite numbers, got NaN or infinity: check what computes them"
                 )
 
+    def _check_things(self) -> None:
+        names, described = self.thing_names, self.thing_descriptions
+        if bool(names) != (self.things is not None) or len(described) != len(names):
+            raise EpisodeError(
+                f"expected things, with a name and a description for each, or none of them, got "
+                f"{'no' if self.things is None else 'the'} things, {len(names)} thing_names and "
+                f"{len(described)} thing_descriptions"
+            )
+        if self.things is not None and int(self.things.max()) >= len(names):
+            raise EpisodeError(
+                f"expected things below {len(names)}, as there are thing_names, got {int(self.things.max())}"
+            )
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -177,6 +200,25 @@ class Episode:
     def attention_maps(self) -> AttentionMaps:
         """The attention [T, heads, rows, cols] with its grid."""
         return AttentionMaps(self.attention, self.grid)
+
+    def mass_by_thing(self) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Compute the attention mass on each thing at every step.
+
+        Returns:
+            Names of the things, and mass float64 [T, heads, things] of sum 1 over the things, NaN where a map
+            is not usable. Without `things` they are the backdrop and the target.
+
+        Raises:
+            ValueError: neither `things` nor `target_masks`.
+        """
+        if self.things is not None:
+            return self.thing_names, self.attention_maps.mass_by_label(self.things, len(self.thing_names))
+        if self.target_masks is None:
+            raise ValueError(
+                "expected an episode with things or target_masks, got neither: record it in an environment "
+                "made with masks=True"
+            )
+        return TARGET_ONLY, self.attention_maps.mass_by_label(self.target_masks.astype(np.uint8), 2)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

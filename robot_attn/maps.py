@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from robot_attn.focus import mass_on_target
+from robot_attn.focus import mass_by_label, mass_on_target
 
 BATCH = 16
 """Number of frames whose maps are upsampled at a time, to limit memory."""
@@ -273,6 +273,30 @@ class AttentionMaps:
             return np.concatenate([np.zeros((0, self.weights.shape[1])), *parts])
         visible = np.asarray(masks.any(axis=(1, 2)))
         return np.where(self.usable & visible[:, None], mass_on_target(pixels, masks), np.nan)
+
+    def mass_by_label(self, labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+        """Compute the mass of maps [T, heads, rows, cols] on each thing.
+
+        Args:
+            labels: uint8 [T, H, W], label of the thing in each pixel, below `count`.
+            count: number of labels.
+
+        Returns:
+            float64 [T, heads, count], of sum 1 over the labels; NaN where the map is not usable.
+
+        Raises:
+            ValueError: maps with other axes, labels of other frames, or an error of `mass_by_label`.
+        """
+        if self.weights.ndim != 4 or labels.shape != (len(self.weights), *self.grid.image_size):
+            raise ValueError(
+                f"expected maps [T, heads, rows, cols] and labels [T, {self.grid.image_size[0]}, "
+                f"{self.grid.image_size[1]}] of the same frames, got {list(self.weights.shape)} and "
+                f"{list(labels.shape)}: give the labels of each frame"
+            )
+        mass = np.zeros((*self.weights.shape[:2], count))
+        for rows, pixels in self.normalised().in_batches():
+            mass[rows] = mass_by_label(pixels, labels[rows], count)
+        return np.where(self.usable[..., None], mass, np.nan)
 
 
 def usable_maps(weights: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -310,6 +310,9 @@ def _shown(options: Options, episode: Episode, progress: Console) -> Shown:
                 images=again.images,
                 target_masks=None if episode.target_masks is None else again.target_masks,
                 grid=episode.grid.resized(size),
+                things=None,  # they label the pixels of the policy's frames
+                thing_names=(),
+                thing_descriptions=(),
             )
             notes = [
                 f"The policy's frames have {height} × {width} pixels; they are rendered again here at "

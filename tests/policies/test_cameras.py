@@ -42,6 +42,11 @@ CLASSES: dict[str, Any] = {"ppo": PPO, "sac": SAC, "dqn": DQN, "recurrent": Recu
 class TwoCameras(PixelEnv):
     """A left and a wrist camera of other sizes and dtypes, with a target mask for some of them."""
 
+    thing_names = ("backdrop", "target", "robot")
+
+    def describe_things(self) -> list[tuple[str, ...]]:
+        return [("floor", "white square", "arm")]
+
     def __init__(self, masks: tuple[str, ...] = ("left", "wrist"), **options: Any) -> None:
         super().__init__(CAMERAS, state=True, **options)
         self.masked = masks
@@ -54,6 +59,7 @@ class TwoCameras(PixelEnv):
             mask[y : y + 8, x : x + 8] = True
             if name in self.masked:
                 masks[f"target_mask/{name}"] = mask
+                masks[f"things/{name}"] = np.where(mask, 1, 2).astype(np.uint8)
         return masks
 
     def reset(self, **options: Any) -> tuple[Any, Any]:
@@ -253,6 +259,8 @@ def test_one_rollout_is_recorded_at_every_camera(kind: str, wrapped: str) -> Non
                 np.testing.assert_allclose(episode.attention[step], attention, atol=1e-6)
                 assert episode.target_masks is not None
                 assert_array_equal(episode.target_masks[step], info[f"target_mask/{key}"])
+                assert episode.things is not None and episode.thing_names == TwoCameras.thing_names
+                assert_array_equal(episode.things[step], info[f"things/{key}"])
         observation, reward, _, _, info = alone.step(left.actions[step])
         assert reward == pytest.approx(left.rewards[step])
 
@@ -261,6 +269,9 @@ def test_a_camera_without_a_mask_has_none() -> None:
     episodes = record_cameras(model_of(), TwoCameras(masks=("wrist",)), seed=3)
     assert episodes["left"].target_masks is None
     assert episodes["wrist"].target_masks is not None
+    assert episodes["left"].things is None and episodes["left"].thing_names == ()
+    assert episodes["wrist"].things is not None
+    assert episodes["wrist"].thing_descriptions == ("floor", "white square", "arm")
 
 
 def test_one_camera_can_be_recorded_alone_and_says_so(tmp_path: Path) -> None:

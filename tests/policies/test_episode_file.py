@@ -56,7 +56,7 @@ def assert_equal(one: Episode, other: Episode) -> None:
     for name, a, b in [*grids, *((name, getattr(one, name), getattr(other, name)) for name in names)]:
         assert a.dtype == b.dtype, name
         assert a.tobytes() == b.tobytes(), name  # NaN too
-    for name in ("target_masks", "state", "values"):
+    for name in ("target_masks", "things", "state", "values"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None and b is None) or np.array_equal(a, b), name
     assert one.simulator.keys() == other.simulator.keys()
@@ -73,15 +73,26 @@ def assert_equal(one: Episode, other: Episode) -> None:
         "action_names",
         "policy",
         "maps",
+        "thing_names",
+        "thing_descriptions",
     ):
         assert getattr(one, name) == getattr(other, name), name
     assert one.cut == other.cut
+
+
+NAMES = ("backdrop", "target", "robot", "occluder", "distractor 1")
+THINGS: dict[str, Any] = {
+    "things": np.random.default_rng(2).integers(0, 5, (T, H, W), dtype=np.uint8),
+    "thing_names": NAMES,
+    "thing_descriptions": ("backdrop", "red sphere", "robot", "occluder", ""),
+}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
+        THINGS,
         {"target_masks": None, "state": None, "simulator": {}, "states": np.zeros((0, 0))},
         {"success": None, "dt": None, "action_names": (), "uniform": True},
         {"values": np.linspace(-1.0, 3.0, T), "maps": "gradient", "cut": 150},
@@ -94,6 +105,34 @@ def test_round_trip_is_bit_identical(tmp_path: Path, changes: dict[str, Any]) ->
     save_episode(tmp_path / "e.hdf5", episode, {"mujoco": "4.0.0"})
     assert_equal(load_episode(tmp_path / "e.hdf5"), episode)
     assert [path.name for path in tmp_path.iterdir()] == ["e.hdf5"]
+
+
+def test_files_without_things_are_as_they_were(tmp_path: Path) -> None:
+    save_episode(tmp_path / "plain.hdf5", make_episode())
+    with h5py.File(tmp_path / "plain.hdf5", "r") as file:
+        assert "things" not in file["data/demo_0"]
+        assert "thing_names" not in json.loads(file["data/demo_0"].attrs["robot_attn"])
+    read = load_episode(tmp_path / "plain.hdf5")
+    assert (read.things, read.thing_names, read.thing_descriptions) == (None, (), ())
+
+
+def test_the_mass_on_each_thing_is_that_of_the_pixels() -> None:
+    episode = make_episode(**THINGS)
+    names, mass = episode.mass_by_thing()
+    assert names == NAMES and mass.shape == (T, HEADS, 5)
+    np.testing.assert_allclose(mass.sum(axis=2), 1, rtol=1e-6)
+    pixels = episode.attention_maps.upsampled()
+    for label in range(5):
+        expected = (pixels * (episode.things == label)[:, None]).sum(axis=(2, 3))
+        np.testing.assert_allclose(mass[..., label], expected, atol=1e-6)
+    # The target's masks alone tell it from all else.
+    names, mass = make_episode().mass_by_thing()
+    assert names == ("backdrop", "target")
+    np.testing.assert_allclose(mass.sum(axis=2), 1, rtol=1e-6)
+    blank = make_episode(attention=np.zeros((T, HEADS, ROWS, COLS), np.float32))
+    assert np.isnan(blank.mass_by_thing()[1]).all()
+    with pytest.raises(ValueError, match="expected an episode with things or target_masks, got neither"):
+        make_episode(target_masks=None).mass_by_thing()
 
 
 def test_the_file_follows_robomimics_convention(tmp_path: Path) -> None:
@@ -143,11 +182,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({"rewards": np.full(T, np.nan)}, "expected rewards of finite numbers, got NaN"),
         ({"values": np.full(T, np.inf)}, "expected values of finite numbers, got NaN or infinity"),
         ({"values": np.zeros(T, np.float32)}, "expected values float64"),
-        ({"maps": "saliency"}, "attention, gradient, got 'saliency'"),
+        ({"maps": "saliency"}, "attention, causal, gradient, got 'saliency'"),
         ({"cut": T}, "more than the 5 steps that are left, got 5"),
         ({"best_head": HEADS}, "expected best_head from 0 to 2, got 3"),
         ({"action_names": ("pan",)}, "2 action dimensions"),
         ({"simulator": {"time": np.zeros((T - 1, 1))}}, "simulator/time"),
+        ({**THINGS, "things": np.zeros((T, W, H), np.uint8)}, "expected things uint8"),
+        ({**THINGS, "things": None}, "got no things, 5 thing_names and 5 thing_descriptions"),
+        ({**THINGS, "thing_descriptions": NAMES[:3]}, "got the things, 5 thing_names and 3"),
+        ({**THINGS, "things": np.full((T, H, W), 5, np.uint8)}, "expected things below 5, .* got 5"),
         ({"simulator": {"../time": np.zeros((T, 1))}}, "simulator/../time"),
     ],
 )

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn.focus import mass_by_label
 from robot_attn.things import sum_by_kind, thing_areas, thing_kinds
 from robot_attn_policies.pages.report import Cell, Chart, Section, Table
 from robot_attn_policies.probing.episode_intervals import interval_series, mean_over_episodes
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
 
-CHUNK = 64
-"""Frames whose maps are held in pixels at a time."""
 POINTS = 50
 """Most points of the chart: steps are averaged in as many stretches."""
 
@@ -74,8 +71,8 @@ def step_masses(steps: StepBatch, count: int) -> tuple[NDArray[np.float64], NDAr
         count: number of things.
 
     Returns:
-        Mass of each head's map, float64 [N, heads, count], and the things' share of the frame, float64
-        [N, count].
+        Mass of each head's map, float64 [N, heads, count], NaN where it is not usable; and the things' share
+        of the frame, float64 [N, count].
 
     Raises:
         ValueError: neither labels nor masks, or a label that is not below `count`.
@@ -85,10 +82,7 @@ def step_masses(steps: StepBatch, count: int) -> tuple[NDArray[np.float64], NDAr
         if steps.masks is None:
             raise ValueError("expected steps with labels or target masks, got none: make it with masks=True")
         labels = steps.masks.astype(np.uint8)
-    maps = steps.maps.normalised()
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(steps), CHUNK)]
-    masses = [mass_by_label(maps[rows].upsampled(), labels[rows], count) for rows in chunks]
-    return np.concatenate(masses), thing_areas(labels, count)
+    return steps.maps.mass_by_label(labels, count), thing_areas(labels, count)
 
 
 def _chart(mass: NDArray[np.float64], kinds: Sequence[str], steps: StepBatch) -> Chart:

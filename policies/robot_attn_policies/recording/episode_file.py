@@ -15,6 +15,7 @@ The file of an episode of T steps, in format 2:
       attention         float32 (T, heads, rows, cols)
       token_centers/ys  float32 (rows,)         in pixels; xs likewise
       target_mask       bool (T, H, W)          absent if unknown
+      things            uint8 (T, H, W)         absent if unknown; named in the JSON
       sha256            uint8 (blocks, 32)      of each block of steps
 
 The descriptions of the arrays come first in the file. The data follow in blocks of `BLOCK` steps, so that the
@@ -46,7 +47,9 @@ from robot_attn.episode import COLUMNS, Episode, EpisodeError
 from robot_attn.files import replacing
 from robot_attn.optional import import_optional
 from robot_attn_policies.rollouts.actor import Actor, ChangedActor, ObservationBatch
+from robot_attn_policies.rollouts.camera import MASK, THINGS
 from robot_attn_policies.rollouts.rollout import Step, rollout_episodes
+from robot_attn_policies.rollouts.things import describe_things, thing_names
 
 FORMAT = 2
 BLOCK = 8
@@ -62,6 +65,8 @@ _PLAIN = ("success", "dt", "best_head", "uniform", "action_names", "policy")
 _SINCE_2 = ("maps", "cut")
 _OF_SEVERAL = ("camera", "other_cameras")
 """Fields that are stored for a policy with several cameras only."""
+_OF_THINGS = ("thing_names", "thing_descriptions")
+"""Fields that are stored with `things` only."""
 _DEEPEST = 3  # simulator/<name>/<name>/<name>
 _MOST_PACKED = 1100  # deflate compresses at most 1032 to 1
 
@@ -71,8 +76,8 @@ def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:
     named: dict[str, NDArray[Any] | None] = {
         column.name: getattr(episode, field) for field, column in COLUMNS.items()
     }
-    last = COLUMNS["target_masks"].name
-    named |= {_YS: episode.grid.ys, _XS: episode.grid.xs, last: named.pop(last)}
+    last = [COLUMNS[field].name for field in ("target_masks", "things")]
+    named |= {_YS: episode.grid.ys, _XS: episode.grid.xs, **{name: named.pop(name) for name in last}}
     named |= {f"{_SIMULATOR}{name}": array for name, array in episode.simulator.items()}
     return {name: array for name, array in named.items() if array is not None}
 
@@ -84,6 +89,7 @@ def _attributes(episode: Episode) -> dict[str, Any]:
         **{name: getattr(episode, name) for name in ("seed", *_PLAIN, *_SINCE_2)},
         "action_names": list(episode.action_names),
         **({name: getattr(episode, name) for name in _OF_SEVERAL} if episode.camera else {}),
+        **({name: list(getattr(episode, name)) for name in _OF_THINGS} if episode.thing_names else {}),
         "env_args": json.dumps(episode.env_args, sort_keys=True),
     }
 
@@ -354,6 +360,8 @@ def _episode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], 
     fields: dict[str, Any] = {name: attributes[name] for name in _PLAIN}
     fields |= {name: attributes[name] for name in _SINCE_2 if name in attributes}
     fields["camera"] = str(attributes.get("camera", ""))
+    for name in _OF_THINGS:
+        fields[name] = tuple(str(word) for word in attributes.get(name, ()))
     fields["other_cameras"] = tuple(str(name) for name in attributes.get("other_cameras", ()))
     fields |= {field: arrays[column.name] for field, column in COLUMNS.items() if column.name in arrays}
     fields["simulator"] = {
@@ -423,8 +431,12 @@ def record_episode(
         raise ValueError(f"expected a batch of one environment, got {env.num_envs}: record one at a time")
     steps: list[dict[str, Any]] = []
     simulator: list[Mapping[str, NDArray[Any]]] = []
+    described: tuple[str, ...] = ()
 
     def act_and_record_state(observation: ObservationBatch) -> tuple[NDArray[Any], Any]:
+        nonlocal described
+        # Before the first step: an episode of one step is followed by another with other things.
+        described = described or tuple(describe_things(env)[0])
         if hasattr(env, "get_state"):
             simulator.append({name: np.array(part) for name, part in env.get_state().items()})
         return act(observation)
@@ -449,7 +461,8 @@ def record_episode(
                 "values": None if value is None else float(value[0]),
                 "dones": bool(step.done[0]),
                 "attention": step.percept.attention.numpy(force=True)[0].astype(np.float32),
-                "target_masks": np.array(step.info["target_mask"][0]) if "target_mask" in step.info else None,
+                "target_masks": np.array(step.info[MASK][0]) if MASK in step.info else None,
+                "things": np.array(step.info[THINGS][0]) if THINGS in step.info else None,
             }
         )
         if on_step is not None:
@@ -478,4 +491,6 @@ def record_episode(
         action_names=tuple(env.action_names) if hasattr(env, "action_names") else (),
         policy=policy,
         maps=maps,
+        thing_names=() if columns["things"] is None else thing_names(env),
+        thing_descriptions=() if columns["things"] is None else described,
     )

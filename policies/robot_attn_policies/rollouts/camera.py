@@ -39,11 +39,6 @@ def at_camera(env: Any, image: str | None, *, only: bool) -> Any:
     return (_VectorAtCamera if isinstance(env, VectorEnv) else _BatchAtCamera)(env, image, only)
 
 
-def camera_mask(info: Mapping[str, Any], image: str | None, *, only: bool = False) -> NDArray[Any] | None:
-    """Return the target masks of a camera in infos of an environment with several; None if it has none."""
-    return _at(MASK, info, image, only)
-
-
 def _at(key: str, info: Mapping[str, Any], image: str | None, only: bool) -> NDArray[Any] | None:
     if any(name.startswith(f"{key}/") for name in info):
         return info.get(f"{key}/{image}")
