@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
@@ -110,6 +110,58 @@ def test_it_is_accessible(show: Any, written: dict[str, Path], name: str, width:
     ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")
+
+
+def wide_table() -> Table:
+    """A table of long words and figures, wider than a phone."""
+    row = ("characteristically counterproductive", Interval(0.512, 0.483, 0.541), "straightforwardly")
+    return Table("Wide", ("misinterpretation", "interdependence of weights", "responsibilities", "b") * 2,
+                 (((*row, 1) * 2),) * 3)  # fmt: skip
+
+
+BROKEN_WORDS = """scroll => {
+  const broken = [], walker = document.createTreeWalker(scroll, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode()); ) {
+    for (const word of node.data.matchAll(/\\S+/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+}"""
+
+
+def test_a_wide_table_breaks_no_word_and_hints_that_it_scrolls(show: Any, tmp_path: Path) -> None:
+    report = Report("Wide", (), (), (Section("wide", "Wide", (), None, (wide_table(),)),))
+    write_report(tmp_path / "wide.html", report)
+    page = show(tmp_path / "wide.html", width=360)
+    scroll = page.locator(".scroll")
+    assert scroll.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert scroll.evaluate(BROKEN_WORDS) == []
+    box = page.locator(".scroll tbody tr").nth(1).bounding_box()
+    outer = scroll.bounding_box()
+    clip = {"x": outer["x"] + 1, "y": box["y"] + 4, "width": outer["width"] - 2, "height": 6}
+
+    def edges() -> tuple[float, float]:
+        """Lightness of the left and right edge of a row, from 0 to 255."""
+        shown = cv2.imdecode(np.frombuffer(page.screenshot(clip=clip), np.uint8), cv2.IMREAD_GRAYSCALE)
+        return float(shown[:, :3].mean()), float(shown[:, -3:].mean())
+
+    left, right = edges()
+    assert left > 250 and right < 220
+    scroll.evaluate("e => { e.scrollLeft = 60 }")
+    assert max(edges()) < 220
+    scroll.evaluate("e => { e.scrollLeft = 1e5 }")
+    left, right = edges()
+    assert left < 220 and right > 250
+    scroll.focus()  # by its keys
+    page.keyboard.press("Home")
+    assert axe.Axe().run(page, options=RULES).response["violations"] == []
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 794, "height": 900})
+    assert scroll.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 @pytest.mark.parametrize("name", ["usual", "odd"])
