@@ -18,14 +18,16 @@ from robot_attn.focus import RatioOfSums, mass_by_label
 
 TARGET_ONLY = ("backdrop", "target")
 """Names of the labels of an environment that gives target masks alone."""
-CANNOT_MATTER = ("backdrop", "distractors", "occluder")
+DISTRACTORS = "distractors"
+"""The kind of all distractors."""
+CANNOT_MATTER = ("backdrop", DISTRACTORS, "occluder")
 """Kinds of things on which no decision can depend; the target, the robot and a task's landmarks can."""
 _DISTRACTOR = re.compile(r"distractor \d+")
 
 
 def thing_kind(name: str) -> str:
     """The kind of a thing: "distractors" for "distractor 3", and otherwise the name itself."""
-    return "distractors" if _DISTRACTOR.fullmatch(name) else name
+    return DISTRACTORS if _DISTRACTOR.fullmatch(name) else name
 
 
 def thing_kinds(names: Sequence[str]) -> tuple[str, ...]:

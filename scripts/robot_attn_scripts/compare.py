@@ -34,6 +34,7 @@ COLUMNS = (
     ("x centre bias", "mass_over_center_bias", 1, 1),
     ("pointing, %", "pointing_game", 0, 100),
     ("attended, %", "attended", 0, 100),
+    ("mass on distractors, %", "mass_on_distractors", 1, 100),
     ("nuisance, %", "nuisance", 1, 100),
 )
 """Columns of the table: heading, metric, digits, factor. The return is a column where it is the score."""

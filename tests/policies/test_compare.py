@@ -34,6 +34,7 @@ def scores(*returns: float, mass: float = 0.5) -> Scores:
         center_bias=tuple(2 * one for one in each),
         visible=(10,) * len(returns),
         attended=(6,) * len(returns),
+        distractors=(2.2,) * len(returns),
     )
 
 
@@ -145,6 +146,7 @@ def test_figures_by_hand() -> None:
         "mass_over_center_bias": 2.0,
         "pointing_game": 0.8,
         "attended": 6 / 11,
+        "mass_on_distractors": 0.2,
     })  # fmt: skip
     assert bad["normalised_score"] == pytest.approx(0.0)
     assert compared.figures["trained"]["good"]["normalised_score"].runs == pytest.approx((0.9, 0.5))
@@ -163,16 +165,16 @@ def test_a_task_that_does_not_report_success_has_no_success_rate() -> None:
     assert "success" not in compared.figures["trained"]["a"]
 
 
-def test_a_cell_of_an_earlier_version_is_read_and_has_no_share_of_attended_frames(tmp_path: Path) -> None:
+def test_a_cell_of_an_earlier_version_is_read_without_the_figures_that_it_lacks(tmp_path: Path) -> None:
     path, answer = tmp_path / "cell.json", scores(1.5, 8.0)
     write_cell(path, QUESTION, answer)
     data = json.loads(path.read_text())
-    del data["answer"]["attended"]
+    del data["answer"]["attended"], data["answer"]["distractors"]
     path.write_text(json.dumps(data))
     old = read_cell(path, QUESTION, Scores)
-    assert old == replace(answer, attended=None)
+    assert old == replace(answer, attended=None, distractors=None)
     figures = compare({"trained": {"a": [(old, BASELINES)]}}, {"a": [0]}).figures["trained"]["a"]
-    assert "attended" not in figures
+    assert not {"attended", "mass_on_distractors"} & figures.keys()
     assert "pointing_game" in figures
 
 

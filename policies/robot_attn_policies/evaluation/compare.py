@@ -159,8 +159,11 @@ METRICS: Mapping[str, Metric] = {
     ),
     "pointing_game": Metric("fraction of frames", _columns("hits", "visible"), ratio_of_sums),
     "attended": Metric("fraction of all frames", _columns("attended", "lengths"), ratio_of_sums),
+    "mass_on_distractors": Metric("fraction of the map", _columns("distractors", "lengths"), ratio_of_sums),
 }
 """The metrics by name. Focus metrics are of the best head; a uniform map scores chance level."""
+OPTIONAL = {"success": "successes", "attended": "attended", "mass_on_distractors": "distractors"}
+"""Metrics that a cell may lack, and the field of `Scores` that is None then."""
 
 
 NUISANCE = "nuisance"
@@ -223,7 +226,7 @@ def compare(
         scores_of_runs = [scores for runs in arms.values() for scores, _ in runs]
         unknown = {
             name
-            for name, field in (("success", "successes"), ("attended", "attended"))
+            for name, field in OPTIONAL.items()
             if any(getattr(scores, field) is None for scores in scores_of_runs)
         }
         for name, metric in METRICS.items():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain import STATES
+from robot_attn.things import DISTRACTORS, thing_kinds
 from robot_attn_policies.evaluation.evaluate import Focus, with_baselines
 from robot_attn_policies.evaluation.nuisance import FRAMES, Nuisance
 from robot_attn_policies.rollouts.rollout import Rollouts
@@ -95,6 +96,9 @@ class Scores:
     """Number of frames with a visible target."""
     attended: tuple[int, ...] | None = None
     """Number of frames in which the target is attended; None in a cell of an earlier version."""
+    distractors: tuple[float, ...] | None = None
+    """Attention mass on distractors, summed over all frames; None without labels of them, and in a cell of an
+    earlier version."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ def scores_of(rollouts: Rollouts, focus: Focus) -> Scores:
         center_bias=_rounded(totals.mass[:, focus.index("center_bias")]),
         visible=tuple(totals.visible.tolist()),
         attended=tuple(focus.states[:, head, STATES.index("attended")].tolist()),
+        distractors=None
+        if DISTRACTORS not in thing_kinds(focus.things.names)
+        else _rounded(focus.things.mean_mass(head, DISTRACTORS).numerator),
     )
 
 
