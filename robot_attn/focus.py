@@ -76,8 +76,16 @@ class PriorMap:
 
     def map(self) -> NDArray[np.float64]:
         """Return the map float64 [H, W] of sum 1; uniform if the target was never visible."""
-        total = self._sum.sum()
-        return self._sum / total if total > 0 else uniform_map((self._sum.shape[0], self._sum.shape[1]))
+        return _prior(self._sum)
+
+    def without(self, masks: Bools) -> NDArray[np.float64]:
+        """Return the map without masks bool [B, H, W] that were added, such as those of one episode."""
+        return _prior(self._sum - masks.sum(axis=0))
+
+
+def _prior(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = counts.sum()
+    return counts / total if total > 0 else uniform_map((counts.shape[0], counts.shape[1]))
 
 
 def chance(masks: Bools) -> NDArray[np.float64]:

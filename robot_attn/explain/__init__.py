@@ -50,6 +50,9 @@ from robot_attn.explain._perturb import random_places as random_places
 from robot_attn.explain._perturb import spread as spread
 from robot_attn.explain._perturb import top_pixels as top_pixels
 from robot_attn.explain._randomise import randomised as randomised
+from robot_attn.explain._sinks import describe_sinks as describe_sinks
+from robot_attn.explain._sinks import find_sinks as find_sinks
+from robot_attn.explain._sinks import without_sinks as without_sinks
 from robot_attn.explain._states import ATTENDED as ATTENDED
 from robot_attn.explain._states import ELSEWHERE as ELSEWHERE
 from robot_attn.explain._states import HIDDEN as HIDDEN

@@ -236,11 +236,18 @@ def make_env(task: str, options: Mapping[str, Json], num_envs: int, *, scale_act
     return make_batch(task, with_masks(task, options), num_envs, scale_actions=scale_actions)
 
 
-def batch_size(task: str, episodes: int, envs: int | None = None) -> int:
-    """Return the number of parallel environments: `envs` or the task's default, at most one per episode."""
+def batch_size(task: str, episodes: int, envs: int | None = None, *, many: int = 32) -> int:
+    """Return the number of parallel environments: `envs` or the task's default, at most one per episode.
+
+    Args:
+        task: the task.
+        episodes: number of episodes.
+        envs: number of environments that was asked for, or None.
+        many: the default where environments are stepped together.
+    """
     from robot_attn_scripts._tasks import steps_many
 
-    return min(envs or (32 if steps_many(task) else 8), episodes)
+    return min(envs or (many if steps_many(task) else 8), episodes)
 
 
 def has_masks(env: Any, probe: PolicyProbe) -> bool:

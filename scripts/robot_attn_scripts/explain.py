@@ -7,6 +7,9 @@ from contextlib import closing
 from robot_attn_scripts import _loaded_run
 from robot_attn_scripts.options.explain import Options
 
+FIRST_ROUND = 16
+"""Episodes of the first round, and so environments, where they are stepped together."""
+
 
 def run(options: Options) -> dict[str, object]:
     """Run the episodes, write the report, print its verdicts, and return its figures.
@@ -26,7 +29,7 @@ def run(options: Options) -> dict[str, object]:
     calibration = _loaded_run.seeds_from(CALIBRATION_SEED, options.calibration_episodes, used, "calibration")
     scene = _loaded_run.scene(policy.config.env, options.pairs, options.suite)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    envs = _loaded_run.batch_size(policy.config.task, len(seeds), options.envs)
+    envs = _loaded_run.batch_size(policy.config.task, len(seeds), options.envs, many=FIRST_ROUND)
     with (
         closing(policy.make_env(policy.config.task, scene, envs)) as env,
         _loaded_run.step_bar(Console(stderr=True)) as start_progress,

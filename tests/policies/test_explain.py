@@ -33,6 +33,7 @@ from robot_attn_policies.probing.rollout_sections import heads_section
 from robot_attn_policies.probing.sections import TITLES, guarded_section
 from robot_attn_policies.probing.step_sections import _rank_correlation
 from robot_attn_policies.probing.steps import StepCollector
+from robot_attn_policies.probing.verdicts import NOTHING_TO_LOSE
 from robot_attn_policies.rollouts.rollout import rollout_episodes
 from robot_attn_policies.sb3.context import NO_CONTEXT, predict
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
@@ -54,11 +55,15 @@ SECTIONS = [
 
 
 class Blob(gymnasium.Env[Any, Any]):
-    """A bright square at random positions; the reward is 1 for an action that names its half of the frame."""
+    """A bright square at random positions; the reward is 1 for an action that names its half of the frame.
+
+    With `always`, it is 1 for that action instead.
+    """
 
     observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
 
-    def __init__(self, *, discrete: bool = True) -> None:
+    def __init__(self, *, discrete: bool = True, always: int | None = None) -> None:
+        self.always = always
         self.action_space = spaces.Discrete(2) if discrete else spaces.Box(-1, 1, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -67,7 +72,8 @@ class Blob(gymnasium.Env[Any, Any]):
         return self.render_frame(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        reward = float((np.ravel(action)[0] > 0) == (self.x >= SIDE // 2))
+        right = self.x >= SIDE // 2 if self.always is None else self.always > 0
+        reward = float((np.ravel(action)[0] > 0) == right)
         self.count += 1
         return self.render_frame(), reward, False, self.count == STEPS, {}
 
@@ -212,21 +218,77 @@ def test_curves_of_return_run_every_share() -> None:
         parts.append((name, steps))
         return lambda step: None
 
+    env = Blob(always=1)  # there is a return to lose
     report = explain(
-        policy(), Blob(), seeds=range(2), maps="gradient", max_steps=50, start_progress=start_progress
+        ignorant_policy(), env, seeds=range(2), maps="gradient", max_steps=50, start_progress=start_progress
     )
     shares = {name.split(" ")[0] for name, _ in parts if "of the pixels" in name}
     assert shares == {"2%", "5%", "20%", "40%"}
     assert {steps for _, steps in parts} == {2 * 50}
+    assert [name for name, _ in parts].count("the unchanged episodes") == 1, "returns are not measured twice"
     assert report.title == "ActorCriticCnnPolicy"
 
 
-def test_a_policy_that_ignores_its_frames_is_reported() -> None:
+def test_rounds_grow_until_every_verdict_is_decided() -> None:
+    """With nothing to lose, faithfulness is never decided, and the budget is used up."""
+    parts: list[tuple[str, int]] = []
+
+    def start_progress(name: str, steps: int) -> Any:
+        parts.append((name, steps))
+        return lambda step: None
+
+    def options(count: int) -> dict[str, Any]:
+        return {"seeds": range(count), "curves": False, "ablations": (), "max_steps": 50, "maps": "gradient"}
+
+    report = explain(policy(), PaysTheSame(), start_progress=start_progress, **options(16))
+    assert [part for part in parts if "random actions" in part[0]] == [
+        ("episodes 1 to 8: random actions", 8 * 50),
+        ("episodes 9 to 16: random actions", 8 * 50),
+    ]
+    assert ("Episodes", "16, seeds 0 to 15") in report.facts
+    verdict = next(section.verdict for section in report.sections if section.name == "faithful")
+    assert verdict is not None and (verdict.outcome, verdict.reason) == ("undecided", NOTHING_TO_LOSE)
+    report = explain(ignorant_policy(), Blob(always=1), **options(32))
+    assert ("Episodes", "16, seeds 0 to 15; of at most 32, since every verdict was decided") in report.facts
+
+
+class PaysTheSame(Blob):
+    """Blob whose reward is the same whatever the action, as that of a sparse task early on."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        frame, _, *rest = super().step(action)
+        return frame, 1.0, *rest
+
+
+def test_a_map_that_does_not_sum_to_one_is_refused() -> None:
+    options = {"perception": Dimmed}
+    model = policy(False, features_extractor_class=PerceptionExtractor, features_extractor_kwargs=options)
+    with pytest.raises(
+        ValueError, match=r"attention that sums to 1 .* got sums from 0\.4 to 0\.4: normalise"
+    ):
+        explain(model, Blob(discrete=False), seeds=range(2), curves=False, ablations=())
+
+
+class Dimmed(Query):
+    """Attention of which 0.6 is lost."""
+
+    def perceive(self, frames: torch.Tensor, context: torch.Tensor | None) -> Percept:
+        percept = super().perceive(frames, context)
+        return Percept(percept.features, 0.4 * percept.attention)
+
+
+def ignorant_policy() -> PPO:
+    """A policy that always takes action 1."""
     model = policy()
     network: Any = model.policy
     with torch.no_grad():
         network.action_net.weight.zero_()
-    report = explain(model, Blob(), seeds=range(2), curves=False, ablations=())
+        network.action_net.bias.copy_(torch.tensor([0.0, 1.0]))
+    return model
+
+
+def test_a_policy_that_ignores_its_frames_is_reported() -> None:
+    report = explain(ignorant_policy(), Blob(), seeds=range(2), curves=False, ablations=())
     assert "the same actions with all pixels ablated" in text_of(report, "actions")
 
 

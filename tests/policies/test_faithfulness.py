@@ -14,18 +14,25 @@ from gymnasium.vector.utils import batch_space
 import robot_attn
 from robot_attn import AttentionGrid, Percept
 from robot_attn.explain import discs
+from robot_attn.focus import FocusTotals
 from robot_attn_policies.evaluation import evaluate as ev
 from robot_attn_policies.evaluation.statistics import Interval
 from robot_attn_policies.probing import faithfulness, interventions
+from robot_attn_policies.probing.localisation import Localisation, measure_localisation
 from robot_attn_policies.probing.probe import frames_of, with_frames
+from robot_attn_policies.probing.steps import StepCollector
+from robot_attn_policies.probing.summary import summarise
 from robot_attn_policies.probing.verdicts import (
+    NEVER_VISIBLE,
+    NOTHING_TO_LOSE,
     Check,
     Verdict,
     judge_faithfulness,
     judge_focus,
     judge_interventions,
+    judge_weights,
 )
-from robot_attn_policies.rollouts.rollout import random_actor
+from robot_attn_policies.rollouts.rollout import random_actor, rollout_episodes
 
 SIZE, STEPS, REACH = 32, 40, 12.0
 IMAGE = spaces.Dict(image=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8))
@@ -33,7 +40,7 @@ ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
 AXIS = np.arange(0, SIZE, 2) + 0.5
 GRID = AttentionGrid(AXIS.astype(np.float32), AXIS.astype(np.float32), (SIZE, SIZE))
 RED, BLUE = (230, 20, 20), (20, 20, 230)
-SEEDS = list(range(500, 512))
+SEEDS = list(range(500, 524))
 
 
 class Circling(VectorEnv[Any, Any, Any]):
@@ -165,7 +172,7 @@ CONTROLS = {
 
 @pytest.fixture(scope="module")
 def env() -> Circling:
-    return Circling(6)
+    return Circling(12)
 
 
 @pytest.fixture(scope="module")
@@ -173,16 +180,19 @@ def random(env: Circling) -> np.ndarray:
     return ev.rollout_episodes(random_actor(env.action_space), env, SEEDS).returns
 
 
-def judge(act: ev.Actor, env: Circling, random: np.ndarray) -> tuple[Verdict, Verdict, Verdict]:
+def judge(
+    act: ev.Actor, env: Circling, random: np.ndarray, sinks: np.ndarray | None = None
+) -> tuple[Verdict, Verdict, Verdict]:
     names = ("deleted", "kept", "random", "centred")
-    ablation = faithfulness.run_pixel_ablation(act, env, SEEDS, GRID, random, names=names)
-    assert ablation.focus is not None
-    effects = interventions.measure_interventions(act, env, SEEDS, GRID, every=8)
-    return (
-        judge_focus(ablation.focus),
-        judge_faithfulness(ablation),
-        judge_interventions(effects),
+    collector = StepCollector(GRID)
+    full = rollout_episodes(act, env, SEEDS, on_step=collector).returns
+    localisation = measure_localisation(collector.batch(), len(SEEDS), sinks=sinks)
+    assert localisation is not None
+    ablation = faithfulness.run_pixel_ablation(
+        act, env, SEEDS, GRID, random, full=full, names=names, sinks=sinks
     )
+    effects = interventions.measure_interventions(act, env, SEEDS, GRID, every=8, sinks=sinks)
+    return judge_focus(localisation), judge_faithfulness(ablation), judge_interventions(effects)
 
 
 def test_a_policy_that_depends_on_its_attention_passes(env: Circling, random: np.ndarray) -> None:
@@ -216,22 +226,157 @@ def test_a_map_of_the_centre_fails_although_the_target_is_there(env: Circling, r
 
     localised, faithful, specific = judge(policy(centre), env, random)
     # A tracked target is at the centre, so on the map; once it leaves the deleted pixels it is visible again.
-    assert (localised.outcome, faithful.outcome, specific.outcome) == ("yes", "no", "no")
+    # Where it is not at the centre, the map misses it.
+    assert localised.checks[0].outcome == "yes" and localised.outcome != "yes"
+    assert (faithful.outcome, specific.outcome) == ("no", "no")
     assert ["the most-attended pixels deleted" in check.text for check in faithful.failed] == [True]
-    assert {check.figure for check in specific.checks if "change in attention" in check.text} == {(0.5,) * 3}
+    assert {check.figure.value for check in specific.checks if "change in attention" in check.text} == {0.5}
 
 
-def test_an_unchanged_return_is_unfaithful_even_if_it_is_low() -> None:
-    full, zero = np.array([4.0, -2.0, 3.0, -3.0, 1.0, 0.0]), np.zeros(6)
-    same = dict.fromkeys(("deleted", "kept", "random", "centred"), full)
-    verdict = judge_faithfulness(faithfulness.PixelAblation(0.1, full, zero, same, None))
+def ablation_of(full: Any, remaining: float, random: Any = 0.0) -> faithfulness.PixelAblation:
+    """An ablation of which that share of the full return remains, whichever pixels are deleted."""
+    full, random = np.broadcast_arrays(np.asarray(full, np.float64), random)
+    left = random + remaining * (full - random)
+    return faithfulness.PixelAblation(
+        0.1, full, random, dict.fromkeys(("deleted", "kept", "random", "centred"), left)
+    )
+
+
+RETURNS = np.array([4.0, 2.0, 3.0, 3.0, 1.0, 2.0, 2.0, 3.0])
+
+
+def test_an_unchanged_return_is_unfaithful() -> None:
+    verdict = judge_faithfulness(ablation_of(RETURNS, 1.0))
     gain, deleted, *others = verdict.checks
-    assert (gain.outcome, deleted.outcome, verdict.outcome) == ("undecided", "no", "no")
-    assert deleted.figure == pytest.approx((1.0, 1.0, 1.0))
-    assert {check.outcome for check in others} == {"yes"}
-    for returns, outcome in ((-full, "undecided"), (full - 6, "no")):
-        verdict = judge_faithfulness(faithfulness.PixelAblation(0.1, returns, zero, same, None))
-        assert ([check.text for check in verdict.checks], verdict.outcome) == ([gain.text], outcome)
+    assert (gain.outcome, deleted.outcome, verdict.outcome) == ("yes", "no", "no")
+    assert deleted.figure.value == pytest.approx(1.0)
+    assert not any(check.outcome == "no" for check in others)
+    assert summarise({"faithful": verdict}) == (
+        "The return does not depend on the attended pixels alone (acting without the most-attended pixels "
+        "costs little)."
+    )
+
+
+@pytest.mark.parametrize(
+    "full", [0.0, RETURNS - RETURNS.mean(), RETURNS - 6, -RETURNS], ids=["same", "noise", "worse", "negative"]
+)
+def test_a_policy_with_nothing_to_lose_is_undecided(full: Any) -> None:
+    for remaining in (0.0, 1.0):
+        verdict = judge_faithfulness(ablation_of(np.broadcast_to(full, 8), remaining))
+        assert (verdict.outcome, verdict.reason) == ("undecided", NOTHING_TO_LOSE)
+        assert summarise({"faithful": verdict}) == (
+            "Whether the return depends on the attended pixels is undecided (its return is not above that of "
+            "random actions, so there is nothing to lose)."
+        )
+
+
+def effects_of(
+    episodes: int, target: float, distractor: float, hits: float = 0.0
+) -> dict[Any, interventions.InterventionEffect]:
+    """Interventions that change action and attention by these amounts, in four frames of each episode."""
+    frames = np.full(episodes, 4.0)
+    changes = {"target": target, "distractor": distractor}
+    return {
+        (thing, edit): interventions.InterventionEffect(
+            frames, change * frames, change * frames, hits * frames
+        )
+        for thing, change in changes.items()
+        for edit in interventions.INTERVENTIONS
+    }
+
+
+def focus_of(episodes: int, hits: float) -> Localisation:
+    """Focus of one head with that pointing-game score, also where the target is off its usual place."""
+    frames = np.full(episodes, 20)
+
+    def totals(rates: list[float], mass: list[float], frames: np.ndarray) -> FocusTotals:
+        chance, hidden = 0.02 * frames, np.zeros_like(frames)
+        return FocusTotals(np.outer(frames, mass), np.outer(frames, rates), chance, frames, hidden)
+
+    heads = totals([hits, hits, 0.4], [0.6, 0.5, 0.2], frames)
+    off_place = totals([hits, 0.0], [0.5, 0.05], frames // 4)
+    centre = totals([0.3], [0.1], frames)
+    return Localisation(heads, centre, off_place, np.ones(1), np.zeros((episodes, 11, 4)), 1)
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 7])
+def test_fewer_than_eight_episodes_decide_nothing(episodes: int) -> None:
+    full = np.full(episodes, 3.0)
+    verdicts = [
+        judge(*given)
+        for judge, *cases in (
+            (judge_focus, (focus_of(episodes, 1.0),), (focus_of(episodes, 0.0),)),
+            (judge_faithfulness, (ablation_of(full, 0.0),), (ablation_of(full, 1.0),)),
+            (judge_interventions, (effects_of(episodes, 1, 0, 1),), (effects_of(episodes, 0, 1),)),
+            (judge_weights, (Interval(0.1, 0.1, 0.1), episodes), (Interval(0.9, 0.9, 0.9), episodes)),
+        )
+        for given in cases
+    ]
+    assert [verdict.outcome for verdict in verdicts] == ["undecided"] * 8
+    for verdict in verdicts:
+        reason = f"{episodes} episode{'s' * (episodes > 1)} with a figure: at least 8 are needed"
+        assert {check.reason for check in verdict.checks} == {reason}
+        assert reason in str(verdict)
+
+
+def test_eight_episodes_decide_what_is_clear() -> None:
+    assert judge_focus(focus_of(8, 1.0)).outcome == "yes"
+    assert judge_focus(focus_of(8, 0.1)).outcome == "no"
+    assert judge_faithfulness(ablation_of(RETURNS, 1.0)).outcome == "no"
+    assert judge_interventions(effects_of(8, 0.0, 1.0)).outcome == "no"
+    assert judge_weights(Interval(0.1, 0.0, 0.2), 8).outcome == "yes"
+    # That 0.85 remains cannot be seen in 8: a failure in one of six episodes is missed in 27 % of the cases.
+    assert judge_faithfulness(ablation_of(np.tile(RETURNS, 4), 0.0)).checks[1].outcome == "yes"
+
+
+def test_episodes_in_which_nothing_could_be_measured_do_not_count() -> None:
+    found = focus_of(12, 1.0)
+    seen_in_three = replace(
+        found,
+        heads=replace(found.heads, visible=found.heads.visible * (np.arange(12) < 3)),
+    )
+    assert judge_focus(seen_in_three).outcome == "undecided"
+    never = replace(found, heads=replace(found.heads, visible=np.zeros(12, np.int64)))
+    assert (judge_focus(never).outcome, judge_focus(never).reason) == ("undecided", NEVER_VISIBLE)
+    effects = effects_of(12, 1.0, 0.0, 1.0)
+    effects["distractor", "moved"] = replace(effects["distractor", "moved"], frames=np.zeros(12))
+    verdict = judge_interventions(effects)
+    assert verdict.outcome == "undecided" and verdict.reason.endswith("interventions on the distractor")
+
+
+def test_a_target_that_stays_in_place_cannot_show_that_a_map_looks() -> None:
+    found = focus_of(12, 1.0)
+    fixed = replace(found, off_place=replace(found.off_place, visible=np.zeros(12, np.int64)))
+    verdict = judge_focus(fixed)
+    assert verdict.outcome == "undecided" and "never left its usual place" in verdict.reason
+    elsewhere = replace(focus_of(12, 0.0), off_place=fixed.off_place)
+    assert judge_focus(elsewhere).outcome == "no"
+
+
+def test_a_map_behind_the_hardest_reference_is_coarse() -> None:
+    found = focus_of(12, 1.0)
+    assert judge_focus(found).qualifiers == ()
+    mass = found.heads.mass * [1, 1, 4]
+    verdict = judge_focus(replace(found, heads=replace(found.heads, mass=mass), sinks=("head 0 has a sink",)))
+    assert verdict.outcome == "yes"
+    assert summarise({"focus": verdict}) == (
+        "Attention is localised on the target, coarsely: less of its mass is on the target than that of the "
+        "target's average place, head 0 has a sink."
+    )
+
+
+def test_sentences_of_a_summary_do_not_contradict_each_other() -> None:
+    verdicts = {
+        "focus": judge_focus(focus_of(12, 0.2)),
+        "interventions": judge_interventions(effects_of(24, 1.0, 0.0, 1.0)),
+        "weights": judge_weights(Interval(0.1, 0.0, 0.2), 12),
+    }
+    assert summarise(verdicts) == (
+        "Attention is not localised on the target (its maximum is elsewhere in most frames and it misses the "
+        "target where that is off its usual place), but actions and attention respond to the target and not "
+        "to distractors; the maps depend on the learned weights."
+    )
+    assert summarise({}) == ""
 
 
 def test_each_ablation_deletes_the_pixels_that_it_names(env: Circling, random: np.ndarray) -> None:
@@ -304,7 +449,7 @@ def test_frames_are_replaced_in_arrays_and_mappings_channels_first_or_last() -> 
 def test_bad_input_is_rejected(env: Circling, random: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'delete'"):
         faithfulness.run_pixel_ablation(HONEST, env, SEEDS, GRID, random, names=["delete"])
-    with pytest.raises(ValueError, match="each of 12 seeds, got 5"):
+    with pytest.raises(ValueError, match="each of 24 seeds, got 5"):
         faithfulness.run_pixel_ablation(HONEST, env, SEEDS, GRID, random[:5])
     with pytest.raises(ValueError, match=r"expected at least 2 environments.*got 1"):
         faithfulness.run_pixel_ablation(HONEST, Circling(1), SEEDS, GRID, random)

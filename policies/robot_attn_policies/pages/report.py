@@ -212,6 +212,8 @@ def _section_json(section: Section) -> dict[str, Any]:
         else {
             "question": verdict.question,
             "outcome": verdict.outcome,
+            "qualifiers": list(verdict.qualifiers),
+            "reason": verdict.reason,
             "checks": [_check_json(check) for check in verdict.checks],
         },
         "tables": [
@@ -234,6 +236,7 @@ def _check_json(check: Check) -> dict[str, Any]:
         "limit": _plain(check.limit),
         "at_least": check.at_least,
         "outcome": check.outcome,
+        "reason": check.reason,
     }
 
 
@@ -348,9 +351,15 @@ def _card(section: Section, verdict: Verdict) -> str:
     return (
         f'<li class="card {outcome}">{_icon(outcome)}<div class="what">'
         f'<h3><a href="#{section.name}">{escape(verdict.question)}</a> <b>{outcome.capitalize()}</b></h3>'
-        f'<p class="hint">{_tally(verdict)}</p>'
+        f'<p class="hint">{_tally(verdict)}</p>{_paragraphs(_remarks(verdict))}'
         f"</div><ul>{items}</ul></li>"
     )
+
+
+def _remarks(verdict: Verdict) -> list[str]:
+    """Return what is to be said besides the outcome: why it is undecided, and the qualifiers."""
+    texts = [verdict.reason, *verdict.qualifiers]
+    return [f"{text[0].upper()}{text[1:]}." for text in texts if text]
 
 
 def _margin(check: Check) -> float:
@@ -396,10 +405,11 @@ def _section(section: Section, uris: Iterator[str]) -> str:
 
 
 def _check(check: Check) -> str:
+    requirement = escape("; ".join(filter(None, [_requirement(check), check.reason])))
     return (
         f'<li class="{check.outcome}"><p class="what">{escape(check.text)}</p>'
         f"{draw_interval(check.figure, check.limit, check.at_least)}"
-        f'<p class="figure">{interval_text(check.figure)}<span class="hint">{_requirement(check)}</span></p>'
+        f'<p class="figure">{interval_text(check.figure)}<span class="hint">{requirement}</span></p>'
         f'<p class="badge {check.outcome}">{_icon(check.outcome)}{check.outcome}</p></li>'
     )
 

@@ -30,8 +30,8 @@ from robot_attn.explain import (
     random_places,
     spread,
     top_pixels,
+    without_sinks,
 )
-from robot_attn.focus import FocusMeter, FocusTotals, center_bias_map
 from robot_attn_policies.evaluation.evaluate import normalised_score
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
 from robot_attn_policies.probing.probe import frames_of, with_frames
@@ -62,6 +62,9 @@ such as one that tracks it: they hide the target. They measure what deleting the
 whatever the frame shows. A map that carries more information than that costs more when its pixels go.
 """
 
+MIN_REST = 0.05
+"""Smallest share of a head's mass outside its sinks for the head to count."""
+
 ATTENTION_BASED = ("deleted", "kept", "borrowed")
 """The pixel ablations that depend on the policy's attention."""
 
@@ -75,15 +78,21 @@ class PixelAblation:
         full: float64 [E], returns without ablation.
         random: float64 [E], returns of the random policy.
         ablated: float64 [E] for each ablation, by its name in `PIXEL_ABLATIONS`.
-        focus: focus of two maps in the episodes without ablation: 0 is the map that selects the pixels, 1 the
-            centre-bias map. None where the environment gives no target masks.
     """
 
     share: float
     full: NDArray[np.float64]
     random: NDArray[np.float64]
     ablated: dict[str, NDArray[np.float64]]
-    focus: FocusTotals | None
+
+    def joined(self, other: PixelAblation) -> PixelAblation:
+        """Append the episodes of another ablation of the same share, with the same names."""
+        return PixelAblation(
+            self.share,
+            np.concatenate([self.full, other.full]),
+            np.concatenate([self.random, other.random]),
+            {name: np.concatenate([returns, other.ablated[name]]) for name, returns in self.ablated.items()},
+        )
 
     def relative_return(self, name: str) -> Interval:
         """Return with an ablation, divided by the full return; NaN where the full return is not positive."""
@@ -110,9 +119,11 @@ def run_pixel_ablation(
     grid: AttentionGrid,
     random: NDArray[np.float64],
     *,
+    full: NDArray[np.float64] | None = None,
     names: Sequence[str] = tuple(PIXEL_ABLATIONS),
     share: float = SHARE,
     weights: NDArray[np.float64] | None = None,
+    sinks: NDArray[np.bool_] | None = None,
     image: str = "image",
     seed: int = 0,
     on_rollout: OnRollout | None = None,
@@ -128,15 +139,17 @@ def run_pixel_ablation(
         seeds: one episode per seed.
         grid: positions of the maps' cells in the frame.
         random: float64 [E], returns of the random policy on these seeds.
+        full: float64 [E], returns of the unchanged episodes, if they were run before.
         names: which of `PIXEL_ABLATIONS` to run.
         share: fraction of the pixels to delete, in [0, 1].
         weights: float64 [heads], weight of each head in the map; None for equal weights.
+        sinks: bool [heads, rows, cols], cells whose mass is left out, as `find_sinks` returns them.
         image: key of the frames in dict observations.
         seed: random seed of random discs and of ties between pixels.
         on_rollout: called with "full" and with each of `names`.
 
     Returns:
-        The returns, and the focus of the unchanged episodes.
+        The returns.
 
     Raises:
         ValueError: an error of `rollout_episodes` or `spread`; an unknown name; a number of random returns
@@ -157,22 +170,8 @@ def run_pixel_ablation(
             f"episode of the batch, got {env.num_envs}: use more environments, or leave it out"
         )
     on_rollout = on_rollout or (lambda name: None)
-    center_bias = center_bias_map(grid.image_size)[None]
-    meter = FocusMeter(len(seeds), 2)
-    has_masks = False
-    callback = on_rollout("full")
-
-    def measure_focus(step: Step) -> None:
-        nonlocal has_masks
-        maps = pixel_maps(step.percept, grid, weights)[step.running]
-        if "target_mask" in step.info:
-            has_masks = True
-            pair = np.stack([maps, np.broadcast_to(center_bias, maps.shape)], axis=1)
-            meter.add(step.episode[step.running], pair, step.info["target_mask"][step.running])
-        if callback is not None:
-            callback(step)
-
-    full = rollout_episodes(act, env, seeds, on_step=measure_focus).returns
+    if full is None:
+        full = rollout_episodes(act, env, seeds, on_step=on_rollout("full")).returns
     ablated = {}
     for name in names:
         rng = np.random.default_rng(seed)
@@ -183,14 +182,14 @@ def run_pixel_ablation(
             uses_attention = name in ATTENTION_BASED
             percept = peek(act, observation)[1] if uses_attention else None
             frames = frames_of(observation, image, grid)
-            maps = pixel_maps(percept, grid, weights) if uses_attention else np.empty(frames.shape[:3])
+            maps = pixel_maps(percept, grid, weights, sinks) if uses_attention else np.empty(frames.shape[:3])
             remaining = ablate_pixels(frames, _deleted_pixels(name, maps, share, rng))
             actions, _ = act(with_frames(observation, image, grid, remaining))
             return actions, percept
 
         actor = ChangedActor(act, act_ablated)
         ablated[name] = rollout_episodes(actor, env, seeds, on_step=on_rollout(name)).returns
-    return PixelAblation(share, full, random, ablated, meter.totals() if has_masks else None)
+    return PixelAblation(share, full, random, ablated)
 
 
 def _deleted_pixels(
@@ -220,12 +219,47 @@ def _deleted_pixels(
 
 
 def pixel_maps(
-    percept: Percept | None, grid: AttentionGrid, weights: NDArray[np.float64] | None
+    percept: Percept | None,
+    grid: AttentionGrid,
+    weights: NDArray[np.float64] | None = None,
+    sinks: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Combine the heads of a percept into one smooth map per frame, float64 [B, H, W]."""
+    """Combine the heads of a percept into one smooth map per frame, float64 [B, H, W].
+
+    Args:
+        percept: the percept of B frames.
+        grid: positions of the maps' cells.
+        weights: float64 [heads], weight of each head; None for equal weights.
+        sinks: bool [heads, rows, cols], cells whose mass is left out; None for none.
+
+    Raises:
+        ValueError: no percept, or an error of `spread`.
+    """
     if percept is None:
         raise ValueError("expected attention to test, got none: give an actor that returns a Percept")
-    return spread(AttentionMaps(percept.attention.numpy(force=True), grid), weights)
+    maps = AttentionMaps(percept.attention.numpy(force=True), grid)
+    return spread(*((maps, weights) if sinks is None else clean_maps(maps, weights, sinks)))
+
+
+def clean_maps(
+    maps: AttentionMaps, weights: NDArray[np.float64] | None, sinks: NDArray[np.bool_]
+) -> tuple[AttentionMaps, NDArray[np.float64]]:
+    """Take the mass in sinks out of maps, and weight heads by what is left.
+
+    Args:
+        maps: [B, heads, rows, cols].
+        weights: float64 [heads], weight of each head; None for equal weights.
+        sinks: bool [heads, rows, cols].
+
+    Returns:
+        The maps, each of sum 1, and the weights, of sum 1.
+    """
+    heads = len(sinks)
+    share = np.full(heads, 1 / heads) if weights is None else weights / weights.sum()
+    rest = 1 - np.where(sinks, maps.weights, 0.0).sum(axis=(-2, -1)).mean(axis=0)
+    left = share * np.where(rest >= MIN_REST, rest, 0.0)
+    cleaned = AttentionMaps(without_sinks(maps.weights, sinks), maps.grid)
+    return cleaned, left / left.sum() if left.any() else share
 
 
 REDUNDANT_HEADS = "no action changes with any single head ablated"

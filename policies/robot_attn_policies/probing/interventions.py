@@ -6,7 +6,7 @@ Atrey et al. 2020, https://arxiv.org/abs/1912.05743, call for such tests of sali
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,13 @@ class InterventionEffect:
     attention: NDArray[np.float64]
     hits: NDArray[np.float64]
 
+    def joined(self, other: InterventionEffect) -> InterventionEffect:
+        """Append the episodes of another effect of the same intervention."""
+        names = [each.name for each in fields(self)]
+        return InterventionEffect(
+            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        )
+
 
 def measure_interventions(
     act: Actor,
@@ -65,6 +72,7 @@ def measure_interventions(
     *,
     every: int = 10,
     weights: NDArray[np.float64] | None = None,
+    sinks: NDArray[np.bool_] | None = None,
     image: str = "image",
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[tuple[Thing, str], InterventionEffect]:
@@ -80,6 +88,7 @@ def measure_interventions(
         grid: positions of the maps' cells in the frame.
         every: steps between two counterfactuals.
         weights: float64 [heads], weight of each head in the map; None for equal weights.
+        sinks: bool [heads, rows, cols], cells whose mass is left out, as `find_sinks` returns them.
         image: key of the frames in dict observations.
         on_step: called after each step.
 
@@ -103,7 +112,7 @@ def measure_interventions(
         nonlocal step_count
         actions, percept = act(observation)
         if step_count % every == 0:
-            maps = pixel_maps(percept, grid, weights)
+            maps = pixel_maps(percept, grid, weights, sinks)
             for thing, edit in sums:
                 counterfactual = simulator.render_counterfactual(thing, **INTERVENTIONS[edit])
                 changed = with_frames(observation, image, grid, counterfactual["image"])
@@ -111,7 +120,7 @@ def measure_interventions(
                     frames = {name: counterfactual[name] for name in counterfactual if name not in MASKS}
                     changed = {name: frames.get(name, entry) for name, entry in changed.items()}
                 new_actions, new_percept = peek(act, changed)
-                new_maps = pixel_maps(new_percept, grid, weights)
+                new_maps = pixel_maps(new_percept, grid, weights, sinks)
                 rows = _effects(actions, new_actions, maps, new_maps, counterfactual)
                 pending[thing, edit] = rows * _counts(thing, edit, counterfactual)
         step_count += 1

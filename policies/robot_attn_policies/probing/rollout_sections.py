@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain import focus_by_condition, spread
-from robot_attn.focus import FocusMeter, RatioOfSums, pointing_game
+from robot_attn.focus import RatioOfSums, pointing_game
 from robot_attn_policies.evaluation.statistics import Interval
 from robot_attn_policies.pages.report import Cell, Chart, Section, Table
 from robot_attn_policies.probing.episode_intervals import interval_series, ratio_over_episodes
@@ -17,46 +17,34 @@ from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
     REDUNDANT_HEADS,
     HeadAblation,
-    PixelAblation,
+    clean_maps,
 )
 from robot_attn_policies.probing.interventions import InterventionEffect
+from robot_attn_policies.probing.localisation import CHUNK, Localisation
+from robot_attn_policies.probing.rounds import Evidence
 from robot_attn_policies.probing.sections import TITLES
-from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.probing.stories import states_table
-from robot_attn_policies.probing.verdicts import judge_faithfulness, judge_focus, judge_interventions
-from robot_attn_policies.rollouts.thing_words import ThingWords
+from robot_attn_policies.probing.verdicts import Verdict
 
 CURVE_ABLATIONS = ("deleted", "kept", "random", "centred")
 """The pixel ablations of the curves of return; the verdict needs the same ones."""
 
 
-def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int, words: ThingWords) -> Section:
-    """Report whether attention is on the target.
-
-    Args:
-        steps: the steps of the unchanged episodes.
-        ablation: the pixel ablation, for its `focus`.
-        episodes: number of episodes.
-        words: what the labels of `steps` stand for.
-    """
-    title = TITLES["focus"]
-    if ablation.focus is None or steps.masks is None:
+def focus_section(found: Evidence) -> Section:
+    """Report whether attention is on the target."""
+    title, verdict = TITLES["focus"], found.verdict("focus")
+    steps, totals = found.steps, found.localisation
+    if totals is None or steps.masks is None:
         return Section("focus", title, ("This environment gives no target masks.",))
     if not steps.masks.any():
-        return Section("focus", title, ("The target was never visible.",))
-    num_heads = steps.maps.weights.shape[1]
-    meter = FocusMeter(episodes, num_heads)
-    hits = np.full(len(steps), np.nan)
-    for start in range(0, len(steps), 64):  # in chunks, since maps of the frame's size are large
-        rows = slice(start, start + 64)
-        meter.add(steps.episode[rows], steps.maps[rows].upsampled(), steps.masks[rows])
-        pixel_maps = spread(steps.combined[rows][:, None])
-        hits[rows] = pointing_game(pixel_maps[:, None], steps.masks[rows])[:, 0]
-    totals = meter.totals()
-    figures = (totals.mean_mass, totals.mass_over_chance, totals.pointing)
-    heads: list[tuple[Cell, ...]] = [
-        (f"head {head}", *(ratio_over_episodes(figure(head)) for figure in figures))
-        for head in range(num_heads)
+        return Section("focus", title, ("The target was never visible.",), verdict)
+    rows: list[tuple[Cell, ...]] = [
+        ("all heads", *_focus_figures(totals.mass, totals, totals.heads.hits[:, -2])),
+        *(
+            (f"head {head}", *_focus_figures(totals.heads.mass[:, head], totals, totals.heads.hits[:, head]))
+            for head in range(totals.num_heads)
+        ),
+        ("the average place", *_focus_figures(totals.heads.mass[:, -1], totals, totals.heads.hits[:, -1])),
     ]
     conditions: list[tuple[Cell, ...]] = [
         (
@@ -65,36 +53,75 @@ def focus_section(steps: StepBatch, ablation: PixelAblation, episodes: int, word
             int(condition.means.denominator.sum()),
             ratio_over_episodes(condition.means),
         )
-        for condition in focus_by_condition(hits, steps.masks, steps.episode, steps.step)
+        for condition in focus_by_condition(_hits(found), steps.masks, steps.episode, steps.step)
     ]
-    share = totals.visible.sum() / (totals.visible.sum() + totals.hidden.sum())
+    visible, hidden = totals.heads.visible.sum(), totals.heads.hidden.sum()
+    off_place = totals.off_place.visible.sum()
+    text = [
+        f"The target was visible in {visible / (visible + hidden):.0%} of the frames, and off its usual "
+        f"place in {off_place / visible:.0%} of those. The average place is the target's mean mask in the "
+        "other episodes; off it, most of the target is outside the smallest region with half of that mask. "
+        "The verdict uses the mean map of all heads, blurred by one cell."
+    ]
+    if totals.sinks:
+        text.append(
+            "A sink is a cell with at least a quarter of a head's mass whatever the frame: "
+            f"{'; '.join(totals.sinks)}. Its mass is left out of all tests, and heads with nothing else are "
+            "not counted."
+        )
+    columns = (
+        "map", "mass on target", "times chance", "times centre", "times average place", "maximum on target",
+    )  # fmt: skip
     return Section(
         "focus",
         title,
+        tuple(text),
+        verdict,
         (
-            f"The target was visible in {share:.0%} of the frames. The verdict uses the mean map of all "
-            "heads, blurred by one cell.",
-        ),
-        judge_focus(ablation.focus),
-        (
-            Table("Each head", ("head", "mass on target", "times chance", "maximum on target"), tuple(heads)),
-            states_table(steps, steps.masks, words),
+            Table("Each head", columns, tuple(rows)),
+            states_table(steps, steps.masks, found.setup.words),
             Table("By condition", ("condition", "", "frames", "maximum on target"), tuple(conditions)),
         ),
     )
 
 
-def faithfulness_section(ablation: PixelAblation, by_share: Mapping[float, PixelAblation]) -> Section:
+def _focus_figures(
+    mass: NDArray[np.float64], totals: Localisation, hits: NDArray[np.float64]
+) -> tuple[Cell, ...]:
+    """Mass on target, as a multiple of each reference, and hits, of one map; float64 [E] each."""
+    visible = totals.heads.visible.astype(np.float64)
+    denominators = (visible, *totals.references.values())
+    return (
+        *(ratio_over_episodes(RatioOfSums(mass, denominator)) for denominator in denominators),
+        ratio_over_episodes(RatioOfSums(hits, visible)),
+    )
+
+
+def _hits(found: Evidence) -> NDArray[np.float64]:
+    """Pointing-game score of the combined map in each step, float64 [N]."""
+    steps, sinks = found.steps, found.setup.sinks
+    assert steps.masks is not None
+    maps, weights = (
+        (steps.maps, steps.weights) if sinks is None else clean_maps(steps.maps, steps.weights, sinks)
+    )
+    hits = np.full(len(steps), np.nan)
+    for start in range(0, len(steps), CHUNK):  # maps of the frame's size are large
+        rows = slice(start, start + CHUNK)
+        hits[rows] = pointing_game(spread(maps[rows], weights)[:, None], steps.masks[rows])[:, 0]
+    return hits
+
+
+def faithfulness_section(found: Evidence, shares: Sequence[float]) -> Section:
     """Report how much of the return remains with pixels deleted.
 
     Args:
-        ablation: the pixel ablation of the verdict.
-        by_share: the pixel ablations of the curves, by the fraction of the pixels, in ascending order.
+        found: what was measured.
+        shares: other fractions of the pixels, for the curves of return.
     """
-    verdict = judge_faithfulness(ablation)
-    gain = verdict.checks[0]
+    verdict, ablation = found.verdict("faithful"), found.ablation
+    assert verdict is not None and ablation is not None
     charts = []
-    if gain.figure.value > 0:
+    if (ablation.full - ablation.random).mean() > 0:
         y_label = "return (0: random policy, 1: no ablation)"
         remaining = {name: ablation.normalised_return(name) for name in ablation.ablated}
         names = [PIXEL_ABLATIONS[name] for name in remaining]
@@ -107,7 +134,12 @@ def faithfulness_section(ablation: PixelAblation, by_share: Mapping[float, Pixel
                 "bars",
             )
         )
-        if len(by_share) > 1:
+        if shares:
+            by_share = {ablation.share: ablation} | {
+                share: found.setup.ablate_pixels(CURVE_ABLATIONS, ablation.full, ablation.random, share)
+                for share in shares
+            }
+            by_share = dict(sorted(by_share.items()))
             charts.append(
                 Chart(
                     "Remaining return by fraction of the pixels",
@@ -148,11 +180,14 @@ def faithfulness_section(ablation: PixelAblation, by_share: Mapping[float, Pixel
     )
 
 
-def interventions_section(effects: Mapping[tuple[Any, str], InterventionEffect] | None) -> Section:
+def interventions_section(
+    effects: Mapping[tuple[Any, str], InterventionEffect] | None, verdict: Verdict | None
+) -> Section:
     """Report whether actions and attention respond to the target alone.
 
     Args:
         effects: by (object, intervention); None if the environment renders no counterfactuals.
+        verdict: the verdict on them.
     """
     name, title = "interventions", TITLES["interventions"]
     if effects is None:
@@ -163,7 +198,7 @@ def interventions_section(effects: Mapping[tuple[Any, str], InterventionEffect] 
     if not all(frames.values()):
         missing = sorted({thing for (thing, _), count in frames.items() if count == 0})
         text = f"No frame counted for interventions on the {' and the '.join(missing)}: not tested."
-        return Section(name, title, (text,))
+        return Section(name, title, (text,), verdict)
     rows = tuple(
         (
             f"{thing} {edit}",
@@ -181,7 +216,7 @@ def interventions_section(effects: Mapping[tuple[Any, str], InterventionEffect] 
             "counterfactual frame. Actions and attention should change with the target and not with a "
             "distractor.",
         ),
-        judge_interventions(effects),
+        verdict,
         (
             Table(
                 "Mean change",

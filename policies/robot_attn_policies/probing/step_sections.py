@@ -128,7 +128,7 @@ def weights_section(probe: PolicyProbe, steps: StepBatch) -> Section:
                 else []
             ),
         ),
-        judge_weights(correlations[-1]),
+        judge_weights(correlations[-1], len(np.unique(sample.episode))),
         charts=(
             Chart(
                 "Similarity to the policy's own maps",

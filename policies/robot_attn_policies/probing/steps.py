@@ -21,6 +21,10 @@ MAX_BYTES = 256 * 2**20
 etc."""
 
 
+SUM_TOLERANCE = 0.01
+"""Largest deviation of a map's sum from 1, as of rounding in half precision."""
+
+
 @dataclass(frozen=True)
 class StepBatch:
     """N steps of E episodes, sorted by episode and then by time.
@@ -131,7 +135,8 @@ class StepCollector:
             The steps, sorted by episode and then by time.
 
         Raises:
-            ValueError: no steps were collected, or the policy returned no `Percept`.
+            ValueError: no steps were collected, the policy returned no `Percept`, or attention that does not
+                sum to 1 for every head.
         """
         if not self._kept:
             raise ValueError("expected at least one step, got none: run an episode first")
@@ -150,6 +155,7 @@ class StepCollector:
         attention = _concatenate(
             [percept.attention.numpy(force=True).astype(np.float32) for percept in percepts]
         )
+        check_sums(attention)
         heads = attention.shape[1]
         batch = StepBatch(
             concatenate_observations([step.observation for step in steps]),
@@ -164,6 +170,23 @@ class StepCollector:
             things,
         )
         return batch.take(np.lexsort((index, episode)))
+
+
+def check_sums(attention: NDArray[np.floating]) -> None:
+    """Check that attention [N, heads, rows, cols] sums to 1 over the cells of every head.
+
+    Maps with NaN, and empty ones, are accepted: no map is drawn for them.
+
+    Raises:
+        ValueError: another sum, which would make masses on objects meaningless.
+    """
+    sums = attention.sum(axis=(-2, -1), dtype=np.float64)
+    wrong = np.isfinite(sums) & (sums != 0) & (np.abs(sums - 1) > SUM_TOLERANCE)
+    if wrong.any():
+        raise ValueError(
+            f"expected attention that sums to 1 over the cells of every head, got sums from "
+            f"{sums[wrong].min():.3g} to {sums[wrong].max():.3g}: normalise it in `perceive`"
+        )
 
 
 def _concatenate(parts: Sequence[Any]) -> NDArray[Any]:

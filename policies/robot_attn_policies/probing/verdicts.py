@@ -1,28 +1,42 @@
 """Verdicts on a policy's attention: figures, the thresholds that they are compared with, and outcomes.
 
-The thresholds were fixed before anything was measured with them.
+A verdict is wrong in at most 5 % of the cases, whatever the number of looks at growing data: "yes" needs all
+of its checks, so each may be wrong with the whole 5 % (an intersection-union test, Berger 1982,
+https://doi.org/10.1080/00401706.1982.10487790); "no" needs one of them, so they share the 5 %. An interval's
+two ends therefore hold with different probabilities. Fewer than `MIN_EPISODES` episodes decide nothing.
+
+The thresholds were chosen by reasoning, before anything was measured with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from robot_attn.focus import FocusTotals
-from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval, ratio_of_sums
+from robot_attn_policies.evaluation.sequential import MIN_EPISODES, jackknife_interval
+from robot_attn_policies.evaluation.statistics import Interval, Statistic, mean, ratio_of_sums
 from robot_attn_policies.probing.faithfulness import PIXEL_ABLATIONS, PixelAblation
 from robot_attn_policies.probing.interventions import INTERVENTIONS, InterventionEffect
+from robot_attn_policies.probing.localisation import Localisation
 from robot_attn_policies.rollouts.protocols import Thing
 
 Outcome: TypeAlias = Literal["yes", "no", "undecided"]
 
-POINTING, OVER_CENTRE = 0.5, 2.0
-"""Localised: in at least half of the frames in which the target is visible, the most-attended pixel is on it;
-and the attention mass on the target is at least twice that of a centre-bias map."""
+ERROR = 0.05
+"""Probability with which a verdict may be wrong."""
+POINTING = 0.5
+"""Localised: the most-attended pixel is on the target in at least half of the frames in which it is visible,
+and in half of those in which it is off its usual place."""
+OVER_AVERAGE_PLACE = 1.0
+"""Localised: off the target's usual place, the map has at least as much mass on the target as the average
+place, which is what a map has that does not look."""
+MIN_DELAY = 1.5
+"""A map is late if the interval of its delay begins at this many steps: a delay of one is that of the control
+loop of a policy that acts on the frame before."""
 MAX_DELETION_RETURN, MIN_INSERTION_RETURN = 0.25, 0.85
 """Faithful, with returns on a scale from 0 (random policy) to 1 (no ablation): at most 0.25 with the
 most-attended pixels deleted, and at least 0.85 with only those kept, or with as many others deleted."""
@@ -34,6 +48,17 @@ MAX_RANK_CORRELATION = 0.5
 """Weight-dependent: largest rank correlation between the policy's maps and those of random weights (parameter
 randomisation: Adebayo et al. 2018, https://arxiv.org/abs/1810.03292)."""
 
+QUESTIONS: dict[str, str] = {
+    "focus": "Localised",
+    "faithful": "Faithful (deletion and insertion)",
+    "interventions": "Causally specific (interventions in the simulator)",
+    "weights": "Weight-dependent (parameter randomisation)",
+}
+"""The question of each verdict, by the name of its section."""
+NOTHING_TO_LOSE = "its return is not above that of random actions, so there is nothing to lose"
+NEVER_VISIBLE = "the target was never visible"
+NO_FRAMES = "no frame counted for interventions on the "
+
 
 @dataclass(frozen=True)
 class Check:
@@ -44,16 +69,22 @@ class Check:
         figure: its value and confidence interval.
         limit: the threshold.
         at_least: True if the figure must be at least the threshold, False if at most.
+        reason: why it stays undecided whatever the interval; empty if the interval decides.
+        failure: what is wrong if it fails, as the end of a sentence on the policy's attention.
     """
 
     text: str
     figure: Interval
     limit: float
     at_least: bool
+    reason: str = ""
+    failure: str = ""
 
     @property
     def outcome(self) -> Outcome:
         """Return "yes" or "no" if the whole interval is on one side of the limit, else "undecided"."""
+        if self.reason:
+            return "undecided"
         low, high = (
             (self.figure.low, self.figure.high) if self.at_least else (-self.figure.high, -self.figure.low)
         )
@@ -63,7 +94,8 @@ class Check:
     def __str__(self) -> str:
         value, low, high = self.figure
         required = f"at {'least' if self.at_least else 'most'} {self.limit:g} required"
-        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {required}: {self.outcome}"
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.text}: {value:.2f} [{low:.2f}, {high:.2f}], {required}: {self.outcome}{why}"
 
 
 @dataclass(frozen=True)
@@ -73,15 +105,21 @@ class Verdict:
     Attributes:
         question: name of the test.
         checks: the checks that decide it.
+        qualifiers: what else is to be said of the map, such as "with a delay of 10 steps".
+        reason: why it stays undecided whatever the checks; empty if they decide.
     """
 
     question: str
     checks: tuple[Check, ...]
+    qualifiers: tuple[str, ...] = ()
+    reason: str = ""
 
     @property
     def outcome(self) -> Outcome:
         """Return "no" if a check fails, "undecided" if one is undecided or there are none, else "yes"."""
         outcomes = {check.outcome for check in self.checks} or {"undecided"}
+        if self.reason:
+            return "undecided"
         return "no" if "no" in outcomes else "undecided" if "undecided" in outcomes else "yes"
 
     @property
@@ -90,62 +128,167 @@ class Verdict:
         return tuple(check for check in self.checks if check.outcome != "yes")
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.question}: {self.outcome}", *(f"- {check}" for check in self.checks)])
+        why = f" ({self.reason})" if self.reason else ""
+        lines = [f"{self.question}: {self.outcome}{why}", *self.qualifiers, *map(str, self.checks)]
+        return "\n- ".join(lines)
 
 
-def judge_focus(focus: FocusTotals) -> Verdict:
-    """Judge whether attention is localised on the target, from `PixelAblation.focus`."""
-    pointing = bootstrap_interval(np.stack(focus.pointing(0), axis=1), ratio_of_sums)
-    over = bootstrap_interval(np.stack(focus.mass_over(0, 1), axis=1), ratio_of_sums)
-    return Verdict(
-        "Localised",
-        (
-            Check("share of the frames whose most-attended pixel is on the target", pointing, POINTING, True),
-            Check("attention mass on the target, relative to a centre-bias map", over, OVER_CENTRE, True),
+@dataclass(frozen=True)
+class _Figure:
+    """What a check is made from: rows of a statistic, one per episode."""
+
+    text: str
+    rows: ArrayLike
+    statistic: Statistic
+    support: tuple[float, float]
+    limit: float
+    at_least: bool = True
+    failure: str = ""
+    every: bool = False  # whether an episode whose rows are 0 counts: it shows something
+
+    def check(self, error: float, checks: int) -> Check:
+        """Compute the interval: one end decides a yes; the other, of this or another check, a no."""
+        rows = np.asarray(self.rows, np.float64)
+        to_yes, to_no = error, error / checks
+        interval = jackknife_interval(
+            rows,
+            self.statistic,
+            support=self.support,
+            error_low=to_yes if self.at_least else to_no,
+            error_high=to_no if self.at_least else to_yes,
+        )
+        counted = len(rows) if self.every else int(np.count_nonzero(rows.any(axis=1)))
+        return Check(self.text, interval, self.limit, self.at_least, too_few(counted), self.failure)
+
+
+def too_few(episodes: int) -> str:
+    """Say why that many episodes decide nothing; empty if they do."""
+    if episodes >= MIN_EPISODES:
+        return ""
+    return f"{episodes} episode{'s' * (episodes != 1)} with a figure: at least {MIN_EPISODES} are needed"
+
+
+def judge_focus(found: Localisation, *, error: float = ERROR) -> Verdict:
+    """Judge whether attention is localised on the target.
+
+    Args:
+        found: focus in the unchanged episodes.
+        error: probability with which the verdict may be wrong.
+    """
+    heads, off = found.heads, found.off_place
+    visible = heads.visible.astype(np.float64)
+    question = QUESTIONS["focus"]
+    if not visible.any():
+        return Verdict(question, (), (), NEVER_VISIBLE)
+    # The imagined episodes have as many frames as the others, all of them misses or all of them hits.
+    figures = [
+        _Figure(
+            "share of the frames whose most-attended pixel is on the target",
+            np.stack([heads.hits[:, -2], visible], axis=1),
+            ratio_of_sums,
+            (0.0, 1.0),
+            POINTING,
+            failure="its maximum is elsewhere in most frames",
         ),
+        _Figure(
+            "the same share, in the frames in which the target is off its usual place",
+            np.stack([off.hits[:, 0], off.visible.astype(np.float64)], axis=1),
+            ratio_of_sums,
+            (0.0, 1.0),
+            POINTING,
+            failure="it misses the target where that is off its usual place",
+        ),
+    ]
+    checks = [figure.check(error, len(figures) + 1) for figure in figures]
+    rows = np.stack([off.mass[:, 0], off.mass[:, 1]], axis=1)
+    share = _Figure("", rows, _share_of_sum, (0.0, 1.0), 0.0).check(error, len(figures) + 1)
+    checks.append(
+        replace(
+            share,
+            text="attention mass on the target there, relative to the target's average place",
+            figure=Interval(*(_odds(end) for end in share.figure)),
+            limit=OVER_AVERAGE_PLACE,
+            failure="it has less mass there than the target's average place in other episodes",
+        )
     )
+    if not off.visible.any():
+        checks = [checks[0]]
+        reason = "the target never left its usual place, so a map that does not look would do as well"
+        return Verdict(question, tuple(checks), (), reason if checks[0].outcome == "yes" else "")
+    return Verdict(question, tuple(checks), _qualifiers(found))
 
 
-def judge_faithfulness(ablation: PixelAblation, mediation: Sequence[Check] = ()) -> Verdict:
+def _qualifiers(found: Localisation) -> tuple[str, ...]:
+    """Say what else is to be said of a map on a target: that it is coarse, late, or has sinks."""
+    texts = []
+    if found.mass.sum() < found.references[found.hardest].sum():
+        texts.append(f"coarsely: less of its mass is on the target than that of {found.hardest}")
+    delay = found.delay
+    if len(found.delays) >= MIN_EPISODES and delay.low >= MIN_DELAY:
+        texts.append(f"with a delay of {delay.value:.0f} steps [{delay.low:.0f}, {delay.high:.0f}]")
+    return (*texts, *found.sinks)
+
+
+def judge_faithfulness(
+    ablation: PixelAblation, mediation: Sequence[Check] = (), *, error: float = ERROR
+) -> Verdict:
     """Judge whether the return depends on the attended pixels.
 
-    A policy whose return does not exceed that of random actions is not tested further: there is no return to
-    lose.
+    A policy whose return is not above that of random actions by more than noise is not tested further: there
+    is no return to lose.
 
     Args:
         ablation: the pixel ablation.
         mediation: further checks, of actions and returns with the attention weights forced.
+        error: probability with which the verdict may be wrong.
     """
-    gain = Check("return above the random policy's", ablation.gain, 0.0, True)
-    if gain.figure.value <= 0:
-        return Verdict("Faithful (deletion and insertion)", (gain,))
     limits = {
-        "deleted": (MAX_DELETION_RETURN, False),
-        "kept": (MIN_INSERTION_RETURN, True),
-        "random": (MIN_INSERTION_RETURN, True),
-        "centred": (MIN_INSERTION_RETURN, True),
+        "deleted": (MAX_DELETION_RETURN, False, "acting without the most-attended pixels costs little"),
+        "kept": (MIN_INSERTION_RETURN, True, "the most-attended pixels are not enough to act on"),
+        "random": (MIN_INSERTION_RETURN, True, "other pixels matter too"),
+        "centred": (MIN_INSERTION_RETURN, True, "other pixels near the centre matter too"),
     }
-    return Verdict(
-        "Faithful (deletion and insertion)",
-        (
-            gain,
-            *(
-                Check(
-                    f"share of the return that remains with {PIXEL_ABLATIONS[name]}",
-                    ablation.normalised_return(name),
-                    limit,
-                    at_least,
-                )
-                for name, (limit, at_least) in limits.items()
-            ),
-            *mediation,
-        ),
+    count = 1 + len(limits) + len(mediation)
+    above = ablation.full - ablation.random
+    most = float(np.abs(above).max(initial=0.0))
+    gain = _Figure("return above the random policy's", above, mean, (-most, most), 0.0, every=True).check(
+        error, count
     )
+    if not gain.reason and not gain.figure.low > 0:
+        gain = replace(gain, reason="not above it by more than noise")
+    question = QUESTIONS["faithful"]
+    if gain.outcome != "yes":
+        return Verdict(question, (gain,), (), "" if "episode" in gain.reason else NOTHING_TO_LOSE)
+    checks = [
+        _Figure(
+            f"share of the return that remains with {PIXEL_ABLATIONS[name]}",
+            np.stack([ablation.ablated[name] - ablation.random, above], axis=1),
+            ratio_of_sums,
+            (0.0, 1.0),
+            limit,
+            at_least,
+            failure,
+            every=True,
+        ).check(error, count)
+        for name, (limit, at_least, failure) in limits.items()
+    ]
+    return Verdict(question, (gain, *checks, *mediation))
 
 
-def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect]) -> Verdict:
-    """Judge whether actions and attention respond to the target and not to distractors."""
-    checks = []
+def judge_interventions(
+    effects: Mapping[tuple[Thing, str], InterventionEffect], *, error: float = ERROR
+) -> Verdict:
+    """Judge whether actions and attention respond to the target and not to distractors.
+
+    Args:
+        effects: by (object, intervention).
+        error: probability with which the verdict may be wrong.
+    """
+    question = QUESTIONS["interventions"]
+    missing = sorted({thing for (thing, _), effect in effects.items() if not effect.frames.any()})
+    if missing:
+        return Verdict(question, (), (), NO_FRAMES + " and the ".join(missing))
+    figures = []
     for edit in INTERVENTIONS:
         target, distractor = effects["target", edit], effects["distractor", edit]
         for name, target_change, distractor_change in (
@@ -153,28 +296,56 @@ def judge_interventions(effects: Mapping[tuple[Thing, str], InterventionEffect])
             ("attention", target.attention, distractor.attention),
         ):
             rows = np.stack([target_change, target.frames, distractor_change, distractor.frames], axis=1)
-            text = (
-                f"change in {name} with the target {edit}, as a share of the sum over target and distractor"
+            figures.append(
+                _Figure(
+                    f"change in {name} with the target {edit}, as a share of the sum over target and "
+                    "distractor",
+                    rows,
+                    _share_of_change,
+                    (0.0, 1.0),
+                    SHARE_OF_CHANGE,
+                    failure=f"{'actions' if name == 'action' else 'it'} "
+                    f"respond{'s' * (name != 'action')} to a distractor {edit} too, or not to the target",
+                )
             )
-            checks.append(Check(text, bootstrap_interval(rows, _share_of_change), SHARE_OF_CHANGE, True))
     moved = effects["target", "moved"]
-    found = bootstrap_interval(np.stack([moved.hits, moved.frames], axis=1), ratio_of_sums)
-    text = "share of the frames whose most-attended pixel is on the target where it was moved to"
-    return Verdict(
-        "Causally specific (interventions in the simulator)", (*checks, Check(text, found, POINTING, True))
+    figures.append(
+        _Figure(
+            "share of the frames whose most-attended pixel is on the target where it was moved to",
+            np.stack([moved.hits, moved.frames], axis=1),
+            ratio_of_sums,
+            (0.0, 1.0),
+            POINTING,
+            failure="its maximum does not follow a moved target",
+        )
     )
+    return Verdict(question, tuple(figure.check(error, len(figures)) for figure in figures))
 
 
-def judge_weights(correlation: Interval) -> Verdict:
+def judge_weights(correlation: Interval, episodes: int) -> Verdict:
     """Judge whether the maps depend on the learned weights.
 
     Args:
         correlation: rank correlation of the maps with those of random weights, in [-1, 1].
+        episodes: number of episodes that it was measured in.
     """
     text = "rank correlation of the maps with those of random weights"
-    return Verdict(
-        "Weight-dependent (parameter randomisation)", (Check(text, correlation, MAX_RANK_CORRELATION, False),)
-    )
+    failure = "random weights give similar maps"
+    check = Check(text, correlation, MAX_RANK_CORRELATION, False, too_few(episodes), failure)
+    return Verdict(QUESTIONS["weights"], (check,))
+
+
+def _share_of_sum(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Share of the first of two sums in both; 0.5 if both are 0."""
+    total = rows.sum(axis=axis)
+    both = total.sum(axis=-1)
+    return np.where(both > 0, total[..., 0] / np.where(both > 0, both, 1.0), 0.5)
+
+
+def _odds(share: float) -> float:
+    """Convert a share of the first of two in their sum to their ratio."""
+    share = min(max(share, 0.0), 1.0) if np.isfinite(share) else share
+    return float("inf") if share == 1 else share / (1 - share)
 
 
 def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -15,15 +15,15 @@ from robot_attn_scripts.options._groups import Checked, Maps, Policy, Scene, Zip
 class Episodes:
     """Episodes, seeds and batch size."""
 
-    episodes: int = 32
-    """Episodes to measure on."""
+    episodes: int = 64
+    """Most episodes to measure on. They are run in rounds, until every verdict is decided; 8 at least."""
     calibration_episodes: int = 8
     """Episodes, with other seeds, on which heads are weighted by their effect on the action; 0: equally."""
     seed: int = EVALUATION_SEED
     """First episode's seed; the others follow it."""
     curves: bool = True
     """Also measure the return with 2, 5, 20 and 40 % of the pixels ablated, which takes most of the time."""
-    envs: Annotated[int | None, default("32, or 8 where environments are stepped one by one")] = None
+    envs: Annotated[int | None, default("16, or 8 where environments are stepped one by one")] = None
     """Number of parallel environments."""
 
 
