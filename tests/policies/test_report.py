@@ -20,6 +20,7 @@ cv2 = pytest.importorskip("cv2")
 
 from robot_attn_policies.evaluation.statistics import Interval  # noqa: E402
 from robot_attn_policies.pages import chart as ch  # noqa: E402
+from robot_attn_policies.pages import chart_axes, chart_drawing  # noqa: E402
 from robot_attn_policies.pages.report import (  # noqa: E402
     Chart,
     Picture,
@@ -328,7 +329,7 @@ def test_an_interval_has_the_digits_of_its_largest_end() -> None:
 def test_ticks_are_round_and_cover_the_range(low: float, width: float, count: int) -> None:
     assume(width > 1e-9 * abs(low))  # otherwise the ends are equal up to rounding
     high = low + width
-    marks = ch.ticks(low, high, count)
+    marks = chart_axes.ticks(low, high, count)
     step = marks[1] - marks[0]
     assert marks[0] <= low + 1e-5 * step and marks[-1] >= high - 1e-5 * step
     assert 2 <= len(marks) <= count + 2
@@ -336,16 +337,16 @@ def test_ticks_are_round_and_cover_the_range(low: float, width: float, count: in
 
 
 def test_ticks_computed_by_hand() -> None:
-    assert ch.ticks(0, 1, 4).tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert ch.ticks(-3, 17, 4).tolist() == [-5, 0, 5, 10, 15, 20]
-    assert ch.ticks(2, 2, 4).tolist() == [1, 1.5, 2, 2.5, 3]
-    assert ch.tick_texts(np.array([0.0, 100e3, 200e3])) == ["0", "100k", "200k"]
-    assert ch.tick_texts(np.array([0.0, 1.5e6])) == ["0", "1.5M"]
-    assert ch.tick_texts(0.1 * np.arange(4)) == ["0", "0.1", "0.2", "0.3"]
+    assert chart_axes.ticks(0, 1, 4).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert chart_axes.ticks(-3, 17, 4).tolist() == [-5, 0, 5, 10, 15, 20]
+    assert chart_axes.ticks(2, 2, 4).tolist() == [1, 1.5, 2, 2.5, 3]
+    assert chart_axes.tick_texts(np.array([0.0, 100e3, 200e3])) == ["0", "100k", "200k"]
+    assert chart_axes.tick_texts(np.array([0.0, 1.5e6])) == ["0", "1.5M"]
+    assert chart_axes.tick_texts(0.1 * np.arange(4)) == ["0", "0.1", "0.2", "0.3"]
 
 
 def drawn(*series: Series, kind: str = "lines", **parts: Any) -> Reader:
-    return Reader(ch.draw_chart(Chart("Title", "step", "reward", series, kind, **parts)))  # type: ignore[arg-type]
+    return Reader(chart_drawing.draw_chart(Chart("Title", "step", "reward", series, kind, **parts)))  # type: ignore[arg-type]
 
 
 def test_a_line_follows_its_values_and_breaks_at_gaps() -> None:
@@ -424,18 +425,53 @@ def test_bars_start_at_zero_and_gaps_stay_empty() -> None:
     assert "a-1.00 [-1.50, -0.50]b3.00 [2.00, 3.00]–c0.50" in reader.words
 
 
+def test_one_wide_interval_does_not_flatten_bars() -> None:
+    values, low, high = [0.5, 0.6, 0.7, 0.55], [0.4, 0.5, 0.6, -30], [0.6, 0.7, 0.8, 40]
+    reader = drawn(Series("s", list("abcd"), values, low, high), kind="bars")
+    widths = [float((bar["width"] or "").rstrip("%")) for bar in reader.all("rect", "bar")]
+    assert max(widths) > 40  # of the whole width; 1 without clipping
+    arrows = reader.all("path", "cut")
+    assert len(arrows) == 2  # one at either end
+    assert "0.55 [-30.00, 40.00]" in reader.words or "[-30.0, 40.0]" in reader.words
+    lines = [float((line["x2"] or "").rstrip("%")) for line in reader.all("line") if "x1" in line]
+    assert min(lines) >= 0 and max(lines) <= 100
+    # An interval of the usual width is not clipped, nor is one that is as long as the chart.
+    for end in (1.0, 1.4):
+        reader = drawn(Series("s", list("abcd"), values, [*low[:3], 0.2], [*high[:3], end]), kind="bars")
+        assert reader.all("path", "cut") == []
+    assert drawn(Series("s", ["a"], [0.5], [-30], [40]), kind="bars").all("path", "cut") == []
+
+
+def test_a_band_beyond_the_axis_ends_in_an_arrow_with_its_value() -> None:
+    x, y = np.arange(30), np.sin(np.arange(30) / 5)
+    low, high = y - 0.1, y + 0.1
+    high[10:13] = 20, 35, 20
+    low[20] = -12
+    reader = drawn(Series("s", x, y, low, high))
+    (line,) = reader.all("path", "line")
+    heights = [float(h) for h in re.findall(r" ([\d.]+)", line["d"] or "")]
+    assert max(heights) - min(heights) > 110  # half of the chart's height
+    (band,) = reader.all("path", "band")
+    ends = [float(h) for h in re.findall(r" (-?[\d.]+)", band["d"] or "")]
+    assert min(ends) == 0 and max(ends) == 220
+    assert len(reader.all("path", "cut")) == 2
+    assert "to 35.0" in reader.words and "to -12.0" in reader.words
+
+
 def test_an_interval_is_drawn_against_the_required_side() -> None:
-    reader = Reader(ch.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=False))
+    reader = Reader(chart_drawing.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=False))
     (required,) = reader.all("rect", "required")
     assert (required["x"], required["width"]) == ("0.00%", "25.00%")
     assert reader.all("circle")[0]["cx"] == "50.00%"
     assert [(a["x1"], a["x2"]) for a in reader.all("line")][1] == ("40.00%", "70.00%")
     assert reader.words == "0.2501"
-    (required,) = Reader(ch.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=True)).all(
+    (required,) = Reader(chart_drawing.draw_interval(Interval(0.5, 0.4, 0.7), 0.25, at_least=True)).all(
         "rect", "required"
     )
     assert (required["x"], required["width"]) == ("25.00%", "75.00%")
-    (required,) = Reader(ch.draw_interval(Interval(NAN, NAN, NAN), -2, at_least=True)).all("rect", "required")
+    (required,) = Reader(chart_drawing.draw_interval(Interval(NAN, NAN, NAN), -2, at_least=True)).all(
+        "rect", "required"
+    )
     assert (required["x"], required["width"]) == ("0.00%", "100.00%")
 
 

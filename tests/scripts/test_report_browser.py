@@ -140,6 +140,9 @@ def test_a_wide_table_breaks_no_word_and_hints_that_it_scrolls(show: Any, tmp_pa
     scroll = page.locator(".scroll")
     assert scroll.evaluate("e => e.scrollWidth > e.clientWidth")
     assert scroll.evaluate(BROKEN_WORDS) == []
+    page.set_viewport_size({"width": 1280, "height": 900})  # one section has no contents beside it
+    assert page.locator("#wide").bounding_box()["width"] > 1000
+    page.set_viewport_size({"width": 360, "height": 900})
     box = page.locator(".scroll tbody tr").nth(1).bounding_box()
     outer = scroll.bounding_box()
     clip = {"x": outer["x"] + 1, "y": box["y"] + 4, "width": outer["width"] - 2, "height": 6}

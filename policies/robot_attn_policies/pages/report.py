@@ -22,15 +22,8 @@ from numpy.typing import NDArray
 
 from robot_attn.files import replacing
 from robot_attn_policies.evaluation.statistics import Interval
-from robot_attn_policies.pages.chart import (
-    Chart,
-    Series,
-    draw_chart,
-    draw_interval,
-    figures_of,
-    interval_text,
-    number,
-)
+from robot_attn_policies.pages.chart import Chart, Series, figures_of, interval_text, number
+from robot_attn_policies.pages.chart_drawing import draw_chart, draw_interval
 from robot_attn_policies.pages.html import fill_page, picture_uri
 from robot_attn_policies.probing.verdicts import Check, Outcome, Verdict
 
