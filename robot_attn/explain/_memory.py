@@ -56,11 +56,14 @@ class LagEffects:
         alone: float64 [P, K + 1], change in action at lag k after one frame was replaced.
         together: float64 [P, K + 1], change in action when that frame and all k after it are replaced: the
             last k + 1 frames.
+        total: float64 [P, K + 1], change in the same actions when all frames since the start of the episode
+            are replaced: what effects are relative to.
         episode: int64 [P], episode of each frame.
     """
 
     alone: NDArray[np.float64]
     together: NDArray[np.float64]
+    total: NDArray[np.float64]
     episode: NDArray[np.int64]
 
     @cached_property
@@ -75,9 +78,8 @@ class LagEffects:
 
     @cached_property
     def total_by_episode(self) -> NDArray[np.float64]:
-        """Mean change with the most frames replaced together, float64 [E]: what effects are relative to."""
-        last = np.isfinite(self.together).sum(axis=1) - 1
-        return self._means(self.together[np.arange(len(last)), last][:, None])[:, 0]
+        """Mean of `total` in each of E episodes, float64 [E, K + 1]."""
+        return self._means(self.total)
 
     def _means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         _, index = np.unique(self.episode, return_inverse=True)
@@ -147,12 +149,22 @@ def frame_lag_effects(
         stops.append(np.full(len(found), part.stop))
     first, stop = np.concatenate(starts), np.concatenate(stops)
     size = max(1, MAX_PIXELS // (_VARIANTS * frames.shape[1] * frames.shape[2]))
-    effects = [
-        _replay(advance, frames, replacements, first[at : at + size], stop[at : at + size], max_lag, stack)
-        for at in range(0, len(first), size)
-    ]
-    alone, together = np.concatenate(effects, axis=1)
-    return LagEffects(alone, together, np.asarray(episode, np.int64)[first])
+
+    def replay(first: NDArray[np.int64], stop: NDArray[np.int64], lags: int) -> NDArray[np.float64]:
+        chunks = [slice(at, at + size) for at in range(0, len(first), size)]
+        effects = [
+            _replay(advance, frames, replacements, first[rows], stop[rows], lags, stack) for rows in chunks
+        ]
+        return np.concatenate(effects, axis=1)
+
+    alone, together = replay(first, stop, max_lag)
+    begin, end = (np.array(column) for column in zip(*parts, strict=True))
+    own = np.searchsorted(begin, first, side="right") - 1
+    since = first - begin[own]
+    # Replaced from the start of each episode, up to the last action that is compared.
+    _, everything = replay(begin, end, int(since.max()) + max_lag)
+    total = everything[own[:, None], since[:, None] + np.arange(max_lag + 1)]
+    return LagEffects(alone, together, total, np.asarray(episode, np.int64)[first])
 
 
 def _replay(
@@ -233,7 +245,7 @@ def memory_span(
         raise ValueError(
             f"expected a share in [0, 1) and a level in (0, 1), got {min_share} and {level}: use the defaults"
         )
-    excess = alone - min_share * total[:, None]
+    excess = alone - min_share * total
     counts = np.isfinite(excess).sum(axis=0) >= MIN_SPAN_EPISODES
     excess = np.where(counts & np.isfinite(excess), excess, 0.0)
     scale = np.sqrt((excess**2).sum(axis=0))
@@ -250,7 +262,7 @@ def memory_span(
 def _signs(count: int, seed: int) -> NDArray[np.float64]:
     """Signs to flip episodes by, float64 [N, count]: all if there are few, else random ones."""
     if 2**count <= _RESAMPLES:
-        return 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+        return np.asarray(1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1), np.float64)
     return np.random.default_rng(seed).choice([-1.0, 1.0], (_RESAMPLES, count))
 
 

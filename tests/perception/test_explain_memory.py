@@ -50,6 +50,8 @@ def test_the_span_is_that_of_the_memory(weights: list[float], lag: int, half_lag
     assert (span.lag, span.half_lag, span.max_lag) == (lag, half_lag, 50)
     unused = np.array(weights + [0] * (51 - len(weights))) == 0
     assert (effects.alone[:, unused] == 0).all()
+    # From the oldest frame in memory on, the last frames are all that matters.
+    assert_allclose(effects.together[:, len(weights) - 1 :], effects.total[:, len(weights) - 1 :])
 
 
 def test_a_decaying_memory_halves_at_its_half_life() -> None:
@@ -78,12 +80,11 @@ def test_small_effects_are_not_remembered() -> None:
 
 def test_no_lag_is_found_in_noise() -> None:
     rng = np.random.default_rng(1)
-    total = np.ones((10, 1))
     wrong = 0
     for _ in range(200):
         noise = 0.02 + 0.01 * rng.standard_normal((10, 30))  # each lag is at the limit exactly
-        together = np.concatenate([noise[:, :-1], total], axis=1)
-        wrong += memory_span(LagEffects(noise, together, np.arange(10))).lag is not None
+        ones = np.ones(noise.shape)
+        wrong += memory_span(LagEffects(noise, ones, ones, np.arange(10))).lag is not None
     assert wrong <= 20  # 10 expected at a level of 0.05, whatever the number of lags; 3 standard deviations
 
 
@@ -137,6 +138,6 @@ def test_bad_input_is_refused() -> None:
         effects_of(recalls([1]), max_lag=-1)
     with pytest.raises(ValueError, match="an episode for each"):
         frame_lag_effects(recalls([1]), FRAMES, FRAMES[:3], EPISODE)
-    few = LagEffects(np.ones((3, 2)), np.ones((3, 2)), np.arange(3))
+    few = LagEffects(np.ones((3, 2)), np.ones((3, 2)), np.ones((3, 2)), np.arange(3))
     with pytest.raises(ValueError, match="at least 8 episodes, got 3"):
         memory_span(few)

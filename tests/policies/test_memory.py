@@ -82,21 +82,23 @@ def with_memory(weights: list[float]) -> RecurrentPPO:
     model = RecurrentPPO("CnnLstmPolicy", Shades(), policy_kwargs=options | {"enable_critic_lstm": False})
     network: Any = model.policy
     network.lstm_actor = ShiftRegister(1, len(weights))
-    return with_action(model, weights)
+    set_action(model, weights)
+    return model
 
 
 def with_stack(weights: list[float]) -> PPO:
     """A policy on a stack whose action is a weighted sum of the frames' brightness, the oldest first."""
     env = VecFrameStack(DummyVecEnv([Shades]), len(weights))
     options = {"net_arch": [], "features_extractor_class": Brightness}
-    return with_action(PPO("CnnPolicy", env, policy_kwargs=options), weights)
+    model = PPO("CnnPolicy", env, policy_kwargs=options)
+    set_action(model, weights)
+    return model
 
 
-def with_action(model: Any, weights: list[float]) -> Any:
+def set_action(model: Any, weights: list[float]) -> None:
     with torch.no_grad():
         model.policy.action_net.weight.copy_(torch.tensor([weights]) / sum(weights))
         model.policy.action_net.bias.zero_()
-    return model
 
 
 def section_of(model: BaseAlgorithm, env: Any, *, episodes: int = EPISODES, stack: int = 1) -> Section:
@@ -132,7 +134,10 @@ def test_a_recurrent_policy_remembers_back_to_what_it_was_made_to(weights: list[
     # Each frame's share is its weight's, up to the spread of the brightness of the frames that were replaced.
     np.testing.assert_allclose(alone / alone.max(), known / known.max(), atol=0.35)
     assert (alone[known == 0] < 1e-6).all()
-    assert together[-1] == pytest.approx(1)
+    # From the oldest frame in memory on, all that the memory holds is replaced.
+    np.testing.assert_allclose(together[len(weights) - 1 :], 1, rtol=1e-4)
+    if len(weights) > len(together):
+        assert 0.8 < together[-1] < 1
 
 
 def test_the_half_life_of_a_decaying_memory_is_found() -> None:
@@ -166,6 +171,7 @@ def test_a_policy_with_neither_memory_nor_stack_has_no_section() -> None:
 @pytest.mark.parametrize("kind", ["recurrent", "stacked"])
 def test_a_report_says_how_far_back_a_policy_remembers(kind: str) -> None:
     env: Any = DummyVecEnv([Shades] * 4)
+    model: BaseAlgorithm
     if kind == "recurrent":
         model, answer = with_memory([0, 0, 0, 0, 0, 1]), "It remembers back to 5 steps (0.25 s)"
     else:

@@ -69,11 +69,10 @@ def memory_section(probe: PolicyProbe, steps: StepBatch, timing: Timing) -> Sect
     max_lag = min(MAX_FRAME_LAG, longest // 2) if recurrent else stack - 1
     effects = _measure(probe, steps, max_lag, stack)
     main = next(iter(effects.values()))
-    if main.total_by_episode.sum() == 0:
+    if np.nansum(main.total) == 0:
         name = next(iter(effects))
-        return Section(
-            "memory", TITLES["memory"], (f"The actions are the same with all frames replaced by {name}.",)
-        )
+        text = f"The actions are the same with all frames replaced by {name}."
+        return Section("memory", TITLES["memory"], (text,))
     return Section(
         "memory",
         TITLES["memory"],
@@ -98,9 +97,9 @@ def _method(effects: LagEffects, recurrent: bool) -> str:
     return (
         f"In {count} episode{'s' * (count > 1)}, {len(effects.alone)} frames were replaced one at a time. "
         "Later frames and all other inputs stayed as recorded"
-        f"{', and the memory was computed again' if recurrent else ''}. A change of 1 is that with the last "
-        f"{effects.alone.shape[1]} frames replaced together. Another episode's frame, of the same step, is "
-        "as likely an input as the policy's own; a blank one, of the frame's mean colour, is not."
+        f"{', and the memory was computed again' if recurrent else ''}. A change of 1 is that with all "
+        "frames since the start of the episode replaced. Another episode's frame, of the same step, is as "
+        "likely an input as the policy's own; a blank one, of the frame's mean colour, is not."
     )
 
 
@@ -151,14 +150,26 @@ def _answer(effects: LagEffects, recurrent: bool, dt: float | None) -> list[str]
         first = f"{verb} back to {_duration(span.lag, dt)}, the oldest frame of its stack."
     answer = [first]
     if span.half_lag is not None:
-        together = np.nanmean(effects.together_by_episode, axis=0)
-        nearly = int(np.argmax(together >= NEARLY_ALL * effects.total_by_episode.mean())) + 1
         answer.append(
             f"Half of what single frames change is due to frames at most {_duration(span.half_lag, dt)} old. "
-            "Where frames resemble each other, replacing one can change little: replacing the last "
-            f"{nearly} together gives {NEARLY_ALL:.0%} of the change with all {effects.alone.shape[1]}."
+            f"{_together(effects)}"
         )
     return answer
+
+
+def _together(effects: LagEffects) -> str:
+    """Say how many of the last frames are needed to change the action, whatever each of them does alone."""
+    together, total = (
+        np.nanmean(values, axis=0) for values in (effects.together_by_episode, effects.total_by_episode)
+    )
+    enough = np.flatnonzero(together >= NEARLY_ALL * total)
+    if not len(enough):
+        return (
+            f"The last {len(total)} frames together give less than {NEARLY_ALL:.0%} of the change with all "
+            "frames replaced: the policy remembers more than single frames show."
+        )
+    last = f"the last {enough[0] + 1} frames together" if enough[0] else "the current frame alone"
+    return f"Replacing {last} gives {NEARLY_ALL:.0%} of the change with all frames replaced."
 
 
 def _duration(lag: int, dt: float | None) -> str:
@@ -179,10 +190,6 @@ def _series(effects: Mapping[str, LagEffects]) -> list[Series]:
 
 
 def _shares(effects: NDArray[np.float64], total: NDArray[np.float64]) -> list[Interval]:
-    """Mean effects [E, K + 1] relative to the mean total [E], with an interval over episodes, by lag."""
-    intervals = []
-    for column in effects.T:
-        known = np.isfinite(column)
-        rows = np.stack([column[known], total[known]], axis=1)
-        intervals.append(interval_over_episodes(rows, ratio_of_sums))
-    return intervals
+    """Mean effects [E, K + 1] relative to the mean `total`, with an interval over episodes, by lag."""
+    pairs = np.stack([effects, total], axis=2).transpose(1, 0, 2)
+    return [interval_over_episodes(rows[np.isfinite(rows[:, 0])], ratio_of_sums) for rows in pairs]
