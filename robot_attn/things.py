@@ -150,3 +150,8 @@ def thing_areas(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     counts = [np.bincount(frame.reshape(-1), minlength=count) for frame in labels]
     pixels = max(labels.shape[1] * labels.shape[2], 1)
     return np.stack([np.zeros(count), *counts])[1:] / pixels
+
+
+def allowed_labels(names: Sequence[str]) -> list[int]:
+    """Labels of things besides the target that a policy may look at, such as the robot: they can matter."""
+    return [label for label in range(2, len(names)) if thing_kind(names[label]) not in CANNOT_MATTER]

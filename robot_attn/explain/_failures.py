@@ -128,14 +128,15 @@ def worst_frames(
     *,
     mass: Floats | None = None,
     chance: Floats | None = None,
+    attended: NDArray[np.bool_] | None = None,
     successes: NDArray[np.bool_] | None = None,
     seeds: NDArray[np.integer] | None = None,
     count: int = 6,
 ) -> WorstFrames:
     """Select frames that show a policy's failures, alternating between types and preferring new episodes.
 
-    - "missed": the target is visible, and the map's mass on it is below `ON_TARGET_RATIO` times chance,
-      for `MIN_STEPS` steps or more; of the longest such interval, the frame with the largest target.
+    - "missed": the target is visible but not attended for `MIN_STEPS` steps or more; of the longest such
+      interval, the frame with the largest target.
     - "lost": the target, visible before, is out of view for `MIN_STEPS` steps or more; the last frame that
       shows it.
     - "reward": the largest drop within `DROP_WINDOW` steps; the frame after it.
@@ -148,6 +149,8 @@ def worst_frames(
         mass: float [N], share of the map's mass on the target, in [0, 1], NaN where unknown; None, together
             with `chance`, if there are no target masks.
         chance: float [N], share of the frame covered by the target, in [0, 1], 0 where it is out of view.
+        attended: bool [N], where the target is attended, such as by `attention_states`; None where the mass
+            on it is at least `ON_TARGET_RATIO` times chance.
         successes: bool [E], or None if the task does not define success.
         seeds: int [E], episode seeds for the captions; None to number the episodes.
         count: largest number of frames to select.
@@ -158,7 +161,7 @@ def worst_frames(
     Raises:
         ValueError: arrays of different lengths, or only one of `mass` and `chance`.
     """
-    _check(len(rewards), episode=episode, step=step, mass=mass, chance=chance)
+    _check(len(rewards), episode=episode, step=step, mass=mass, chance=chance, attended=attended)
     if (mass is None) != (chance is None):
         raise ValueError("expected both mass and chance, or neither, got only one: pass the other too")
     parts = {int(episode[part.first]): slice(*part) for part in stretches(episode)}
@@ -166,7 +169,11 @@ def worst_frames(
     scale = float(np.abs(rewards[np.isfinite(rewards)]).max(initial=0.0))
     searches: dict[Failure, Callable[[int, slice], _Instance | None]] = {}
     if mass is not None and chance is not None:
-        searches["missed"] = lambda own, part: _missed(mass[part], chance[part], step[part])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = mass / chance
+        attended = ratio >= ON_TARGET_RATIO if attended is None else attended
+        missed = (chance > 0) & np.isfinite(ratio) & ~attended
+        searches["missed"] = lambda own, part: _missed(missed[part], ratio[part], chance[part], step[part])
         searches["lost"] = lambda own, part: _lost(chance[part], step[part])
     searches["reward"] = lambda own, part: _dropped(rewards[part], MIN_FAILURE_DROP * scale, step[part])
     if successes is not None:
@@ -187,10 +194,10 @@ def worst_frames(
     return WorstFrames(tuple(frames), {name: len(by) for name, by in found.items()}, len(parts))
 
 
-def _missed(mass: Floats, chance: Floats, step: NDArray[np.integer]) -> _Instance | None:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = mass / chance
-    longest = _longest(stretches_of((chance > 0) & (ratio < ON_TARGET_RATIO)))
+def _missed(
+    missed: NDArray[np.bool_], ratio: Floats, chance: Floats, step: NDArray[np.integer]
+) -> _Instance | None:
+    longest = _longest(stretches_of(missed))
     if longest is None:
         return None
     row = longest.first + int(chance[longest.first : longest.stop].argmax())

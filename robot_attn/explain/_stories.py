@@ -165,11 +165,20 @@ class Capture:
     lost: int | None
     back: int | None
 
+    @property
+    def taker(self) -> str:
+        """What took attention, with its article and place: "a red region at the left"."""
+        return f"{_with_article(self)} {self.where}"
+
+    @property
+    def outcome(self) -> str:
+        """What came of it: "target lost 9 steps later, not back"."""
+        lost = "target stayed in view" if self.lost is None else f"target lost {_steps(self.lost)} later"
+        return f"{lost}, {'not back' if self.back is None else f'back after {_steps(self.back)}'}"
+
     def __str__(self) -> str:
         """Tell the capture in one clause."""
-        lost = "target stayed in view" if self.lost is None else f"target lost {_steps(self.lost)} later"
-        back = "not back" if self.back is None else f"back after {_steps(self.back)}"
-        return f"captured by {_with_article(self)} {self.where} at step {self.start}, {lost}, {back}"
+        return f"captured by {self.taker} at step {self.start}, {self.outcome}"
 
 
 @dataclass(frozen=True)

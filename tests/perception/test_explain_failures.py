@@ -220,3 +220,15 @@ def test_levels_without_a_frame_are_omitted() -> None:
     ]
     assert focus_by_condition(np.ones(2), np.zeros((2, 4, 4), bool), zero, zero) == ()
     assert focus_by_condition(np.ones(0), np.zeros((0, 4, 4), bool), zero[:0], zero[:0]) == ()
+
+
+def test_frames_that_are_not_attended_by_another_criterion_are_missed() -> None:
+    chance = np.full(20, 0.1)
+    attended = np.ones(20, np.bool_)
+    attended[8:14] = False
+    arguments = {"mass": np.full(20, 0.5), "chance": chance}
+    rows = np.zeros(20), np.zeros(20, int), np.arange(20)
+    assert worst_frames(*rows, **arguments).counts["missed"] == 0
+    (frame,) = worst_frames(*rows, **arguments, attended=attended).frames
+    assert (frame.failure, frame.index) == ("missed", 8)
+    assert "from step 8 to 13" in frame.caption

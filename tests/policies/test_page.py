@@ -498,38 +498,47 @@ def test_moments_are_described_in_the_order_of_steps() -> None:
         np.array([0.5, 1.0, 0.25, 0.0, 0.0]),
         values=np.array([3.0, 3.0, 3.0, 3.0, 1.0]),
         masks=masks,
-        maps=AttentionMaps(maps, AttentionGrid.even((ROWS, COLS), (4, 5))),
+        maps=AttentionMaps(maps, GRID),
         mass=np.array([0.9, 0.9, 0.06, NAN, NAN]),
     )
     assert [tuple(moment) for moment in moments] == [
         (1, "reward", "Reward dropped from 1.00 to 0.00 within 2 steps"),
         (2, "left", "Attention left the target: 1.2 × chance"),  # of 1 in 20 pixels
-        (2, "jump", "Largest attention jump: 2 pixels"),
+        (2, "jump", "Largest attention jump: 8 pixels"),
         (3, "lost", "Target lost from view until the end"),
         (3, "value", "Value estimate dropped from 3.00 to 1.00 within 1 step"),
     ]
 
 
-def test_a_capture_is_marked_with_what_took_attention_and_what_came_of_it() -> None:
-    steps, size = 24, (32, 48)
-    masks = np.zeros((steps, *size), np.bool_)
-    masks[:15, 4:8, 4:8] = True
-    images = np.full((steps, *size, 3), 90, np.uint8)
-    images[:, 20:28, 36:44] = 220, 20, 20
-    weights = np.zeros((steps, 8, 12))
-    weights[:6, 1, 1] = weights[6:, 5:7, 9:11] = 1.0
-    moments = find_moments(
-        np.zeros(steps),
-        masks=masks,
-        maps=AttentionMaps(weights, AttentionGrid.even((8, 12), size)).normalised(),
-        images=images,
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_capture_is_marked_with_what_took_attention_and_what_came_of_it(labelled: bool) -> None:
+    steps = 24
+    things = np.zeros((steps, H, W), np.uint8)
+    things[:15, 0:3, 0:3] = 1
+    things[:, 8:12, 16:20] = 2
+    attention = np.zeros((steps, 1, ROWS, COLS), np.float32)
+    attention[:6, 0, 0, 0] = attention[6:, 0, 2, 4] = 1.0
+    labels: dict[str, Any] = {
+        "things": things,
+        "thing_names": ("backdrop", "target", "distractor 1"),
+        "thing_descriptions": ("backdrop", "green box", "red cup"),
+    }
+    episode = make(
+        images=np.array([(90, 90, 90), (30, 200, 30), (220, 20, 20)], np.uint8)[things],
+        attention=attention,
+        target_masks=things == 1,
+        actions=np.zeros((steps, 2), np.float32),
+        rewards=np.zeros(steps),
+        values=None,
+        **(labels if labelled else {}),
     )
-    assert [tuple(moment) for moment in moments if moment.kind == "captured"] == [
-        (
-            6,
-            "captured",
-            "Attention captured by a red region at the bottom right, target lost 9 steps later, not back",
-        )
+    what = "the red cup" if labelled else "a red region"
+    assert [moment for moment in content(build_page(episode))["moments"] if moment["kind"] == "captured"] == [
+        {
+            "step": 6,
+            "kind": "captured",
+            "text": f"Attention captured by {what} at the bottom right, target lost 9 steps later, not back",
+        }
     ]
 
 

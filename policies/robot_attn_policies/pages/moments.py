@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,10 +13,9 @@ from robot_attn import AttentionMaps
 from robot_attn.explain import (
     DROP_WINDOW,
     ON_TARGET_RATIO,
+    Capture,
     Stretch,
-    captures,
     expected_places,
-    frame_states,
     jumps,
     largest_drop,
     stretches_of,
@@ -164,7 +164,7 @@ def find_moments(
     masks: NDArray[np.bool_] | None = None,
     maps: AttentionMaps | None = None,
     mass: NDArray[np.float64] | None = None,
-    images: NDArray[np.uint8] | None = None,
+    captured: Sequence[Capture] = (),
     name: str = "attention",
 ) -> list[Moment]:
     """Find the notable steps of an episode.
@@ -175,7 +175,7 @@ def find_moments(
         masks: bool [T, H, W], True on the target, or None.
         maps: [T, rows, cols], the maps of one head, or None.
         mass: float64 [T], fraction of `maps` on the target, NaN where unknown, or None.
-        images: uint8 [T, H, W, 3], the frames, for the colours of what captures attention, or None.
+        captured: the episode's captures.
         name: what `mass` is a fraction of.
 
     Returns:
@@ -197,12 +197,9 @@ def find_moments(
                 if not any(fall.start <= step < fall.stop for fall in falls):
                     ratio = mass[step] / chance[step]
                     moments.append(Moment(step, "left", f"{maps_name} left the target: {ratio:.1f} × chance"))
-        if maps is not None:
-            found = frame_states(maps, masks, frames=images)
-            steps = np.arange(len(masks))
-            for capture in captures(found, np.zeros_like(steps), steps).captures:
-                text = str(capture).replace(f" at step {capture.start}", "")
-                moments.append(Moment(capture.start, "captured", f"{maps_name} {text}"))
+    for capture in captured:
+        text = f"{maps_name} captured by {capture.taker}, {capture.outcome}"
+        moments.append(Moment(capture.row, "captured", text))
     if maps is not None and (jump := largest_jump(maps)) is not None:
         moments.append(Moment(jump[0], "jump", f"Largest {name} jump: {_count(round(jump[1]), 'pixel')}"))
     kinds: tuple[tuple[MomentKind, str, NDArray[np.float64] | None], ...] = (

@@ -25,7 +25,9 @@ from robot_attn import AttentionMaps, focus
 from robot_attn.drawing import HEAT_LINE, HeatScale, heat_palette
 from robot_attn.drawing.colors import HEADS, TARGET
 from robot_attn.episode import Episode
+from robot_attn.explain import Capture, captures, frame_states
 from robot_attn.files import replacing
+from robot_attn.things import allowed_labels
 from robot_attn_policies.pages.html import css_color, fill_page, picture_uri
 from robot_attn_policies.pages.moments import find_moments
 
@@ -138,7 +140,7 @@ def _content(
         masks=masks,
         maps=maps.normalised()[:, best] if maps is not None and informative else None,
         mass=mass[:, best] if mass is not None and informative else None,
-        images=episode.images,
+        captured=_captures(episode, maps[:, best]) if maps is not None and informative else (),
         name="attention" if episode.maps == "attention" else "causal mass",
     )
     names = episode.action_names or tuple(f"action {i}" for i in range(actions.shape[1]))
@@ -172,6 +174,22 @@ def _content(
         ],
         "moments": [moment._asdict() for moment in moments],
     }
+
+
+def _captures(episode: Episode, maps: AttentionMaps) -> tuple[Capture, ...]:
+    """Find what captures the attention of one head's maps [T, rows, cols]."""
+    if episode.target_masks is None:
+        return ()
+    found = frame_states(
+        maps,
+        episode.target_masks,
+        frames=episode.images,
+        labels=episode.things,
+        allowed=allowed_labels(episode.thing_names),
+    )
+    steps = np.arange(len(episode))
+    words = [episode.thing_descriptions] if episode.things is not None else ()
+    return captures(found, np.zeros_like(steps), steps, descriptions=words).captures
 
 
 def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:

@@ -282,7 +282,7 @@ def explain_steps(
     """
     makers: dict[str, Callable[[], Section]] = {
         "captured": lambda: stories_section(steps, pictures, seeds, words),
-        "failures": lambda: step_sections.failures_section(steps, pictures, seeds),
+        "failures": lambda: step_sections.failures_section(steps, pictures, seeds, words),
         "weights": lambda: step_sections.weights_section(probe, steps),
         "actions": lambda: step_sections.action_section(probe, steps),
         "gradients": lambda: step_sections.gradients_section(probe, steps),

@@ -16,12 +16,14 @@ from torch import Tensor
 from robot_attn import AttentionMaps, Perception
 from robot_attn.drawing import overlay, scale_frame
 from robot_attn.explain import (
+    ATTENDED,
     METHODS,
     ActionCurves,
     InsensitivePolicyError,
     action_curves,
     attention_delay,
     attention_gradient,
+    attention_states,
     best_lag,
     cluster_maps,
     dwells,
@@ -55,6 +57,7 @@ from robot_attn_policies.probing.probe import PolicyProbe, frames_of, image_modu
 from robot_attn_policies.probing.sections import TITLES
 from robot_attn_policies.probing.steps import StepBatch
 from robot_attn_policies.probing.verdicts import judge_weights
+from robot_attn_policies.rollouts.thing_words import ThingWords
 from robot_attn_policies.sb3.act import prepare
 from robot_attn_policies.sb3.context import predict
 from robot_attn_policies.sb3.extractor import find_extractor
@@ -295,15 +298,18 @@ def _lag(sums: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return best_lag(sums.sum(axis=axis))
 
 
-def failures_section(steps: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int]) -> Section:
+def failures_section(
+    steps: StepBatch, pictures: NDArray[np.uint8], seeds: Sequence[int], words: ThingWords
+) -> Section:
     """Report the frames of failures.
 
     Args:
         steps: the steps.
         pictures: uint8 [N, H, W, 3], the frame of each step.
         seeds: seed of each episode, for the captions.
+        words: what the labels of `steps` stand for.
     """
-    mass = target_share = None
+    mass = target_share = attended = None
     if steps.masks is not None:
         chunks = [slice(start, start + 64) for start in range(0, len(steps), 64)]
         pixel_maps = (spread(steps.combined[rows][:, None])[:, None] for rows in chunks)
@@ -312,8 +318,16 @@ def failures_section(steps: StepBatch, pictures: NDArray[np.uint8], seeds: Seque
             for maps, rows in zip(pixel_maps, chunks, strict=True)
         ]
         mass, target_share = np.concatenate(masses), chance(steps.masks)
+        labels: dict[str, Any] = {"labels": steps.things, "allowed": words.allowed}
+        attended = attention_states(steps.combined, steps.masks, **labels) == ATTENDED
     worst = worst_frames(
-        steps.rewards, steps.episode, steps.step, mass=mass, chance=target_share, seeds=np.asarray(seeds)
+        steps.rewards,
+        steps.episode,
+        steps.step,
+        mass=mass,
+        chance=target_share,
+        attended=attended,
+        seeds=np.asarray(seeds),
     )
     return Section(
         "failures",

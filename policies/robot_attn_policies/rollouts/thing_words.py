@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_attn.things import cannot_matter
+from robot_attn.things import allowed_labels
 from robot_attn_policies.rollouts.rollout import Step
 from robot_attn_policies.rollouts.things import describe_things, thing_names
 
@@ -26,7 +26,7 @@ class ThingWords:
 
     def __init__(self, env: Any, episodes: int) -> None:
         self._env, names = env, thing_names(env)
-        self.allowed = [label for label in np.flatnonzero(~cannot_matter(names)).tolist() if label != 1]
+        self.allowed = allowed_labels(names)
         self.descriptions = [names] * episodes
         self._known = np.zeros(episodes, np.bool_)
 
