@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ MIN_BLUR = 1 / 16
 """Smallest sigma of the blur of a map, as a fraction of the frame's shorter side; otherwise one cell."""
 INPAINTING_SIGMA = 3 / 16
 """Sigma of the Gaussian that inpaints ablated pixels, as a fraction of the frame's shorter side."""
+MIN_WEIGHT = 1e-4
+"""Weight of the unmasked pixels around a masked one, as a share of the frame's pixels, below which rounding
+matters."""
 _TIE = 1e-6  # relative difference within which values tie and are ranked at random: they differ by rounding
 
 
@@ -159,18 +163,36 @@ def ablate_pixels(frames: Frames, masks: Bools) -> Frames:
             f"expected frames [B, H, W, C] and bool masks [B, H, W], got {list(frames.shape)} "
             f"and {masks.dtype} {list(masks.shape)}"
         )
-    height, width = masks.shape[1:]
-    sigma = INPAINTING_SIGMA * min(height, width)
-    down, across = (_gaussian(length, sigma).astype(np.float32) for length in (height, width))
     # A fully masked frame has no unmasked pixels: use all of them.
-    whole = np.asarray(masks.all(axis=(1, 2)))[:, None, None]
-    left = (~masks | whole).astype(np.float32)
-    planes = channels_to_front(frames).astype(np.float32) * left[:, None]
-    fill = (down @ planes @ across.T) / (down @ left @ across.T)[:, None]
-    fill = np.where(whole[:, None], planes.mean((2, 3), keepdims=True), fill)
+    whole = np.asarray(masks.all(axis=(1, 2)))
+    left = (~masks | whole[:, None, None]).astype(np.float32)
+    # The unmasked pixels, and as the last plane how many there are.
+    planes = np.empty((len(frames), frames.shape[3] + 1, *masks.shape[1:]), np.float32)
+    np.multiply(channels_to_front(frames), left[:, None], out=planes[:, :-1], casting="unsafe")
+    planes[:, -1] = left
+    fill = _inpainting(planes)
+    fill[whole] = planes[whole, :-1].mean((2, 3), keepdims=True)
     if np.issubdtype(frames.dtype, np.integer):
         fill = np.round(fill)
     return np.where(masks[..., None], channels_to_back(fill).astype(frames.dtype), frames)
+
+
+def _inpainting(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blur planes [B, C + 1, H, W] and divide the first C by the last: [B, C, H, W].
+
+    The blur's matrices are so smooth that they have a low rank, up to rounding. Where the nearest unmasked
+    pixel is far away, weights are so small that this rounding would matter: such frames get the full blur.
+    """
+    height, width = planes.shape[2:]
+    sigma = INPAINTING_SIGMA * min(height, width)
+    down, across = (_gaussian_root(length, sigma) for length in (height, width))
+    blurred = down @ ((down.T @ (planes @ across)) @ across.T)
+    weights = blurred[:, -1]
+    far = weights.min(axis=(1, 2)) < MIN_WEIGHT * down.shape[0] * across.shape[0]
+    if far.any():
+        down, across = (_gaussian(length, sigma).astype(np.float32) for length in (height, width))
+        blurred[far] = down @ planes[far] @ across.T
+    return np.asarray(blurred[:, :-1] / blurred[:, -1:])
 
 
 def blur_frames(frames: Frames, sigma: float) -> Frames:
@@ -280,6 +302,14 @@ def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
     """Unnormalised Gaussian blur along an axis as a matrix [length, length]; sums are lower at the edges."""
     pixel = np.arange(length)
     return np.asarray(np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2)))
+
+
+@lru_cache(maxsize=16)
+def _gaussian_root(length: int, sigma: float) -> NDArray[np.float32]:
+    """Matrix [length, rank] whose product with its transpose is `_gaussian`, up to rounding."""
+    values, vectors = np.linalg.eigh(_gaussian(length, sigma))
+    kept = values > np.finfo(np.float32).eps * values[-1]
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]), np.float32)
 
 
 def _count(share: float, image_size: Sequence[int]) -> int:
