@@ -17,6 +17,11 @@ COMMANDS: Mapping[str, Command] = {
         "benchmarks.attention", "cost of attention over many tokens, against torch's", ("train",)
     ),
     "pointing": Command("benchmarks.pointing", "whether each family learns to find the target", ("train",)),
+    "maps": Command(
+        "benchmarks.maps",
+        "causal maps against gradients: what the pixels that they select decide",
+        ("train", "explain"),
+    ),
     "watch": Command("benchmarks.watch", "video frames processed a second, on one core", ("train", "video")),
     "overlay": Command(
         "benchmarks.overlay", "attention overlays drawn a second, against Matplotlib", ("train", "video")

@@ -81,6 +81,68 @@ def test_the_standard_error_is_that_of_other_seeds() -> None:
     assert 0.6 * expected < spread < 1.6 * expected
 
 
+def two_places(
+    rng: np.random.Generator, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Grey noise with a red disc on the left and a blue one on the right, at places that differ by frame."""
+    frames = rng.normal(128, 8, (count, HEIGHT, WIDTH, 1)).repeat(3, axis=3)
+    left = rng.uniform((8, 8), (HEIGHT - 8, WIDTH / 2 - 6), (count, 2))
+    right = rng.uniform((8, WIDTH / 2 + 6), (HEIGHT - 8, WIDTH - 8), (count, 2))
+    for places, color in ((left, (230, 20, 20)), (right, (20, 20, 230))):
+        for frame, (y, x) in zip(frames, places, strict=True):
+            frame[(Y - y) ** 2 + (X - x) ** 2 < 16] = color
+    return np.clip(frames, 0, 255).astype(np.uint8), left, right
+
+
+def seen(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much of the red and of the blue disc is there, each [N] in [0, 1]."""
+    colors = frames.astype(np.float64)
+    red, blue = (np.clip(colors[..., k] - colors[..., 1] - 60, 0, None).sum(axis=(1, 2)) for k in (0, 2))
+    return np.minimum(red / 7000, 1), np.minimum(blue / 7000, 1)
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["and", "or"])
+def test_of_two_places_that_decide_together_or_either_alone_both_are_found(both: bool) -> None:
+    frames, left, right = two_places(np.random.default_rng(4), 20)
+
+    def act(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return (np.minimum if both else np.maximum)(*seen(batch))
+
+    maps = causal_map(act, frames)
+    peaks = np.array([np.unravel_index(m.argmax(), m.shape) for m in maps.importance])
+    nearest = np.minimum(*(np.linalg.norm(peaks - places, axis=1) for places in (left, right)))
+    assert (nearest < 5).mean() >= 0.95
+    near = [(Y - at[:, :1, None]) ** 2 + (X - at[:, 1:, None]) ** 2 < 8**2 for at in (left, right)]
+    # Masks that remove a quarter of the frame remove both more often than those that remove a twelfth.
+    large = causal_map(act, frames, masks_per_block=4).significant()
+    shares = [(large * disc).sum(axis=(1, 2)).mean() for disc in near]
+    assert min(shares) > 0.35 and sum(shares) > 0.9
+    # A sliding window removes one place at a time, which changes nothing where either suffices.
+    single = occlusion_map(act, frames).max(axis=(1, 2))
+    assert (single > 0.05).all() if both else (single < 0.05).all()
+
+
+def test_in_frames_that_follow_each_other_the_maximum_follows_what_decides() -> None:
+    y, x = 30 + 18 * np.sin(np.arange(30) / 5), 23 + 14 * np.cos(np.arange(30) / 5)
+    frames = np.full((30, HEIGHT, WIDTH, 3), 128, np.uint8)
+    for frame, at in zip(frames, zip(y, x, strict=True), strict=True):
+        frame[(Y - at[0]) ** 2 + (X - at[1]) ** 2 < 16] = (230, 20, 20)
+    maps = causal_map(towards_red, frames)
+    peaks = np.array([np.unravel_index(m.argmax(), m.shape) for m in maps.importance])
+    assert (np.hypot(peaks[:, 0] - y, peaks[:, 1] - x) < 5).mean() >= 0.95
+
+
+def test_the_interval_of_a_standard_error_holds_as_often_as_it_says() -> None:
+    frames, _ = scene(np.random.default_rng(5), 2)
+    truth = causal_map(towards_red, frames, max_blocks=200, error=1e-9, seed=99).importance
+    inside = []
+    for seed in range(12):
+        maps = causal_map(towards_red, frames, max_blocks=20, error=1e-9, seed=seed)
+        inside.append(np.abs(maps.importance - truth) < 2 * maps.error)
+    # 95 % for a normal distribution; with 20 blocks, whose own standard deviation is estimated, 94 %.
+    assert 0.88 < np.mean(inside) < 0.99
+
+
 def test_sampling_stops_at_the_error_that_is_asked_for() -> None:
     frames, _ = scene(np.random.default_rng(3), 1)
     rough, fine = (causal_map(towards_red, frames, error=error, max_blocks=200) for error in (0.3, 0.05))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robot_attn import AttentionGrid, AttentionMaps
-from robot_attn.explain import CausalMaps, causal_map, gradient_length
+from robot_attn.explain import CausalMaps, Respond, causal_map, gradient_length
 from robot_attn_policies.probing.decision import Response, decision, response
 from robot_attn_policies.rollouts.actor import ObservationBatch
 from robot_attn_policies.sb3.context import NO_CONTEXT, Context
@@ -73,21 +73,34 @@ def policy_causal_maps(
     Raises:
         ValueError: an error of `response` or `causal_map`.
     """
-    frames, function = response(policy, observation, image, kind, context=context)
-
-    def respond(changed: NDArray[Any]) -> NDArray[np.floating]:
-        with torch.no_grad():
-            given = torch.from_numpy(changed).to(frames).permute(0, 3, 1, 2)
-            return function(given).numpy(force=True)
-
+    frames, respond = frames_and_response(policy, observation, image, kind, context=context)
     return causal_map(
         respond,
-        np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy(force=True)),
+        frames,
         error=sampling.error,
         max_blocks=sampling.max_blocks,
         masks_per_block=sampling.masks_per_block,
         seed=seed,
     )
+
+
+def frames_and_response(
+    policy: BasePolicy,
+    observation: ObservationBatch,
+    image: str | None,
+    kind: Response = "action",
+    *,
+    context: Context = NO_CONTEXT,
+) -> tuple[NDArray[np.float32], Respond]:
+    """Return the frames, float32 [B, H, W, C] in [0, 1], and `response` as `causal_map` takes it."""
+    frames, function = response(policy, observation, image, kind, context=context)
+
+    def respond(changed: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            given = torch.from_numpy(changed).to(frames).permute(0, 3, 1, 2)
+            return function(given).numpy(force=True)
+
+    return np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy(force=True)), respond
 
 
 def causal_cells(maps: CausalMaps) -> Tensor:

@@ -18,6 +18,7 @@ TITLES: dict[str, str] = {
     "failures": "Where does it fail?",
     "weights": "Weight-dependent: do the maps depend on the learned weights?",
     "actions": "Do actions depend on the attended pixels?",
+    "causal": "Does what it attends to matter? (causal map)",
     "gradients": "Do gradients agree with the map?",
     "clusters": "What does it attend to?",
     "time": "How does attention move?",
