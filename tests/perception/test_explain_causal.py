@@ -132,15 +132,18 @@ def test_in_frames_that_follow_each_other_the_maximum_follows_what_decides() -> 
     assert (np.hypot(peaks[:, 0] - y, peaks[:, 1] - x) < 5).mean() >= 0.95
 
 
-def test_the_interval_of_a_standard_error_holds_as_often_as_it_says() -> None:
-    frames, _ = scene(np.random.default_rng(5), 2)
+def test_intervals_of_two_standard_errors_hold_what_decides_and_few_other_pixels_are_significant() -> None:
+    frames, centres = scene(np.random.default_rng(5), 1)
     truth = causal_map(towards_red, frames, max_blocks=200, error=1e-9, seed=99).importance
-    inside = []
+    near = (Y - centres[:, :1, None]) ** 2 + (X - centres[:, 1:, None]) ** 2
+    inside, false = [], []
     for seed in range(12):
-        maps = causal_map(towards_red, frames, max_blocks=20, error=1e-9, seed=seed)
-        inside.append(np.abs(maps.importance - truth) < 2 * maps.error)
-    # 95 % for a normal distribution; with 20 blocks, whose own standard deviation is estimated, 94 %.
-    assert 0.88 < np.mean(inside) < 0.99
+        maps = causal_map(towards_red, frames, max_blocks=30, error=1e-9, seed=seed)
+        inside.append((np.abs(maps.importance - truth) < 2 * maps.error)[near < 4**2].mean())
+        false.append((maps.significant() > 0)[near > 13**2].mean())
+    # Two errors of a normal distribution hold 95 %. Effects of masks are skewed, which costs a few per cent.
+    assert 0.85 < np.mean(inside) < 0.99
+    assert np.mean(false) < 1 / 700
 
 
 def test_sampling_stops_at_the_error_that_is_asked_for() -> None:

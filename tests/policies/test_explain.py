@@ -202,7 +202,7 @@ def test_heads_are_weighted_on_other_episodes() -> None:
     model = attention_policy()
     env = Blob(discrete=False)
     report = explain(model, env, seeds=range(2), calibration=[7], curves=False, ablations=())
-    assert [section.name for section in report.sections] == [*SECTIONS[:4], "heads", *SECTIONS[4:]]
+    assert [section.name for section in report.sections] == [*SECTIONS[:4], "heads", *SECTIONS[4:], "causal"]
     heads = next(section for section in report.sections if section.name == "heads")
     assert [row[0] for row in heads.tables[0].rows] == ["head 0", "head 1"]
     assert ("Heads", "weighted by their effect on the action") in report.facts
@@ -300,6 +300,7 @@ def test_one_episode_has_no_verdict_and_no_intervals() -> None:
         "heads",
         "things",
         *SECTIONS[4:],
+        "causal",
     ]
     assert all(section.verdict is None for section in report.sections)
     figures = [
@@ -360,7 +361,8 @@ def test_a_recurrent_policy_remembers_one_frame_a_step_while_others_are_tried(ki
 @pytest.mark.parametrize("kind", ["attention", "causal"])
 def test_a_recurrent_policy_is_explained(kind: str) -> None:
     report = explain(recurrent_policy(kind), Blob(discrete=False), seeds=range(2), curves=False, ablations=())
-    assert {section.name for section in report.sections} - {"heads"} == {*SECTIONS, "memory"}
+    own = {"heads", "causal"} if kind == "attention" else set()
+    assert {section.name for section in report.sections} == {*SECTIONS, "memory", *own}
     assert "Recurrent" in report.title
 
 

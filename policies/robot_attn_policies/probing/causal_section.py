@@ -25,7 +25,8 @@ def causal_section(probe: PolicyProbe, steps: StepBatch) -> Section:
     maps = policy_causal_maps(probe.policy, sample.observation, probe.image, context=sample.context)
     significant = maps.significant()
     known = significant.any(axis=(1, 2))
-    pooled = AttentionMaps.pooled(np.maximum(maps.importance, 0), probe.grid).weights
+    # Cells without a significant pixel tie: their order would be noise.
+    pooled = AttentionMaps.pooled(significant, probe.grid).weights
     agreement = rank_agreement(sample.combined.weights, pooled)
     rows: list[tuple[Cell, ...]] = [
         ("rank correlation of attention with the causal map", mean_over_episodes(agreement, sample.episode)),

@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from robot_attn_policies.pages.report import Report, Section
 from robot_attn_policies.probing import rollout_sections, step_sections
+from robot_attn_policies.probing.causal_section import causal_section
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
 )
@@ -289,6 +290,8 @@ def explain_steps(
         "clusters": lambda: step_sections.clusters_section(steps, pictures),
         "time": lambda: step_sections.time_section(steps),
     }
+    if probe.kind == "attention":
+        makers["causal"] = lambda: causal_section(probe, steps)
     if has_memory(probe, timing):
         makers["memory"] = lambda: memory_section(probe, steps, timing)
     return [guarded_section(name, make) for name, make in makers.items()]

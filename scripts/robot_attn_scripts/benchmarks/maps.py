@@ -116,7 +116,7 @@ def measure(
         maps_of = methods(probe, prior)
         if maps_of.keys() == found["methods"].keys():
             return
-        steps, full = play(probe, env, seeds, options.steps)
+        steps, full = play(probe, env, seeds)
         random = rollout_episodes(random_actor(env.action_space), env, seeds).returns
         sample = steps.subsample(options.frames)
         found |= {
@@ -216,11 +216,9 @@ def average_place(probe: PolicyProbe, env: Any, seeds: Sequence[int]) -> NDArray
     return prior.map()
 
 
-def play(
-    probe: PolicyProbe, env: Any, seeds: Sequence[int], horizon: int
-) -> tuple[StepBatch, NDArray[np.float64]]:
+def play(probe: PolicyProbe, env: Any, seeds: Sequence[int]) -> tuple[StepBatch, NDArray[np.float64]]:
     """Run the unchanged episodes, and return their steps and returns."""
-    collector = StepCollector(horizon, len(seeds), probe.grid)
+    collector = StepCollector(probe.grid)
     returns = rollout_episodes(probe.act, env, seeds, on_step=collector).returns
     return collector.batch(), returns
 
