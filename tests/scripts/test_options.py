@@ -28,6 +28,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 POSITIONAL = (
+    "benchmark maps",
     "train",
     "evaluate",
     "compare",
@@ -100,7 +101,10 @@ for name, command in {{**cli.COMMANDS, **benchmark.COMMANDS}}.items():
     if not command.group:
         first = {{"train": ["track"], "cameras": ["Ant-v5"], "watch": ["0", "run"]}}
         needed = first.get(command.module, ["run"])
-        plain = command.module in ("gallery", "families", "demo") or command.module.startswith("benchmarks.")
+        of_runs = command.module == "benchmarks.maps"
+        plain = command.module in ("gallery", "families", "demo") or (
+            command.module.startswith("benchmarks.") and not of_runs
+        )
         parse(name, command, [] if plain else needed)
         assert not [m for m in {HEAVY!r} if m in sys.modules], name
 """

@@ -190,15 +190,16 @@ def methods(probe: PolicyProbe, prior: NDArray[np.float64]) -> dict[str, MapOf]:
         count = len(frames_of(observation, image or "image", probe.grid))
         return np.broadcast_to(prior, (count, *size))
 
-    found: dict[str, MapOf] = {"causal": causal, "occlusion": occlusion}
+    found: dict[str, MapOf] = {"causal": causal}
+    attending = probe_policy(policy, image=image, maps="attention")
+    if not attending.uniform:
+        found["attention"] = attention
+    found |= {"random place": somewhere, "average place": average}
     for method, title in METHODS.items():
         found[title] = gradient(method, blurred)
         if method in PIXELWISE:
             found[f"{title}, not blurred"] = gradient(method, lambda maps: maps)
-    attending = probe_policy(policy, image=image, maps="attention")
-    if not attending.uniform:
-        found["attention"] = attention
-    return found | {"random place": somewhere, "average place": average}
+    return found | {"occlusion": occlusion}
 
 
 def blurred(maps: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -287,19 +288,19 @@ def ablated_returns(
 
 
 def _show(name: str, found: Mapping[str, Any], console: Console) -> None:
-    columns = [key for key, figure in found["methods"]["causal"].items() if "value" in figure]
-    better = [key for key in columns if key in found["methods"]["causal"]["return_above_random"]]
-    table = _report.figure_table(
-        "",
-        *columns,
-        *(f"causal better, {key}" for key in better),
-        title=f"{name}: maps of {found['perception']}",
-    )
+    causal = found["methods"]["causal"]
+    keys = list(causal["return_above_random"])
+    frames = [key for key, figure in causal.items() if "value" in figure and key not in keys]
+    for what, columns in (("frames", frames), ("return", keys)):
+        table = _report.figure_table("", *columns, title=f"{name}, {found['perception']}: {what}")
+        for method, figures in found["methods"].items():
+            table.add_row(method, *(_report.interval_text(figures[column], 2) for column in columns))
+        console.print(table)
+    table = _report.figure_table("causal better than", *keys, title=f"{name}: paired by episode")
     for method, figures in found["methods"].items():
-        cells = [_report.interval_text(figures[column], 2) for column in columns]
-        if "causal_better_by" in figures:
-            cells += [_report.interval_text(figures["causal_better_by"][key], 2, sign="+") for key in better]
-        table.add_row(method, *cells)
+        if method != "causal":
+            better = figures["causal_better_by"]
+            table.add_row(method, *(_report.interval_text(better[key], 2, sign="+") for key in keys))
     console.print(table)
     cost = found["cost"]
     console.print(

@@ -17,7 +17,10 @@ from robot_attn_scripts.options._groups import Checked, Output
 class Amount:
     """What to measure, and how much."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
+    ]
     """Run folders written by `robot-attn train`."""
     episodes: int = 16
     """Episodes, one for each seed."""
