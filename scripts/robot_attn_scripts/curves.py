@@ -34,6 +34,8 @@ def run(options: Options) -> dict[str, object]:
             "steps": _report.figure(int(curve.steps[-1]), "steps"),
             "minutes": _report.figure(float(curve.minutes[-1]), "minutes"),
         }
+        if curve.on_target is not None:
+            row["attention_on_target"] = _report.figure(float(curve.on_target[-1]), "fraction of the map")
         figures[name] = row
         table.add_row(
             name,

@@ -37,6 +37,24 @@ def test_a_curve_has_the_rows_with_an_evaluation(run: Path) -> None:
     np.testing.assert_array_equal(curve.scores, [0.25, 0.85, 0.8])
 
 
+def test_attention_is_drawn_where_it_was_logged(run: Path, tmp_path: Path) -> None:
+    plain, both, figures = tmp_path / "plain.png", tmp_path / "both.png", tmp_path / "both.json"
+    assert cli.main(["curves", str(run), "--out", str(plain)]) == 0
+    logged = make_run(tmp_path / "toy" / "b")
+    lines = ["steps,seconds,eval_score,attention/best_head", "300,30,,", "600,60,0.25,0.1", "900,120,0.9,0.7"]
+    (logged / "progress.csv").write_text("\n".join(lines))
+    on_target = read_curve(logged).on_target
+    assert on_target is not None and on_target.tolist() == [0.1, 0.7]
+    assert read_curve(run).on_target is None
+    assert cli.main(["curves", str(run), str(logged), "--out", str(both), "--json", str(figures)]) == 0
+    found = json.loads(figures.read_text())
+    assert found["toy/b"]["attention_on_target"]["value"] == 0.7
+    assert "attention_on_target" not in found["toy/a"]
+    # One more panel beside the two.
+    width, wide = (int.from_bytes(path.read_bytes()[16:20], "big") for path in (plain, both))
+    assert wide == pytest.approx(1.5 * width, rel=0.01)
+
+
 def test_the_command_draws_them_and_says_how_soon(run: Path, tmp_path: Path) -> None:
     out, figures = tmp_path / "new" / "curves.png", tmp_path / "curves.json"
     assert cli.main(["curves", str(run), "--out", str(out), "--json", str(figures)]) == 0
