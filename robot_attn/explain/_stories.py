@@ -224,12 +224,14 @@ class Captures:
 
     Attributes:
         captures: ordered by episode and step.
-        episodes: number of episodes in which the target was in view at least once.
+        episodes: number of episodes.
+        seen: number of episodes in which the target was in view at least once.
         lost: how often the target, in view before, was out of view for `MIN_CAPTURE` steps or more.
     """
 
     captures: tuple[Capture, ...]
     episodes: int
+    seen: int
     lost: int
 
     @property
@@ -262,7 +264,7 @@ class Captures:
 
     def __str__(self) -> str:
         """Summarise the captures in a few sentences."""
-        if self.episodes == 0:
+        if self.seen == 0:
             return "The target was never in view: no capture could be found."
         found = f"Attention was captured in {self.captured} of {_count(self.episodes, 'episode')}"
         if self.captures:
@@ -305,8 +307,9 @@ def captures(
         if len(array) != rows:
             raise ValueError(f"expected {rows} rows of {name}, one per frame, got {len(array)}")
     collected: list[Capture] = []
+    parts = stretches(episode)
     seen = losses = 0
-    for part in stretches(episode):
+    for part in parts:
         states = found.states[part.first : part.stop]
         seen += bool((states != HIDDEN).any())
         losses += sum(stretch.first > 0 for stretch in _long(states == HIDDEN))
@@ -335,7 +338,7 @@ def captures(
                     back=back,
                 )
             )
-    return Captures(tuple(collected), seen, losses)
+    return Captures(tuple(collected), len(parts), seen, losses)
 
 
 class _Interval(NamedTuple):

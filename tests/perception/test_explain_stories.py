@@ -189,7 +189,7 @@ def test_episodes_are_apart_and_counted() -> None:
         (2, 0, None),
         (4, 6, 6),
     ]
-    assert (story.episodes, story.captured, story.lost) == (4, 2, 1)
+    assert (story.episodes, story.seen, story.captured, story.lost) == (5, 4, 2, 1)
     assert [capture.episode for capture in story.worst()] == [4, 2]  # first the one that lost the target
     (group,) = story.groups()
     assert (group.episodes, group.start, group.lost, group.back) == (2, 3.0, (6,), ())
