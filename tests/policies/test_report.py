@@ -163,6 +163,18 @@ def test_outcomes_do_not_rely_on_colour() -> None:
         assert f"Good? {name}" in reader.words
 
 
+def test_qualifiers_and_reasons_are_told_on_the_card_and_with_the_check() -> None:
+    check = Check("mass", Interval(*YES), 0.5, True, reason="too few frames")
+    verdict = Verdict(
+        "Good?", (check,), ("coarsely: of twice the size", "late by <10> steps"), "too few episodes"
+    )
+    reader = Reader(render_report(report_of(section_of(verdict=verdict))))
+    for words in ("Too few episodes.", "Coarsely: of twice the size.", "Late by <10> steps."):
+        assert words in reader.words
+    assert "at least 0.5 required; too few frames" in reader.words
+    assert len(reader.all("li", "undecided")) == 2  # the card and the check
+
+
 def test_empty_parts_are_reported() -> None:
     reader = Reader(render_report(report_of()))
     assert reader.open == [] and reader.all("section") == [] and reader.all("nav") == []
@@ -180,12 +192,12 @@ def test_empty_parts_are_reported() -> None:
 
 
 def test_json_has_every_value_with_its_interval_limit_and_outcome() -> None:
-    check = Check("mass", Interval(0.5, 0.25, NAN), 0.25, False)
+    check = Check("mass", Interval(0.5, 0.25, NAN), 0.25, False, reason="too few frames")
     found = report_json(
         report_of(
             section_of(
                 text=("One.",),
-                verdict=Verdict("Good?", (check,)),
+                verdict=Verdict("Good?", (check,), ("late by 10 steps",), "too few episodes"),
                 tables=(
                     Table("T", ("a", "b", "c", "d"), (("x", np.int64(3), None, Interval(1, NAN, NAN)),)),
                 ),
@@ -207,7 +219,7 @@ def test_json_has_every_value_with_its_interval_limit_and_outcome() -> None:
     )
     checks = [
         {"text": "mass", "value": 0.5, "low": 0.25, "high": None, "limit": 0.25, "at_least": False,
-         "outcome": "undecided"}
+         "outcome": "undecided", "reason": "too few frames"}
     ]  # fmt: skip
     assert found == {
         "title": "Title",
@@ -217,7 +229,10 @@ def test_json_has_every_value_with_its_interval_limit_and_outcome() -> None:
             "part": {
                 "title": "Part",
                 "text": ["One."],
-                "verdict": {"question": "Good?", "outcome": "undecided", "checks": checks},
+                "verdict": {
+                    "question": "Good?", "outcome": "undecided", "qualifiers": ["late by 10 steps"],
+                    "reason": "too few episodes", "checks": checks,
+                },
                 "tables": [
                     {
                         "title": "T",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_attn.focus import FocusTotals
 from robot_attn_policies.evaluation.statistics import Interval, bootstrap_interval
 from robot_attn_policies.pages.report import Chart, Picture, Report, Section, Series, Table
 from robot_attn_policies.probing.faithfulness import PIXEL_ABLATIONS, PixelAblation
@@ -14,19 +13,10 @@ from robot_attn_policies.probing.verdicts import (
     Check,
     Verdict,
     judge_faithfulness,
-    judge_focus,
     judge_interventions,
 )
 
 EPISODES, FRAMES, HEADS = 24, 150, 4
-
-
-def focus_totals(rng: np.random.Generator) -> FocusTotals:
-    visible = rng.integers(110, FRAMES, EPISODES)
-    share = np.stack([rng.normal(0.46, 0.05, EPISODES), rng.normal(0.11, 0.02, EPISODES)], axis=1)
-    hits = np.stack([rng.binomial(visible, 0.91), rng.binomial(visible, 0.3)], axis=1)
-    chance = 0.012 * visible
-    return FocusTotals(share * visible[:, None], hits.astype(float), chance, visible, FRAMES - visible)
 
 
 def pixel_ablation(rng: np.random.Generator) -> PixelAblation:
@@ -37,7 +27,7 @@ def pixel_ablation(rng: np.random.Generator) -> PixelAblation:
         name: random + (full - random) * rng.normal(remaining[name], 0.12, EPISODES)
         for name in PIXEL_ABLATIONS
     }
-    return PixelAblation(0.1, full, random, ablated, focus_totals(rng))
+    return PixelAblation(0.1, full, random, ablated)
 
 
 def intervention_effects(rng: np.random.Generator) -> dict[tuple[str, str], InterventionEffect]:
@@ -69,7 +59,6 @@ def frame(rng: np.random.Generator, size: int = 320) -> NDArray[np.uint8]:
 def toy_report() -> Report:
     rng = np.random.default_rng(0)
     ablation, effects = pixel_ablation(rng), intervention_effects(rng)
-    assert ablation.focus is not None
     return Report(
         "What does runs/track/query-0 attend to, and does it matter?",
         (
@@ -86,7 +75,7 @@ def toy_report() -> Report:
             "much as to the target, and one head of four has no effect.",
         ),
         (
-            focus_section(ablation.focus),
+            focus_section(),
             faithfulness_section(ablation),
             Section(
                 "interventions",
@@ -105,6 +94,12 @@ def toy_report() -> Report:
             heads_section(rng),
             time_section(rng),
             Section(
+                "capture",
+                "What captures attention?",
+                ("This could not be measured: expected target masks, got none.",),
+                Verdict("Never captured", (), (), "there are fewer than 8 episodes"),
+            ),
+            Section(
                 "clusters",
                 "What does it attend to?",
                 ("The maps of all frames in 6 clusters, with the medoid of each.",),
@@ -117,7 +112,7 @@ def toy_report() -> Report:
     )
 
 
-def focus_section(totals: FocusTotals) -> Section:
+def focus_section() -> Section:
     rows = tuple(
         (
             f"head {head}",
@@ -130,7 +125,21 @@ def focus_section(totals: FocusTotals) -> Section:
         "focus",
         "Localised: is attention on the target?",
         ("The target was visible in 88 % of the frames. The verdict uses the mean map of all heads.",),
-        judge_focus(totals),
+        Verdict(
+            "Localised",
+            (
+                Check(
+                    "mass on the target, relative to a centre-bias map", Interval(3.9, 3.6, 4.2), 2.0, True
+                ),
+                Check(
+                    "share of the frames with its maximum on the target", Interval(0.86, 0.8, 0.9), 0.75, True
+                ),
+            ),
+            (
+                "coarsely: less of its mass is on the target than that of the average place",
+                "with a delay of 10 steps [9, 11]",
+            ),
+        ),
         (Table("Each head", ("head", "mass on target", "times chance"), rows),),
     )
 
