@@ -213,11 +213,13 @@ def _grown(touched: NDArray[np.bool_], radius: int) -> Floats:
 
 def _window_sums(values: Floats, side: int) -> Floats:
     """Sums over all squares of `side` blocks, [..., rows - side + 1, cols - side + 1]."""
-    padded = np.pad(values, (*((0, 0),) * (values.ndim - 2), (1, 0), (1, 0)))
-    total = padded.cumsum(axis=-1).cumsum(axis=-2)
-    return np.asarray(
-        total[..., side:, side:]
-        - total[..., :-side, side:]
-        - total[..., side:, :-side]
-        + total[..., :-side, :-side]
-    )
+    *lead, rows, cols = values.shape
+    down, across = _windows(rows, side), _windows(cols, side)
+    sums = (values.reshape(-1, cols) @ across.T).reshape(*lead, rows, len(across))  # one product, not many
+    return np.asarray(down @ sums)
+
+
+def _windows(blocks: int, side: int) -> Floats:
+    """Which blocks belong to which window of `side` blocks, [blocks - side + 1, blocks]."""
+    first, at = np.arange(blocks - side + 1)[:, None], np.arange(blocks)
+    return np.asarray((at >= first) & (at < first + side), np.float64)
