@@ -149,7 +149,7 @@ def thing_areas(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     """
     counts = [np.bincount(frame.reshape(-1), minlength=count) for frame in labels]
     pixels = max(labels.shape[1] * labels.shape[2], 1)
-    return np.stack([np.zeros(count), *counts])[1:] / pixels
+    return np.asarray(np.stack([np.zeros(count), *counts])[1:] / pixels)
 
 
 def allowed_labels(names: Sequence[str]) -> list[int]:

@@ -39,8 +39,8 @@ def record(task: str, scene: str) -> Episode:
 
 
 def first_steps(episode: Episode, steps: int) -> Episode:
-    by_step = ("images", "actions", "rewards", "dones", "attention", "target_masks", "states", "state")
-    parts: dict[str, Any] = {name: getattr(episode, name)[:steps] for name in by_step}
+    by_step = ("images", "actions", "rewards", "dones", "attention", "target_masks", "things")
+    parts: dict[str, Any] = {name: getattr(episode, name)[:steps] for name in (*by_step, "states", "state")}
     simulator = {name: part[:steps] for name, part in episode.simulator.items()}
     return replace(episode, **parts, simulator=simulator, cut=len(episode))
 

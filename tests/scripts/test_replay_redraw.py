@@ -37,10 +37,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = {"env_name": "RobotAttn/Track-v0", "env_kwargs": options}
     whole = record_episode(act, env, 5, AttentionGrid(centers, centers, (32, 32)), env_args=args)
     env.close()
-    arrays = ("images", "actions", "rewards", "dones", "attention", "target_masks", "state", "states")
+    arrays = ("images", "actions", "rewards", "dones", "attention", "target_masks", "things")
     start = replace(
         whole,
-        **{name: getattr(whole, name)[:STEPS] for name in arrays},
+        **{name: getattr(whole, name)[:STEPS] for name in (*arrays, "state", "states")},
         simulator={name: part[:STEPS] for name, part in whole.simulator.items()},
         cut=len(whole),
     )
