@@ -129,6 +129,21 @@ def test_focus_chance_and_mask_by_hand() -> None:
     assert [action["name"] for action in data["actions"]] == ["pan", "tilt"]
 
 
+def test_the_mass_on_each_thing_in_view_is_kept() -> None:
+    things = np.zeros((T, H, W), np.uint8)
+    things[:, 4:8, 8:12], things[:, 0:4, 0:4] = 1, 3
+    names = ("backdrop", "target", "distractor 1", "distractor 2")
+    episode = make(
+        things=things, thing_names=names, thing_descriptions=("backdrop", "red sphere", "", "blue box")
+    )
+    data = content(build_page(episode))["things"]
+    assert data["names"] == ["backdrop", "target: red sphere", "distractor 2: blue box"]
+    assert data["labels"] == [0, 1, 3]
+    mass = unpack(data["mass"]).reshape(T, HEADS, 3)
+    assert mass[0].tolist() == [[0, 255, 0], [221, 17, 17]]  # uniform over 15 cells: 13, 1 and 1 of them
+    assert content(build_page(make()))["things"] is None
+
+
 def test_the_palette_gives_the_colours_of_the_video() -> None:
     attention = content(build_page(make()))["attention"]
     palette = np.array(attention["palette"], dtype=np.float64)

@@ -21,7 +21,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from toy_run import ID, ToyTask  # noqa: E402
 
-from robot_attn import AttentionGrid, Percept  # noqa: E402
+from robot_attn import AttentionGrid, Percept, focus  # noqa: E402
 from robot_attn.drawing import HeatScale  # noqa: E402
 from robot_attn.episode import Episode  # noqa: E402
 from robot_attn_policies.pages.page import View, half_level, write_page  # noqa: E402
@@ -360,6 +360,34 @@ def test_it_is_accessible_and_fits(show: Any, written: Path, scheme: str, width:
     ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")
+
+
+def test_the_mass_on_each_thing_is_stacked_for_the_chosen_heads(
+    show: Any, episode: Episode, tmp_path: Path
+) -> None:
+    things = np.zeros(episode.images.shape[:3], np.uint8)
+    things[:, :18], things[:, 18:30] = 1, 2
+    words = ("backdrop", "red sphere", "green box")
+    labelled = replace(
+        episode, things=things, thing_names=("backdrop", "target", "distractor 1"), thing_descriptions=words
+    )
+    write_page(tmp_path / "page.html", labelled)
+    mass = focus.mass_by_label(episode.attention_maps.normalised().upsampled(), things, 3)
+    page = show(tmp_path / "page.html", width=360, at="#step=2")
+    plot = page.locator(".plot", has_text="Mass by thing")
+    items = plot.locator(".things li")
+    shares = lambda: [float(text.rstrip(" %")) for text in items.locator("b").all_inner_texts()]  # noqa: E731
+    assert items.first.inner_text().startswith("target: red sphere")
+    page.locator("#choose-all").click()
+    assert shares() == pytest.approx(100 * mass[2].mean(axis=0)[[1, 2, 0]], abs=1)
+    assert "mean of 3 heads" in plot.locator(".label").inner_text()
+    before = plot.locator("path.layer").first.get_attribute("d")
+    page.locator("#choose-best").click()
+    assert shares() == pytest.approx(100 * mass[2, episode.best_head][[1, 2, 0]], abs=1)
+    assert plot.locator("path.layer").count() == 3
+    assert plot.locator("path.layer").first.get_attribute("d") != before
+    assert axe.Axe().run(page, options={"runOnly": STANDARDS}).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.parametrize("height", [640, 800])

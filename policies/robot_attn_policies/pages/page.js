@@ -51,6 +51,7 @@
   const masks = data.masks === null ? null : await unpack(data.masks);
   const maps = data.attention;
   const heads = maps === null ? 0 : maps.heads;
+  const things = data.things === null ? null : { ...data.things, mass: await unpack(data.things.mass) };
   const [levels, halves, usable] =
     maps === null ? [] : await Promise.all([maps.levels, maps.halves, maps.usable].map(unpack));
 
@@ -353,6 +354,7 @@
     chosen.clear();
     for (const head of [...selected].sort((a, b) => a - b)) chosen.add(head);
     updateLegend();
+    updateThings();
     paint();
   };
 
@@ -360,10 +362,33 @@
 
   const fraction = (at) => (LAST === 0 ? 0 : at / LAST);
   const plots = [];
+  // A row of the timeline: its name and value, the drawing, and its axis.
+  const addRow = (name, svg, { ticks, label, summary, dot }) => {
+    const height = heightOf(ticks);
+    const value = make("b");
+    const heading = make("span", {}, name);
+    const inside = make("div", { class: "inside" }, svg, make("span", { class: "cursor" }), ...(dot ? [dot] : []));
+    const area = make("div", { class: "area", role: "img", "aria-label": summary }, inside);
+    const title = make("div", { class: "label" }, heading, value);
+    const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...ticks.map((tick) => make("span", { "--y": height(tick) }, label(tick))));
+    const row = make("div", { class: "row plot" }, title, make("div", { class: "track" }, area), axis);
+    id("plots").append(row);
+    const seek = (event) => {
+      const box = inside.getBoundingClientRect();
+      go(Math.round((LAST * (event.clientX - box.left)) / box.width));
+    };
+    area.addEventListener("pointerdown", (event) => {
+      area.setPointerCapture(event.pointerId);
+      seek(event);
+    });
+    area.addEventListener("pointermove", (event) => event.buttons & 1 && seek(event));
+    return { row, heading, value, area };
+  };
+  const heightOf = (ticks) => (value) => (value - ticks[0]) / (ticks[ticks.length - 1] - ticks[0]);
+  const blank = () => draw("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
   const addPlot = (name, lines, { ticks, show, label = show, main }) => {
-    const [low, high] = [ticks[0], ticks[ticks.length - 1]];
-    const svg = draw("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-    const height = (value) => (value - low) / (high - low);
+    const svg = blank();
+    const height = heightOf(ticks);
     if (data.visible !== null) {
       for (let start = 0; start <= LAST; start++) {
         if (data.visible[start]) continue;
@@ -391,23 +416,64 @@
     const known = lines[main].values.filter((value) => value !== null);
     const [least, most] = [Math.min(...known), Math.max(...known)].map((value) => show(value));
     const summary = known.length > 0 ? `${name}: between ${least} and ${most} over ${data.steps} steps` : `${name}: unknown`;
-    const value = make("b");
     const dot = make("span", { class: "dot", "--color": lines[main].color });
-    const inside = make("div", { class: "inside" }, svg, make("span", { class: "cursor" }), dot);
-    const area = make("div", { class: "area", role: "img", "aria-label": summary }, inside);
-    const title = make("div", { class: "label" }, make("span", {}, name), value);
-    const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...ticks.map((tick) => make("span", { "--y": height(tick) }, label(tick))));
-    id("plots").append(make("div", { class: "row plot" }, title, make("div", { class: "track" }, area), axis));
-    const seek = (event) => {
-      const box = inside.getBoundingClientRect();
-      go(Math.round((LAST * (event.clientX - box.left)) / box.width));
-    };
-    area.addEventListener("pointerdown", (event) => {
-      area.setPointerCapture(event.pointerId);
-      seek(event);
-    });
-    area.addEventListener("pointermove", (event) => event.buttons & 1 && seek(event));
+    const { value } = addRow(name, svg, { ticks, label, summary, dot });
     plots.push({ series: lines[main].values, drawn, dot, value, height, show });
+  };
+
+  // The mass on each thing, of the chosen heads or else the best, stacked.
+  const stack = things === null ? null : { svg: blank(), layers: [], items: [] };
+  const shareOf = (at, thing) => {
+    const shown = [...(chosen.size > 0 ? chosen : [maps.best])].filter((head) => usable[at * heads + head]);
+    const count = things.names.length;
+    const sums = Array.from({ length: count }, (_, each) => shown.reduce((sum, head) => sum + things.mass[(at * heads + head) * count + each], 0));
+    const total = sums.reduce((sum, mass) => sum + mass, 0);
+    return total > 0 ? sums[thing] / total : null;
+  };
+  // The target at the bottom, the backdrop at the top.
+  const thingOrder = () => [...things.labels.keys()].sort((a, b) => (things.labels[a] || Infinity) - (things.labels[b] || Infinity));
+  const thingColor = (label) => (label === 0 ? "var(--line)" : label === 1 ? "var(--good)" : `var(--head-${[3, 1, 4, 0, 6, 5, 7][(label - 2) % 7]})`);
+  const buildThings = () => {
+    const list = make("ul", { class: "things" });
+    for (const thing of thingOrder()) {
+      const color = thingColor(things.labels[thing]);
+      const layer = draw("path", { class: "layer" });
+      layer.style.setProperty("--color", color);
+      stack.svg.append(layer);
+      const share = make("b");
+      list.append(make("li", { "--color": color }, things.names[thing], share));
+      stack.layers.push({ thing, layer });
+      stack.items.push({ thing, share });
+    }
+    const summary = `Mass on each thing over ${data.steps} steps, stacked: ${things.names.join(", ")}`;
+    Object.assign(stack, addRow("", stack.svg, { ticks: [0, 0.5, 1], label: percent, summary }));
+    stack.row.append(list);
+  };
+  const updateThings = () => {
+    if (stack === null) return;
+    const shown = chosen.size > 0 ? [...chosen] : [maps.best];
+    stack.heading.textContent = `Mass by thing, ${shown.length === 1 ? headLabel(shown[0]) : `mean of ${shown.length} heads`}`;
+    const below = new Float64Array(data.steps);
+    for (const { thing, layer } of stack.layers) {
+      const x = (at) => (1000 * fraction(at)).toFixed(1);
+      const [lower, upper] = [[], []];
+      for (let at = 0; at < data.steps; at++) {
+        lower.unshift(`L${x(at)} ${(100 * (1 - below[at])).toFixed(1)}`);
+        below[at] += shareOf(at, thing) ?? 0;
+        upper.push(`L${x(at)} ${(100 * (1 - below[at])).toFixed(1)}`);
+      }
+      layer.setAttribute("d", `M${upper.join("").slice(1)}${lower.join("")}Z`);
+    }
+  };
+  const paintThings = () => {
+    if (stack === null) return;
+    const shares = stack.items.map(({ thing, share }) => {
+      const now = shareOf(step, thing);
+      share.textContent = percent(now);
+      return now ?? 0;
+    });
+    const most = shares.indexOf(Math.max(...shares));
+    stack.value.textContent = shares[most] > 0 ? `${percent(shares[most])} ${things.names[stack.items[most].thing]}` : "–";
   };
   const buildTimeline = () => {
     id("scrub").max = String(LAST);
@@ -418,6 +484,7 @@
       lines.push({ values: data.chance.map((share, at) => (data.visible[at] ? share : null)), kind: "chance", color: "var(--dim)" });
       addPlot(`Focus on target, ${headLabel(maps.best)}`, lines, { ticks: [0, 0.5, 1], show: percent, main: maps.best });
     }
+    if (stack !== null) buildThings();
     for (const { name, values, color, ticks, label, show } of SERIES) {
       addPlot(name, [{ values, kind: "best", color }], { ticks, label, show, main: 0 });
     }
@@ -535,6 +602,7 @@
     paintStage();
     paintHeads();
     paintTimeline();
+    paintThings();
     paintSide();
     announce();
   };
@@ -619,6 +687,7 @@
   buildHeads();
   buildTimeline();
   updateLegend();
+  updateThings();
   follow();
   // For tests and the browser console.
   window.replay = { data, go, step: () => step, levels: (at, selected, height, width) => Array.from(new Heat(height, width).field(at, selected)) };

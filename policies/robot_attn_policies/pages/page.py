@@ -131,7 +131,7 @@ def _content(
             "same steps"
         )
     maps = episode.attention_maps if episode.attention.shape[1] > 0 else None
-    attention, mass = (None, None) if maps is None else _attention(episode, maps)
+    attention, mass, things = (None, None, None) if maps is None else _attention(episode, maps)
     informative = maps is not None and not episode.uniform and episode.maps != "gradient"
     best = episode.best_head
     moments = find_moments(
@@ -156,6 +156,7 @@ def _content(
         "frames": _frames(episode.images),
         "view": None if view is None else {"name": view.name, **_frames(view.images)},
         "attention": attention,
+        "things": things,
         "masks": None if masks is None else _packed(np.packbits(masks.reshape(-1))),
         "focus": _numbers(mass),
         "chance": None if masks is None else _numbers(focus.chance(masks)),
@@ -207,17 +208,21 @@ def half_level(levels: NDArray[np.uint8], weights: NDArray[np.floating]) -> int:
     return int(np.flatnonzero(above >= 0.5 * above[0])[-1]) if above[0] > 0 else 0
 
 
-def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
-    """Collect the maps' data for page.js, and their mass on the target, [T, K] or None, in one pass."""
+def _attention(
+    episode: Episode, maps: AttentionMaps
+) -> tuple[dict[str, Any], NDArray[np.float64] | None, dict[str, Any] | None]:
+    """Collect the maps' data, their mass on the target, [T, K] or None, and on each thing, in one pass."""
     scale = HeatScale(episode.grid, episode.image_size)
-    shares, masks = maps.normalised(), episode.target_masks
-    halves, mass = [], []
+    shares, masks, things = maps.normalised(), episode.target_masks, episode.things
+    halves, mass, by_thing = [], [], []
     for rows, pixels in shares.in_batches():
         for weights, heads in zip(shares.weights[rows], pixels, strict=True):
             pairs = zip(scale.levels(weights), heads, strict=True)
             halves.append([half_level(levels, pixel) for levels, pixel in pairs])
         if masks is not None:
             mass.append(maps[rows].mass_on(masks[rows], pixels=pixels))
+        if things is not None:
+            by_thing.append(focus.mass_by_label(pixels, things[rows], len(episode.thing_names)))
     data = {
         "heads": maps.weights.shape[1],
         "best": episode.best_head,
@@ -231,7 +236,23 @@ def _attention(episode: Episode, maps: AttentionMaps) -> tuple[dict[str, Any], N
         "palette": heat_palette().tolist(),
         "line": HEAT_LINE,
     }
-    return data, np.concatenate(mass) if mass else None
+    return (
+        data,
+        np.concatenate(mass) if mass else None,
+        _things(episode, np.concatenate(by_thing)) if by_thing else None,
+    )
+
+
+def _things(episode: Episode, mass: NDArray[np.float64]) -> dict[str, Any]:
+    """Collect the names of the things that are ever in view and the mass [T, K, things] on them."""
+    assert episode.things is not None
+    shown = np.unique(episode.things)
+    names = []
+    for label in shown.tolist():
+        name, words = episode.thing_names[label], episode.thing_descriptions[label]
+        names.append(name if words in ("", name) else f"{name}: {words}")
+    levels = np.rint(255 * np.nan_to_num(mass[..., shown])).astype(np.uint8)
+    return {"names": names, "labels": shown.tolist(), "mass": _packed(levels)}
 
 
 def _lossless(images: NDArray[np.uint8]) -> bool:
