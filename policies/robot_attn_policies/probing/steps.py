@@ -16,9 +16,9 @@ from robot_attn_policies.rollouts.camera import MASK, THINGS
 from robot_attn_policies.rollouts.rollout import Step
 from robot_attn_policies.sb3.context import NO_CONTEXT, Context, concatenate_contexts
 
-MAX_BYTES = 256 * 2**20
-"""Most bytes that a `StepCollector` stores. Beyond it, only every second step is kept, or every fourth,
-etc."""
+MAX_BYTES = 512 * 2**20
+"""Most bytes that a `StepCollector` stores: 64 episodes of 150 steps with frames of 64 x 64 take 271 MB.
+Beyond it, only every second step is kept, or every fourth, etc."""
 
 
 SUM_TOLERANCE = 0.01
