@@ -21,10 +21,12 @@ GRID = AttentionGrid.even((2, 2), (H, W))
 def make_step(
     episode: list[int], running: list[bool], mark: int, masks: bool = True, dicts: bool = True
 ) -> Step:
-    """A step of two environments whose every number is 10 x `mark` + the environment."""
+    """A step of two environments; every number is 10 x `mark` + the environment, or a hundredth of it."""
     marks = np.array([10 * mark, 10 * mark + 1])
     image = np.broadcast_to(marks[:, None, None, None], (2, H, W, 3)).astype(np.uint8)
-    attention = torch.as_tensor(marks, dtype=torch.float32)[:, None, None, None].expand(2, 3, 2, 2)
+    attention = torch.zeros(2, 3, 2, 2)
+    attention[..., 1, 1] = torch.as_tensor(marks / 100)[:, None]
+    attention[..., 0, 0] = 1 - attention[..., 1, 1]
     return Step(
         np.array(episode),
         np.array(running),
@@ -62,8 +64,8 @@ def test_running_rows_are_sorted_by_episode_and_time() -> None:
     assert isinstance(batch.observation, dict)
     assert_array_equal(batch.observation["state"][:, 0], batch.rewards)
     assert_array_equal(batch.observation["image"][:, 0, 0, 0], batch.rewards)
-    assert_array_equal(batch.maps.weights[:, 2, 1, 1], batch.rewards)
-    assert_allclose(batch.combined.weights[:, 1, 1], batch.rewards)
+    assert_allclose(batch.maps.weights[:, 2, 1, 1], batch.rewards / 100, rtol=1e-6)
+    assert_allclose(batch.combined.weights[:, 1, 1], batch.rewards / 100, rtol=1e-6)
     assert batch.masks is not None
     assert_array_equal(batch.masks[:, 3, 3], [True, False, False, False, True, True])
 
@@ -71,10 +73,13 @@ def test_running_rows_are_sorted_by_episode_and_time() -> None:
 def test_maps_are_combined_with_the_heads_weights() -> None:
     step = make_step(*STEPS[0])
     assert step.percept is not None
-    scaled = step.percept.attention * torch.tensor([1.0, 2.0, 4.0])[:, None, None] + 1
+    attention = torch.zeros(2, 3, 2, 2)
+    attention[..., 0, 1] = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.4]])
+    attention[..., 1, 0] = 1 - attention[..., 0, 1]
     collector = StepCollector(GRID)
-    collector(step._replace(percept=step.percept._replace(attention=scaled)))
-    assert_allclose(collector.batch(np.array([1.0, 0.0, 3.0])).combined.weights[:, 0, 0], [1, 1 + 13 / 4])
+    collector(step._replace(percept=step.percept._replace(attention=attention)))
+    combined = collector.batch(np.array([1.0, 0.0, 3.0])).combined.weights
+    assert_allclose(combined[:, 0, 1], [0, (0.1 + 3 * 0.4) / 4], rtol=1e-6)
 
 
 def test_array_observations_without_masks() -> None:
