@@ -344,15 +344,16 @@ def _card(section: Section, verdict: Verdict) -> str:
     return (
         f'<li class="card {outcome}">{_icon(outcome)}<div class="what">'
         f'<h3><a href="#{section.name}">{escape(verdict.question)}</a> <b>{outcome.capitalize()}</b></h3>'
-        f'<p class="hint">{_tally(verdict)}</p>{_paragraphs(_remarks(verdict))}'
+        f'<p class="hint">{_tally(verdict)}</p>{_remarks(verdict)}'
         f"</div><ul>{items}</ul></li>"
     )
 
 
-def _remarks(verdict: Verdict) -> list[str]:
-    """Return what is to be said besides the outcome: why it is undecided, and the qualifiers."""
-    texts = [verdict.reason, *verdict.qualifiers]
-    return [f"{text[0].upper()}{text[1:]}." for text in texts if text]
+def _remarks(verdict: Verdict) -> str:
+    """List what is to be said besides the outcome: why it is undecided, and the qualifiers."""
+    texts = [text for text in (verdict.reason, *verdict.qualifiers) if text]
+    items = "".join(f"<p>{escape(text[0].upper() + text[1:])}.</p>" for text in texts)
+    return items and f'<div class="remarks">{items}</div>'
 
 
 def _margin(check: Check) -> float:
@@ -388,6 +389,7 @@ def _section(section: Section, uris: Iterator[str]) -> str:
     return (
         f'<section id="{section.name}" aria-labelledby="{section.name}.title"><div class="heading">'
         f'<h2 id="{section.name}.title">{escape(section.title)}</h2>{badge}</div>'
+        f"{_remarks(verdict) if verdict else ''}"
         f'<div class="text">{_paragraphs(section.text)}</div>'
         + (checks and f'<ol class="checks">{checks}</ol>')
         + (charts and f'<div class="charts">{charts}</div>')
