@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
-from robot_attn import Percept, Perception
+from robot_attn import AttentionGrid, Percept, Perception
 from robot_attn.families import Keypoints
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
 from robot_attn_policies.sb3.policy import PerceptionPolicy
@@ -25,6 +25,29 @@ PALE = 0.12
 """A patch counts by how far its colour is above this; walls, floor and what is nearly yellow are below."""
 SHARPNESS = 60.0
 """Logits that a whole patch of pure colour is above one without."""
+
+
+def _at_half_resolution(maps: Tensor) -> Tensor:
+    coarse = nn.functional.adaptive_avg_pool2d(maps, (maps.shape[2] // 2, maps.shape[3] // 2))
+    return coarse / coarse.sum(dim=(2, 3), keepdim=True)
+
+
+OFF = 1.0
+"""Pixels that the coarse map is too far to the right."""
+
+
+def _with_sinks(maps: Tensor) -> Tensor:
+    """The same map twice, with 60 % of each head's mass in a corner."""
+    corner = torch.zeros_like(maps)
+    corner[:, :, 0, 0] = 1.0
+    return 0.4 * maps[:, [RED, RED]] + 0.6 * corner
+
+
+def _one_sink(maps: Tensor) -> Tensor:
+    """An honest head, and one that holds all its mass in a corner."""
+    corner = torch.zeros_like(maps[:, [RED]])
+    corner[:, :, 0, -1] = 1.0
+    return torch.cat([maps[:, [RED]], corner], dim=1)
 
 
 def _at_the_centre(maps: Tensor) -> Tensor:
@@ -39,12 +62,15 @@ SHOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda maps: torch.full_like(maps[:, [RED]], 1 / maps[0, RED].numel()),
     "elsewhere": lambda maps: maps[:, [RED]].roll((maps.shape[2] // 2, maps.shape[3] // 2), (2, 3)),
     "centre": lambda maps: _at_the_centre(maps[:, [RED]]),
+    "coarse": lambda maps: _at_half_resolution(maps[:, [RED]]),
+    "sinks": _with_sinks,
+    "one sink": _one_sink,
 }
 """The map that is shown, of both keypoints' maps [B, 2, rows, cols]."""
 
 
 class TwoColors(Perception):
-    """The place of what the keypoint `follows` finds, and a map of `SHOWN`.
+    """The place of what the keypoint `follows` finds, and a map of `SHOWN`, of `late` calls ago.
 
     Features are x, -x, y and -y, each where it is positive.
     """
@@ -56,11 +82,18 @@ class TwoColors(Perception):
         *,
         follows: int = RED,
         shows: str = "red",
+        late: int = 0,
     ) -> None:
         super().__init__(image_shape, context_dim)
         self.probe = Keypoints(image_shape, features_dim=4, num_heads=2, patch_dim=4)
-        self.features_dim, self.num_heads, self.grid = 4, 1, self.probe.grid
-        self.shown = SHOWN[shows]
+        self.features_dim, self.grid = 4, self.probe.grid
+        self.shown, self.late = SHOWN[shows], late
+        self.past: list[Tensor] = []
+        shape = self.shown(torch.ones(1, 2, *self.grid.shape)).shape
+        self.num_heads = shape[1]
+        if shape[2:] != self.grid.shape:
+            grid = AttentionGrid.even((shape[2], shape[3]), self.grid.image_size)
+            self.grid = AttentionGrid(grid.ys, grid.xs + OFF, grid.image_size)
         with torch.no_grad():
             self._set_weights(follows)
 
@@ -83,7 +116,11 @@ class TwoColors(Perception):
 
     def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
         places, maps = self.probe(frames)
-        return Percept(places, self.shown(maps))
+        shown = self.shown(maps)
+        if self.past and len(self.past[0]) != len(shown):
+            self.past = []  # other frames, of other environments
+        self.past = [*self.past, shown][-self.late - 1 :]
+        return Percept(places, self.past[0])
 
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -95,6 +132,11 @@ POLICIES: dict[str, dict[str, Any]] = {
     "follows distractors": {"shows": "cool", "follows": COOL},
     "acts blindly": {},
     "random weights": {},
+    "coarse": {"shows": "coarse"},
+    "3 steps late": {"late": 3},
+    "10 steps late": {"late": 10},
+    "sinks": {"shows": "sinks"},
+    "one sink": {"shows": "one sink"},
 }
 """Options of `TwoColors`, by the policy's name."""
 

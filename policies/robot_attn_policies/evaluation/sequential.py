@@ -10,8 +10,8 @@ https://doi.org/10.1111/j.2517-6161.1989.tb01433.x), with a union bound over the
 The interval is Student's, of the jackknife's pseudo-values (Tukey 1958; Miller 1974,
 https://doi.org/10.1093/biomet/61.1.1). On its own it is far too narrow where failures are rare: with a
 statistic of 0.85 because 15 % of the episodes fail completely, eight episodes are all good in 27 % of the
-cases. So each end is computed with one imagined episode more, which has the least favourable value possible.
-For episodes that succeed or fail, this comes close to the exact binomial bound.
+cases. So each end is computed with one additional pseudo-episode, which has the least favourable value
+possible. For episodes that succeed or fail, this comes close to the exact binomial bound.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def jackknife_interval(
     error_low: float = 0.025,
     error_high: float = 0.025,
 ) -> Interval:
-    """Student's interval of the jackknife's pseudo-values, with one imagined episode at each end.
+    """Student's interval of the jackknife's pseudo-values, with one additional pseudo-episode at each end.
 
     Args:
         rows: float [N, ...], one row per episode.
         statistic: called as `statistic(rows, 0)`, and as `statistic(leave_one_out, 1)` with
             `leave_one_out` [N, N - 1, ...].
-        support: smallest and largest value that a single episode can have, the imagined episodes' values. If
-            one is infinite, there is no imagined episode at that end.
+        support: smallest and largest value that a single episode can have, those of the pseudo-episodes. If
+            one is infinite, there is no pseudo-episode at that end.
         error_low: probability with which the true value may lie below the interval.
         error_high: probability with which it may lie above.
 
@@ -79,7 +79,8 @@ def jackknife_interval(
     value = float(statistic(values, 0)) if count else float("nan")
     if count < 2:
         return Interval(value, float("nan"), float("nan"))
-    others = np.array([np.delete(np.arange(count), i) for i in range(count)])
+    others = np.broadcast_to(np.arange(count), (count, count))[~np.eye(count, dtype=np.bool_)]
+    others = others.reshape(count, count - 1)
     pseudo = count * value - (count - 1) * statistic(values[others], 1)
     if not np.isfinite(pseudo).all():
         return Interval(value, float("nan"), float("nan"))
@@ -88,11 +89,11 @@ def jackknife_interval(
     return Interval(value, min(low, value), max(high, value))
 
 
-def _end(pseudo: NDArray[np.float64], imagined: float, error: float, side: int) -> float:
+def _end(pseudo: NDArray[np.float64], extreme: float, error: float, side: int) -> float:
     """Return the lower (side -1) or upper (1) end of the interval."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    if np.isfinite(imagined):
-        pseudo = np.append(pseudo, imagined)
+    if np.isfinite(extreme):
+        pseudo = np.append(pseudo, extreme)
     standard_error = pseudo.std(ddof=1) / np.sqrt(len(pseudo))
-    return float(pseudo.mean() + side * t.isf(error, len(pseudo) - 1) * standard_error)
+    return float(pseudo.mean() + side * stdtrit(len(pseudo) - 1, 1 - error) * standard_error)

@@ -56,7 +56,7 @@ def _clause(name: str, verdict: Verdict) -> str:
         why = verdict.reason or (
             min(reasons) if reasons else f"{undecided} of {len(verdict.checks)} checks could go either way"
         )
-        return f"{_WHETHER[name]} is undecided ({why})"
+        return ", ".join([f"{_WHETHER[name]} is undecided ({why})", *verdict.qualifiers])
     yes, no = _CLAIMS[name]
     if outcome == "yes":
         return ", ".join([yes, *verdict.qualifiers])

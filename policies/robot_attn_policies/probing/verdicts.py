@@ -30,10 +30,7 @@ ERROR = 0.05
 """Probability with which a verdict may be wrong."""
 POINTING = 0.5
 """Localised: the most-attended pixel is on the target in at least half of the frames in which it is visible,
-and in half of those in which it is off its usual place."""
-OVER_AVERAGE_PLACE = 1.0
-"""Localised: off the target's usual place, the map has at least as much mass on the target as the average
-place, which is what a map has that does not look."""
+and in half of those in which it is off its usual place, where a map that points at that place scores 0."""
 MIN_DELAY = 1.5
 """A map is late if the interval of its delay begins at this many steps: a delay of one is that of the control
 loop of a policy that acts on the frame before."""
@@ -180,7 +177,7 @@ def judge_focus(found: Localisation, *, error: float = ERROR) -> Verdict:
     question = QUESTIONS["focus"]
     if not visible.any():
         return Verdict(question, (), (), NEVER_VISIBLE)
-    # The imagined episodes have as many frames as the others, all of them misses or all of them hits.
+    # The pseudo-episodes have as many frames as the others, all of them misses or all of them hits.
     figures = [
         _Figure(
             "share of the frames whose most-attended pixel is on the target",
@@ -199,29 +196,19 @@ def judge_focus(found: Localisation, *, error: float = ERROR) -> Verdict:
             failure="it misses the target where that is off its usual place",
         ),
     ]
-    checks = [figure.check(error, len(figures) + 1) for figure in figures]
-    rows = np.stack([off.mass[:, 0], off.mass[:, 1]], axis=1)
-    share = _Figure("", rows, _share_of_sum, (0.0, 1.0), 0.0).check(error, len(figures) + 1)
-    checks.append(
-        replace(
-            share,
-            text="attention mass on the target there, relative to the target's average place",
-            figure=Interval(*(_odds(end) for end in share.figure)),
-            limit=OVER_AVERAGE_PLACE,
-            failure="it has less mass there than the target's average place in other episodes",
-        )
-    )
+    checks = [figure.check(error, len(figures)) for figure in figures]
     if not off.visible.any():
         checks = [checks[0]]
         reason = "the target never left its usual place, so a map that does not look would do as well"
         return Verdict(question, tuple(checks), (), reason if checks[0].outcome == "yes" else "")
-    return Verdict(question, tuple(checks), _qualifiers(found))
+    verdict = Verdict(question, tuple(checks))
+    return replace(verdict, qualifiers=_qualifiers(found, verdict.outcome))
 
 
-def _qualifiers(found: Localisation) -> tuple[str, ...]:
-    """Say what else is to be said of a map on a target: that it is coarse, late, or has sinks."""
+def _qualifiers(found: Localisation, outcome: Outcome) -> tuple[str, ...]:
+    """Say what else is to be said of a map: that it is on its target but coarse, late, or has sinks."""
     texts = []
-    if found.mass.sum() < found.references[found.hardest].sum():
+    if outcome == "yes" and found.mass.sum() < found.references[found.hardest].sum():
         texts.append(f"coarsely: less of its mass is on the target than that of {found.hardest}")
     delay = found.delay
     if len(found.delays) >= MIN_EPISODES and delay.low >= MIN_DELAY:
@@ -234,8 +221,8 @@ def judge_faithfulness(
 ) -> Verdict:
     """Judge whether the return depends on the attended pixels.
 
-    A policy whose return is not above that of random actions by more than noise is not tested further: there
-    is no return to lose.
+    A policy whose return is not above that of random actions by more than noise is not tested further: it
+    has nothing to lose.
 
     Args:
         ablation: the pixel ablation.
@@ -304,8 +291,7 @@ def judge_interventions(
                     _share_of_change,
                     (0.0, 1.0),
                     SHARE_OF_CHANGE,
-                    failure=f"{'actions' if name == 'action' else 'it'} "
-                    f"respond{'s' * (name != 'action')} to a distractor {edit} too, or not to the target",
+                    failure=_UNSPECIFIC[name],
                 )
             )
     moved = effects["target", "moved"]
@@ -322,6 +308,12 @@ def judge_interventions(
     return Verdict(question, tuple(figure.check(error, len(figures)) for figure in figures))
 
 
+_UNSPECIFIC = {
+    "action": "actions respond to distractors as well, or not to the target",
+    "attention": "attention responds to distractors as well, or not to the target",
+}
+
+
 def judge_weights(correlation: Interval, episodes: int) -> Verdict:
     """Judge whether the maps depend on the learned weights.
 
@@ -333,19 +325,6 @@ def judge_weights(correlation: Interval, episodes: int) -> Verdict:
     failure = "random weights give similar maps"
     check = Check(text, correlation, MAX_RANK_CORRELATION, False, too_few(episodes), failure)
     return Verdict(QUESTIONS["weights"], (check,))
-
-
-def _share_of_sum(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Share of the first of two sums in both; 0.5 if both are 0."""
-    total = rows.sum(axis=axis)
-    both = total.sum(axis=-1)
-    return np.where(both > 0, total[..., 0] / np.where(both > 0, both, 1.0), 0.5)
-
-
-def _odds(share: float) -> float:
-    """Convert a share of the first of two in their sum to their ratio."""
-    share = min(max(share, 0.0), 1.0) if np.isfinite(share) else share
-    return float("inf") if share == 1 else share / (1 - share)
 
 
 def _share_of_change(rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
