@@ -33,7 +33,7 @@ def heat_palette() -> NDArray[np.uint8]:
     level = np.linspace(0.0, 1.0, 256)
     color = np.stack([np.interp(level, _STOPS, channel) for channel in np.transpose(_COLORS)], axis=1)
     alpha = 255 * _MAX_ALPHA * np.minimum(1.0, 2.2 * level)
-    return np.rint(np.column_stack([color, alpha])).astype(np.uint8)
+    return np.asarray(np.rint(np.column_stack([color, alpha])), dtype=np.uint8)
 
 
 @cache

@@ -410,6 +410,9 @@ def test_a_phone_shows_frame_and_action_while_stepping(
     page.locator("#moments button").last.focus()  # what has the focus is not under the bar
     focused = box("#moments li:last-child button")
     assert focused["y"] + focused["height"] <= bar["y"]
+    page.emulate_media(media="print")
+    assert page.locator(".transport").evaluate("e => getComputedStyle(e).position") == "static"
+    page.emulate_media(media="screen")
 
 
 def test_another_camera_is_shown_beside_and_a_link_leads_on(
