@@ -47,7 +47,7 @@ def planted(attended: NDArray[np.bool_], *, masks: bool = True) -> tuple[PolicyP
 
 def figures_of(section: Section) -> dict[str, float]:
     (table,) = section.tables
-    return {str(name): cell.value for name, cell in table.rows if isinstance(cell, tuple)}  # type: ignore[attr-defined]
+    return {str(name): cell.value for name, cell in table.rows if isinstance(cell, tuple)}
 
 
 @pytest.mark.parametrize("right", [True, False])

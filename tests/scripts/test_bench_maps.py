@@ -72,7 +72,7 @@ def test_the_blur_ignores_what_is_negative_and_keeps_the_maximum() -> None:
     maps[0, 20, 8] = 2.0
     spread = blurred(maps)
     assert spread.sum() == pytest.approx(1) and (spread >= 0).all()
-    assert np.unravel_index(spread.argmax(), (1, 32, 32)) == (0, 20, 8)
+    assert spread.argmax() == 20 * 32 + 8
 
 
 def test_nothing_to_measure_is_refused() -> None:

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.status import Status
 
 from robot_attn import AttentionGrid, AttentionMaps
 from robot_attn.explain import (
@@ -92,10 +94,14 @@ def run(options: Options) -> dict[str, object]:
         for folder in options.runs:
             name = f"{folder.parent.name}/{folder.name}"
             found = figures["runs"].setdefault(name, {"methods": {}})
-            measure(folder, options, found, lambda what, name=name: status.update(f"{name}: {what}"), save)
+            measure(folder, options, found, partial(_update, status, name), save)
     for name, found in figures["runs"].items():
         _show(name, found, console)
     return figures
+
+
+def _update(status: Status, name: str, what: str) -> None:
+    status.update(f"{name}: {what}")
 
 
 def measure(
