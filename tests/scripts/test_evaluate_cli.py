@@ -190,7 +190,7 @@ def test_a_policy_without_attention_says_so_and_claims_nothing(
     folder = make_run(tmp_path / "cnn", "cnn")
     assert run(folder, "--episodes", 3, "--calibration-episodes", 2, "--json", tmp_path / "f.json") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "uniform by construction" in told
+    assert "has no attention (perception 'cnn'), so there is no head to score" in told
     assert "head 0" not in told
     focus = json.loads((tmp_path / "f.json").read_text())["focus"]
     assert (focus["uniform_attention"], focus["best_head"], focus["heads"]) == (True, None, [])
