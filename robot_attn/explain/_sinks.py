@@ -38,7 +38,7 @@ def find_sinks(maps: AttentionMaps, masks: Bools) -> Bools:
     """
     weights, grid = maps.weights, maps.grid
     held = weights >= max(SINK_SHARE, 4 / (grid.shape[0] * grid.shape[1]))
-    candidates = held.any(axis=0)
+    candidates = np.asarray(held.any(axis=0))
     if not candidates.any():
         return candidates
     down, across = (np.asarray(shares > 0, np.float64) for shares in grid.box_shares)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -63,7 +65,7 @@ def test_what_is_not_defined_has_no_interval() -> None:
     assert np.isnan(jackknife_interval(np.ones(0), mean, support=(0.0, 1.0))).all()
 
 
-SKEWED = {
+SKEWED: dict[str, Callable[[np.random.Generator, float, int], np.ndarray]] = {
     "succeeds or fails": lambda rng, mean, size: (rng.random(size) < mean).astype(float),
     "wide": lambda rng, mean, size: rng.beta(mean, 1 - mean, size),
     "narrow": lambda rng, mean, size: rng.beta(20 * mean, 20 * (1 - mean), size),
