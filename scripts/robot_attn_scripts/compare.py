@@ -466,7 +466,7 @@ def _rows(figures: Any, scene: str, columns: Iterable[tuple[str, str, int, int]]
 
 def _columns(figures: Any) -> list[tuple[str, str, int, int]]:
     """List the columns of the table: the return or the normalised scores, whichever the score is."""
-    unknown = ("normalised_score" if figures["score"] == "return" else "return",)
+    unknown: tuple[str, ...] = ("normalised_score" if figures["score"] == "return" else "return",)
     if "nuisance" not in figures:
         unknown += ("nuisance",)
     return [column for column in COLUMNS if not column[1].startswith(unknown)]
