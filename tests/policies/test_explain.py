@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ SECTIONS = [
     "focus",
     "things",
     "faithful",
+    "mediation",
     "interventions",
     "captured",
     "failures",
@@ -121,6 +123,7 @@ def test_a_policy_without_attention_in_an_environment_without_masks(tmp_path: Pa
     assert [section.name for section in report.sections] == SECTIONS
     assert "gives no target masks" in text_of(report, "focus")
     assert "renders no counterfactual frames" in text_of(report, "interventions")
+    assert "There is no attention in it that could be forced" in text_of(report, "mediation")
     verdicts = {section.name: section.verdict for section in report.sections}
     assert {name for name, verdict in verdicts.items() if verdict} == {"faithful", "weights"}
     assert ("Maps", MAP_KINDS["causal"]) in report.facts
@@ -202,7 +205,7 @@ def test_heads_are_weighted_on_other_episodes() -> None:
     model = attention_policy()
     env = Blob(discrete=False)
     report = explain(model, env, seeds=range(2), calibration=[7], curves=False, ablations=())
-    assert [section.name for section in report.sections] == [*SECTIONS[:4], "heads", *SECTIONS[4:], "causal"]
+    assert [section.name for section in report.sections] == [*SECTIONS[:5], "heads", *SECTIONS[5:], "causal"]
     heads = next(section for section in report.sections if section.name == "heads")
     assert [row[0] for row in heads.tables[0].rows] == ["head 0", "head 1"]
     assert ("Heads", "weighted by their effect on the action") in report.facts
@@ -293,13 +296,22 @@ def test_a_policy_that_ignores_its_frames_is_reported() -> None:
 
 
 def test_one_episode_has_no_verdict_and_no_intervals() -> None:
-    report = explain_episode(attention_policy(), Blob(discrete=False), 3)
+    model, env = attention_policy(), Blob(discrete=False)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    report = explain_episode(model, env, 3)
+    # In the middle of a training, it leaves the training's later weights as they would be.
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
     names = [section.name for section in report.sections]
     assert names == [
+        "mediation",
         "interventions",
         "heads",
         "things",
-        *SECTIONS[4:],
+        *SECTIONS[5:],
         "causal",
     ]
     assert all(section.verdict is None for section in report.sections)

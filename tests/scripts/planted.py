@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from robot_attn import AttentionGrid, Percept, Perception
+from robot_attn import AttentionGrid, Percept, Perception, forceable
 from robot_attn.families import Keypoints
 from robot_attn_policies.sb3.extractor import PerceptionExtractor
 from robot_attn_policies.sb3.policy import PerceptionPolicy
@@ -95,10 +96,10 @@ class TwoColors(Perception):
             grid = AttentionGrid.even((shape[2], shape[3]), self.grid.image_size)
             self.grid = AttentionGrid(grid.ys, grid.xs + OFF, grid.image_size)
         with torch.no_grad():
-            self._set_weights(follows)
+            self._set_weights(self.probe, follows)
 
-    def _set_weights(self, follows: int) -> None:
-        probe = self.probe
+    @staticmethod
+    def _set_weights(probe: Keypoints, follows: int, sharpness: float = SHARPNESS) -> None:
         for parameter in probe.parameters():
             parameter.zero_()
         # Of each patch r - g, b - g, g - r and b - r, where positive; of the first two follows r - max(g, b).
@@ -109,7 +110,7 @@ class TwoColors(Perception):
         probe.around.weight[COOL, 2:, 1, 1] = 1.0
         probe.around.bias[:2] = -PALE
         for keypoint in (RED, COOL):
-            probe.maps.weight[keypoint, keypoint] = SHARPNESS  # the learned temperature is e^0
+            probe.maps.weight[keypoint, keypoint] = sharpness  # the learned temperature is e^0
         # Where nothing is found the map is even, and its place the frame's centre: 0.
         for unit, (axis, sign) in enumerate([(0, 1), (0, -1), (1, 1), (1, -1)]):
             probe.project.weight[unit, 2 * follows + axis] = sign
@@ -121,6 +122,44 @@ class TwoColors(Perception):
             self.past = []  # other frames, of other environments
         self.past = [*self.past, shown][-self.late - 1 :]
         return Percept(places, self.past[0])
+
+
+class WithDecoy(TwoColors):
+    """Acts as `TwoColors` does, and shows the map of something that finds the target and feeds nothing.
+
+    The decoy is another network, with weights registered in the module or hidden from it; a filter for red,
+    with weights; or a network whose map is declared, or shown beside the declared map that the action depends
+    on.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], context_dim: int = 0, *, decoy: str = "registered"
+    ) -> None:
+        super().__init__(image_shape, context_dim)
+        self.kind = decoy
+        if decoy == "filter":
+            self.red = nn.Parameter(torch.tensor([1.0, -0.5, -0.5]))
+            return
+        network = Keypoints(image_shape, features_dim=4, num_heads=2, patch_dim=4)
+        with torch.no_grad():
+            self._set_weights(network, RED, 2 * SHARPNESS)
+        self.network = (network,) if decoy == "hidden" else nn.ModuleList([network])
+
+    def perceive(self, frames: Tensor, context: Tensor | None) -> Percept:
+        places, maps = self.probe(frames)
+        if self.kind == "beside":
+            # As the last layer of the keypoints, of the red one's weights, which may be forced.
+            used = forceable(maps[:, [RED]]).flatten(2) @ self.probe.coordinates.t()
+            weight = self.probe.project.weight[:, 2 * RED : 2 * RED + 2]
+            places = F.relu(used[:, 0] @ weight.t())
+        return Percept(places, self._decoy(frames))
+
+    def _decoy(self, frames: Tensor) -> Tensor:
+        if self.kind == "filter":
+            redness = F.avg_pool2d(torch.einsum("bchw,c->bhw", frames, self.red)[:, None].relu(), 8, 4)
+            return (4 * SHARPNESS * redness).flatten(2).softmax(dim=2).view(redness.shape)
+        shown = self.network[0](frames).attention[:, [RED]]
+        return forceable(shown) if self.kind == "declared" else shown
 
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -137,8 +176,13 @@ POLICIES: dict[str, dict[str, Any]] = {
     "10 steps late": {"late": 10},
     "sinks": {"shows": "sinks"},
     "one sink": {"shows": "one sink"},
+    "another network": {"decoy": "registered"},
+    "a hidden network": {"decoy": "hidden"},
+    "a filter": {"decoy": "filter"},
+    "a declared network": {"decoy": "declared"},
+    "a network beside the declared map": {"decoy": "beside"},
 }
-"""Options of `TwoColors`, by the policy's name."""
+"""Options of `TwoColors`, or of `WithDecoy`, by the policy's name."""
 
 
 def make(name: str, image_size: int = 64) -> PerceptionPolicy:
@@ -153,7 +197,10 @@ def make(name: str, image_size: int = 64) -> PerceptionPolicy:
         net_arch=[],
         ortho_init=False,
         features_extractor_class=PerceptionExtractor,
-        features_extractor_kwargs={"perception": TwoColors, **POLICIES[name]},
+        features_extractor_kwargs={
+            "perception": WithDecoy if "decoy" in POLICIES[name] else TwoColors,
+            **POLICIES[name],
+        },
     )
     policy.set_training_mode(False)
     with torch.no_grad():

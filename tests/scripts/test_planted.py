@@ -158,3 +158,23 @@ def test_a_policy_that_earns_nothing_is_not_called_faithful() -> None:
     faithful = verdicts_of(report)["faithful"]
     assert (faithful.outcome, faithful.reason) == ("undecided", NOTHING_TO_LOSE)
     assert NOTHING_TO_LOSE in report.summary[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "failed"),
+    [
+        ("another network", "yes", "change in action"),
+        ("a hidden network", "no", "change in action"),
+        ("a filter", "yes", "change in action"),
+        ("a declared network", "yes", "change in action"),
+        ("a network beside the declared map", "yes", "change in the map"),
+    ],
+)
+def test_a_map_that_finds_the_target_and_feeds_nothing_is_caught_by_forcing_it(
+    name: str, weights: str, failed: str, env: BatchEnv
+) -> None:
+    verdicts = verdicts_of(report_of(name, env))
+    assert (verdicts["faithful"].outcome, verdicts["weights"].outcome) == ("no", weights), verdicts
+    (check,) = [check for check in verdicts["faithful"].checks if check.outcome == "no"]
+    assert failed in check.text and "the attention is held" in check.text
+    assert check.figure == pytest.approx((0, 0, 0), abs=1e-6)

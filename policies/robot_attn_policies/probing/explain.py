@@ -23,6 +23,7 @@ from robot_attn_policies.probing.causal_section import causal_section
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
 )
+from robot_attn_policies.probing.mediation_section import mediation_section
 from robot_attn_policies.probing.memory import Timing, has_memory, memory_section
 from robot_attn_policies.probing.probe import MAP_KINDS, MapChoice, PolicyProbe, probe_cameras
 from robot_attn_policies.probing.rounds import play_rounds
@@ -117,10 +118,16 @@ def explain(
     names = list(dict.fromkeys([*rollout_sections.CURVE_ABLATIONS, *ablations]))
     found = play_rounds(replace(setup, weights=weights), names)
     setup, steps = found.setup, found.steps
+
+    def mediation() -> Section:
+        found.raise_failure("mediation")
+        return mediation_section(found.mediation)
+
     makers: dict[str, Callable[[], Section]] = {
         "focus": lambda: rollout_sections.focus_section(found),
         "things": lambda: things_section(steps, thing_names(setup.env)),
         "faithful": lambda: rollout_sections.faithfulness_section(found, SHARES if curves else ()),
+        "mediation": mediation,
         "interventions": lambda: rollout_sections.interventions_section(
             found.effects, found.verdict("interventions")
         ),
@@ -195,6 +202,7 @@ def explain_episode(
     setup = replace(setup, weights=steps.weights)
     pictures, timing = to_rgb(steps.observation), Timing(to_rgb.stack, seconds_of_step(env))
     sections = [
+        guarded_section("mediation", lambda: mediation_section(setup.mediate(steps))),
         guarded_section(
             "interventions", lambda: rollout_sections.interventions_section(setup.intervene(), None)
         ),

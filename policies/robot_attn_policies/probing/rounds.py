@@ -14,10 +14,12 @@ from robot_attn_policies.evaluation.sequential import MIN_EPISODES, error_at, lo
 from robot_attn_policies.probing.faithfulness import PixelAblation
 from robot_attn_policies.probing.interventions import InterventionEffect
 from robot_attn_policies.probing.localisation import Localisation, measure_localisation
+from robot_attn_policies.probing.mediation import Mediation
 from robot_attn_policies.probing.setup import Setup
 from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.probing.verdicts import (
     ERROR,
+    NOT_FORCED,
     Verdict,
     judge_faithfulness,
     judge_focus,
@@ -41,6 +43,7 @@ class Evidence:
         steps: the steps of the unchanged episodes.
         localisation: focus; None where the environment gives no target masks.
         ablation: the pixel ablation; None if it failed.
+        mediation: effects of forced attention; None if it failed, or for maps that are not attention.
         effects: the interventions; None if they failed, or if the environment renders no counterfactuals.
         failed: the error of each measurement that failed, by the name of its section.
         verdicts: the verdicts, by the name of their section.
@@ -51,6 +54,7 @@ class Evidence:
     steps: StepBatch
     localisation: Localisation | None = None
     ablation: PixelAblation | None = None
+    mediation: Mediation | None = None
     effects: Effects | None = None
     failed: dict[str, Exception] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -62,9 +66,13 @@ class Evidence:
         Raises:
             Exception: the error of its measurement, if that failed.
         """
+        self.raise_failure(name)
+        return self.verdicts.get(name)
+
+    def raise_failure(self, name: str) -> None:
+        """Raise the error of the measurement of a section, if that failed."""
         if name in self.failed:
             raise self.failed[name]
-        return self.verdicts.get(name)
 
 
 def play_rounds(setup: Setup, names: Sequence[str]) -> Evidence:
@@ -141,6 +149,12 @@ def _measure(
         lambda: part.ablate_pixels(names, full, random, seed=seed),
         PixelAblation.joined,
     )
+    evidence.mediation = attempt(
+        "mediation",
+        evidence.mediation,
+        lambda: part.mediate(evidence.steps, full, random, seed=seed),
+        Mediation.joined,
+    )
     evidence.effects = attempt("interventions", evidence.effects, part.intervene, _join_effects)
     sinks = evidence.setup.sinks
     phrases = () if sinks is None else describe_sinks(sinks, part.probe.grid)
@@ -162,7 +176,10 @@ def _judge(evidence: Evidence, error: float) -> None:
     if evidence.localisation is not None:
         verdicts["focus"] = judge_focus(evidence.localisation, error=error)
     if evidence.ablation is not None:
-        verdicts["faithful"] = judge_faithfulness(evidence.ablation, error=error)
+        verdict = judge_faithfulness(evidence.ablation, evidence.mediation, error=error)
+        if "mediation" in evidence.failed and verdict.outcome == "yes":
+            verdict = replace(verdict, reason=NOT_FORCED)
+        verdicts["faithful"] = verdict
     if evidence.effects is not None:
         verdicts["interventions"] = judge_interventions(evidence.effects, error=error)
     evidence.verdicts = verdicts

@@ -11,6 +11,7 @@ from robot_attn_policies.pages.report import Section
 TITLES: dict[str, str] = {
     "focus": "Localised: is attention on the target?",
     "faithful": "Faithful: does the return depend on the attended pixels?",
+    "mediation": "Mediated: does forcing the attention force the action?",
     "interventions": "Causally specific: do actions and attention respond to the target alone?",
     "heads": "Which head drives the actions?",
     "things": "Where attention goes, thing by thing",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_attn.explain import HeadInputs, InsensitivePolicyError
+from robot_attn.things import thing_kind
 from robot_attn_policies.probing.faithfulness import (
     PIXEL_ABLATIONS,
     REDUNDANT_HEADS,
@@ -20,11 +21,13 @@ from robot_attn_policies.probing.faithfulness import (
     run_pixel_ablation,
 )
 from robot_attn_policies.probing.interventions import InterventionEffect, measure_interventions
+from robot_attn_policies.probing.mediation import FORCED, Mediation, run_forced_episodes, run_mediation
 from robot_attn_policies.probing.probe import PolicyProbe
-from robot_attn_policies.probing.steps import StepCollector
+from robot_attn_policies.probing.steps import StepBatch, StepCollector
 from robot_attn_policies.rollouts.protocols import HasInterventions, Thing, ability
 from robot_attn_policies.rollouts.rollout import StartProgress, Step, random_actor, rollout_episodes
 from robot_attn_policies.rollouts.thing_words import ThingWords
+from robot_attn_policies.rollouts.things import thing_names
 from robot_attn_policies.sb3.extractor import find_extractor
 from robot_attn_policies.sb3.images import image_entries
 
@@ -121,6 +124,38 @@ class Setup:
             seed=seed,
             on_rollout=lambda name: self.on_step(f"{curve}{name}" if curve else PIXEL_ABLATIONS[name]),
         )
+
+    def mediate(
+        self,
+        steps: StepBatch,
+        full: NDArray[np.float64] | None = None,
+        random: NDArray[np.float64] | None = None,
+        seed: int = 0,
+    ) -> Mediation | None:
+        """Force the attention in steps, and in these episodes; None for maps that are not attention.
+
+        Args:
+            steps: steps of unchanged episodes, of these and maybe of others.
+            full: float64 [E], returns of the unchanged episodes; None to compare only actions.
+            random: float64 [E], returns of random actions; None likewise.
+            seed: random seed of the frames that are compared.
+        """
+        if self.probe.kind != "attention":
+            return None
+        names = thing_names(self.env)
+        distractors = [label for label, name in enumerate(names) if thing_kind(name) == "distractors"]
+        mediation = run_mediation(self.probe, steps, distractors=distractors, seed=seed)
+        if full is None or random is None:
+            return mediation
+        returns = run_forced_episodes(
+            self.probe,
+            self.env,
+            self.seeds,
+            steps,
+            seed=seed,
+            on_rollout=lambda name: self.on_step(FORCED[name]),
+        )
+        return replace(mediation, full=full, random=random, returns=returns)
 
     def intervene(self) -> Mapping[tuple[Thing, str], InterventionEffect] | None:
         """Measure the interventions; None if the environment renders no counterfactuals of this camera."""
