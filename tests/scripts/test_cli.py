@@ -68,6 +68,7 @@ def test_the_benchmarks_have_an_overview_of_their_own(capsys: pytest.CaptureFixt
         "extractor",
         "attention",
         "pointing",
+        "maps",
         "watch",
         "overlay",
     ]
@@ -94,7 +95,7 @@ COMMANDS = (
         (
             ["benchmark", "rendr"],
             "expected a command of robot-attn benchmark among render, envs, train, extractor, attention, "
-            "pointing, watch, overlay, got 'rendr': did you mean 'render'?",
+            "pointing, maps, watch, overlay, got 'rendr': did you mean 'render'?",
         ),
         (["zzz"], f"expected a command of robot-attn among {COMMANDS}, got 'zzz'"),
     ],

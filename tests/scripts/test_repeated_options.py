@@ -23,6 +23,7 @@ REQUIRED = {
     "train": ["track"],
     "cameras": ["Pusher-v5"],
     **{name: ["run"] for name in ("evaluate", "compare", "curves", "replay", "explain", "record", "export")},
+    "benchmark maps": ["run"],
 }
 """The positional arguments of each command that needs some."""
 
@@ -40,7 +41,7 @@ NAMES = {
     "peers": ("cnn", "query"),
     "supervise": ("position", "map"),
 }
-NUMBERS = {"intensities": ("0.5", "1"), "size": ("64", "84")}
+NUMBERS = {"intensities": ("0.5", "1"), "size": ("64", "84"), "shares": ("0.1", "0.2")}
 
 
 def fields_of(command: Command) -> dict[str, Any]:
