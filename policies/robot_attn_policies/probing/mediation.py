@@ -91,7 +91,7 @@ class Effect:
         """
         rows = np.ones(len(change)) if counts is None else counts.astype(np.float64)
         terms = (rows, np.linalg.norm(change, axis=1) * rows, (change * total).sum(axis=1) * rows)
-        return cls(*(np.bincount(index, term, episodes) for term in terms))
+        return cls(*(np.bincount(index, term, episodes).astype(np.float64) for term in terms))
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,8 @@ class _Forced:
                 "expected a perception module for each camera, got one that cameras share: it would be "
                 "forced at all of them"
             )
-        self.probe, self.point = probe, "none"
+        self.probe = probe
+        self.point: Point = "none"
         self.perception: Perception = extractor.perception_of(probe.image)
 
     def record(
@@ -373,7 +374,8 @@ class _Forced:
         """Return actions [N, A] and shown maps [N, cells] with the weights [N, heads, rows, cols] in use."""
         actions, maps = [], []
         for rows in _batches(observation):
-            with self.perception.attention_forced(lambda _, rows=rows: weights[rows]):
+            used = weights[rows]
+            with self.perception.attention_forced(lambda _, used=used: used):  # type: ignore[misc]
                 action, shown = self._act(observation, context, rows)
             actions.append(action)
             maps.append(shown)
@@ -427,7 +429,7 @@ def _as_vectors(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[np.f
     """Return actions as vectors [N, A] that can be subtracted: one-hot if they are discrete."""
     flat = np.asarray(actions).reshape(len(actions), -1)
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n))[flat[:, 0] - int(space.start)]
+        return np.asarray(np.eye(int(space.n))[flat[:, 0] - int(space.start)])
     if isinstance(space, spaces.MultiDiscrete):
         sizes = space.nvec.reshape(-1)
         return np.concatenate(
