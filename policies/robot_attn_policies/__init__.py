@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from robot_attn_policies.evaluation.evaluate import calibrate as calibrate
     from robot_attn_policies.evaluation.evaluate import evaluate_policy as evaluate_policy
     from robot_attn_policies.evaluation.evaluate import normalised_score as normalised_score
+    from robot_attn_policies.evaluation.nuisance import Nuisance as Nuisance
+    from robot_attn_policies.evaluation.nuisance import measure_nuisance as measure_nuisance
     from robot_attn_policies.evaluation.statistics import Interval as Interval
     from robot_attn_policies.evaluation.statistics import bootstrap_interval as bootstrap_interval
     from robot_attn_policies.pages.chart import Chart as Chart
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.evaluate": ("Calibration", "Focus", "calibrate", "evaluate_policy", "normalised_score"),
+    "evaluation.nuisance": ("Nuisance", "measure_nuisance"),
     "evaluation.statistics": ("Interval", "bootstrap_interval"),
     "pages.chart": ("Chart", "Series"),
     "pages.page": ("write_page",),

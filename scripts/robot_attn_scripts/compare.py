@@ -466,10 +466,10 @@ def _rows(figures: Any, scene: str, columns: Iterable[tuple[str, str, int, int]]
 
 def _columns(figures: Any) -> list[tuple[str, str, int, int]]:
     """List the columns of the table: the return or the normalised scores, whichever the score is."""
-    unknown: tuple[str, ...] = ("normalised_score" if figures["score"] == "return" else "return",)
+    unknown = ["normalised_score" if figures["score"] == "return" else "return"]
     if "nuisance" not in figures:
-        unknown += ("nuisance",)
-    return [column for column in COLUMNS if not column[1].startswith(unknown)]
+        unknown.append("nuisance")
+    return [column for column in COLUMNS if not column[1].startswith(tuple(unknown))]
 
 
 def _digits(figures: Any) -> int:

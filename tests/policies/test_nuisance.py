@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from robot_attn.explain import CausalMaps, causal_map
 from robot_attn_policies.evaluation.nuisance import Nuisance, measure_nuisance, nuisance_shares
+from robot_attn_policies.rollouts.rollout import Step
 
 SIZE, HORIZON = 48, 8
 PLACES = {1: (6, 6), 3: (6, 38), 4: (38, 6)}
@@ -71,7 +72,7 @@ class NamedSquares(Squares):
 def brightness(frames: NDArray[np.uint8], label: int) -> NDArray[np.float64]:
     """Mean brightness of a square, about 1 where it is and 0.5 where it is removed, [N, 1]."""
     top, left = PLACES[label]
-    return frames[:, top : top + 5, left : left + 5].mean(axis=(1, 2, 3))[:, None] / 250
+    return np.asarray(frames[:, top : top + 5, left : left + 5].mean(axis=(1, 2, 3))[:, None] / 250)
 
 
 def planted(**weights: float) -> Any:
@@ -119,7 +120,7 @@ def test_what_is_spread_thinly_is_underestimated_and_clipped_importance_is_noise
 
 def test_a_policy_that_acts_on_the_backdrop_has_only_nuisance() -> None:
     def corner(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return frames[:, 30:44, 30:44].reshape(len(frames), -1).std(axis=1)[:, None]
+        return np.asarray(frames[:, 30:44, 30:44].reshape(len(frames), -1).std(axis=1)[:, None])
 
     found = measured(lambda observation, context: causal_map(corner, observation))
     assert found.scored[0] == 4
@@ -128,7 +129,8 @@ def test_a_policy_that_acts_on_the_backdrop_has_only_nuisance() -> None:
 
 
 def test_frames_without_anything_relevant_or_significant_are_left_out_and_counted() -> None:
-    frames, steps = [], []
+    frames: list[int] = []
+    steps: list[Step] = []
     blind = measured(planted(), on_frames=frames.append, on_step=steps.append)
     assert (blind.scored.tolist(), blind.blank.tolist(), blind.hidden.tolist()) == ([0, 0], [4, 0], [0, 4])
     assert blind.total.tolist() == [0.0, 0.0]

@@ -143,7 +143,7 @@ def test_the_plot_has_the_points_of_each_arm_in_both_panels(tmp_path: Path) -> N
     for colour in COLOURS[:2]:
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         shown = 0.8 * rgb + 0.2 * 255  # markers are translucent
-        empty, full = ((abs(picture - shown) < 3).all(axis=-1) for picture in pictures)
+        empty, full = (np.all(abs(picture - shown) < 3, axis=-1) for picture in pictures)
         assert not empty.any()
         columns = np.flatnonzero(full[: len(full) * 4 // 5].any(axis=0))  # above the legend
         assert columns.min() < full.shape[1] / 2 < columns.max()

@@ -17,7 +17,6 @@ from robot_attn_policies.evaluation.plot_style import (
     write_figure,
 )
 from robot_attn_policies.evaluation.shift_correlation import (
-    PREDICTORS,
     Predictor,
     ShiftTable,
     shift_correlation,
@@ -104,8 +103,11 @@ def write_nuisance_plot(path: Path, table: ShiftTable, title: str) -> None:
     """
     figure = new_figure(10, 4.2, title)
     arms = list(dict.fromkeys(table.arms))
-    panels: tuple[Predictor, ...] = ("nuisance_trained", "nuisance_shifted")
-    for axes, predictor in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+    panels: dict[Predictor, str] = {
+        "nuisance_trained": "nuisance in the scene of training",
+        "nuisance_shifted": "nuisance in the shifted scene",
+    }
+    for axes, (predictor, name) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
         axes.axhline(1.0, zorder=1, **LEVEL)
         for place, arm in enumerate(arms):
             rows = np.array([name == arm for name in table.arms])
@@ -120,7 +122,7 @@ def write_nuisance_plot(path: Path, table: ShiftTable, title: str) -> None:
         note = "too few runs for a correlation"
         if found is not None:
             note = "rank correlation {:+.2f} [{:+.2f}, {:+.2f}]".format(*found[0])
-        axes.set_title(f"{PREDICTORS[predictor]}\n{note}", loc="left", fontsize=11, color=INK)
+        axes.set_title(f"{name}\n{note}", loc="left", fontsize=11, color=INK)
         axes.set_xlabel("causal mass on what cannot matter, %", fontsize=10, color=INK)
         style(axes)
     figure.axes[0].set_ylabel("share of return kept under the shift", fontsize=10, color=INK)
