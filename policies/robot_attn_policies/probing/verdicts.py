@@ -209,6 +209,14 @@ def judge_focus(found: Localisation, *, error: float = ERROR) -> Verdict:
             POINTING,
             failure="it misses the target where that is off its usual place",
         ),
+        _Figure(
+            "that share, less that of the target's average place in the same frames",
+            np.stack([off.hits[:, 0] - off.hits[:, 1], off.visible.astype(np.float64)], axis=1),
+            ratio_of_sums,
+            (-1.0, 1.0),
+            0.0,
+            failure="the target's average place would do as well",
+        ),
     ]
     checks = [figure.check(error, len(figures)) for figure in figures]
     if not off.visible.any():
