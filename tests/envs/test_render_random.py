@@ -334,7 +334,7 @@ def compare(sample: Model) -> Comparison:
     return Comparison(sure, ids_off, depth_off, rgb_off, edges_off, misses, ours, reference)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(models())
 def test_random_models_look_as_in_the_reference(sample: Model) -> None:
     found = compare(sample)

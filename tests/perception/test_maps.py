@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_attn import AttentionGrid, AttentionMaps, upsample_attention
@@ -157,6 +157,7 @@ def test_mass_on_the_target_by_hand() -> None:
         AttentionMaps(weights, GRID).mass_on(masks[:2])
 
 
+@settings(max_examples=25)
 @given(maps_on_a_grid(steps=BATCH + 3))
 def test_upsampling_preserves_mass_in_batches_too(maps: AttentionMaps) -> None:
     pixels = maps.upsampled()

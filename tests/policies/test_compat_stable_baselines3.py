@@ -176,6 +176,7 @@ class TwoDials(gymnasium.Env[Any, Any]):
 def test_a_distribution_is_traceable_for_a_while() -> None:
     policy = PPO("MlpPolicy", TwoDials()).policy
     before = policy.action_dist.action_dims
+    torch.distributions.Distribution.set_default_validate_args(True)  # torch.compile turns it off for all
     with traceable_distribution(policy):
         assert [type(size) for size in policy.action_dist.action_dims] == [int, int]
         Normal(torch.tensor(0.0), torch.tensor(-1.0))  # a negative width is not noticed

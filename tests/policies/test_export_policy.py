@@ -229,6 +229,7 @@ def test_the_control_without_attention_has_no_map(tmp_path: Path) -> None:
 def test_a_policy_in_training_stays_so(tmp_path: Path) -> None:
     policy = make(PPO, LOPSIDED)
     policy.set_training_mode(True)
+    torch.distributions.Distribution.set_default_validate_args(True)  # torch.compile turns it off for all
     export_policy_onnx(policy, tmp_path / "policy.onnx")
     assert policy.training and torch.distributions.Distribution._validate_args
 
