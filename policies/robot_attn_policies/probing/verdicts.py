@@ -33,7 +33,7 @@ ERROR = 0.05
 """Probability with which a verdict may be wrong."""
 POINTING = 0.5
 """Localised: the most-attended pixel is on the target in at least half of the frames in which it is visible,
-and in half of those in which it is off its usual place, where a map that points at that place scores 0."""
+and in half of those in which it is off its usual place, more often than its average place is."""
 MIN_DELAY = 1.5
 """A map is late if the interval of its delay begins at this many steps: a delay of one is that of the control
 loop of a policy that acts on the frame before."""
