@@ -10,7 +10,7 @@ from robot_attn_scripts import _loaded_run, _nuisance, _report
 from robot_attn_scripts.options.evaluate import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from robot_attn.explain import Captures
     from robot_attn.focus import RatioOfSums
@@ -272,7 +272,7 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
         console.print(f"camera {camera}", style="bold", highlight=False)
     table = _report.figure_table("localisation", "mass on target, %", "x chance", "pointing game, %")
 
-    def add(label: str, row: Any, style: str | None = None) -> None:
+    def add(label: str, row: Any, style: str | None) -> None:
         cells = (
             _report.interval_text(row["mass"], 1, factor=100),
             _report.interval_text(row["mass_over_chance"], 1),
@@ -280,14 +280,8 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
         )
         table.add_row(label, *cells, style=style)
 
+    _add_maps(focus, add)
     best = focus["best_head"]
-    if best is not None:
-        add(f"head {best['head']} (best)", best, "bold")
-        for head in focus["heads"]:
-            if head["head"] != best["head"]:
-                add(f"head {head['head']}", head)
-    for name, row in focus["references"].items():
-        add(REFERENCE_NAMES[name], row, "dim")
     console.print(table, highlight=False)
     scored, hidden = focus["frames_scored"]["value"], focus["frames_target_not_visible"]["value"]
     if focus["chance"]["value"] is None:
@@ -330,23 +324,33 @@ def _show_focus(figures: Any, focus: Any, camera: str | None, console: Any) -> N
     _show_things(focus["things"], console)
 
 
-def _states_table(focus: Any) -> Any:
-    """Make the table of attention over all frames, whether the target is visible or not."""
-    table = _report.figure_table("all frames", "attended, %", "in view, not att., %", "mass, %")
+def _add_maps(focus: Any, add: Callable[[str, Any, str | None], None]) -> None:
+    """Add a row for each head, the best one first, and for each reference map.
 
-    def add(label: str, row: Any, style: str | None = None) -> None:
-        shares = ("attended", "in_view_not_attended", "mass")
-        cells = (_report.interval_text(row["all_frames"][name], 1, factor=100) for name in shares)
-        table.add_row(label, *cells, style=style)
-
+    Args:
+        focus: the figures of focus.
+        add: called with the row's label, its figures and its style.
+    """
     best = focus["best_head"]
     if best is not None:
         add(f"head {best['head']} (best)", best, "bold")
         for head in focus["heads"]:
             if head["head"] != best["head"]:
-                add(f"head {head['head']}", head)
+                add(f"head {head['head']}", head, None)
     for name, row in focus["references"].items():
         add(REFERENCE_NAMES[name], row, "dim")
+
+
+def _states_table(focus: Any) -> Any:
+    """Make the table of attention over all frames, whether the target is visible or not."""
+    table = _report.figure_table("all frames", "attended, %", "in view, not att., %", "mass, %")
+
+    def add(label: str, row: Any, style: str | None) -> None:
+        shares = ("attended", "in_view_not_attended", "mass")
+        cells = (_report.interval_text(row["all_frames"][name], 1, factor=100) for name in shares)
+        table.add_row(label, *cells, style=style)
+
+    _add_maps(focus, add)
     return table
 
 
